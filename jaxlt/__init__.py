@@ -1,0 +1,12 @@
+"""Sharpness-aware minimisation for long-tailed classification, as optax transformations."""
+
+from jaxlt import losses as losses
+from jaxlt.class_losses import ClassLosses as ClassLosses
+from jaxlt.class_losses import class_losses as class_losses
+from jaxlt.errors import UsageError as UsageError
+from jaxlt.transformation import SharpnessState as SharpnessState
+from jaxlt.transforms import cc_sam as cc_sam
+from jaxlt.transforms import focal_sam as focal_sam
+from jaxlt.transforms import imb_sam as imb_sam
+from jaxlt.transforms import sam as sam
+from jaxlt.transforms import sse_sam as sse_sam

@@ -1,0 +1,240 @@
+"""The one equation behind SAM, ImbSAM, SSE-SAM, Focal-SAM and CC-SAM.
+
+Each method is the gradient, at parameters w, of
+
+    F(w) = sum_c clean[c] * S_c(w) + sum_g mix[g] * sum_c groups[g, c] * S_c(w + eps_g)
+    eps_g = radius_g * d_g / ||d_g||,   d_g = gradient of sum_c groups[g, c] * S_c at w
+
+where S_c is the sum of the batch's losses of class c and eps_g is a constant. With
+`groups[g, c] = A[g, c] / B` and `clean` the share of each class that no group takes, this is
+the batch-mean loss plus, for each group, the change of its loss from w to w + eps_g. A method
+chooses the three arrays and the radii; nothing here knows classes by name, networks or images.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.class_losses import ClassLosses
+
+ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]
+Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one
+Leaves: TypeAlias = list[jax.Array]
+
+
+class Objective(NamedTuple):
+    """Weights of the class sums in the objective of one batch.
+
+    Attributes:
+      clean: (C,) weights of the sums taken at w, or None where nothing is.
+      groups: (G, C) weights of the class sums in the loss of each group.
+      mix: (G,) weights of the groups' losses, taken at their own perturbed parameters.
+    """
+
+    clean: jax.Array | None
+    groups: jax.Array
+    mix: jax.Array
+
+
+class Perturbed(NamedTuple):
+    """A sharpness-aware gradient and what was measured on the way.
+
+    Attributes:
+      gradient: pytree like the parameters.
+      perturbation_norm: (G,) `||eps_g||`.
+      sharpness: (G,) group loss at `w + eps_g` minus group loss at w.
+    """
+
+    gradient: Any
+    perturbation_norm: jax.Array
+    sharpness: jax.Array
+
+
+RadiusFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
+
+def constant_radius(
+    rho: jax.Array, norms: jax.Array, theta_norm: jax.Array, size: int
+) -> jax.Array:
+    """Radius of SAM and of all methods whose radius does not depend on the gradient."""
+    del theta_norm, size
+    return jnp.broadcast_to(rho, norms.shape)
+
+
+def sharpness_aware_gradient(
+    class_losses_fn: ClassLossesFn,
+    params: Any,
+    objective_fn: Callable[[jax.Array], Objective],
+    rho: jax.Array,
+    *,
+    radius_fn: RadiusFn = constant_radius,
+    mask: Mask = None,
+    adaptive: bool = False,
+    per_leaf: bool = False,
+    vectorize: bool = False,
+) -> Perturbed:
+    """Gradient of the module's objective F at `params`.
+
+    The group directions come from one linearisation at w with one cotangent each. The perturbed
+    gradients follow one after the other, or all under one `vmap`, in which leaves outside the
+    mask carry no group axis: what depends on them alone is computed once for all groups.
+
+    Args:
+      class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
+      params: pytree of floating arrays, w.
+      objective_fn: from the batch's class counts (C,) to its `Objective`.
+      rho: (G,) what `radius_fn` takes for each group.
+      radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
+        of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
+        `per_leaf`. A direction of norm 0 comes as an infinite norm and gives no perturbation.
+      mask: the leaves that are perturbed (theta), all by default.
+      adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
+        taken and once more in eps, so that a radius is relative to each weight.
+      per_leaf: one norm and one radius a leaf in place of one over all leaves.
+      vectorize: perturbed gradients under `vmap` rather than in sequence.
+
+    Returns:
+      The gradient and measurements. Norms are taken in at least 32 bits.
+
+    Raises:
+      TypeError: `class_losses_fn` returns no `ClassLosses`.
+      ValueError: the mask does not fit `params` or selects nothing.
+    """
+    scope = _Scope(params, mask)
+
+    def class_sums(theta: Leaves, rest: Leaves) -> tuple[jax.Array, jax.Array]:
+        losses = class_losses_fn(scope.join(theta, rest))
+        if not isinstance(losses, ClassLosses):
+            raise TypeError(
+                "class_losses_fn must return jaxlt.ClassLosses (see jaxlt.class_losses), got "
+                f"{type(losses).__name__}"
+            )
+        return losses.sums, losses.counts
+
+    def perturbation(direction: Leaves, rho: jax.Array) -> Leaves:
+        return _perturbation(direction, scope.theta, rho, radius_fn, adaptive, per_leaf)
+
+    gradient_fn = _gradient_by_vmap if vectorize else _gradient_in_sequence
+    gradient, eps_norm, sharpness = gradient_fn(
+        class_sums, scope.theta, scope.rest, objective_fn, rho, perturbation
+    )
+    return Perturbed(scope.join(*gradient), eps_norm, sharpness)
+
+
+def _gradient_in_sequence(class_sums, theta, rest, objective_fn, rho, perturbation):
+    sums, pullback, counts = jax.vjp(class_sums, theta, rest, has_aux=True)
+    clean, groups, mix = objective_fn(counts)
+    gradients, norms, sharpness = [], [], []
+    if clean is not None:
+        gradients.append(pullback(clean.astype(sums.dtype)))
+    for g in range(groups.shape[0]):
+        weights = groups[g].astype(sums.dtype)
+        eps = jax.lax.stop_gradient(perturbation(pullback(weights)[0], rho[g]))
+
+        def group_loss(theta, rest, weights=weights):
+            return (weights * class_sums(theta, rest)[0]).sum()
+
+        loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(_add(theta, eps), rest)
+        gradients.append(jax.tree.map(lambda x, g=g: (mix[g] * x).astype(x.dtype), gradient))
+        norms.append(norm(eps))
+        sharpness.append(loss - (weights * sums).sum())
+    total = jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)
+    return total, jnp.stack(norms), jnp.stack(sharpness)
+
+
+def _gradient_by_vmap(class_sums, theta, rest, objective_fn, rho, perturbation):
+    # Differentiating theta alone keeps the trunk out of the vmapped pullback.
+    sums, pullback, counts = jax.vjp(lambda t: class_sums(t, rest), theta, has_aux=True)
+    clean, groups, mix = objective_fn(counts)
+    groups = groups.astype(sums.dtype)
+    eps = jax.vmap(lambda weights, rho: perturbation(pullback(weights)[0], rho))(groups, rho)
+    eps = jax.lax.stop_gradient(eps)
+
+    def objective(theta, rest):
+        perturbed = jax.vmap(lambda e: class_sums(_add(theta, e), rest)[0])(eps)
+        group_losses = (groups * perturbed).sum(axis=1)
+        loss = (mix * group_losses).sum()
+        if clean is not None:
+            # One backward pass through the trunk serves the clean and the perturbed losses.
+            loss += (clean * class_sums(theta, rest)[0]).sum()
+        return loss, group_losses
+
+    gradient, group_losses = jax.grad(objective, argnums=(0, 1), has_aux=True)(theta, rest)
+    return gradient, jax.vmap(norm)(eps), group_losses - (groups * sums).sum(axis=1)
+
+
+def _perturbation(
+    direction: Leaves,
+    theta: Leaves,
+    rho: jax.Array,
+    radius_fn: RadiusFn,
+    adaptive: bool,
+    per_leaf: bool,
+) -> Leaves:
+    weight_scale = [jnp.abs(w) for w in theta] if adaptive else [1.0] * len(theta)
+    direction = [s * d for s, d in zip(weight_scale, direction, strict=True)]
+    norms = jnp.stack([norm(d) for d in direction] if per_leaf else [norm(direction)])
+    # A group without gradient has no direction: an infinite norm makes its perturbation zero.
+    norms = jnp.where(norms > 0, norms, jnp.inf)
+    radii = radius_fn(rho, norms, norm(theta), sum(w.size for w in theta))
+    factors = jnp.broadcast_to(radii / norms, (len(theta),))
+    return [
+        (f * s * d).astype(w.dtype)
+        for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
+    ]
+
+
+def norm(tree: Any) -> jax.Array:
+    """Euclidean norm over all leaves, accumulated in at least 32 bits, a scalar."""
+    squares = [
+        jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum()
+        for x in jax.tree.leaves(tree)
+    ]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def _add(theta: Leaves, eps: Leaves) -> Leaves:
+    return [w + e for w, e in zip(theta, eps, strict=True)]
+
+
+class _Scope:
+    """Splits parameters into the leaves that are perturbed (theta) and the rest."""
+
+    def __init__(self, params: Any, mask: Mask):
+        leaves, self._treedef = jax.tree.flatten(params)
+        self._inside = resolve_mask(params, mask)
+        self.theta = [x for x, inside in zip(leaves, self._inside, strict=True) if inside]
+        self.rest = [x for x, inside in zip(leaves, self._inside, strict=True) if not inside]
+
+    def join(self, theta: Leaves, rest: Leaves) -> Any:
+        inside, outside = iter(theta), iter(rest)
+        return jax.tree.unflatten(
+            self._treedef, [next(inside) if chosen else next(outside) for chosen in self._inside]
+        )
+
+
+def resolve_mask(params: Any, mask: Mask) -> list[bool]:
+    """Returns, for each leaf of `params` in flattening order, whether the mask selects it.
+
+    Raises:
+      ValueError: the mask is no prefix of `params`, holds something other than bools, or
+        selects no leaf.
+    """
+    tree = mask(params) if callable(mask) else mask
+    if tree is None:
+        return [True] * len(jax.tree.leaves(params))
+    try:
+        full = jax.tree.map(lambda chosen, sub: jax.tree.map(lambda _: chosen, sub), tree, params)
+    except ValueError as error:
+        raise ValueError(
+            f"mask must be a prefix of the params pytree, got {jax.tree.structure(tree)} for "
+            f"params {jax.tree.structure(params)}"
+        ) from error
+    chosen = jax.tree.leaves(full)
+    if not all(isinstance(value, bool) for value in chosen):
+        raise ValueError(f"mask must hold bools, got {sorted({type(v).__name__ for v in chosen})}")
+    if not any(chosen):
+        raise ValueError("mask must select at least one leaf of params, got False for every leaf")
+    return chosen

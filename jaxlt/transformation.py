@@ -1,0 +1,172 @@
+"""From the objective of a method to an optax link that counts steps and checks its arguments."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from jaxlt.sharpness import (
+    ClassLossesFn,
+    Mask,
+    Objective,
+    RadiusFn,
+    constant_radius,
+    resolve_mask,
+    sharpness_aware_gradient,
+)
+
+ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule
+
+
+class SharpnessState(NamedTuple):
+    """State of every method: small, and never a copy of the parameters.
+
+    Attributes:
+      count: steps taken, () int32; the argument of the schedules.
+      perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for SAM,
+        ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
+      sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
+    perturbation_norm: jax.Array
+    sharpness: jax.Array
+
+
+def sharpness_transformation(
+    objective: Callable[[jax.Array, jax.Array], Objective],
+    radii: Callable[[jax.Array], Sequence[jax.Array] | jax.Array],
+    *,
+    num_groups: int,
+    num_classes: int | None = None,
+    radius_fn_at: Callable[[jax.Array], RadiusFn] = lambda step: constant_radius,
+    per_leaf: bool = False,
+    vectorize: bool = False,
+    mask: Mask = None,
+    adaptive: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps `sharpness_aware_gradient` as a link of `optax.chain`.
+
+    Args:
+      objective: from the batch's class counts (C,) and the step to its `Objective`.
+      radii: from the step to the (G,) `rho` of the groups.
+      num_groups: G.
+      num_classes: C, or None where any will do.
+      radius_fn_at: from the step to the `radius_fn` of the groups.
+      per_leaf: see `sharpness_aware_gradient`, as the remaining arguments.
+      vectorize: see there.
+      mask: see there.
+      adaptive: see there.
+
+    Returns:
+      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+    """
+
+    def init_fn(params: optax.Params) -> SharpnessState:
+        _check_whole_tree(params)
+        _warn_of_short_floats(params, mask)
+        zeros = jnp.zeros(num_groups, jnp.float32)
+        return SharpnessState(jnp.zeros([], jnp.int32), zeros, zeros)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SharpnessState,
+        params: optax.Params | None = None,
+        *,
+        class_losses_fn: ClassLossesFn | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SharpnessState]:
+        del extra_args
+        if class_losses_fn is None:
+            raise ValueError(
+                "class_losses_fn must be given, got None: call update(grads, state, params, "
+                "class_losses_fn=...) with a function from params to jaxlt.ClassLosses"
+            )
+        if params is None:
+            raise ValueError(
+                "params must be given, got None: call update(grads, state, params, "
+                "class_losses_fn=...)"
+            )
+        _check_whole_tree(params)
+
+        def objective_fn(counts: jax.Array) -> Objective:
+            if num_classes not in (None, counts.size):
+                raise ValueError(
+                    "class_losses_fn must return losses of as many classes as class_counts holds, "
+                    f"{num_classes}, got {counts.size}"
+                )
+            return objective(counts, state.count)
+
+        result = sharpness_aware_gradient(
+            class_losses_fn,
+            params,
+            objective_fn,
+            jnp.stack(list(radii(state.count))),
+            radius_fn=radius_fn_at(state.count),
+            mask=mask,
+            adaptive=adaptive,
+            per_leaf=per_leaf,
+            vectorize=vectorize,
+        )
+        gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
+        return gradient, SharpnessState(
+            jnp.asarray(optax.safe_increment(state.count)),
+            result.perturbation_norm.astype(jnp.float32),
+            result.sharpness.astype(jnp.float32),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def at_step(value: ScalarOrSchedule, step: jax.Array) -> jax.Array:
+    """Returns a number, or what a schedule gives at the step, as a floating scalar."""
+    return jnp.asarray(value(step) if callable(value) else value, dtype=float)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a hyperparameter is a plain number, known before tracing."""
+    return isinstance(value, (int, float))
+
+
+def check_not_negative(**hyperparameters: ScalarOrSchedule) -> None:
+    """Raises ValueError for a negative or undefined number, or a schedule that starts with one."""
+    for name, value in hyperparameters.items():
+        first = at_step(value, jnp.zeros([], jnp.int32))
+        if not isinstance(first, Tracer) and not first >= 0:
+            raise ValueError(f"{name} must be at least 0, got {float(first)}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_whole_tree(params: optax.Params) -> None:
+    leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
+        raise ValueError(
+            "params must be the whole tree that class_losses_fn takes, got one pruned by "
+            "optax.masked or optax.multi_transform: put the method before them in the chain and "
+            "choose the perturbed leaves by its own mask="
+        )
+
+
+def _warn_of_short_floats(params: optax.Params, mask: Mask) -> None:
+    chosen = resolve_mask(params, mask)
+    short = {
+        str(leaf.dtype)
+        for leaf, inside in zip(jax.tree.leaves(params), chosen, strict=True)
+        if inside and jnp.finfo(leaf.dtype).bits < 32
+    }
+    if short:
+        warnings.warn(
+            f"params that are perturbed should have at least 32 bits, got {', '.join(short)}: a "
+            "radius of usual size is lost in their rounding; keep float32 parameters and compute "
+            "in 16 bits",
+            stacklevel=3,
+        )
