@@ -11,7 +11,7 @@ the batch-mean loss plus, for each group, the change of its loss from w to w + e
 chooses the three arrays and the radii; nothing here knows classes by name, networks or images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -66,6 +66,7 @@ def constant_radius(
 def sharpness_aware_gradient(
     class_losses_fn: ClassLossesFn,
     params: Any,
+    gradient: Any,
     objective_fn: Callable[[jax.Array], Objective],
     rho: jax.Array,
     *,
@@ -77,13 +78,17 @@ def sharpness_aware_gradient(
 ) -> Perturbed:
     """Gradient of the module's objective F at `params`.
 
-    The group directions come from one linearisation at w with one cotangent each. The perturbed
+    The gradients at w of the groups (and of the clean part) come from one linearisation with one
+    cotangent each. Where these parts add up to the batch-mean loss, one of them costs no cotangent
+    at all: it is what the others leave of its gradient, which the caller has. The perturbed
     gradients follow one after the other, or all under one `vmap`, in which leaves outside the
     mask carry no group axis: what depends on them alone is computed once for all groups.
 
     Args:
       class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
       params: pytree of floating arrays, w.
+      gradient: of the batch-mean loss at w, like `params`; None where the objective's parts do not
+        add up to that loss. Not read with `vectorize`.
       objective_fn: from the batch's class counts (C,) to its `Objective`.
       rho: (G,) what `radius_fn` takes for each group.
       radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
@@ -114,55 +119,67 @@ def sharpness_aware_gradient(
         return losses.sums, losses.counts
 
     def perturbation(direction: Leaves, rho: jax.Array) -> Leaves:
-        return _perturbation(direction, scope.theta, rho, radius_fn, adaptive, per_leaf)
+        return _perturbation(direction, scope.parts[0], rho, radius_fn, adaptive, per_leaf)
 
-    gradient_fn = _gradient_by_vmap if vectorize else _gradient_in_sequence
-    gradient, eps_norm, sharpness = gradient_fn(
-        class_sums, scope.theta, scope.rest, objective_fn, rho, perturbation
-    )
-    return Perturbed(scope.join(*gradient), eps_norm, sharpness)
+    if vectorize:
+        result = _gradient_by_vmap(class_sums, *scope.parts, objective_fn, rho, perturbation)
+    else:
+        mean_gradient = None if gradient is None else scope.split(gradient)
+        result = _gradient_in_sequence(
+            class_sums, *scope.parts, mean_gradient, objective_fn, rho, perturbation
+        )
+    return result._replace(gradient=scope.join(*result.gradient))
 
 
-def _gradient_in_sequence(class_sums, theta, rest, objective_fn, rho, perturbation):
+def _gradient_in_sequence(
+    class_sums, theta, rest, mean_gradient, objective_fn, rho, perturbation
+) -> Perturbed:
     sums, pullback, counts = jax.vjp(class_sums, theta, rest, has_aux=True)
     clean, groups, mix = objective_fn(counts)
-    gradients, norms, sharpness = [], [], []
-    if clean is not None:
-        gradients.append(pullback(clean.astype(sums.dtype)))
-    for g in range(groups.shape[0]):
-        weights = groups[g].astype(sums.dtype)
-        eps = jax.lax.stop_gradient(perturbation(pullback(weights)[0], rho[g]))
+    groups = groups.astype(sums.dtype)
+    parts = list(groups) if clean is None else [clean.astype(sums.dtype), *groups]
+    at_w = [pullback(weights) for weights in parts[1:]]
+    first = pullback(parts[0]) if mean_gradient is None else _subtract(mean_gradient, at_w)
+    directions = [first, *at_w][-len(groups) :]
+    gradients = [] if clean is None else [first]
+    norms, sharpness = [], []
+    for weights, direction, group_rho, group_mix in zip(groups, directions, rho, mix, strict=True):
 
         def group_loss(theta, rest, weights=weights):
             return (weights * class_sums(theta, rest)[0]).sum()
 
+        eps = jax.lax.stop_gradient(perturbation(direction[0], group_rho))
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(_add(theta, eps), rest)
-        gradients.append(jax.tree.map(lambda x, g=g: (mix[g] * x).astype(x.dtype), gradient))
+        gradients.append(
+            jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)
+        )
         norms.append(norm(eps))
         sharpness.append(loss - (weights * sums).sum())
     total = jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)
-    return total, jnp.stack(norms), jnp.stack(sharpness)
+    return Perturbed(total, jnp.stack(norms), jnp.stack(sharpness))
 
 
-def _gradient_by_vmap(class_sums, theta, rest, objective_fn, rho, perturbation):
+def _gradient_by_vmap(class_sums, theta, rest, objective_fn, rho, perturbation) -> Perturbed:
     # Differentiating theta alone keeps the trunk out of the vmapped pullback.
     sums, pullback, counts = jax.vjp(lambda t: class_sums(t, rest), theta, has_aux=True)
     clean, groups, mix = objective_fn(counts)
     groups = groups.astype(sums.dtype)
     eps = jax.vmap(lambda weights, rho: perturbation(pullback(weights)[0], rho))(groups, rho)
     eps = jax.lax.stop_gradient(eps)
+    norms = jax.vmap(norm)(eps)
+    weights = mix[:, None] * groups
+    if clean is not None:
+        # As one more group, unperturbed, it shares the others' only pass through the trunk.
+        weights = jnp.concatenate([weights, clean[None]])
+        eps = [jnp.concatenate([e, jnp.zeros_like(e[:1])]) for e in eps]
 
     def objective(theta, rest):
         perturbed = jax.vmap(lambda e: class_sums(_add(theta, e), rest)[0])(eps)
-        group_losses = (groups * perturbed).sum(axis=1)
-        loss = (mix * group_losses).sum()
-        if clean is not None:
-            # One backward pass through the trunk serves the clean and the perturbed losses.
-            loss += (clean * class_sums(theta, rest)[0]).sum()
-        return loss, group_losses
+        return (weights * perturbed).sum(), perturbed
 
-    gradient, group_losses = jax.grad(objective, argnums=(0, 1), has_aux=True)(theta, rest)
-    return gradient, jax.vmap(norm)(eps), group_losses - (groups * sums).sum(axis=1)
+    gradient, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(theta, rest)
+    group_losses = (groups * perturbed[: len(groups)]).sum(axis=1)
+    return Perturbed(gradient, norms, group_losses - (groups * sums).sum(axis=1))
 
 
 def _perturbation(
@@ -199,14 +216,21 @@ def _add(theta: Leaves, eps: Leaves) -> Leaves:
     return [w + e for w, e in zip(theta, eps, strict=True)]
 
 
+def _subtract(whole: Any, parts: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda x, *others: x - sum(others), whole, *parts) if parts else whole
+
+
 class _Scope:
-    """Splits parameters into the leaves that are perturbed (theta) and the rest."""
+    """Splits trees like the parameters into perturbed leaves (theta) and the rest."""
 
     def __init__(self, params: Any, mask: Mask):
-        leaves, self._treedef = jax.tree.flatten(params)
+        self._treedef = jax.tree.structure(params)
         self._inside = resolve_mask(params, mask)
-        self.theta = [x for x, inside in zip(leaves, self._inside, strict=True) if inside]
-        self.rest = [x for x, inside in zip(leaves, self._inside, strict=True) if not inside]
+        self.parts = self.split(params)
+
+    def split(self, tree: Any) -> tuple[Leaves, Leaves]:
+        leaves = list(zip(jax.tree.leaves(tree), self._inside, strict=True))
+        return [x for x, inside in leaves if inside], [x for x, inside in leaves if not inside]
 
     def join(self, theta: Leaves, rest: Leaves) -> Any:
         inside, outside = iter(theta), iter(rest)

@@ -44,6 +44,7 @@ def sharpness_transformation(
     num_groups: int,
     num_classes: int | None = None,
     radius_fn_at: Callable[[jax.Array], RadiusFn] = lambda step: constant_radius,
+    sums_to_mean: bool = True,
     per_leaf: bool = False,
     vectorize: bool = False,
     mask: Mask = None,
@@ -57,6 +58,7 @@ def sharpness_transformation(
       num_groups: G.
       num_classes: C, or None where any will do.
       radius_fn_at: from the step to the `radius_fn` of the groups.
+      sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
       per_leaf: see `sharpness_aware_gradient`, as the remaining arguments.
       vectorize: see there.
       mask: see there.
@@ -104,6 +106,7 @@ def sharpness_transformation(
         result = sharpness_aware_gradient(
             class_losses_fn,
             params,
+            updates if sums_to_mean else None,
             objective_fn,
             jnp.stack(list(radii(state.count))),
             radius_fn=radius_fn_at(state.count),

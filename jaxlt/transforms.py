@@ -1,11 +1,11 @@
 """SAM, ImbSAM, SSE-SAM, Focal-SAM and CC-SAM as optax gradient transformations.
 
-Each is a link of `optax.chain` and stands first: it returns the sharpness-aware gradient of the
-batch whose `class_losses_fn` is given to `update`, and what follows (clipping, weight decay,
-momentum) acts on that gradient. The incoming gradient gives its structure and dtype and is not
-read otherwise: the equation needs the gradients of single groups of classes, whose sum it is.
-Under `jax.jit` XLA merges the clean forward passes and drops the gradient that nothing uses, so
-nothing is paid twice; a transformation placed before has no effect.
+Each is a link of `optax.chain` and stands first: it takes the gradient of the batch-mean loss
+and returns the sharpness-aware gradient of the batch whose `class_losses_fn` is given to
+`update`; what follows (clipping, weight decay, momentum) acts on that. A transformation placed
+before it would change the part of the gradient that the equation takes at w, and with `cc_sam`
+nothing at all. Passes are counted with the caller's own: under one `jax.jit` XLA merges the
+forward passes at w into one.
 
 Composition with optax:
 
@@ -115,6 +115,7 @@ def imb_sam(
         lambda step: [at_step(rho, step)],
         num_groups=1,
         num_classes=tail.size,
+        sums_to_mean=not group_mean,
         mask=mask,
         adaptive=adaptive,
     )
