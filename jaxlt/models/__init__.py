@@ -1,0 +1,77 @@
+"""Networks for long-tailed image classification, and the names by which flags choose them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxlt.errors import UsageError
+from jaxlt.models.batch_norm import BatchNorm as BatchNorm
+from jaxlt.models.heads import CosineClassifier as CosineClassifier
+from jaxlt.models.heads import ImageClassifier as ImageClassifier
+from jaxlt.models.heads import LinearClassifier as LinearClassifier
+from jaxlt.models.mlp import MLP as MLP
+from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
+from jaxlt.models.resnet_cifar import CifarResNet as CifarResNet
+from jaxlt.models.small_conv import SmallConvNet as SmallConvNet
+
+ImageShape = tuple[int, int, int]
+
+
+def _small_conv(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
+    """Chooses the largest patch that leaves the convolutions at least 4x4 positions."""
+    height, width, _ = image_shape
+    if min(height, width) < 4:
+        raise UsageError(f"small_conv's images were {height}x{width}, must be at least 4x4 pixels")
+    fitting = (
+        patch
+        for patch in (4, 2, 1)
+        if height % patch == width % patch == 0 and min(height, width) // patch >= 4
+    )
+    return SmallConvNet(patch=next(fitting), **fields)
+
+
+def _resnet(blocks: int, image_shape: ImageShape, **fields: Any) -> ImageClassifier:
+    del image_shape
+    return CifarResNet(blocks=(blocks, blocks, blocks), **fields)
+
+
+def _mlp(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
+    del image_shape
+    return MLP(**fields)
+
+
+_MODELS: dict[str, Callable[..., ImageClassifier]] = {
+    **{f"resnet{6 * n + 2}": partial(_resnet, n) for n in (3, 5, 7, 9, 18)},
+    "small_conv": _small_conv,
+    "mlp": _mlp,
+}
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    *,
+    classifier: str = "linear",
+    dtype: jnp.dtype | type = jnp.float32,
+    image_shape: ImageShape,
+) -> ImageClassifier:
+    """Builds a network by name.
+
+    Args:
+        name: "resnet20", "resnet32", "resnet44", "resnet56", "resnet110" (the CIFAR ResNets),
+            "small_conv" or "mlp".
+        num_classes: Number of logits.
+        classifier: "linear" or "cosine".
+        dtype: Type in which the backbone computes; parameters and logits are float32.
+        image_shape: (height, width, channels) of one image.
+
+    Raises:
+        UsageError: `name` or `classifier` is unknown, or the images are too small for the network.
+    """
+    if name not in _MODELS:
+        raise UsageError(f"model was {name!r}, must be one of {', '.join(_MODELS)}")
+    return _MODELS[name](
+        image_shape=image_shape, num_classes=num_classes, classifier=classifier, dtype=dtype
+    )

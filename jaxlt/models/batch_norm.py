@@ -1,0 +1,52 @@
+"""Batch normalisation whose forward pass XLA recognises when it meets it twice."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over all but the last axis (Ioffe and Szegedy, ICML 2015), in float32.
+
+    Computes what `flax.linen.BatchNorm` does, under the same names. That one keeps mean and
+    variance as (1, 1, 1, C), and XLA moves those reshapes about depending on whether a backward
+    pass follows; two forward passes at the same parameters then count as different programs, and
+    a SAM step costs 2.33 SGD steps instead of 2. The defaults are PyTorch's momentum 0.1 and
+    epsilon. Its running variance is n/(n-1) times this one's, with n = B*H*W: 0.01% more for 128
+    images of 8x8.
+
+    Attributes:
+        use_running_average: Normalise by the running statistics and leave them as they are.
+        momentum: Share of the running statistics that one batch keeps.
+        epsilon: Added to the variance.
+        dtype: Type of the result; parameters and statistics are float32.
+    """
+
+    use_running_average: bool
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype | type = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises (..., C)."""
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        x = x.astype(jnp.float32)
+        if self.use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            axes = tuple(range(x.ndim - 1))
+            mean = x.mean(axes)
+            # Rounding can push this difference of squares below zero.
+            var = jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
+            if not self.is_initializing():
+                running_mean.value = self._average(running_mean.value, mean)
+                running_var.value = self._average(running_var.value, var)
+        return ((x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
+
+    def _average(self, running: jax.Array, batch: jax.Array) -> jax.Array:
+        return self.momentum * running + (1 - self.momentum) * batch

@@ -1,0 +1,126 @@
+"""Classifier heads, and the module that puts one on a backbone."""
+
+from collections.abc import Callable
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlt.errors import UsageError
+
+# He initialisation as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+# Below this norm a vector has no usable direction (PyTorch's `normalize` has the same bound).
+_MIN_NORM = 1e-12
+
+
+def _unit_norm(x: jax.Array, axis: int) -> jax.Array:
+    """Scales `x` to unit Euclidean norm along `axis`; a zero vector and its gradient stay zero."""
+    squared = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+    nonzero = squared > _MIN_NORM**2
+    # The inner `where` keeps the derivative of rsqrt at 0, infinite, out of the gradient.
+    return jnp.where(nonzero, x * jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
+
+
+def _unit_columns(key: chex.PRNGKey, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+    return _unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
+
+
+class LinearClassifier(nn.Module):
+    """Affine classifier.
+
+    The kernel starts Kaiming-normal and the bias uniform within 1/sqrt(D), as in the CIFAR
+    ResNets of LDAM-DRW (Cao et al., NeurIPS 2019) and its descendants.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: chex.Array) -> chex.Array:
+        """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
+        features = jnp.asarray(features, jnp.float32)
+        bound = features.shape[-1] ** -0.5
+
+        def bias_init(key, shape, dtype):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        kernel = self.param(
+            "kernel", kaiming_normal, (features.shape[-1], self.num_classes), jnp.float32
+        )
+        bias = self.param("bias", bias_init, (self.num_classes,), jnp.float32)
+        return features @ kernel + bias
+
+
+class CosineClassifier(nn.Module):
+    """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
+
+    It has no bias, and the scale (30 for LDAM) belongs to the loss. Features that are all zero
+    give zero logits and zero gradients. The kernel starts uniform with unit columns, as the
+    NormedLinear of LDAM-DRW.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: chex.Array) -> chex.Array:
+        """Maps `(B, D)` features to `(B, num_classes)` float32 cosines."""
+        features = jnp.asarray(features, jnp.float32)
+        kernel = self.param(
+            "kernel", _unit_columns, (features.shape[-1], self.num_classes), jnp.float32
+        )
+        return _unit_norm(features, axis=-1) @ _unit_norm(kernel, axis=0)
+
+
+_CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
+    "linear": LinearClassifier,
+    "cosine": CosineClassifier,
+}
+
+
+def _create_classifier(name: str, num_classes: int) -> nn.Module:
+    if name not in _CLASSIFIERS:
+        raise UsageError(f"classifier was {name!r}, must be one of {', '.join(_CLASSIFIERS)}")
+    # Without parent=None a network built inside another module would lend its head to that one.
+    return _CLASSIFIERS[name](num_classes, parent=None)
+
+
+class ImageClassifier(nn.Module, kw_only=True):
+    """A backbone with a classifier head; a subclass supplies the backbone as `features`.
+
+    The head's parameters lie under `params["classifier"]`, whichever the backbone.
+
+    Attributes:
+        num_classes: Number of logits.
+        classifier: "linear" or "cosine"; the constructed module holds the head itself here.
+        dtype: Type in which the backbone computes. Parameters, batch statistics, features and
+            logits are float32 whatever it is, so bfloat16 gives mixed precision.
+
+    Raises:
+        UsageError: `classifier` is a name of no head.
+    """
+
+    num_classes: int
+    classifier: str | nn.Module = "linear"
+    dtype: jnp.dtype | type = jnp.float32
+
+    def __post_init__(self):
+        # A Flax submodule is named after its field, and fields can be set only before this.
+        if isinstance(self.classifier, str):
+            self.classifier = _create_classifier(self.classifier, self.num_classes)
+        super().__post_init__()
+
+    def features(self, images: chex.Array, *, train: bool) -> chex.Array:
+        """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""
+        raise NotImplementedError
+
+    def __call__(self, images: chex.Array, *, train: bool) -> chex.Array:
+        """Maps `(B, H, W, channels)` images to `(B, num_classes)` float32 logits.
+
+        Args:
+            images: Normalised images.
+            train: Whether batch norm, where there is any, uses the batch's own statistics.
+        """
+        assert isinstance(self.classifier, nn.Module)
+        return self.classifier(self.features(images, train=train))
