@@ -1,0 +1,157 @@
+"""Checkpoints of a run by Orbax: the last few and the best, written while training goes on."""
+
+import dataclasses
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from jaxlt.errors import UsageError
+from jaxlt.training.state import TrainState
+
+_logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    A save returns as soon as the state is copied and becomes visible under its final name only
+    when all of it is on disk, so that a kill at any moment leaves the ones before whole. The
+    digest saved with each state tells a damaged one at restore.
+
+    Args:
+      directory: created if missing.
+      keep: how many of the latest are kept, beside the best.
+      best_metric: name of the metric whose largest value is the best.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2, best_metric: str = "balanced_accuracy"):
+        self._directory = directory.absolute()
+        policy = AnyPreservationPolicy(
+            [
+                LatestN(keep),
+                BestN(
+                    get_metric_fn=lambda metrics: metrics[best_metric],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, cleanup_tmp_directories=True
+            ),
+            item_names=("state", "record"),
+        )
+
+    def save(
+        self, state: TrainState, record: dict[str, Any], metrics: dict[str, float] | None
+    ) -> None:
+        """Saves a state under its step, in the background; a step already saved is left alone.
+
+        Args:
+          state: copied before this returns, so that it may be donated.
+          record: JSON values to come back with the state.
+          metrics: of the evaluation at this step, None where there was none.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        saved = _storable(jax.tree.map(jnp.copy, state))
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(saved),
+                record=ocp.args.JsonSave({**record, "digest": _digest(saved)}),
+            ),
+            metrics=metrics,
+        )
+
+    def restore_latest(self, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restores the newest checkpoint that is whole; None if there is none at all.
+
+        A damaged one is reported and, once an older one was read, set aside as `damaged-STEP`.
+
+        Args:
+          template: a state of the same run, for shapes, dtypes and shardings.
+
+        Raises:
+          UsageError: there are checkpoints and none of them can be read.
+        """
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore(step, template)
+            except Exception as error:
+                _logger.warning(
+                    "checkpoint of step %d in %s is damaged: %s",
+                    step,
+                    self._directory,
+                    _first_line(error),
+                )
+                damaged.append(step)
+                continue
+            self._set_aside(damaged)
+            return restored
+        if damaged:
+            raise UsageError(
+                f"checkpoints in {self._directory}: none of the {len(damaged)} can be read; they "
+                "are left as they are, choose another workdir to start again"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Returns when every save is on disk; raises what a save in the background raised."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for saves and frees the manager's threads."""
+        self._manager.close()
+
+    def _restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(template))
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(shapes),
+                record=ocp.args.JsonRestore(),
+            ),
+        )
+        record = restored["record"]
+        if record.pop("digest") != _digest(restored["state"]):
+            raise ValueError("its contents do not match their digest")
+        key = jax.random.wrap_key_data(restored["state"].key)
+        return dataclasses.replace(restored["state"], key=key), record
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints out of the way of the ones that training will write again."""
+        for step in steps:
+            aside = self._directory / f"damaged-{step}"
+            (self._directory / str(step)).rename(aside)
+            _logger.warning("checkpoint of step %d is set aside as %s", step, aside)
+        if steps:
+            self._manager.reload()
+
+
+def _storable(state: TrainState) -> TrainState:
+    """Replaces the typed PRNG key by its words, which every array format can hold."""
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+
+
+def _digest(state: TrainState) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(state):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

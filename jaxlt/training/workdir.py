@@ -1,0 +1,143 @@
+"""A run's directory: its recipe, its evaluations one JSON line each, its result."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxlt.errors import UsageError
+
+_PARTIAL = ".partial"
+
+
+class Workdir:
+    """The directory of one run of one recipe.
+
+    Holds `recipe.json` (the resolved recipe), `metrics.jsonl` (one line an evaluation, nothing in
+    it depends on when the run was interrupted), `result.json`, `checkpoints/`, `tensorboard/`.
+
+    Args:
+      path: created if missing.
+      recipe: JSON values that determine the run's numbers.
+
+    Raises:
+      UsageError: the directory cannot be written, or holds something that is no run of this
+        recipe. It is left as it was.
+    """
+
+    def __init__(self, path: Path, recipe: dict[str, Any]):
+        self.path = path
+        recipe_file = path / "recipe.json"
+        if not recipe_file.exists():
+            if path.is_dir() and any(file.suffix != _PARTIAL for file in path.iterdir()):
+                raise UsageError(
+                    f"workdir {path} must be new, empty or a run's, it holds something else"
+                )
+            claim_directory(path)
+            write_json(recipe_file, recipe)
+        _check_same_recipe(path, _read_json(recipe_file), json.loads(json.dumps(recipe)))
+        claim_directory(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Directory of the TensorBoard events."""
+        return self.path / "tensorboard"
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns the evaluations so far; a line cut short by a kill ends the list."""
+        records = []
+        if self._metrics_file.exists():
+            for line in self._metrics_file.read_text().splitlines():
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return records
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drops the evaluations after a step: the run resumes there and will make them again."""
+        records = [record for record in self.read_metrics() if record["step"] <= step]
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        _write_atomically(self._metrics_file, lines)
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Appends one evaluation, on disk when this returns."""
+        with self._metrics_file.open("a") as file:
+            file.write(json.dumps(_without_nan(record)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes `result.json`, the mark of a finished run."""
+        write_json(self.path / "result.json", result)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns `result.json`, None for a run that is not finished."""
+        file = self.path / "result.json"
+        return _read_json(file) if file.exists() else None
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+
+def claim_directory(path: Path) -> None:
+    """Creates a directory where there is none.
+
+    Raises:
+      UsageError: it cannot be created or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"workdir {path} must be a writable directory: {error.strerror}"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"workdir {path} must be a writable directory, it is read-only")
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON so that the file is either the old or the new one, whole."""
+    _write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """Replaces NaN by null: JSON has none."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if value != value else value
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + _PARTIAL)
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+
+
+def _check_same_recipe(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differences = [
+        f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise UsageError(f"workdir {path} holds a run of another recipe: {'; '.join(differences)}")

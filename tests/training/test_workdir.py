@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from jaxlt import UsageError
+from jaxlt.training import Workdir
+
+RECIPE = {"lr": 0.1, "method": "sam", "class_order": (2, 1, 0)}
+
+
+def files_of(path):
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+def test_a_run_is_taken_up_again(tmp_path):
+    Workdir(tmp_path / "run", RECIPE)
+    before = files_of(tmp_path / "run")
+    Workdir(tmp_path / "run", RECIPE)
+    assert files_of(tmp_path / "run") == before
+    assert json.loads(before["recipe.json"])["class_order"] == [2, 1, 0]
+
+
+def test_another_recipe_is_refused_naming_what_differs(tmp_path):
+    Workdir(tmp_path, RECIPE)
+    before = files_of(tmp_path)
+    with pytest.raises(UsageError, match=r"lr is 0.1 there and 0.2 here") as caught:
+        Workdir(tmp_path, {**RECIPE, "lr": 0.2})
+    assert "method" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert files_of(tmp_path) == before
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else"):
+        Workdir(tmp_path, RECIPE)
+    assert set(files_of(tmp_path)) == {"thesis.tex"}
+
+
+def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match="must be a writable directory"):
+            Workdir(path, RECIPE)
+
+
+def test_a_damaged_recipe_is_named(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"lr": 0.')
+    with pytest.raises(UsageError, match=r"recipe\.json must be JSON"):
+        Workdir(tmp_path, RECIPE)
+
+
+def test_a_kill_between_creating_and_naming_the_recipe_is_no_obstacle(tmp_path):
+    (tmp_path / "recipe.json.partial").write_text('{"lr"')
+    Workdir(tmp_path, RECIPE)
+
+
+def test_metrics_survive_a_line_cut_short(tmp_path):
+    workdir = Workdir(tmp_path, RECIPE)
+    for step in (10, 20, 30):
+        workdir.append_metrics(
+            {"step": step, "few": float("nan"), "per_class": [0.5, float("nan")]}
+        )
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / "metrics.jsonl").write_bytes(whole[:-5])
+    assert [record["step"] for record in workdir.read_metrics()] == [10, 20]
+    workdir.keep_metrics_until(10)
+    record = {"step": 10, "few": None, "per_class": [0.5, None]}
+    assert workdir.read_metrics() == [record]
+    assert whole.startswith((tmp_path / "metrics.jsonl").read_bytes())
