@@ -1,0 +1,146 @@
+"""Several methods on one long-tailed dataset: runs, then a table and a picture of all of them."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from tabulate import tabulate
+
+from experiments.experiment import Experiment
+from experiments.recipe import Recipe
+from jaxlt.training.workdir import claim_directory, write_json
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+_logger = logging.getLogger(__name__)
+
+NAMES = {
+    "sgd": "SGD",
+    "sam": "SAM",
+    "imb_sam": "ImbSAM",
+    "sse_sam": "SSE-SAM",
+    "focal_sam": "Focal-SAM",
+    "cc_sam": "CC-SAM",
+}
+# Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
+_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")
+_MARKERS = "osD^vP"
+_GROUPS = ("many", "medium", "few", "accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Results of all runs of a comparison.
+
+    Attributes:
+      class_counts: training images of each class.
+      runs: for each method, one result (see `Experiment.run`) a seed.
+    """
+
+    class_counts: tuple[int, ...]
+    runs: dict[str, list[dict[str, Any]]]
+
+
+def compare(
+    base: Recipe,
+    methods: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    workdir: Path,
+) -> Results:
+    """Runs each method with each seed, finished runs being read and begun ones resumed.
+
+    Args:
+      base: recipe that the methods share.
+      methods: for each method, the fields in which its recipe differs from the base.
+      seeds: at least one.
+      workdir: runs go to `METHOD/seedN` in it; `table.md`, `results.json` and
+        `accuracy_by_class.png` to itself.
+
+    Raises:
+      UsageError: as `Experiment` and `Experiment.run`.
+    """
+    claim_directory(workdir)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    counts: tuple[int, ...] = ()
+    for method, fields in methods.items():
+        experiment = Experiment(dataclasses.replace(base, method=method, **fields))
+        counts = experiment.split.class_counts
+        runs[method] = [
+            experiment.run(
+                seed, workdir / method / f"seed{seed}", label=f"{NAMES[method]} seed {seed}"
+            )
+            for seed in seeds
+        ]
+    results = Results(counts, runs)
+    _save(results, workdir)
+    return results
+
+
+def _save(results: Results, workdir: Path) -> None:
+    table = format_table(results)
+    (workdir / "table.md").write_text(table + "\n")
+    write_json(workdir / "results.json", dataclasses.asdict(results))
+    draw(results, workdir / "accuracy_by_class.png")
+    print(f"\n{table}\n")
+    _logger.info("table, results and picture are in %s", workdir)
+
+
+def format_table(results: Results) -> str:
+    """Renders accuracies in percent, mean and sample deviation over seeds, as Markdown."""
+    rows = [
+        [NAMES[method]]
+        + [_mean_and_deviation([_percent(run[group]) for run in runs]) for group in _GROUPS]
+        + [_mean_and_deviation([run["seconds"] for run in runs])]
+        for method, runs in results.runs.items()
+    ]
+    headers = ["method", "many", "medium", "few", "all", "seconds"]
+    return tabulate(rows, headers, tablefmt="github", stralign="right")
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draws accuracy by class against class size, one line a method, with its deviation."""
+    order = np.argsort(results.class_counts)[::-1]
+    sizes = np.array(results.class_counts)[order]
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for (method, runs), colour, marker in zip(
+        results.runs.items(), _COLOURS, _MARKERS, strict=False
+    ):
+        accuracy = 100 * np.array([run["per_class"] for run in runs], dtype=float)[:, order]
+        mean, deviation = accuracy.mean(axis=0), _deviation(accuracy)
+        axes.plot(sizes, mean, color=colour, marker=marker, label=NAMES[method])
+        axes.fill_between(sizes, mean - deviation, mean + deviation, color=colour, alpha=0.12)
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xlabel("training images of the class")
+    axes.set_ylabel("test accuracy of the class (%)")
+    seeds = len(next(iter(results.runs.values())))
+    axes.set_title(f"Accuracy by class, mean and deviation over {seeds} seeds")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def read_results(path: Path) -> Results:
+    """Reads the `results.json` that `compare` wrote."""
+    values = json.loads(path.read_text())
+    return Results(tuple(values["class_counts"]), values["runs"])
+
+
+def _percent(value: float | None) -> float:
+    return float("nan") if value is None else 100 * value
+
+
+def _deviation(values: np.ndarray) -> np.ndarray:
+    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    array = np.array(values)
+    return "-" if np.isnan(array).any() else f"{array.mean():.1f} ± {_deviation(array):.1f}"

@@ -1,0 +1,68 @@
+"""All six optimizers on the long-tailed digits, offline: `python -m experiments.quickstart`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments import command_line
+from experiments.recipe import Method, Recipe
+
+# 119 training images of the digit 0 down to 5 of the digit 9.
+BASE = Recipe(
+    dataset="digits",
+    imbalance_factor=20.0,
+    augmentation="none",
+    model="small_conv",
+    epochs=60,
+    batch_size=64,
+    lr=0.05,
+    weight_decay=5e-4,
+    many_above=60,
+    few_below=15,
+    tail_threshold=30,
+    eval_epochs=20,
+)
+METHODS: dict[Method, dict[str, Any]] = {
+    "sgd": {},
+    "sam": {"rho": 0.1},
+    "imb_sam": {"rho": 0.1},
+    "sse_sam": {"head_rho": 0.05, "tail_rho": 0.1},
+    "focal_sam": {"rho": 0.1, "gamma": 2.0, "sharpness": 0.9},
+    "cc_sam": {"scope": "classifier", "max_relative_radius": 0.1},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Flags of the program."""
+
+    workdir: Path = Path("runs/quickstart")
+    """Directory of the runs, the table and the picture."""
+    methods: tuple[Method, ...] = tuple(METHODS)
+    """Which to train."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of parameters and data order; the images are the same for all."""
+    epochs: int = BASE.epochs
+    """Passes over the training images."""
+
+
+def main() -> None:
+    """Parses the flags, trains, and prints and saves the comparison."""
+    arguments = command_line.parse(
+        Arguments,
+        "experiments.quickstart",
+        "Trains SGD, SAM, ImbSAM, SSE-SAM, Focal-SAM and CC-SAM on a long-tailed selection of "
+        "scikit-learn's digits and compares them in a table and a picture.",
+    )
+    from experiments.comparison import compare
+
+    compare(
+        dataclasses.replace(BASE, epochs=arguments.epochs),
+        {method: METHODS[method] for method in arguments.methods},
+        arguments.seeds,
+        arguments.workdir,
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)
