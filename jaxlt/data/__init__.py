@@ -1,0 +1,22 @@
+"""Data: sources, long-tailed splits, samplers and the tf.data pipelines.
+
+TensorFlow is imported when a pipeline is built, not when this package is.
+"""
+
+from jaxlt.data.image_set import ArrayImages as ArrayImages
+from jaxlt.data.image_set import ImageSet as ImageSet
+from jaxlt.data.long_tail import Profile as Profile
+from jaxlt.data.long_tail import SelectionRule as SelectionRule
+from jaxlt.data.long_tail import long_tailed_counts as long_tailed_counts
+from jaxlt.data.long_tail import profile_counts as profile_counts
+from jaxlt.data.long_tail import select_images as select_images
+from jaxlt.data.pipeline import Augmentation as Augmentation
+from jaxlt.data.pipeline import Batch as Batch
+from jaxlt.data.pipeline import evaluation_batches as evaluation_batches
+from jaxlt.data.pipeline import training_batches as training_batches
+from jaxlt.data.samplers import InstanceBalanced as InstanceBalanced
+from jaxlt.data.samplers import Sampler as Sampler
+from jaxlt.data.sources import Source as Source
+from jaxlt.data.sources import load_source as load_source
+from jaxlt.data.splits import Split as Split
+from jaxlt.data.splits import long_tailed_split as long_tailed_split

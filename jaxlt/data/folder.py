@@ -1,0 +1,115 @@
+"""Image files in one directory a class."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxlt.data.image_set import ImageSet, LoadedImages, resize
+from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.errors import UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
+
+
+class FileImages(ImageSet):
+    """Image files, read and decoded on demand and resized to one square shape in RGB."""
+
+    def __init__(self, paths: list[str], labels: np.ndarray, image_size: int) -> None:
+        self.labels = labels.astype(np.int32)
+        self.image_shape = (image_size, image_size, 3)
+        self._paths = paths
+
+    @functools.cached_property
+    def _paths_tensor(self) -> tf.Tensor:
+        tf = import_tensorflow()
+        # Outside the graph being traced, as in ArrayImages: shared instead of copied into each.
+        with tf.init_scope():
+            return tf.constant(self._paths)
+
+    def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Decodes the files at `indices` (B,) into a uint8 tensor (B, H, W, 3)."""
+        tf = import_tensorflow()
+        spec = tf.TensorSpec(self.image_shape, tf.uint8)
+        paths = tf.gather(self._paths_tensor, indices)
+        return tf.map_fn(self._decode, paths, fn_output_signature=spec)
+
+    def verify(self) -> None:
+        """Raises `UsageError` for the first file that cannot be decoded."""
+        tf = import_tensorflow()
+        for path in self._paths:
+            try:
+                self._decode(path)
+            except tf.errors.OpError as error:
+                reason = str(error.message).splitlines()[0]
+                raise UsageError(f"image {path} cannot be decoded: {reason}") from error
+
+    def _decode(self, path: tf.Tensor | str) -> tf.Tensor:
+        tf = import_tensorflow()
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        return resize(image, self.image_shape[0])
+
+
+def load_folder(directory: Path, image_size: int) -> LoadedImages:
+    """Finds the images of `directory/train/CLASS/` and `directory/test/CLASS/`.
+
+    Classes are numbered in the order of their names, images in the order of theirs. Files
+    other than BMP, JPEG and PNG are passed over.
+
+    Args:
+        directory: the one that holds `train` and `test`.
+        image_size: side to which every image is resized, whatever its own shape.
+
+    Returns:
+        Images of shape (image_size, image_size, 3).
+
+    Raises:
+        UsageError: a directory is missing, a class has no image, or the test set has a class
+            that the training set lacks.
+    """
+    train = _list_images(directory / "train")
+    test = _list_images(directory / "test")
+    if unknown := sorted(set(test) - set(train)):
+        raise UsageError(
+            f"image folder {directory / 'test'} has class {unknown[0]!r}, "
+            f"which {directory / 'train'} lacks"
+        )
+    class_names = tuple(train)
+    return LoadedImages(
+        class_names,
+        _file_images(train, class_names, image_size),
+        _file_images(test, class_names, image_size),
+    )
+
+
+def _list_images(directory: Path) -> dict[str, list[str]]:
+    if not directory.is_dir():
+        raise UsageError(f"image folder {directory} does not exist or is no directory")
+    classes = sorted(path for path in directory.iterdir() if path.is_dir())
+    if not classes:
+        raise UsageError(f"image folder {directory} must hold one directory a class, it has none")
+    files = {path.name: _image_files(path) for path in classes}
+    if empty := [name for name, paths in files.items() if not paths]:
+        raise UsageError(
+            f"class directory {directory / empty[0]} must hold a "
+            f"{', '.join(sorted(_SUFFIXES))} image, it has none"
+        )
+    return files
+
+
+def _image_files(directory: Path) -> list[str]:
+    return sorted(str(path) for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
+
+
+def _file_images(
+    files: dict[str, list[str]], class_names: tuple[str, ...], image_size: int
+) -> FileImages:
+    paths = [path for name in class_names for path in files.get(name, [])]
+    sizes = [len(files.get(name, [])) for name in class_names]
+    return FileImages(paths, np.repeat(np.arange(len(class_names)), sizes), image_size)

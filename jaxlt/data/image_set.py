@@ -1,0 +1,105 @@
+"""Sets of labelled images with random access."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from jaxlt.data.tensorflow_runtime import import_tensorflow
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_RESIZE_CHUNK = 1024
+
+
+class ImageSet(abc.ABC):
+    """Labelled images of one shape, whose labels are known before any image is read.
+
+    Attributes:
+        labels: int32 array (N,), the class of each image.
+        image_shape: height, width and channels of every image.
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+
+    @abc.abstractmethod
+    def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Reads images by number; works eagerly and inside a `tf.data` map.
+
+        Args:
+            indices: int64 tensor or array (B,) with values in [0, N).
+
+        Returns:
+            uint8 tensor (B, H, W, C).
+        """
+
+    def verify(self) -> None:
+        """Raises `UsageError` for the first image that cannot be decoded.
+
+        Images that are in memory already always can, so the base class has nothing to do.
+        """
+        return
+
+
+class LoadedImages(NamedTuple):
+    """What every data format yields: the names of the classes and the two sets of images."""
+
+    class_names: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+
+
+class ArrayImages(ImageSet):
+    """Images held in memory as one uint8 array (N, H, W, C)."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.labels = labels.astype(np.int32)
+        self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        self._images = images
+
+    @functools.cached_property
+    def _tensor(self) -> tf.Tensor:
+        tf = import_tensorflow()
+        # Made outside the graph that is being traced, the tensor is an input that every graph
+        # shares; made inside it would be a constant copied into each one.
+        with tf.init_scope():
+            return tf.constant(self._images)
+
+    def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Gathers the images at `indices` (B,) into a uint8 tensor (B, H, W, C)."""
+        return import_tensorflow().gather(self._tensor, indices)
+
+
+def resize(images: tf.Tensor | np.ndarray, size: int) -> tf.Tensor:
+    """Resizes uint8 images (..., H, W, C) to (..., size, size, C), bilinear and antialiased."""
+    tf = import_tensorflow()
+    resized = tf.image.resize(images, (size, size), antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def resize_array(images: np.ndarray, size: int | None) -> np.ndarray:
+    """Resizes a uint8 array (N, H, W, C) to squares of side `size`; None leaves it as it is."""
+    if size is None or images.shape[1:3] == (size, size):
+        return images
+    # Whole-set resizing would hold a float32 copy of every image at once.
+    starts = range(0, len(images), _RESIZE_CHUNK)
+    chunks = [resize(images[start : start + _RESIZE_CHUNK], size).numpy() for start in starts]
+    return np.concatenate(chunks)
+
+
+@contextlib.contextmanager
+def named_decoding_errors(images: ImageSet) -> Iterator[None]:
+    """Turns TensorFlow's nameless decoding error into the `UsageError` that names the file."""
+    tf = import_tensorflow()
+    try:
+        yield
+    except tf.errors.OpError:
+        images.verify()
+        raise

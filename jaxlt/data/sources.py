@@ -1,0 +1,115 @@
+"""Data sources: where labelled images come from."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from jaxlt.data.digits import load_digits
+from jaxlt.data.folder import load_folder
+from jaxlt.data.idx import load_idx
+from jaxlt.data.image_set import ImageSet as ImageSet
+from jaxlt.data.image_set import LoadedImages, named_decoding_errors
+from jaxlt.data.tfds import load_tfds
+from jaxlt.errors import UsageError
+
+_DEFAULT_SIZE = 32
+_STATISTICS_SAMPLE = 1024
+# What all code of the long-tailed literature normalises CIFAR-10 and CIFAR-100 with.
+_CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A classification data set, before any long-tailed selection.
+
+    Attributes:
+        name: the specification it was loaded by, such as "tfds:cifar100".
+        class_names: one name a class, by label.
+        train: training images.
+        test: test images, never thinned out.
+        mean: per-channel mean of the training pixels, in units where white is 1.
+        std: per-channel standard deviation, in the same units.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.train.image_shape
+
+
+def load_source(spec: str, *, image_size: int | None = None) -> Source:
+    """Loads a data set by its specification.
+
+    CIFAR-10 and CIFAR-100 get the mean and standard deviation that the literature uses; for
+    any other set they are those of up to 1024 training images, evenly spaced.
+
+    Args:
+        spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
+            (tensorflow-datasets, loaded into memory) or "folder:DIR" (DIR/train/CLASS/*.png).
+        image_size: side to which images are resized. None keeps the images' own size, or takes
+            32 where they may differ in size (`folder:`, some of `tfds:`).
+
+    Returns:
+        The source.
+
+    Raises:
+        UsageError: the specification is none of these, or the data are missing or damaged.
+    """
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"image size is {image_size}, it must be at least 1")
+    loaded = _load_images(spec, image_size)
+    for part, images in (("training", loaded.train), ("test", loaded.test)):
+        _check_labels(spec, part, images, len(loaded.class_names))
+    mean, std = _statistics(spec, loaded.train)
+    return Source(spec, *loaded, mean=mean, std=std)
+
+
+def _load_images(spec: str, image_size: int | None) -> LoadedImages:
+    kind, _, place = spec.partition(":")
+    if spec == "digits":
+        return load_digits(image_size)
+    if kind == "idx" and place:
+        return load_idx(Path(place), image_size)
+    if kind == "tfds" and place:
+        return load_tfds(place, image_size, _DEFAULT_SIZE)
+    if kind == "folder" and place:
+        return load_folder(Path(place), image_size or _DEFAULT_SIZE)
+    raise UsageError(
+        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME or folder:DIR"
+    )
+
+
+def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> None:
+    labels = images.labels
+    if len(labels) == 0:
+        raise UsageError(f"dataset {spec} has no {part} image")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UsageError(
+            f"dataset {spec} has {part} labels from {labels.min()} to {labels.max()}, "
+            f"they must lie in 0..{num_classes - 1}"
+        )
+
+
+def _statistics(spec: str, images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100"):
+        return _CIFAR_STATISTICS
+    count = min(len(images.labels), _STATISTICS_SAMPLE)
+    with named_decoding_errors(images):
+        sample = images.read(np.linspace(0, len(images.labels) - 1, count, dtype=np.int64))
+    pixels = sample.numpy().reshape(-1, images.image_shape[2]) / 255
+    # A channel that never varies must be centred, not divided by zero.
+    std = np.maximum(pixels.std(axis=0), 1 / 255)
+    return tuple(pixels.mean(axis=0).tolist()), tuple(std.tolist())

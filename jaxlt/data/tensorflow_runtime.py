@@ -1,0 +1,26 @@
+"""The one door through which jaxlt reaches TensorFlow."""
+
+import contextlib
+import functools
+import os
+from typing import Any
+
+
+@functools.cache
+def import_tensorflow() -> Any:
+    """Imports TensorFlow for input pipelines on the CPU and hides every GPU from it.
+
+    Call it inside functions that build a pipeline, never at module import: the import takes
+    seconds, and training steps, losses and models need none of it.
+
+    Returns:
+        The module `tensorflow`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    import tensorflow as tf
+
+    # TensorFlow takes a GPU's whole memory when it first sees one, and JAX needs that memory.
+    # Where the caller has started TensorFlow before us, its devices are the caller's choice.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf

@@ -1,0 +1,155 @@
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxlt.data.image_set import ArrayImages
+from jaxlt.data.pipeline import evaluation_batches, training_batches
+from jaxlt.data.samplers import InstanceBalanced
+from jaxlt.errors import UsageError
+
+RNG = np.random.default_rng(0)
+IMAGES = ArrayImages(RNG.integers(0, 256, (50, 6, 6, 3), np.uint8), RNG.integers(0, 5, 50))
+INDICES = RNG.permutation(50)[:23]
+MEAN, STD = (0.5, 0.25, 0.75), (0.25, 0.5, 0.2)
+PIXELS = IMAGES.read(np.arange(50)).numpy()
+NORMALISED = (PIXELS / 255 - MEAN) / STD
+
+
+def batches(start=0, stop=6, *, seed=0, batch_size=8, **options):
+    sampler = InstanceBalanced(len(INDICES), seed)
+    return list(
+        training_batches(
+            IMAGES,
+            INDICES,
+            sampler=sampler,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start,
+            stop_step=stop,
+            mean=MEAN,
+            std=STD,
+            **options,
+        )
+    )
+
+
+def joined(stream):
+    return tuple(np.concatenate(column) for column in zip(*stream, strict=True))
+
+
+def assert_same(left, right):
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_plain_batches_are_the_normalised_images_the_sampler_names():
+    images, labels = joined(batches(augmentation="none"))
+    positions: Any = np.arange(48)
+    chosen = INDICES[InstanceBalanced(len(INDICES), 0)(positions).numpy()]
+    assert images.dtype == np.float32
+    assert labels.dtype == np.int32
+    np.testing.assert_allclose(images, NORMALISED[chosen], atol=2e-6)
+    np.testing.assert_array_equal(labels, IMAGES.labels[chosen])
+
+
+def test_an_epoch_visits_the_split_once_across_batch_borders():
+    images, _ = joined(batches(0, 23, augmentation="none"))
+    for epoch in images.reshape(8, 23, -1):
+        rows = sorted(map(tuple, epoch.round(4).tolist()))
+        split = sorted(
+            map(tuple, NORMALISED[INDICES].reshape(23, -1).astype("f4").round(4).tolist())
+        )
+        np.testing.assert_allclose(rows, split, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(0, 5), st.sampled_from(["none", "crop", "crop_flip"]))
+def test_starting_at_a_step_equals_reaching_it(start, augmentation):
+    reached = batches(augmentation=augmentation)[start:]
+    assert_same(joined(batches(start, augmentation=augmentation)), joined(reached))
+
+
+def test_late_steps_of_a_long_run_start_at_once():
+    late = batches(10**12, 10**12 + 1)
+    assert late[0].images.shape == (8, 6, 6, 3)
+    assert batches(4, 4) == []
+
+
+@pytest.mark.parametrize("num_shards", [2, 4, 8])
+def test_shards_put_together_are_the_global_batch(num_shards):
+    shards = [batches(shard=(part, num_shards)) for part in range(num_shards)]
+    for step, whole in enumerate(batches()):
+        assert_same(joined(shard[step] for shard in shards), whole)
+
+
+def test_the_seed_decides_the_augmentation():
+    plain, cropped, flipped = (
+        joined(batches(augmentation=augmentation))[0]
+        for augmentation in ("none", "crop", "crop_flip")
+    )
+    assert_same(joined(batches()), joined(batches()))
+    changed = (cropped != plain).any(axis=(1, 2, 3))
+    assert changed.mean() > 0.8
+    mirrored = (flipped == cropped[:, :, ::-1]).all(axis=(1, 2, 3))
+    kept = (flipped == cropped).all(axis=(1, 2, 3))
+    assert (mirrored | kept).all()
+    assert 10 < mirrored.sum() < 38
+    assert (joined(batches(seed=1))[0] != flipped).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch size is 0, it must be positive"),
+        ({"shard": (0, 3)}, "batch size is 8, .* divisible by the number of data shards, 3"),
+        ({"augmentation": "cutout"}, "augmentation is 'cutout', it must be none or crop or"),
+    ],
+)
+def test_bad_options_are_refused_before_the_first_batch(options, message):
+    with pytest.raises(UsageError, match=message):
+        batches(**options)
+
+
+def test_a_shard_beyond_the_last_is_a_programming_error():
+    with pytest.raises(ValueError, match=r"shard is \(2, 2\)"):
+        batches(shard=(2, 2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 64])
+@pytest.mark.parametrize("indices", [None, INDICES])
+def test_evaluation_covers_every_image_once_in_order(batch_size, indices):
+    order = np.arange(50) if indices is None else indices
+    stream = list(
+        evaluation_batches(IMAGES, batch_size=batch_size, mean=MEAN, std=STD, indices=indices)
+    )
+    assert len(stream) == -(-len(order) // batch_size)
+    assert {batch.images.shape for batch in stream} == {(batch_size, 6, 6, 3)}
+    images, labels = joined(stream)
+    np.testing.assert_allclose(images[: len(order)], NORMALISED[order], atol=2e-6)
+    np.testing.assert_array_equal(labels[: len(order)], IMAGES.labels[order])
+    assert (labels[len(order) :] == -1).all()
+    assert (images[len(order) :] == 0).all()
+
+
+def test_evaluation_refuses_an_empty_batch():
+    with pytest.raises(UsageError, match="evaluation batch size is 0"):
+        evaluation_batches(IMAGES, batch_size=0, mean=MEAN, std=STD)
+
+
+def test_a_stream_may_be_left_early():
+    endless = training_batches(
+        IMAGES,
+        INDICES,
+        sampler=InstanceBalanced(len(INDICES), 0),
+        batch_size=8,
+        seed=0,
+        start_step=0,
+        stop_step=2**40,
+        mean=MEAN,
+        std=STD,
+    )
+    assert_same(joined(itertools.islice(endless, 6)), joined(batches()))

@@ -1,0 +1,84 @@
+"""A real training process, killed at random points, ends with the bits of one never stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NUM_KILLS = 6
+# 720 steps of ImbSAM with batches that straddle epochs, an evaluation and a checkpoint every 18.
+FLAGS = (
+    "--dataset digits --imbalance-factor 20 --model small_conv --method imb_sam --rho 0.1 "
+    "--augmentation crop_flip --batch-size 66 --epochs 120 --eval-epochs 3 --lr 0.05"
+).split()
+
+
+def start(workdir, log):
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.cifar_lt", *FLAGS, "--workdir", str(workdir)],
+        cwd=ROOT,
+        stderr=log.open("a"),
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def finish(workdir, log):
+    assert start(workdir, log).wait() == 0, log.read_text()
+    steps = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    last = max(steps, key=lambda path: int(path.name))
+    record = json.loads((last / "record" / "metadata").read_text())
+    result = json.loads((workdir / "result.json").read_text())
+    del result["seconds"]
+    return last.name, record["digest"], result, (workdir / "metrics.jsonl").read_bytes()
+
+
+def wait_until_training(process, workdir, log, lines):
+    """Returns once this process has written an evaluation of its own."""
+    while process.poll() is None and count_evaluations(log) <= lines:
+        time.sleep(0.01)
+
+
+def count_evaluations(log):
+    return log.read_text().count("train_loss") if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    return finish(directory / "run", directory / "log")
+
+
+def test_sigkill_at_random_points(tmp_path, uninterrupted):
+    workdir, log = tmp_path / "run", tmp_path / "log"
+    generator = random.Random(0)
+    survived = 0
+    for _ in range(NUM_KILLS):
+        process = start(workdir, log)
+        wait_until_training(process, workdir, log, count_evaluations(log))
+        time.sleep(generator.uniform(0, 0.5))
+        process.kill()
+        survived += process.wait() == -signal.SIGKILL
+    assert survived >= 5, "the run must be long enough to be killed in it"
+    assert finish(workdir, log) == uninterrupted
+    assert "resumed after step" in log.read_text()
+
+
+def test_sigterm_saves_and_says_so(tmp_path, uninterrupted):
+    workdir, log = tmp_path / "run", tmp_path / "log"
+    process = start(workdir, log)
+    wait_until_training(process, workdir, log, 0)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("stopped by SIGTERM after step")
+    step = int(last.split("step ")[1].split(",")[0])
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+    assert finish(workdir, log) == uninterrupted
+    assert f"resumed after step {step} of" in log.read_text()
