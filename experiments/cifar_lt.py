@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -12,7 +12,10 @@ from experiments.recipe import Recipe
 from experiments.recipes import RECIPES
 from jaxlt import UsageError
 
-RecipeName = Literal[*RECIPES]
+if TYPE_CHECKING:
+    RecipeName = str
+else:
+    RecipeName = Literal[*RECIPES]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from experiments.experiment import Experiment
 from experiments.recipe import Recipe
+from jaxlt import UsageError
 from jaxlt.training.workdir import claim_directory, write_json
 
 mpl.use("Agg")
@@ -65,6 +66,9 @@ def compare(
     Raises:
       UsageError: as `Experiment` and `Experiment.run`.
     """
+    for name, chosen, one in (("seeds", seeds, "seed"), ("methods", methods, "method")):
+        if not chosen:
+            raise UsageError(f"{name} must name at least one {one}, got none")
     claim_directory(workdir)
     runs: dict[str, list[dict[str, Any]]] = {}
     counts: tuple[int, ...] = ()

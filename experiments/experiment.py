@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.build import (
@@ -144,7 +145,7 @@ class Experiment:
             self.source.test, batch_size=500, mean=self.source.mean, std=self.source.std
         )
         result = evaluate(
-            lambda images: self._logits(state, images), batches, self.source.num_classes
+            lambda images: self._logits(state, jnp.asarray(images)), batches, self.source.num_classes
         )
         counts = np.array(self.split.class_counts)
         return {

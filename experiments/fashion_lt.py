@@ -9,8 +9,9 @@ from experiments.recipe import Method, Recipe
 
 _BASE = Recipe(
     imbalance_factor=100.0,
-    augmentation="crop_flip",
+    augmentation="none",
     model="small_conv",
+    loss="logit_adjusted",
     batch_size=128,
     lr=0.05,
     weight_decay=5e-4,
@@ -25,18 +26,18 @@ SETTINGS: dict[str, Recipe] = {
         _BASE,
         max_per_class=1000,
         class_order=(9, 8, 5, 7, 1, 3, 0, 4, 2, 6),
-        epochs=60,
+        epochs=40,
         eval_epochs=20,
         tail_threshold=100,
     ),
 }
 METHODS: dict[Method, dict[str, Any]] = {
     "sgd": {},
-    "sam": {"rho": 0.1},
-    "imb_sam": {"rho": 0.1},
+    "sam": {"rho": 0.05},
+    "imb_sam": {"rho": 0.05},
     "sse_sam": {"head_rho": 0.05, "tail_rho": 0.1},
     "focal_sam": {"rho": 0.1, "gamma": 2.0, "sharpness": 0.9},
-    "cc_sam": {"scope": "classifier", "max_relative_radius": 0.02},
+    "cc_sam": {"scope": "classifier", "max_relative_radius": 0.01},
 }
 
 
@@ -56,7 +57,7 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of parameters, data order and augmentation; the images are the same for all."""
     epochs: int | None = None
-    """Passes over the training images; None for the setting's own, 20 or 60."""
+    """Passes over the training images; None for the setting's own, 20 or 40."""
 
 
 def main() -> None:

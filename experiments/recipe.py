@@ -38,7 +38,7 @@ class Recipe:
     """Random crop after padding by 4 pixels, and random horizontal flip."""
 
     model: str = "resnet32"
-    """resnet20/32/44/56/110 (CIFAR ResNets), small_conv or mlp."""
+    """resnet20/32/44/56/110 (CIFAR ResNets), resnet34 (3x3 stem), small_conv or mlp."""
     classifier: Literal["linear", "cosine"] = "linear"
     """Last layer; cosine has normalised features and weights, as LDAM needs."""
     precision: Literal["float32", "bfloat16"] = "float32"

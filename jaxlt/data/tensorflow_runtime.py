@@ -17,6 +17,8 @@ def import_tensorflow() -> Any:
         The module `tensorflow`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # Pipelines gain nothing from oneDNN, and TensorFlow announces it in every log.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
 
     # TensorFlow takes a GPU's whole memory when it first sees one, and JAX needs that memory.

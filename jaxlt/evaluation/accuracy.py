@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,8 +56,8 @@ def _count(
 
 
 def evaluate(
-    logits_fn: Callable[[chex.Array], chex.Array],
-    batches: Iterable[tuple[chex.Array, chex.Array]],
+    logits_fn: Callable[[np.ndarray], jax.Array],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
     num_classes: int,
 ) -> Evaluation:
     """Runs a classifier over a test set and counts its predictions.

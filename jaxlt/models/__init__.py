@@ -37,6 +37,11 @@ def _resnet(blocks: int, image_shape: ImageShape, **fields: Any) -> ImageClassif
     return CifarResNet(blocks=(blocks, blocks, blocks), **fields)
 
 
+def _resnet34(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
+    del image_shape
+    return CifarResNet(blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512), projection=True, **fields)
+
+
 def _mlp(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     del image_shape
     return MLP(**fields)
@@ -44,6 +49,7 @@ def _mlp(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
 
 _MODELS: dict[str, Callable[..., ImageClassifier]] = {
     **{f"resnet{6 * n + 2}": partial(_resnet, n) for n in (3, 5, 7, 9, 18)},
+    "resnet34": _resnet34,
     "small_conv": _small_conv,
     "mlp": _mlp,
 }
@@ -61,7 +67,7 @@ def create_model(
 
     Args:
         name: "resnet20", "resnet32", "resnet44", "resnet56", "resnet110" (the CIFAR ResNets),
-            "small_conv" or "mlp".
+            "resnet34" (ImageNet's widths with a 3x3 stem), "small_conv" or "mlp".
         num_classes: Number of logits.
         classifier: "linear" or "cosine".
         dtype: Type in which the backbone computes; parameters and logits are float32.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,7 @@ def _unit_norm(x: jax.Array, axis: int) -> jax.Array:
     return jnp.where(nonzero, x * jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
 
 
-def _unit_columns(key: chex.PRNGKey, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+def _unit_columns(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
     return _unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
 
 
@@ -38,7 +37,7 @@ class LinearClassifier(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, features: chex.Array) -> chex.Array:
+    def __call__(self, features: jax.Array) -> jax.Array:
         """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
         features = jnp.asarray(features, jnp.float32)
         bound = features.shape[-1] ** -0.5
@@ -64,7 +63,7 @@ class CosineClassifier(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, features: chex.Array) -> chex.Array:
+    def __call__(self, features: jax.Array) -> jax.Array:
         """Maps `(B, D)` features to `(B, num_classes)` float32 cosines."""
         features = jnp.asarray(features, jnp.float32)
         kernel = self.param(
@@ -111,11 +110,11 @@ class ImageClassifier(nn.Module, kw_only=True):
             self.classifier = _create_classifier(self.classifier, self.num_classes)
         super().__post_init__()
 
-    def features(self, images: chex.Array, *, train: bool) -> chex.Array:
+    def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""
         raise NotImplementedError
 
-    def __call__(self, images: chex.Array, *, train: bool) -> chex.Array:
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, num_classes)` float32 logits.
 
         Args:

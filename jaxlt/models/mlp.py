@@ -1,7 +1,7 @@
 """A network with one hidden layer, for the smallest experiments."""
 
-import chex
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
@@ -17,7 +17,7 @@ class MLP(ImageClassifier, kw_only=True):
     hidden: int = 256
 
     @nn.compact
-    def features(self, images: chex.Array, *, train: bool) -> chex.Array:
+    def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, hidden)` float32 features."""
         del train
         x = jnp.asarray(images, self.dtype)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +27,8 @@ _IGNORED_SUFFIX = ".num_batches_tracked"
 def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Fills a CIFAR ResNet's variables from a PyTorch state dict saved as safetensors.
 
-    The names are those of the LDAM-DRW family: `conv1`, `bn1`, `layer1.0.conv1`, ..., `linear`.
+    The names are those of the LDAM-DRW family: `conv1`, `bn1`, `layer1.0.conv1`, ..., `linear`;
+    shortcuts that project are torchvision's `downsample.0` and `downsample.1`.
 
     Args:
         path: The safetensors file.
@@ -46,7 +46,7 @@ def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[s
     # bias, stores (features, classes) as Flax does.
     transposed_head = "bias" in variables["params"]["classifier"]
 
-    def fill(key_path: Any, leaf: Any) -> chex.Array:
+    def fill(key_path: Any, leaf: Any) -> jax.Array:
         keys = tuple(key.key for key in key_path)
         name = _torch_name(keys)
         if name not in tensors:

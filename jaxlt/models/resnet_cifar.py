@@ -2,15 +2,12 @@
 
 from functools import partial
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxlt.models.batch_norm import BatchNorm
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
-
-_STAGE_WIDTHS = (16, 32, 64)
 
 
 def _conv3x3(width: int, stride: int, dtype, name: str) -> nn.Conv:
@@ -35,10 +32,19 @@ def _subsample_and_pad(x: jax.Array, width: int, stride: int) -> jax.Array:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to a parameter-free shortcut."""
+    """Two 3x3 convolutions with batch norm, added to a shortcut.
+
+    Attributes:
+        width: Channels of the result.
+        stride: Of the first convolution and the shortcut.
+        projection: Whether a shortcut that changes the shape is a 1x1 convolution with batch norm
+            ("option B") or free of parameters ("option A").
+        dtype: Type of the computations.
+    """
 
     width: int
     stride: int
+    projection: bool = False
     dtype: jnp.dtype | type = jnp.float32
 
     @nn.compact
@@ -48,30 +54,50 @@ class BasicBlock(nn.Module):
         y = _conv3x3(self.width, self.stride, self.dtype, "conv1")(x)
         y = nn.relu(norm(name="bn1")(y))
         y = norm(name="bn2")(_conv3x3(self.width, 1, self.dtype, "conv2")(y))
-        return nn.relu(y + _subsample_and_pad(x, self.width, self.stride))
+        if x.shape == y.shape or not self.projection:
+            return nn.relu(y + _subsample_and_pad(x, self.width, self.stride))
+        x = nn.Conv(
+            self.width,
+            (1, 1),
+            strides=self.stride,
+            use_bias=False,
+            kernel_init=kaiming_normal,
+            dtype=self.dtype,
+            name="downsample_0",
+        )(x)
+        return nn.relu(y + norm(name="downsample_1")(x))
 
 
 class CifarResNet(ImageClassifier, kw_only=True):
-    """CIFAR ResNet: a 3x3 stem, three stages of widths 16, 32, 64, and a global mean.
+    """ResNet for small images: a 3x3 stem without pooling, stages of basic blocks, global mean.
 
-    Any number of input channels and any image size will do. ResNet-32, five blocks a stage, has
-    464,154 parameters with the linear head, 10 classes and 3 channels.
+    Any number of input channels and any image size will do. The defaults are ResNet-32, with
+    464,154 parameters with the linear head, 10 classes and 3 channels. Widths (64, 128, 256,
+    512), blocks (3, 4, 6, 3) and projections make the ResNet-34 of ImbSAM's and SSE-SAM's code.
 
     Attributes:
-        blocks: Basic blocks in each stage; depth is 2 * sum(blocks) + 2.
+        blocks: Basic blocks in each stage.
+        widths: Channels of each stage; all but the first begin with stride 2.
+        projection: Shortcuts between stages, see `BasicBlock`.
     """
 
-    blocks: tuple[int, int, int] = (5, 5, 5)
+    blocks: tuple[int, ...] = (5, 5, 5)
+    widths: tuple[int, ...] = (16, 32, 64)
+    projection: bool = False
 
     @nn.compact
-    def features(self, images: chex.Array, *, train: bool) -> chex.Array:
-        """Maps `(B, H, W, channels)` images to `(B, 64)` float32 features."""
-        x = _conv3x3(_STAGE_WIDTHS[0], 1, self.dtype, "conv1")(images)
+    def features(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `(B, H, W, channels)` images to `(B, widths[-1])` float32 features."""
+        x = _conv3x3(self.widths[0], 1, self.dtype, "conv1")(images)
         x = BatchNorm(use_running_average=not train, dtype=self.dtype, name="bn1")(x)
         x = nn.relu(x)
-        for stage, (width, count) in enumerate(zip(_STAGE_WIDTHS, self.blocks, strict=True)):
+        for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                name = f"layer{stage + 1}_{index}"
-                x = BasicBlock(width, stride, self.dtype, name=name)(x, train=train)
+                x = BasicBlock(
+                    width,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    projection=self.projection,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{index}",
+                )(x, train=train)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -1,6 +1,5 @@
 """A small convolutional network for 8x8 and 28x28 images."""
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ class SmallConvNet(ImageClassifier, kw_only=True):
     hidden: int = 64
 
     @nn.compact
-    def features(self, images: chex.Array, *, train: bool) -> chex.Array:
+    def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, hidden)` float32 features."""
         del train
         x = _space_to_depth(jnp.asarray(images, self.dtype), self.patch)

@@ -6,13 +6,13 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tensorboardX import SummaryWriter
 
+from jaxlt.data import Batch
 from jaxlt.errors import UsageError
 from jaxlt.training.checkpoint import Checkpoints
 from jaxlt.training.progress import Progress, Stopwatch
@@ -25,13 +25,6 @@ _logger = logging.getLogger(__name__)
 
 # Numbers, or lists of one number a class; None or NaN where there is nothing to average.
 Metrics = dict[str, float | list[float]]
-
-
-class Batch(Protocol):
-    """What the loop needs of a batch."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop and can go on)

@@ -14,15 +14,23 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 6
 # 720 steps of ImbSAM with batches that straddle epochs, an evaluation and a checkpoint every 18.
-FLAGS = (
-    "--dataset digits --imbalance-factor 20 --model small_conv --method imb_sam --rho 0.1 "
-    "--augmentation crop_flip --batch-size 66 --epochs 120 --eval-epochs 3 --lr 0.05"
-).split()
+FLAGS = {
+    "dataset": "digits",
+    "imbalance-factor": 20,
+    "model": "small_conv",
+    "method": "imb_sam",
+    "rho": 0.1,
+    "batch-size": 66,
+    "epochs": 120,
+    "eval-epochs": 3,
+    "lr": 0.05,
+}
 
 
 def start(workdir, log):
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.cifar_lt", *FLAGS, "--workdir", str(workdir)],
+        [sys.executable, "-m", "experiments.cifar_lt", f"--workdir={workdir}"]
+        + [f"--{name}={value}" for name, value in FLAGS.items()],
         cwd=ROOT,
         stderr=log.open("a"),
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -55,6 +55,14 @@ def test_resnets_have_the_published_size(name):
     assert round(size, 1 if size > 1 else 2) == PUBLISHED_SIZES[name]
 
 
+def test_resnet34_is_imagenets_with_a_smaller_stem():
+    # torchvision's 21,797,672 less a 7x7 stem for a 3x3 one and 1000 classes for 10.
+    expected = 21_797_672 - 3 * 64 * (7 * 7 - 3 * 3) - 513 * (1000 - 10)
+    assert (
+        _num_params(create_model("resnet34", 10, image_shape=(32, 32, 3)), (32, 32, 3)) == expected
+    )
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("classifier", "dtype"), [("linear", jnp.bfloat16), ("cosine", jnp.float32)]
