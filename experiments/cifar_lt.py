@@ -49,6 +49,8 @@ def main() -> None:
     workdir = arguments.workdir or Path("runs/cifar_lt") / f"{recipe}-seed{arguments.seed}"
     if not arguments.resume and workdir.exists():
         raise UsageError(f"workdir must be new with --no-resume, {workdir} exists")
+    if arguments.keep_checkpoints < 1:
+        raise UsageError(f"keep_checkpoints must be at least 1, got {arguments.keep_checkpoints}")
     from experiments.experiment import Experiment
 
     result = Experiment(arguments.options).run(

@@ -21,8 +21,7 @@ class ClassLosses:
 
     def mean(self) -> jax.Array:
         """Returns the batch-mean loss, a scalar; 0 for a batch of nothing but padding."""
-        total = self.counts.sum()
-        return self.sums.sum() / jnp.where(total > 0, total, 1)
+        return self.sums.sum() / batch_size(self.counts)
 
 
 def class_losses(
@@ -71,3 +70,9 @@ def class_losses(
     if axis_name is not None:
         sums, counts = jax.lax.psum((sums, counts), axis_name)
     return ClassLosses(sums=sums, counts=counts)
+
+
+def batch_size(counts: jax.Array) -> jax.Array:
+    """Returns the number of images counted, or 1 where there is none: their losses are 0 then."""
+    total = counts.sum()
+    return jnp.where(total > 0, total, 1)

@@ -148,7 +148,9 @@ def _gradient_in_sequence(
         def group_loss(theta, rest, weights=weights):
             return (weights * class_sums(theta, rest)[0]).sum()
 
-        eps = jax.lax.stop_gradient(perturbation(direction[0], group_rho))
+        # What the others leave of the gradient is rounding where the batch has none of the group.
+        present_rho = jnp.where((weights * counts).any(), group_rho, 0)
+        eps = jax.lax.stop_gradient(perturbation(direction[0], present_rho))
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(_add(theta, eps), rest)
         gradients.append(
             jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)

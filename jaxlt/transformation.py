@@ -19,7 +19,7 @@ from jaxlt.sharpness import (
     sharpness_aware_gradient,
 )
 
-ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule
+ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule | Callable[[jax.Array], jax.Array]
 
 
 class SharpnessState(NamedTuple):
@@ -39,9 +39,9 @@ class SharpnessState(NamedTuple):
 
 def sharpness_transformation(
     objective: Callable[[jax.Array, jax.Array], Objective],
-    radii: Callable[[jax.Array], Sequence[jax.Array] | jax.Array],
+    radii: Sequence[ScalarOrSchedule],
     *,
-    num_groups: int,
+    factors: jax.Array | None = None,
     num_classes: int | None = None,
     radius_fn_at: Callable[[jax.Array], RadiusFn] = lambda step: constant_radius,
     sums_to_mean: bool = True,
@@ -54,8 +54,8 @@ def sharpness_transformation(
 
     Args:
       objective: from the batch's class counts (C,) and the step to its `Objective`.
-      radii: from the step to the (G,) `rho` of the groups.
-      num_groups: G.
+      radii: `rho` of each of the G groups, or one for all of them to be multiplied by `factors`.
+      factors: (G,), none by default.
       num_classes: C, or None where any will do.
       radius_fn_at: from the step to the `radius_fn` of the groups.
       sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
@@ -67,11 +67,12 @@ def sharpness_transformation(
     Returns:
       A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
     """
+    factors = jnp.ones(len(radii)) if factors is None else factors
 
     def init_fn(params: optax.Params) -> SharpnessState:
         _check_whole_tree(params)
         _warn_of_short_floats(params, mask)
-        zeros = jnp.zeros(num_groups, jnp.float32)
+        zeros = jnp.zeros(factors.shape, jnp.float32)
         return SharpnessState(jnp.zeros([], jnp.int32), zeros, zeros)
 
     def update_fn(
@@ -108,7 +109,7 @@ def sharpness_transformation(
             params,
             updates if sums_to_mean else None,
             objective_fn,
-            jnp.stack(list(radii(state.count))),
+            factors * jnp.stack([at_step(rho, state.count) for rho in radii]),
             radius_fn=radius_fn_at(state.count),
             mask=mask,
             adaptive=adaptive,

@@ -18,21 +18,20 @@ Composition with optax:
 """
 
 import warnings
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from jaxlt.class_conditional import cc_sam as cc_sam
 from jaxlt.class_counts import ClassCounts, check_class_counts, class_prior
-from jaxlt.sharpness import Mask, Objective, RadiusFn
+from jaxlt.class_losses import batch_size
+from jaxlt.sharpness import Mask, Objective
 from jaxlt.transformation import (
     ScalarOrSchedule,
     at_step,
-    check_choice,
     check_not_negative,
-    is_number,
     sharpness_transformation,
 )
 
@@ -60,11 +59,9 @@ def sam(
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
         del step
         everything = jnp.ones((1, counts.size), counts.dtype)
-        return Objective(None, everything / _batch_size(counts), jnp.ones(1))
+        return Objective(None, everything / batch_size(counts), jnp.ones(1))
 
-    return sharpness_transformation(
-        objective, lambda step: [at_step(rho, step)], num_groups=1, mask=mask, adaptive=adaptive
-    )
+    return sharpness_transformation(objective, [rho], mask=mask, adaptive=adaptive)
 
 
 def imb_sam(
@@ -105,15 +102,14 @@ def imb_sam(
         del step
         head = 1 - tail
         if group_mean:
-            head_size, tail_size = _batch_size(head * counts), _batch_size(tail * counts)
+            head_size, tail_size = batch_size(head * counts), batch_size(tail * counts)
         else:
-            head_size = tail_size = _batch_size(counts)
+            head_size = tail_size = batch_size(counts)
         return Objective(head / head_size, tail[None] / tail_size, jnp.ones(1))
 
     return sharpness_transformation(
         objective,
-        lambda step: [at_step(rho, step)],
-        num_groups=1,
+        [rho],
         num_classes=tail.size,
         sums_to_mean=not group_mean,
         mask=mask,
@@ -162,16 +158,18 @@ def sse_sam(
 
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
         del step
-        return Objective(None, jnp.stack([1 - tail, tail]) / _batch_size(counts), jnp.ones(2))
+        return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
 
-    def radii(step: jax.Array) -> list[jax.Array]:
+    def stagewise_head_rho(step: jax.Array) -> jax.Array:
         head = at_step(head_rho, step)
-        if switch_step is not None:
-            head = jnp.where(step < switch_step, head, 0.0)
-        return [head, at_step(tail_rho, step)]
+        return head if switch_step is None else jnp.where(step < switch_step, head, 0)
 
     return sharpness_transformation(
-        objective, radii, num_groups=2, num_classes=tail.size, mask=mask, adaptive=adaptive
+        objective,
+        [stagewise_head_rho, tail_rho],
+        num_classes=tail.size,
+        mask=mask,
+        adaptive=adaptive,
     )
 
 
@@ -210,117 +208,16 @@ def focal_sam(
 
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
         weights = at_step(sharpness, step) * jnp.power(1 - prior, at_step(gamma, step))
-        size = _batch_size(counts)
+        size = batch_size(counts)
         return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
 
     return sharpness_transformation(
         objective,
-        lambda step: [at_step(rho, step)],
-        num_groups=1,
+        [rho],
         num_classes=prior.size,
         mask=mask,
         adaptive=adaptive,
     )
-
-
-def cc_sam(
-    class_counts: ClassCounts,
-    *,
-    radius_scale: ScalarOrSchedule = 1.0,
-    flat_ratio: ScalarOrSchedule = 1.0,
-    max_relative_radius: ScalarOrSchedule | None = None,
-    grad_norm: Literal["global", "per_leaf"] = "global",
-    class_weighting: Literal["sample", "class"] = "sample",
-    mask: Mask = None,
-    adaptive: bool = False,
-) -> optax.GradientTransformationExtraArgs:
-    """CC-SAM, first stage (Zhou et al., CVPR 2023, equations 7-11): a perturbation for each class.
-
-    Class c is perturbed along the gradient d_c of its mean loss m_c, by the characteristic radius
-
-        `||eps_c|| = radius_scale * sqrt(||theta|| / (2 ||d_c||)) * (k / (N_c - 1))**0.25`
-
-    with k scalars in theta, and the result is the gradient of `(1 - flat_ratio) * L(w) +
-    flat_ratio * sum_c (n_c / B) m_c(w + eps_c)`. `N_c - 1` counts as 1 for a class of one image.
-    The radius grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
-
-    All classes run under one `vmap`. With a `mask` that selects the classifier, as the authors'
-    experiments do, the trunk is evaluated once; perturbing a whole network costs a pass a class.
-
-    Args:
-      class_counts: (C,) training images of each class, N_c.
-      radius_scale: factor on the radius, at least 0: 1 in the paper, 1e-6 in the released
-        configurations.
-      flat_ratio: weight of the perturbed losses, in [0, 1]: 1 in the paper, 0.3 or 0.5 released.
-      max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
-      grad_norm: "global" takes one norm of d_c over theta (the paper), "per_leaf" one norm and
-        one radius for each leaf (the released code).
-      class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
-        present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
-      mask: pytree prefix of bools, or a callable from params to one: theta.
-      adaptive: ASAM: d_c is scaled by |w| in norm and direction. `max_relative_radius` then
-        bounds the radius before that scaling.
-
-    Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
-
-    Raises:
-      ValueError: a number out of range, an unknown option or bad class counts; at `init` or
-        `update` a mask that does not fit.
-    """
-    check_not_negative(
-        radius_scale=radius_scale,
-        flat_ratio=flat_ratio,
-        max_relative_radius=0 if max_relative_radius is None else max_relative_radius,
-    )
-    check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
-    check_choice("class_weighting", class_weighting, ("sample", "class"))
-    if is_number(flat_ratio) and flat_ratio > 1:
-        raise ValueError(f"flat_ratio must lie in [0, 1], got {flat_ratio}")
-    train_counts = check_class_counts(class_counts)
-    confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)
-
-    def objective(counts: jax.Array, step: jax.Array) -> Objective:
-        ratio = at_step(flat_ratio, step)
-        size = _batch_size(counts)
-        # Without the clean term its pass through the network is not even built.
-        everything_flat = is_number(flat_ratio) and flat_ratio == 1
-        clean = None if everything_flat else jnp.full_like(counts, (1 - ratio) / size)
-        means = jnp.diag(1 / jnp.where(counts > 0, counts, 1))
-        weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
-        return Objective(clean, means, ratio * weights)
-
-    def radii(step: jax.Array) -> jax.Array:
-        return at_step(radius_scale, step) * confidence
-
-    def radius_fn_at(step: jax.Array) -> RadiusFn:
-        def radius_fn(rho, norms, theta_norm, size):
-            radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
-            if max_relative_radius is None:
-                return radius
-            bound = at_step(max_relative_radius, step) * theta_norm
-            whole = jnp.linalg.norm(radius)
-            return radius * jnp.where(whole > bound, bound / whole, 1)
-
-        return radius_fn
-
-    return sharpness_transformation(
-        objective,
-        radii,
-        num_groups=train_counts.size,
-        num_classes=train_counts.size,
-        radius_fn_at=radius_fn_at,
-        per_leaf=grad_norm == "per_leaf",
-        vectorize=True,
-        mask=mask,
-        adaptive=adaptive,
-    )
-
-
-def _batch_size(counts: jax.Array) -> jax.Array:
-    """Number of images counted, or 1 where there is none: their losses are 0 then."""
-    total = counts.sum()
-    return jnp.where(total > 0, total, 1)
 
 
 def _tail(class_counts: ClassCounts, tail_threshold: float) -> jax.Array:
