@@ -32,6 +32,7 @@ NAMES = {
 # Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
 _COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")
 _MARKERS = "osD^vP"
+_MAX_TICKS = 12
 _GROUPS = ("many", "medium", "few", "accuracy")
 
 
@@ -120,6 +121,9 @@ def draw(results: Results, path: Path) -> None:
         axes.plot(sizes, mean, color=colour, marker=marker, label=NAMES[method])
         axes.fill_between(sizes, mean - deviation, mean + deviation, color=colour, alpha=0.12)
     axes.set_xscale("log")
+    ticks = sizes[np.linspace(0, len(sizes) - 1, min(len(sizes), _MAX_TICKS), dtype=int)]
+    axes.set_xticks(ticks, [str(size) for size in ticks])
+    axes.minorticks_off()
     axes.invert_xaxis()
     axes.set_xlabel("training images of the class")
     axes.set_ylabel("test accuracy of the class (%)")

@@ -34,8 +34,8 @@ from jaxlt.training import (
     Job,
     TrainState,
     Workdir,
-    create_train_state,
     make_logits_fn,
+    make_state_fn,
     make_train_step,
     train,
 )
@@ -58,15 +58,16 @@ class Experiment:
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
         self.source = load_source(recipe.dataset, image_size=recipe.image_size)
         self.split = _split(recipe, self.source)
-        self._model = build_model(recipe, self.source.num_classes, self.source.image_shape)
-        self._optimizer = build_optimizer(recipe, self.split.class_counts)
+        model = build_model(recipe, self.source.num_classes, self.source.image_shape)
+        optimizer = build_optimizer(recipe, self.split.class_counts)
         self._train_step = make_train_step(
-            self._model,
-            self._optimizer,
+            model,
+            optimizer,
             build_loss(recipe, self.split.class_counts),
             self.source.num_classes,
         )
-        self._logits = make_logits_fn(self._model)
+        self._initial_state = make_state_fn(model, optimizer, self.source.image_shape)
+        self._logits = make_logits_fn(model)
 
     @property
     def num_images(self) -> int:
@@ -97,7 +98,7 @@ class Experiment:
         if not (path / "split.json").exists():
             self.split.write(path / "split.json")
         total = num_steps(self.recipe, self.num_images)
-        state = create_train_state(self._model, self._optimizer, self.source.image_shape, seed)
+        state = self._initial_state(seed)
         if jax.process_index() == 0:
             _logger.info(
                 "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d "
@@ -145,7 +146,9 @@ class Experiment:
             self.source.test, batch_size=500, mean=self.source.mean, std=self.source.std
         )
         result = evaluate(
-            lambda images: self._logits(state, jnp.asarray(images)), batches, self.source.num_classes
+            lambda images: self._logits(state, jnp.asarray(images)),
+            batches,
+            self.source.num_classes,
         )
         counts = np.array(self.split.class_counts)
         return {

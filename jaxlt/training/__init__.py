@@ -5,7 +5,7 @@ from jaxlt.training.loop import Interrupted as Interrupted
 from jaxlt.training.loop import Job as Job
 from jaxlt.training.loop import train as train
 from jaxlt.training.state import TrainState as TrainState
-from jaxlt.training.state import create_train_state as create_train_state
+from jaxlt.training.state import make_state_fn as make_state_fn
 from jaxlt.training.step import make_logits_fn as make_logits_fn
 from jaxlt.training.step import make_train_step as make_train_step
 from jaxlt.training.workdir import Workdir as Workdir

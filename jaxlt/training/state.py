@@ -1,6 +1,7 @@
 """Everything that training carries from one step to the next, as one pytree."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -32,23 +33,24 @@ class TrainState:
     loss_sum: jax.Array
 
 
-def create_train_state(
+def make_state_fn(
     model: nn.Module,
     transformation: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
-    seed: int,
-) -> TrainState:
-    """Initialises parameters and optimizer state.
+) -> Callable[[int], TrainState]:
+    """Builds the jitted initialisation, from a seed to the state before the first step.
 
     Args:
       model: called as `model(images, train=...)`.
       transformation: the whole optimizer.
       image_shape: (height, width, channels).
-      seed: of the initial parameters and of whatever the steps draw.
-    """
-    init_key, key = jax.random.split(jax.random.key(seed))
 
-    def initialise(key: jax.Array) -> TrainState:
+    Returns:
+      A function of the seed of the initial parameters and of whatever the steps draw.
+    """
+
+    @jax.jit
+    def initialise(init_key: jax.Array, key: jax.Array) -> TrainState:
         variables = model.init(init_key, jnp.zeros((1, *image_shape)), train=False)
         params = variables["params"]
         return TrainState(
@@ -60,4 +62,4 @@ def create_train_state(
             loss_sum=jnp.zeros([]),
         )
 
-    return jax.jit(initialise)(key)
+    return lambda seed: initialise(*jax.random.split(jax.random.key(seed)))

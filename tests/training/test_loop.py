@@ -13,7 +13,7 @@ import pytest
 import jaxlt
 from jaxlt import UsageError
 from jaxlt.data import Batch
-from jaxlt.training import Interrupted, Job, Workdir, create_train_state, make_train_step, train
+from jaxlt.training import Interrupted, Job, Workdir, make_state_fn, make_train_step, train
 
 NUM_STEPS, EVAL_STEPS = 25, 10
 
@@ -34,7 +34,7 @@ def batch(step):
 def job(batches=None, lr=0.1):
     transformation = optax.chain(jaxlt.sam(0.05), optax.sgd(lr, momentum=0.9))
     return Job(
-        initial_state=create_train_state(Linear(), transformation, (2, 2, 1), seed=0),
+        initial_state=make_state_fn(Linear(), transformation, (2, 2, 1))(0),
         train_step=make_train_step(
             Linear(), transformation, lambda x, y, step: jaxlt.losses.cross_entropy(x, y), 3
         ),

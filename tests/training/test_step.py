@@ -8,7 +8,7 @@ import pytest
 
 import jaxlt
 from jaxlt.models import create_model
-from jaxlt.training import create_train_state, make_train_step
+from jaxlt.training import make_state_fn, make_train_step
 
 NUM_CLASSES, BATCH = 100, 64
 COUNTS = tuple(int(500 * 0.01 ** (i / 99)) for i in range(NUM_CLASSES))
@@ -41,7 +41,7 @@ def flops(make_method):
         make_method(), optax.add_decayed_weights(2e-4), optax.sgd(0.1, momentum=0.9)
     )
     step = make_train_step(model, transformation, loss, NUM_CLASSES)
-    state = jax.eval_shape(lambda: create_train_state(model, transformation, (32, 32, 3), 0))
+    state = jax.eval_shape(lambda: make_state_fn(model, transformation, (32, 32, 3))(0))
     images = jax.ShapeDtypeStruct((BATCH, 32, 32, 3), jnp.float32)
     labels = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
     return step.lower(state, images, labels).compile().cost_analysis()["flops"]
@@ -62,7 +62,7 @@ def test_flops_of_a_whole_resnet32_step_over_sgd(name, sgd_flops):
 def test_running_statistics_are_those_of_the_clean_pass(method):
     model = create_model("resnet20", 4, image_shape=(8, 8, 1))
     transformation = optax.chain(method, optax.sgd(0.1))
-    state = create_train_state(model, transformation, (8, 8, 1), seed=0)
+    state = make_state_fn(model, transformation, (8, 8, 1))(0)
     images = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
     labels = jnp.arange(16) % 4
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -78,7 +78,7 @@ def test_running_statistics_are_those_of_the_clean_pass(method):
 def test_the_state_is_donated():
     model = create_model("mlp", 3, image_shape=(8, 8, 1))
     transformation = optax.sgd(0.1)
-    state = create_train_state(model, transformation, (8, 8, 1), seed=0)
+    state = make_state_fn(model, transformation, (8, 8, 1))(0)
     step = make_train_step(model, transformation, loss, 3)
     step(state, jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, jnp.int32))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
