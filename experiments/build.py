@@ -65,7 +65,7 @@ def build_optimizer(recipe: Recipe, class_counts: ClassCounts) -> optax.Gradient
     """Builds the optax chain: method, weight decay, SGD with momentum.
 
     Raises:
-      UsageError: a hyperparameter of the method is out of range.
+        UsageError: a hyperparameter of the method is out of range.
     """
     learning_rate = schedules.by_epoch(
         _learning_rates(recipe)[recipe.schedule](), sum(class_counts), recipe.batch_size

@@ -16,13 +16,13 @@ def parse(arguments_type: type, program: str, description: str, **options: Any) 
     """Reads the command line into a dataclass.
 
     Args:
-      arguments_type: dataclass whose fields are the flags.
-      program: module that `python -m` runs, for `--help`.
-      description: what the program does, for `--help`.
-      **options: of `tyro.cli`, such as `default` or `args`.
+        arguments_type: dataclass whose fields are the flags.
+        program: module that `python -m` runs, for `--help`.
+        description: what the program does, for `--help`.
+        **options: of `tyro.cli`, such as `default` or `args`.
 
     Raises:
-      UsageError: a flag is unknown, lacks a value or has one of the wrong type.
+        UsageError: a flag is unknown, lacks a value or has one of the wrong type.
     """
     captured = io.StringIO()
     try:

@@ -41,8 +41,8 @@ class Results:
     """Results of all runs of a comparison.
 
     Attributes:
-      class_counts: training images of each class.
-      runs: for each method, one result (see `Experiment.run`) a seed.
+        class_counts: training images of each class.
+        runs: for each method, one result (see `Experiment.run`) a seed.
     """
 
     class_counts: tuple[int, ...]
@@ -58,14 +58,14 @@ def compare(
     """Runs each method with each seed, finished runs being read and begun ones resumed.
 
     Args:
-      base: recipe that the methods share.
-      methods: for each method, the fields in which its recipe differs from the base.
-      seeds: at least one.
-      workdir: runs go to `METHOD/seedN` in it; `table.md`, `results.json` and
-        `accuracy_by_class.png` to itself.
+        base: recipe that the methods share.
+        methods: for each method, the fields in which its recipe differs from the base.
+        seeds: at least one.
+        workdir: runs go to `METHOD/seedN` in it; `table.md`, `results.json` and
+            `accuracy_by_class.png` to itself.
 
     Raises:
-      UsageError: as `Experiment` and `Experiment.run`.
+        UsageError: as `Experiment` and `Experiment.run`.
     """
     for name, chosen, one in (("seeds", seeds, "seed"), ("methods", methods, "method")):
         if not chosen:

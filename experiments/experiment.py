@@ -47,10 +47,10 @@ class Experiment:
     """A recipe with its data, network and compiled step; seeds share all of them.
 
     Args:
-      recipe: what to run.
+        recipe: what to run.
 
     Raises:
-      UsageError: the recipe does not fit its data, or a number in it is out of range.
+        UsageError: the recipe does not fit its data, or a number in it is out of range.
     """
 
     def __init__(self, recipe: Recipe):
@@ -80,18 +80,18 @@ class Experiment:
         """Trains with one seed, resuming what `path` holds, and returns the result.
 
         Args:
-          seed: of parameters, order and augmentation; the split has its own.
-          path: the run's directory.
-          keep_checkpoints: how many of the latest are kept, beside the best.
-          label: name in progress lines.
+            seed: of parameters, order and augmentation; the split has its own.
+            path: the run's directory.
+            keep_checkpoints: how many of the latest are kept, beside the best.
+            label: name in progress lines.
 
         Returns:
-          The last evaluation: `accuracy`, `balanced_accuracy`, `many`, `medium`, `few` (None for
-          a group without class), `per_class`, losses, `step`, and `seconds` of training.
+            The last evaluation: `accuracy`, `balanced_accuracy`, `many`, `medium`, `few` (None for
+            a group without class), `per_class`, losses, `step`, and `seconds` of training.
 
         Raises:
-          UsageError: the directory is not this recipe's; nothing in it is changed then.
-          Interrupted: a signal asked to stop; the state is saved.
+            UsageError: the directory is not this recipe's; nothing in it is changed then.
+            Interrupted: a signal asked to stop; the state is saved.
         """
         described = dataclasses.asdict(self.recipe)
         workdir = Workdir(path, {**described, "seed": seed, "images": _digest(self.split.indices)})

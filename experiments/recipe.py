@@ -125,7 +125,7 @@ class Recipe:
         """Refuses numbers that no run can have.
 
         Raises:
-          UsageError: one of them is out of range.
+            UsageError: one of them is out of range.
         """
         for name in ("epochs", "batch_size", "eval_epochs"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")

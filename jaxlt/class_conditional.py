@@ -44,25 +44,25 @@ def cc_sam(
     experiments do, the trunk is evaluated once; perturbing a whole network costs a pass a class.
 
     Args:
-      class_counts: (C,) training images of each class, N_c.
-      radius_scale: factor on the radius, at least 0: 1 in the paper, 1e-6 in the released
-        configurations.
-      flat_ratio: weight of the perturbed losses, in [0, 1]: 1 in the paper, 0.3 or 0.5 released.
-      max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
-      grad_norm: "global" takes one norm of d_c over theta (the paper), "per_leaf" one norm and
-        one radius for each leaf (the released code).
-      class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
-        present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
-      mask: pytree prefix of bools, or a callable from params to one: theta.
-      adaptive: ASAM: d_c is scaled by |w| in norm and direction. `max_relative_radius` then
-        bounds the radius before that scaling.
+        class_counts: (C,) training images of each class, N_c.
+        radius_scale: factor on the radius, at least 0: 1 in the paper, 1e-6 in the released
+            configurations.
+        flat_ratio: weight of the perturbed losses, in [0, 1]: 1 in the paper, 0.3 or 0.5 released.
+        max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
+        grad_norm: "global" takes one norm of d_c over theta (the paper), "per_leaf" one norm and
+            one radius for each leaf (the released code).
+        class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
+            present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
+        mask: pytree prefix of bools, or a callable from params to one: theta.
+        adaptive: ASAM: d_c is scaled by |w| in norm and direction. `max_relative_radius` then
+            bounds the radius before that scaling.
 
     Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-      ValueError: a number out of range, an unknown option or bad class counts; at `init` or
-        `update` a mask that does not fit.
+        ValueError: a number out of range, an unknown option or bad class counts; at `init` or
+            `update` a mask that does not fit.
     """
     check_not_negative(
         radius_scale=radius_scale,

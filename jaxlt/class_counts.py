@@ -16,12 +16,12 @@ def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None
     Traced counts (`optax.inject_hyperparams` traces arrays) are checked for their shape alone.
 
     Args:
-      class_counts: number of training images of each class.
-      num_classes: C, where the caller knows it.
+        class_counts: number of training images of each class.
+        num_classes: C, where the caller knows it.
 
     Raises:
-      ValueError: not one-dimensional, empty, of another length than `num_classes`, or with a
-        count that is not a positive finite number.
+        ValueError: not one-dimensional, empty, of another length than `num_classes`, or with a
+            count that is not a positive finite number.
     """
     if not isinstance(class_counts, Tracer):
         class_counts = jnp.asarray(_checked_values(class_counts), dtype=float)

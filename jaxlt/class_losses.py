@@ -12,8 +12,8 @@ class ClassLosses:
     """The losses of one batch, summed by class.
 
     Attributes:
-      sums: (C,) sum of the losses of each class's images; 0 for a class without image.
-      counts: (C,) number of images of each class in the batch (a share where labels are shares).
+        sums: (C,) sum of the losses of each class's images; 0 for a class without image.
+        counts: (C,) number of images of each class in the batch (a share where labels are shares).
     """
 
     sums: jax.Array
@@ -34,19 +34,19 @@ def class_losses(
     """Sums per-example losses by class.
 
     Args:
-      per_example: (B,) losses, any weighting already applied.
-      labels: (B,) integer classes, or (B, C) shares of each image that belong to each class
-        (mixup: lam and 1 - lam; padding: a row of zeros). An integer outside [0, C), such as -1,
-        marks a row of padding, whose loss must still be finite.
-      num_classes: C.
-      axis_name: mapped axis or axes (`jax.shard_map`, `jax.pmap`) over which the batch is spread
-        and to sum over, so that every device holds the global batch's sums and counts.
+        per_example: (B,) losses, any weighting already applied.
+        labels: (B,) integer classes, or (B, C) shares of each image that belong to each class
+            (mixup: lam and 1 - lam; padding: a row of zeros). An integer outside [0, C), such as -1,
+            marks a row of padding, whose loss must still be finite.
+        num_classes: C.
+        axis_name: mapped axis or axes (`jax.shard_map`, `jax.pmap`) over which the batch is spread
+            and to sum over, so that every device holds the sums and counts of the global batch.
 
     Returns:
-      The `ClassLosses` of the batch, accumulated in at least 32 bits.
+        The `ClassLosses` of the batch, accumulated in at least 32 bits.
 
     Raises:
-      ValueError: the shapes of `per_example`, `labels` and `num_classes` do not fit together.
+        ValueError: the shapes of `per_example`, `labels` and `num_classes` do not fit together.
     """
     per_example, labels = jnp.asarray(per_example), jnp.asarray(labels)
     if per_example.ndim != 1:

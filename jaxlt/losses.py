@@ -18,11 +18,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy, `-log p_y`.
 
     Args:
-      logits: (B, C).
-      labels: (B,) integers.
+        logits: (B, C).
+        labels: (B,) integers.
 
     Returns:
-      (B,) losses in nats.
+        (B,) losses in nats.
     """
     logits = _at_least_32_bits(logits)
     return optax.losses.softmax_cross_entropy(logits, _one_hot(labels, logits))
@@ -32,12 +32,12 @@ def focal(logits: jax.Array, labels: jax.Array, gamma: float) -> jax.Array:
     """Focal loss, `(1 - p_y)**gamma * -log p_y` (Lin et al., ICCV 2017, equation 4).
 
     Args:
-      logits: (B, C).
-      labels: (B,) integers.
-      gamma: focusing exponent, at least 0; 0 gives cross-entropy.
+        logits: (B, C).
+        labels: (B,) integers.
+        gamma: focusing exponent, at least 0; 0 gives cross-entropy.
 
     Returns:
-      (B,) losses in nats.
+        (B,) losses in nats.
     """
     loss = cross_entropy(logits, labels)
     miss = -jnp.expm1(-loss)
@@ -58,17 +58,17 @@ def ldam(
     The margins are `m_c` proportional to `N_c**-0.25`, the largest equal to `max_margin`.
 
     Args:
-      logits: (B, C) cosines, from a classifier with normalised features and weights.
-      labels: (B,) integers.
-      class_counts: (C,) training images of each class.
-      max_margin: margin of the rarest class.
-      scale: factor on the logits after the margin.
+        logits: (B, C) cosines, from a classifier with normalised features and weights.
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class.
+        max_margin: margin of the rarest class.
+        scale: factor on the logits after the margin.
 
     Returns:
-      (B,) losses in nats.
+        (B,) losses in nats.
 
     Raises:
-      ValueError: `class_counts` is not C positive numbers.
+        ValueError: `class_counts` is not C positive numbers.
     """
     logits = _at_least_32_bits(logits)
     counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
@@ -83,16 +83,16 @@ def logit_adjusted(
     """Logit-adjusted loss: cross-entropy of `x + tau * log pi` (Menon et al., ICLR 2021, eq. 10).
 
     Args:
-      logits: (B, C).
-      labels: (B,) integers.
-      class_counts: (C,) training images of each class; `pi_c = N_c / sum N`.
-      tau: strength of the prior.
+        logits: (B, C).
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class; `pi_c = N_c / sum N`.
+        tau: strength of the prior.
 
     Returns:
-      (B,) losses in nats.
+        (B,) losses in nats.
 
     Raises:
-      ValueError: `class_counts` is not C positive numbers.
+        ValueError: `class_counts` is not C positive numbers.
     """
     return vector_scaling(logits, labels, class_counts, gamma=0.0, tau=tau)
 
@@ -114,17 +114,17 @@ def vector_scaling(
     `Delta_c = (N_c / N_max)**-gamma`, 1 for the largest class and more for the rare ones.
 
     Args:
-      logits: (B, C).
-      labels: (B,) integers.
-      class_counts: (C,) training images of each class.
-      gamma: exponent of the multiplicative adjustment.
-      tau: strength of the additive one.
+        logits: (B, C).
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class.
+        gamma: exponent of the multiplicative adjustment.
+        tau: strength of the additive one.
 
     Returns:
-      (B,) losses in nats.
+        (B,) losses in nats.
 
     Raises:
-      ValueError: `class_counts` is not C positive numbers.
+        ValueError: `class_counts` is not C positive numbers.
     """
     logits = _at_least_32_bits(logits)
     counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
@@ -136,14 +136,14 @@ def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> j
     """Class weights by effective number, `(1 - beta) / (1 - beta**N_c)` (Cui et al., CVPR 2019).
 
     Args:
-      class_counts: (C,) training images of each class.
-      beta: in [0, 1); 0 gives equal weights, values towards 1 the inverse counts.
+        class_counts: (C,) training images of each class.
+        beta: in [0, 1); 0 gives equal weights, values towards 1 the inverse counts.
 
     Returns:
-      (C,) weights that sum to C.
+        (C,) weights that sum to C.
 
     Raises:
-      ValueError: `class_counts` is not C positive numbers, or `beta` lies outside [0, 1).
+        ValueError: `class_counts` is not C positive numbers, or `beta` lies outside [0, 1).
     """
     if not isinstance(beta, Tracer) and not 0 <= beta < 1:
         raise ValueError(f"beta must lie in [0, 1), got {beta}")
@@ -161,15 +161,15 @@ def deferred_reweighting(
     Multiply each example's loss by its class's entry before `jaxlt.class_losses`.
 
     Args:
-      class_counts: (C,) training images of each class.
-      start_step: first step with `class_balanced_weights`; before it every weight is 1.
-      beta: of `class_balanced_weights`.
+        class_counts: (C,) training images of each class.
+        start_step: first step with `class_balanced_weights`; before it every weight is 1.
+        beta: of `class_balanced_weights`.
 
     Returns:
-      A function from the step to (C,) class weights.
+        A function from the step to (C,) class weights.
 
     Raises:
-      ValueError: as `class_balanced_weights`.
+        ValueError: as `class_balanced_weights`.
     """
     weights = class_balanced_weights(class_counts, beta)
 

@@ -28,9 +28,9 @@ class Objective(NamedTuple):
     """Weights of the class sums in the objective of one batch.
 
     Attributes:
-      clean: (C,) weights of the sums taken at w, or None where nothing is.
-      groups: (G, C) weights of the class sums in the loss of each group.
-      mix: (G,) weights of the groups' losses, taken at their own perturbed parameters.
+        clean: (C,) weights of the sums taken at w, or None where nothing is.
+        groups: (G, C) weights of the class sums in the loss of each group.
+        mix: (G,) weights of the groups' losses, taken at their own perturbed parameters.
     """
 
     clean: jax.Array | None
@@ -42,9 +42,9 @@ class Perturbed(NamedTuple):
     """A sharpness-aware gradient and what was measured on the way.
 
     Attributes:
-      gradient: pytree like the parameters.
-      perturbation_norm: (G,) `||eps_g||`.
-      sharpness: (G,) group loss at `w + eps_g` minus group loss at w.
+        gradient: pytree like the parameters.
+        perturbation_norm: (G,) `||eps_g||`.
+        sharpness: (G,) group loss at `w + eps_g` minus group loss at w.
     """
 
     gradient: Any
@@ -85,27 +85,27 @@ def sharpness_aware_gradient(
     mask carry no group axis: what depends on them alone is computed once for all groups.
 
     Args:
-      class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
-      params: pytree of floating arrays, w.
-      gradient: of the batch-mean loss at w, like `params`; None where the objective's parts do not
-        add up to that loss. Not read with `vectorize`.
-      objective_fn: from the batch's class counts (C,) to its `Objective`.
-      rho: (G,) what `radius_fn` takes for each group.
-      radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
-        of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
-        `per_leaf`. A direction of norm 0 comes as an infinite norm and gives no perturbation.
-      mask: the leaves that are perturbed (theta), all by default.
-      adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
-        taken and once more in eps, so that a radius is relative to each weight.
-      per_leaf: one norm and one radius a leaf in place of one over all leaves.
-      vectorize: perturbed gradients under `vmap` rather than in sequence.
+        class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
+        params: pytree of floating arrays, w.
+        gradient: of the batch-mean loss at w, like `params`; None where the objective's parts do
+            not add up to that loss. Not read with `vectorize`.
+        objective_fn: from the batch's class counts (C,) to its `Objective`.
+        rho: (G,) what `radius_fn` takes for each group.
+        radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
+            of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
+            `per_leaf`. A direction of norm 0 comes as an infinite norm and gives no perturbation.
+        mask: the leaves that are perturbed (theta), all by default.
+        adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
+            taken and once more in eps, so that a radius is relative to each weight.
+        per_leaf: one norm and one radius a leaf in place of one over all leaves.
+        vectorize: perturbed gradients under `vmap` rather than in sequence.
 
     Returns:
-      The gradient and measurements. Norms are taken in at least 32 bits.
+        The gradient and measurements. Norms are taken in at least 32 bits.
 
     Raises:
-      TypeError: `class_losses_fn` returns no `ClassLosses`.
-      ValueError: the mask does not fit `params` or selects nothing.
+        TypeError: `class_losses_fn` returns no `ClassLosses`.
+        ValueError: the mask does not fit `params` or selects nothing.
     """
     scope = _Scope(params, mask)
 
@@ -245,8 +245,8 @@ def resolve_mask(params: Any, mask: Mask) -> list[bool]:
     """Returns, for each leaf of `params` in flattening order, whether the mask selects it.
 
     Raises:
-      ValueError: the mask is no prefix of `params`, holds something other than bools, or
-        selects no leaf.
+        ValueError: the mask is no prefix of `params`, holds something other than bools, or
+            selects no leaf.
     """
     tree = mask(params) if callable(mask) else mask
     if tree is None:

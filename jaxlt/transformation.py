@@ -26,10 +26,10 @@ class SharpnessState(NamedTuple):
     """State of every method: small, and never a copy of the parameters.
 
     Attributes:
-      count: steps taken, () int32; the argument of the schedules.
-      perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for SAM,
-        ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
-      sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
+        count: steps taken, () int32; the argument of the schedules.
+        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for SAM,
+            ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
+        sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
@@ -53,19 +53,19 @@ def sharpness_transformation(
     """Wraps `sharpness_aware_gradient` as a link of `optax.chain`.
 
     Args:
-      objective: from the batch's class counts (C,) and the step to its `Objective`.
-      radii: `rho` of each of the G groups, or one for all of them to be multiplied by `factors`.
-      factors: (G,), none by default.
-      num_classes: C, or None where any will do.
-      radius_fn_at: from the step to the `radius_fn` of the groups.
-      sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
-      per_leaf: see `sharpness_aware_gradient`, as the remaining arguments.
-      vectorize: see there.
-      mask: see there.
-      adaptive: see there.
+        objective: from the batch's class counts (C,) and the step to its `Objective`.
+        radii: `rho` of each of the G groups, or one for all of them to be multiplied by `factors`.
+        factors: (G,), none by default.
+        num_classes: C, or None where any will do.
+        radius_fn_at: from the step to the `radius_fn` of the groups.
+        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
+        per_leaf: see `sharpness_aware_gradient`, as the remaining arguments.
+        vectorize: see there.
+        mask: see there.
+        adaptive: see there.
 
     Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
     """
     factors = jnp.ones(len(radii)) if factors is None else factors
 

@@ -44,15 +44,15 @@ def sam(
     The gradient of L at `w + rho * grad L / ||grad L||`: two forward and two backward passes.
 
     Args:
-      rho: radius, at least 0, or a schedule of it.
-      mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-      adaptive: ASAM (Kwon et al., ICML 2021): radius relative to each weight's magnitude.
+        rho: radius, at least 0, or a schedule of it.
+        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
+        adaptive: ASAM (Kwon et al., ICML 2021): radius relative to each weight's magnitude.
 
     Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-      ValueError: a negative radius; at `init` or `update` a mask that does not fit.
+        ValueError: a negative radius; at `init` or `update` a mask that does not fit.
     """
     check_not_negative(rho=rho)
 
@@ -80,20 +80,20 @@ def imb_sam(
     authors' first repository doubles the tail loss besides, which this does not.
 
     Args:
-      class_counts: (C,) training images of each class.
-      rho: radius of the tail, at least 0, or a schedule of it.
-      tail_threshold: a class is tail if it has strictly fewer training images.
-      group_mean: divide each group's loss by its own number of images in the batch in place of
-        the batch size, as one released repository does; weighs the tail more.
-      mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-      adaptive: ASAM: radius relative to each weight's magnitude.
+        class_counts: (C,) training images of each class.
+        rho: radius of the tail, at least 0, or a schedule of it.
+        tail_threshold: a class is tail if it has strictly fewer training images.
+        group_mean: divide each group's loss by its own number of images in the batch in place of
+            the batch size, as one released repository does; weighs the tail more.
+        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
+        adaptive: ASAM: radius relative to each weight's magnitude.
 
     Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-      ValueError: a negative radius or bad class counts; at `init` or `update` a mask that does
-        not fit.
+        ValueError: a negative radius or bad class counts; at `init` or `update` a mask that does
+            not fit.
     """
     check_not_negative(rho=rho)
     tail = _tail(class_counts, tail_threshold)
@@ -134,20 +134,20 @@ def sse_sam(
     is built as ImbSAM, at ImbSAM's cost.
 
     Args:
-      class_counts: (C,) training images of each class.
-      head_rho: radius of the head, at least 0, or a schedule of it.
-      tail_rho: radius of the tail, likewise.
-      tail_threshold: a class is tail if it has strictly fewer training images.
-      switch_step: first step of the second stage, in which the head's radius is 0; None for none.
-      mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-      adaptive: ASAM: radius relative to each weight's magnitude.
+        class_counts: (C,) training images of each class.
+        head_rho: radius of the head, at least 0, or a schedule of it.
+        tail_rho: radius of the tail, likewise.
+        tail_threshold: a class is tail if it has strictly fewer training images.
+        switch_step: first step of the second stage, in which the head's radius is 0; None for none.
+        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
+        adaptive: ASAM: radius relative to each weight's magnitude.
 
     Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-      ValueError: a negative radius or bad class counts; at `init` or `update` a mask that does
-        not fit.
+        ValueError: a negative radius or bad class counts; at `init` or `update` a mask that does
+            not fit.
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
     if isinstance(head_rho, (int, float)) and head_rho == 0:
@@ -189,19 +189,19 @@ def focal_sam(
     passes whatever the number of classes.
 
     Args:
-      class_counts: (C,) training images of each class, from which the prior pi follows.
-      rho: radius, at least 0, or a schedule of it.
-      sharpness: weight of the sharpness term (the paper's lambda), at least 0, or a schedule.
-      gamma: focusing exponent, at least 0, or a schedule; 0 weighs all classes alike.
-      mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-      adaptive: ASAM: radius relative to each weight's magnitude.
+        class_counts: (C,) training images of each class, from which the prior pi follows.
+        rho: radius, at least 0, or a schedule of it.
+        sharpness: weight of the sharpness term (the paper's lambda), at least 0, or a schedule.
+        gamma: focusing exponent, at least 0, or a schedule; 0 weighs all classes alike.
+        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
+        adaptive: ASAM: radius relative to each weight's magnitude.
 
     Returns:
-      A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-      ValueError: a negative number or bad class counts; at `init` or `update` a mask that does
-        not fit.
+        ValueError: a negative number or bad class counts; at `init` or `update` a mask that does
+            not fit.
     """
     check_not_negative(rho=rho, sharpness=sharpness, gamma=gamma)
     prior = class_prior(check_class_counts(class_counts))

@@ -26,9 +26,9 @@ class Checkpoints:
     digest saved with each state tells a damaged one at restore.
 
     Args:
-      directory: created if missing.
-      keep: how many of the latest are kept, beside the best.
-      best_metric: name of the metric whose largest value is the best.
+        directory: created if missing.
+        keep: how many of the latest are kept, beside the best.
+        best_metric: name of the metric whose largest value is the best.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2, best_metric: str = "balanced_accuracy"):
@@ -57,9 +57,9 @@ class Checkpoints:
         """Saves a state under its step, in the background; a step already saved is left alone.
 
         Args:
-          state: copied before this returns, so that it may be donated.
-          record: JSON values to come back with the state.
-          metrics: of the evaluation at this step, None where there was none.
+            state: copied before this returns, so that it may be donated.
+            record: JSON values to come back with the state.
+            metrics: of the evaluation at this step, None where there was none.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -80,10 +80,10 @@ class Checkpoints:
         A damaged one is reported and, once an older one was read, set aside as `damaged-STEP`.
 
         Args:
-          template: a state of the same run, for shapes, dtypes and shardings.
+            template: a state of the same run, for shapes, dtypes and shardings.
 
         Raises:
-          UsageError: there are checkpoints and none of them can be read.
+            UsageError: there are checkpoints and none of them can be read.
         """
         damaged = []
         for step in sorted(self._manager.all_steps(), reverse=True):

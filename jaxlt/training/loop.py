@@ -31,7 +31,7 @@ class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop
     """A signal asked the run to stop; its state is saved.
 
     Attributes:
-      exit_status: what a shell expects of a program that the signal ended.
+        exit_status: what a shell expects of a program that the signal ended.
     """
 
     def __init__(self, signum: int, step: int):
@@ -44,12 +44,12 @@ class Job:
     """What to train; see `train`.
 
     Attributes:
-      initial_state: state before the first step.
-      train_step: `(state, images, labels) -> (state, loss)`.
-      batches: from (start, stop) to the batches of the steps start .. stop - 1.
-      evaluate: from a state to metrics: numbers, or lists with one number a class.
-      num_steps: length of the run.
-      eval_steps: an evaluation and a checkpoint every so many steps, and after the last.
+        initial_state: state before the first step.
+        train_step: `(state, images, labels) -> (state, loss)`.
+        batches: from (start, stop) to the batches of the steps start .. stop - 1.
+        evaluate: from a state to metrics: numbers, or lists with one number a class.
+        num_steps: length of the run.
+        eval_steps: an evaluation and a checkpoint every so many steps, and after the last.
     """
 
     initial_state: TrainState
@@ -67,18 +67,18 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
     SIGTERM and SIGINT save the state after the current step.
 
     Args:
-      job: what to train.
-      workdir: where its checkpoints and logs live.
-      keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
-      label: name of the run in progress lines.
+        job: what to train.
+        workdir: where its checkpoints and logs live.
+        keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
+        label: name of the run in progress lines.
 
     Returns:
-      The final state. `workdir.read_result()` then gives the last evaluation and `seconds`, the
-      time of the steps over all sessions, without compilation and evaluation.
+        The final state. `workdir.read_result()` then gives the last evaluation and `seconds`, the
+        time of the steps over all sessions, without compilation and evaluation.
 
     Raises:
-      Interrupted: a signal asked to stop.
-      UsageError: no checkpoint of the workdir can be read, or the loss is no finite number.
+        Interrupted: a signal asked to stop.
+        UsageError: no checkpoint of the workdir can be read, or the loss is no finite number.
     """
     mesh = data_mesh()
     checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)

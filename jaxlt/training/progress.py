@@ -15,8 +15,8 @@ class Progress:
     """Counts the steps of one run.
 
     Args:
-      label: name of the run.
-      num_steps: its length.
+        label: name of the run.
+        num_steps: its length.
     """
 
     def __init__(self, label: str, num_steps: int):
@@ -70,7 +70,7 @@ class Stopwatch:
     """Adds up the time of steps, without the first, which compiles.
 
     Args:
-      seconds: time of earlier sessions.
+        seconds: time of earlier sessions.
     """
 
     def __init__(self, seconds: float):

@@ -22,7 +22,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Spreads arrays over the mesh along their first axis.
 
     Raises:
-      UsageError: the batch cannot be divided evenly over the devices.
+        UsageError: the batch cannot be divided evenly over the devices.
     """
     for array in jax.tree.leaves(batch):
         if array.shape[0] % mesh.size:

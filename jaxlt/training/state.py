@@ -16,13 +16,13 @@ class TrainState:
     """State of a run after `step` steps.
 
     Attributes:
-      step: () int32, steps taken.
-      params: trainable parameters.
-      batch_stats: running statistics of batch norm, empty without it.
-      opt_state: state of the optax transformation.
-      key: PRNG key of the run; step s draws from `fold_in(key, s)`.
-      loss_sum: () sum of the batch-mean losses since the last evaluation. It lives here so that a
-        run resumed between two evaluations reports the same mean as one that never stopped.
+        step: () int32, steps taken.
+        params: trainable parameters.
+        batch_stats: running statistics of batch norm, empty without it.
+        opt_state: state of the optax transformation.
+        key: PRNG key of the run; step s draws from `fold_in(key, s)`.
+        loss_sum: () sum of the batch-mean losses since the last evaluation. It lives here so that a
+            run resumed between two evaluations reports the same mean as one that never stopped.
     """
 
     step: jax.Array
@@ -41,12 +41,12 @@ def make_state_fn(
     """Builds the jitted initialisation, from a seed to the state before the first step.
 
     Args:
-      model: called as `model(images, train=...)`.
-      transformation: the whole optimizer.
-      image_shape: (height, width, channels).
+        model: called as `model(images, train=...)`.
+        transformation: the whole optimizer.
+        image_shape: (height, width, channels).
 
     Returns:
-      A function of the seed of the initial parameters and of whatever the steps draw.
+        A function of the seed of the initial parameters and of whatever the steps draw.
     """
 
     @jax.jit

@@ -29,10 +29,10 @@ def make_train_step(
     statistics of batch norm are those of the clean pass.
 
     Args:
-      model: called as `model(images, train=True)`.
-      transformation: any optax transformation; it is handed `class_losses_fn`.
-      per_example_loss: from logits, labels and step to losses.
-      num_classes: C.
+        model: called as `model(images, train=True)`.
+        transformation: any optax transformation; it is handed `class_losses_fn`.
+        per_example_loss: from logits, labels and step to losses.
+        num_classes: C.
     """
     transformation = optax.with_extra_args_support(transformation)
 

@@ -18,12 +18,12 @@ class Workdir:
     it depends on when the run was interrupted), `result.json`, `checkpoints/`, `tensorboard/`.
 
     Args:
-      path: created if missing.
-      recipe: JSON values that determine the run's numbers.
+        path: created if missing.
+        recipe: JSON values that determine the run's numbers.
 
     Raises:
-      UsageError: the directory cannot be written, or holds something that is no run of this
-        recipe. It is left as it was.
+        UsageError: the directory cannot be written, or holds something that is no run of this
+            recipe. It is left as it was.
     """
 
     def __init__(self, path: Path, recipe: dict[str, Any]):
@@ -91,7 +91,7 @@ def claim_directory(path: Path) -> None:
     """Creates a directory where there is none.
 
     Raises:
-      UsageError: it cannot be created or written to.
+        UsageError: it cannot be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
