@@ -36,8 +36,8 @@ def class_losses(
     Args:
         per_example: (B,) losses, any weighting already applied.
         labels: (B,) integer classes, or (B, C) shares of each image that belong to each class
-            (mixup: lam and 1 - lam; padding: a row of zeros). An integer outside [0, C), such as -1,
-            marks a row of padding, whose loss must still be finite.
+            (mixup: lam and 1 - lam; padding: a row of zeros). An integer outside [0, C), such as
+            -1, marks a row of padding, whose loss must still be finite.
         num_classes: C.
         axis_name: mapped axis or axes (`jax.shard_map`, `jax.pmap`) over which the batch is spread
             and to sum over, so that every device holds the sums and counts of the global batch.
