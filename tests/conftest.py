@@ -1,0 +1,47 @@
+"""Fixtures and strictness for the tests of the core, which lie at the top level of this folder."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+CORE_TESTS = Path(__file__).parent
+
+
+class Precision(NamedTuple):
+    dtype: type
+    tolerance: float
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent == CORE_TESTS:
+            item.add_marker(pytest.mark.filterwarnings("error"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request):
+    """Compiling is what these small problems wait for: the same HLO, less work by LLVM."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", request.path.parent == CORE_TESTS or before)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="class")
+def x64():
+    """64-bit JAX, for a whole class: Hypothesis wants no fixture of a single test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=["float64", "float32"])
+def precision(request):
+    """Both precisions, each with the agreement that is asked of golden numbers."""
+    with jax.enable_x64(request.param == "float64"):
+        if request.param == "float64":
+            yield Precision(jnp.float64, 1e-10)
+        else:
+            yield Precision(jnp.float32, 1e-5)

@@ -1,0 +1,58 @@
+"""Four steps of each method against the parameters that the authors' released programs reached."""
+
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+from small_problems import COUNTS, GOLDEN, NUM_BATCHES, batch, initial_params, is_classifier, update
+
+import jaxlt
+
+INDEX = json.loads((GOLDEN / "mlp_index.json").read_text())
+
+
+def method(name, hyperparameters):
+    arguments = dict(hyperparameters)
+    scope = arguments.pop("scope", "classifier")
+    if name == "sgd":
+        return optax.identity()
+    if name in ("sam", "asam"):
+        return jaxlt.sam(adaptive=name == "asam", **arguments)
+    if name.startswith("cc_sam"):
+        arguments["mask"] = is_classifier if scope == "classifier" else None
+        arguments["grad_norm"] = "per_leaf" if name == "cc_sam_released" else "global"
+    factories = [jaxlt.imb_sam, jaxlt.sse_sam, jaxlt.focal_sam, jaxlt.cc_sam]
+    factory = next(f for f in factories if name.startswith(f.__name__))
+    return factory(COUNTS, **arguments)
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_trajectory(name, precision):
+    golden = np.load(GOLDEN / f"mlp_{name}.npz")
+    base = INDEX[name]["base_optimizer"]
+    tx = optax.chain(
+        method(name, INDEX[name]["hyperparameters"]),
+        optax.add_decayed_weights(base["weight_decay"]),
+        optax.sgd(base["lr"], momentum=base["momentum"]),
+    )
+    params = initial_params(precision.dtype)
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state, x, y):
+        updates, state = update(optax.with_extra_args_support(tx), state, params, x, y)
+        return optax.apply_updates(params, updates), state
+
+    for index in range(NUM_BATCHES):
+        params, state = step(params, state, *batch(index, precision.dtype))
+        for leaf in params:
+            np.testing.assert_allclose(
+                params[leaf], golden[leaf][index + 1], rtol=0, atol=precision.tolerance
+            )
+
+
+def test_every_golden_file_is_replayed():
+    files = {path.stem.removeprefix("mlp_") for path in GOLDEN.glob("mlp_*.npz")}
+    assert files - {"problem"} == set(INDEX)
