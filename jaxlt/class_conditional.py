@@ -13,6 +13,7 @@ from jaxlt.transformation import (
     ScalarOrSchedule,
     at_step,
     check_choice,
+    check_in_range,
     check_not_negative,
     is_number,
     sharpness_transformation,
@@ -66,13 +67,11 @@ def cc_sam(
     """
     check_not_negative(
         radius_scale=radius_scale,
-        flat_ratio=flat_ratio,
         max_relative_radius=0 if max_relative_radius is None else max_relative_radius,
     )
     check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
     check_choice("class_weighting", class_weighting, ("sample", "class"))
-    if is_number(flat_ratio) and flat_ratio > 1:
-        raise ValueError(f"flat_ratio must lie in [0, 1], got {flat_ratio}")
+    check_in_range("flat_ratio", flat_ratio, 1, "lie in [0, 1]")
     train_counts = check_class_counts(class_counts)
     confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)
 

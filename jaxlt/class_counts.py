@@ -1,13 +1,14 @@
 """Training-set class counts: checked in one place, and the prior that follows from them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-ClassCounts = Sequence[int] | jax.Array
+# NumPy arrays too, which the core does not import to name.
+ClassCounts: TypeAlias = Sequence[int] | jax.Array
 
 
 def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None) -> jax.Array:
@@ -32,7 +33,7 @@ def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None
             f"class_counts must hold one count for each of the {num_classes} classes, got "
             f"{class_counts.size} counts"
         )
-    return class_counts.astype(jnp.promote_types(class_counts.dtype, jnp.float32))
+    return jnp.asarray(class_counts, dtype=float)
 
 
 def class_prior(class_counts: jax.Array) -> jax.Array:

@@ -46,7 +46,8 @@ def class_losses(
         The `ClassLosses` of the batch, accumulated in at least 32 bits.
 
     Raises:
-        ValueError: the shapes of `per_example`, `labels` and `num_classes` do not fit together.
+        ValueError: the shapes of `per_example`, `labels` and `num_classes` do not fit together, or
+            classes are given as other than integers.
     """
     per_example, labels = jnp.asarray(per_example), jnp.asarray(labels)
     if per_example.ndim != 1:
@@ -59,6 +60,8 @@ def class_losses(
             f"labels must have shape ({batch_size},) or ({batch_size}, "
             f"{num_classes}), got {labels.shape}"
         )
+    if labels.ndim == 1 and not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels of shape (B,) must be integers, got {labels.dtype}")
     dtype = jnp.promote_types(per_example.dtype, jnp.float32)
     if labels.ndim == 1:
         shares = jax.nn.one_hot(labels, num_classes, dtype=dtype)

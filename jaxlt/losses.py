@@ -1,9 +1,10 @@
 """Per-example losses for long-tailed classification, each `(B, C), (B,) -> (B,)`.
 
-Logits are taken in at least 32 bits. A label outside [0, C), such as -1 for padding, costs 0
-or a finite constant; give such rows no share in `jaxlt.class_losses`.
+Logits are taken in at least 32 bits. A label outside [0, C), such as -1 for padding, costs 0;
+give such rows no share in `jaxlt.class_losses`.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -74,7 +75,7 @@ def ldam(
     counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
     margins = counts**-0.25
     margins = margins * (max_margin / margins.max())
-    return cross_entropy(scale * (logits - margins * _one_hot(labels, logits)), labels)
+    return cross_entropy(scale * (logits - margins[None] * _one_hot(labels, logits)), labels)
 
 
 def logit_adjusted(
@@ -129,7 +130,8 @@ def vector_scaling(
     logits = _at_least_32_bits(logits)
     counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
     multiplier = (counts / counts.max()) ** gamma
-    return cross_entropy(logits * multiplier + tau * jnp.log(class_prior(counts)), labels)
+    log_prior = jnp.log(class_prior(counts))
+    return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)
 
 
 def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> jax.Array:
@@ -148,8 +150,9 @@ def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> j
     if not isinstance(beta, Tracer) and not 0 <= beta < 1:
         raise ValueError(f"beta must lie in [0, 1), got {beta}")
     counts = check_class_counts(class_counts)
-    # 1 - beta**N loses half its digits in float32 when written out.
-    weights = -1 / jnp.expm1(counts * jnp.log(jnp.asarray(beta, counts.dtype)))
+    # Written out, 1 - beta**N loses half its digits in float32, and so does beta itself.
+    log_beta = jnp.log(beta) if isinstance(beta, Tracer) else math.log(beta or math.ulp(0))
+    weights = -1 / jnp.expm1(counts * log_beta)
     return weights * (counts.size / weights.sum())
 
 

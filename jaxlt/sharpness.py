@@ -11,7 +11,7 @@ the batch-mean loss plus, for each group, the change of its loss from w to w + e
 chooses the three arrays and the radii; nothing here knows classes by name, networks or images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -78,11 +78,11 @@ def sharpness_aware_gradient(
 ) -> Perturbed:
     """Gradient of the module's objective F at `params`.
 
-    The gradients at w of the groups (and of the clean part) come from one linearisation with one
-    cotangent each. Where these parts add up to the batch-mean loss, one of them costs no cotangent
-    at all: it is what the others leave of its gradient, which the caller has. The perturbed
-    gradients follow one after the other, or all under one `vmap`, in which leaves outside the
-    mask carry no group axis: what depends on them alone is computed once for all groups.
+    The gradients at w of the groups come from one linearisation with one cotangent each. Where the
+    objective's parts add up to the batch-mean loss, the clean part costs no cotangent: it is what
+    the groups leave of the mean's gradient, which the caller has. The perturbed gradients follow
+    one after the other, or all under one `vmap`, in which leaves outside the mask carry no group
+    axis: what depends on them alone is computed once for all groups.
 
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
@@ -116,7 +116,12 @@ def sharpness_aware_gradient(
                 "class_losses_fn must return jaxlt.ClassLosses (see jaxlt.class_losses), got "
                 f"{type(losses).__name__}"
             )
-        return losses.sums, losses.counts
+        if losses.sums.ndim != 1 or losses.sums.shape != losses.counts.shape:
+            raise ValueError(
+                "class_losses_fn must return sums and counts of shape (C,), got sums "
+                f"{losses.sums.shape} and counts {losses.counts.shape}"
+            )
+        return losses.sums, losses.counts.astype(jnp.promote_types(losses.sums.dtype, jnp.float32))
 
     def perturbation(direction: Leaves, rho: jax.Array) -> Leaves:
         return _perturbation(direction, scope.parts[0], rho, radius_fn, adaptive, per_leaf)
@@ -137,20 +142,22 @@ def _gradient_in_sequence(
     sums, pullback, counts = jax.vjp(class_sums, theta, rest, has_aux=True)
     clean, groups, mix = objective_fn(counts)
     groups = groups.astype(sums.dtype)
-    parts = list(groups) if clean is None else [clean.astype(sums.dtype), *groups]
-    at_w = [pullback(weights) for weights in parts[1:]]
-    first = pullback(parts[0]) if mean_gradient is None else _subtract(mean_gradient, at_w)
-    directions = [first, *at_w][-len(groups) :]
-    gradients = [] if clean is None else [first]
-    norms, sharpness = [], []
+    if clean is None and mean_gradient is not None and len(groups) == 1:
+        directions = [mean_gradient]
+    else:
+        # Never by subtraction: a group without gradient must have direction 0, not rounding's.
+        directions = [pullback(weights) for weights in groups]
+    gradients, norms, sharpness = [], [], []
+    if clean is not None and mean_gradient is None:
+        gradients.append(pullback(clean.astype(sums.dtype)))
+    elif clean is not None:
+        gradients.append(jax.tree.map(lambda x, *d: x - sum(d), mean_gradient, *directions))
     for weights, direction, group_rho, group_mix in zip(groups, directions, rho, mix, strict=True):
 
         def group_loss(theta, rest, weights=weights):
             return (weights * class_sums(theta, rest)[0]).sum()
 
-        # What the others leave of the gradient is rounding where the batch has none of the group.
-        present_rho = jnp.where((weights * counts).any(), group_rho, 0)
-        eps = jax.lax.stop_gradient(perturbation(direction[0], present_rho))
+        eps = jax.lax.stop_gradient(perturbation(direction[0], group_rho))
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(_add(theta, eps), rest)
         gradients.append(
             jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)
@@ -181,7 +188,7 @@ def _gradient_by_vmap(class_sums, theta, rest, objective_fn, rho, perturbation) 
 
     gradient, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(theta, rest)
     group_losses = (groups * perturbed[: len(groups)]).sum(axis=1)
-    return Perturbed(gradient, norms, group_losses - (groups * sums).sum(axis=1))
+    return Perturbed(gradient, norms, group_losses - (groups * sums[None]).sum(axis=1))
 
 
 def _perturbation(
@@ -216,10 +223,6 @@ def norm(tree: Any) -> jax.Array:
 
 def _add(theta: Leaves, eps: Leaves) -> Leaves:
     return [w + e for w, e in zip(theta, eps, strict=True)]
-
-
-def _subtract(whole: Any, parts: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda x, *others: x - sum(others), whole, *parts) if parts else whole
 
 
 class _Scope:
@@ -259,8 +262,8 @@ def resolve_mask(params: Any, mask: Mask) -> list[bool]:
             f"params {jax.tree.structure(params)}"
         ) from error
     chosen = jax.tree.leaves(full)
-    if not all(isinstance(value, bool) for value in chosen):
+    if not all(jnp.issubdtype(jnp.result_type(v), jnp.bool_) for v in chosen):
         raise ValueError(f"mask must hold bools, got {sorted({type(v).__name__ for v in chosen})}")
     if not any(chosen):
         raise ValueError("mask must select at least one leaf of params, got False for every leaf")
-    return chosen
+    return [bool(value) for value in chosen]

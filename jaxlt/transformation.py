@@ -1,5 +1,6 @@
 """From the objective of a method to an optax link that counts steps and checks its arguments."""
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
@@ -27,8 +28,9 @@ class SharpnessState(NamedTuple):
 
     Attributes:
         count: steps taken, () int32; the argument of the schedules.
-        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for SAM,
-            ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
+        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for
+            SAM, ImbSAM and Focal-SAM, (head, tail) for SSE-SAM (tail alone if it was built with
+            `head_rho=0`), one a class for CC-SAM.
         sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
     """
 
@@ -72,8 +74,9 @@ def sharpness_transformation(
     def init_fn(params: optax.Params) -> SharpnessState:
         _check_whole_tree(params)
         _warn_of_short_floats(params, mask)
-        zeros = jnp.zeros(factors.shape, jnp.float32)
-        return SharpnessState(jnp.zeros([], jnp.int32), zeros, zeros)
+        # Two arrays, not one twice: a donated state may not hold the same buffer twice.
+        norms, sharpness = (jnp.zeros(factors.shape, jnp.float32) for _ in range(2))
+        return SharpnessState(jnp.zeros([], jnp.int32), norms, sharpness)
 
     def update_fn(
         updates: optax.Updates,
@@ -137,11 +140,16 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def check_not_negative(**hyperparameters: ScalarOrSchedule) -> None:
-    """Raises ValueError for a negative or undefined number, or a schedule that starts with one."""
+    """Raises ValueError for a number, or a schedule's first, that is negative or not finite."""
     for name, value in hyperparameters.items():
-        first = at_step(value, jnp.zeros([], jnp.int32))
-        if not isinstance(first, Tracer) and not first >= 0:
-            raise ValueError(f"{name} must be at least 0, got {float(first)}")
+        check_in_range(name, value, sys.float_info.max, "be at least 0 and finite")
+
+
+def check_in_range(name: str, value: ScalarOrSchedule, largest: float, need: str) -> None:
+    """Raises ValueError unless a number, or a schedule's first, lies in [0, largest]."""
+    first = at_step(value, jnp.zeros([], jnp.int32))
+    if not isinstance(first, Tracer) and not 0 <= float(first) <= largest:
+        raise ValueError(f"{name} must {need}, got {value if is_number(value) else first}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -163,9 +171,9 @@ def _check_whole_tree(params: optax.Params) -> None:
 def _warn_of_short_floats(params: optax.Params, mask: Mask) -> None:
     chosen = resolve_mask(params, mask)
     short = {
-        str(leaf.dtype)
+        str(jnp.result_type(leaf))
         for leaf, inside in zip(jax.tree.leaves(params), chosen, strict=True)
-        if inside and jnp.finfo(leaf.dtype).bits < 32
+        if inside and _is_short_float(leaf)
     }
     if short:
         warnings.warn(
@@ -174,3 +182,8 @@ def _warn_of_short_floats(params: optax.Params, mask: Mask) -> None:
             "in 16 bits",
             stacklevel=3,
         )
+
+
+def _is_short_float(leaf: Any) -> bool:
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32

@@ -2,15 +2,17 @@
 
 Each is a link of `optax.chain` and stands first: it takes the gradient of the batch-mean loss
 and returns the sharpness-aware gradient of the batch whose `class_losses_fn` is given to
-`update`; what follows (clipping, weight decay, momentum) acts on that. A transformation placed
-before it would change the part of the gradient that the equation takes at w, and with `cc_sam`
-nothing at all. Passes are counted with the caller's own: under one `jax.jit` XLA merges the
-forward passes at w into one.
+`update`; what follows (clipping, weight decay, momentum) acts on that. The incoming gradient must
+be that of `class_losses_fn(params).mean()` and nothing more: `sam`, `imb_sam` and `focal_sam` read
+it as such, the others do not read it, so penalties belong behind the method. Passes are counted
+with the caller's own: under one `jax.jit` XLA merges the forward passes at w into one.
 
 Composition with optax:
 
 * `optax.chain`, `optax.apply_if_finite` and `optax.inject_hyperparams` work on each. The last
   takes every callable for a schedule, so list `mask` in its `static_args` when it is a callable.
+  `apply_if_finite` looks at the incoming gradient alone: put it around what follows the method to
+  have it look at the method's.
 * `optax.masked` and `optax.multi_transform` hand their members a pruned tree, at which no
   `class_losses_fn` can be evaluated: place the method before them and give it its own `mask`.
 * `optax.MultiSteps` belongs behind the method: chain the method with
@@ -32,6 +34,7 @@ from jaxlt.transformation import (
     ScalarOrSchedule,
     at_step,
     check_not_negative,
+    is_number,
     sharpness_transformation,
 )
 
@@ -150,7 +153,7 @@ def sse_sam(
             not fit.
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
-    if isinstance(head_rho, (int, float)) and head_rho == 0:
+    if is_number(head_rho) and head_rho == 0:
         return imb_sam(
             class_counts, tail_rho, tail_threshold=tail_threshold, mask=mask, adaptive=adaptive
         )

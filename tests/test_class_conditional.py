@@ -124,7 +124,6 @@ class TestArguments:
         with pytest.raises(ValueError, match=f"^{message}"):
             METHODS["cc_sam"](**{argument: value})
 
-    @pytest.mark.xfail(reason="only plain numbers are checked", raises=pytest.fail.Exception)
     @pytest.mark.parametrize("value", [jnp.float32(1.5), np.float32(1.5), lambda step: 1.5])
     def test_flat_ratio_above_one_that_is_no_plain_number(self, value):
         with pytest.raises(ValueError, match=r"^flat_ratio must lie in \[0, 1\], got 1.5"):

@@ -96,10 +96,7 @@ class TestEdges:
         exact = EACH_LOSS[name](short.astype(jnp.float32), LABELS)
         np.testing.assert_array_equal(value, exact)
 
-    def test_no_rank_promotion(self, name, request):
-        if name in ("ldam", "logit_adjusted", "balanced_softmax", "vector_scaling"):
-            broken = pytest.mark.xfail(reason="(B, C) times (C,)", raises=ValueError)
-            request.applymarker(broken)
+    def test_no_rank_promotion(self, name):
         with jax.numpy_rank_promotion("raise"):
             EACH_LOSS[name](jnp.zeros((32, 10)), LABELS)
 

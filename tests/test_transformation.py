@@ -58,10 +58,6 @@ class TestState:
             lambda: tx.init(initial_params())
         )
 
-    @pytest.mark.xfail(
-        reason="init returns one array as perturbation_norm and as sharpness",
-        raises=jax.errors.JaxRuntimeError,
-    )
     def test_can_be_donated(self, name):
         state = METHODS[name]().init(initial_params())
         jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)(state)
@@ -128,11 +124,8 @@ class TestTransforms:
             looped, _ = step(looped, xy)
         assert_close(scanned[0], looped[0], 1e-12)
 
-    def test_no_rank_promotion(self, name, request):
+    def test_no_rank_promotion(self, name):
         """People who forbid it, to find their own mistakes, can use the library."""
-        if name == "cc_sam":
-            broken = pytest.mark.xfail(reason="groups (C, C) times sums (C,)", raises=ValueError)
-            request.applymarker(broken)
         with jax.numpy_rank_promotion("raise"):
             tx, params = METHODS[name](adaptive=True), initial_params()
             compiled(tx, params)(tx.init(params), *batch(2))
@@ -151,14 +144,8 @@ class TestTransforms:
         assert_close(gradient, expected, 0.03)
         np.testing.assert_allclose(state.perturbation_norm, exact.perturbation_norm, rtol=0.02)
 
-    def test_integer_counts(self, name, request):
+    def test_integer_counts(self, name):
         """`ClassLosses` may be built by hand, with `jnp.bincount` say."""
-        if name == "cc_sam":
-            request.applymarker(
-                pytest.mark.xfail(
-                    reason="full_like(counts) rounds the clean weights to 0", raises=AssertionError
-                )
-            )
         params, (x, y) = initial_params(), batch(2)
 
         def class_losses_fn(p):
@@ -245,9 +232,6 @@ class TestErrors:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [("sums of one example each", "sums"), ("a leading axis", "sums")],
-)
-@pytest.mark.xfail(
-    reason="an error of JAX about a cotangent names no argument", raises=AssertionError
 )
 def test_class_losses_of_wrong_shape(shape, message):
     params, (x, y) = initial_params(), batch(2)

@@ -240,7 +240,6 @@ class TestLimits:
         assert state.perturbation_norm[0] == state.sharpness[0] == 0
         assert_close(gradient, first_update(jaxlt.sam(0.1), x, y)[0], 1e-12)
 
-    @pytest.mark.xfail(reason="the head's direction is what rounding leaves", raises=AssertionError)
     def test_sse_sam_does_not_perturb_a_head_without_gradient(self):
         """Head images are there, fitted exactly; the caller's gradient is rounded otherwise."""
         params, (x, y) = initial_params(), batch(2)
@@ -315,7 +314,7 @@ class TestArguments:
         "negative", [-0.1, -1, jnp.float32(-0.5), float("nan"), lambda step: -0.25 + step]
     )
     def test_negative_radius(self, name, radius, negative):
-        with pytest.raises(ValueError, match=f"^{radius} must be at least 0, got (-|nan)"):
+        with pytest.raises(ValueError, match=f"^{radius} must be at least 0 and finite, got [-n]"):
             METHODS[name](**{radius: negative})
 
     @pytest.mark.parametrize(
@@ -323,12 +322,11 @@ class TestArguments:
         [
             ("focal_sam", "sharpness"),
             ("focal_sam", "gamma"),
-            ("cc_sam", "flat_ratio"),
             ("cc_sam", "max_relative_radius"),
         ],
     )
     def test_other_negative_number(self, name, argument):
-        with pytest.raises(ValueError, match=f"^{argument} must be at least 0, got -0.5"):
+        with pytest.raises(ValueError, match=f"^{argument} must be at least 0 and .*, got -0.5"):
             METHODS[name](**{argument: -0.5})
 
     @pytest.mark.parametrize("name", [name for name in METHODS if name != "sam"])

@@ -71,7 +71,7 @@ def idx_directory(tmp_path):
         (["--imbalance-factor", "0.5"], "imbalance factor is 0.5"),
         (["--imbalance-factor", "1000"], "the tail class has no image"),
         (["--class-order", "0", "1", "2"], "permutation of 0..9"),
-        (["--method", "sam", "--rho", "-0.1"], "rho must be at least 0, got -0.1"),
+        (["--method", "sam", "--rho", "-0.1"], "rho must be at least 0 and finite, got -0.1"),
         (["--method", "sse_sam", "--tail-rho", "-1"], "tail_rho must be at least 0"),
         (["--method", "cc_sam", "--flat-ratio", "2"], r"flat_ratio must lie in [0, 1], got 2.0"),
         (["--model", "resnet33"], "'resnet33'"),

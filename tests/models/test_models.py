@@ -161,7 +161,7 @@ def test_space_to_depth_keeps_each_square_together():
 
 
 def test_mistaken_choices_are_usage_errors():
-    with pytest.raises(UsageError, match=r"model was 'resnet34', must be one of resnet20, .*mlp$"):
-        create_model("resnet34", 10, image_shape=(32, 32, 3))
+    with pytest.raises(UsageError, match=r"model was 'resnet33', must be one of resnet20, .*mlp$"):
+        create_model("resnet33", 10, image_shape=(32, 32, 3))
     with pytest.raises(UsageError, match=r"images were 3x8, must be at least 4x4 pixels"):
         create_model("small_conv", 10, image_shape=(3, 8, 1))
