@@ -70,6 +70,8 @@ def compare(
     for name, chosen, one in (("seeds", seeds, "seed"), ("methods", methods, "method")):
         if not chosen:
             raise UsageError(f"{name} must name at least one {one}, got none")
+        if len(set(chosen)) < len(chosen):
+            raise UsageError(f"{name} must be different, got {' '.join(map(str, chosen))}")
     claim_directory(workdir)
     runs: dict[str, list[dict[str, Any]]] = {}
     counts: tuple[int, ...] = ()
@@ -151,4 +153,7 @@ def _deviation(values: np.ndarray) -> np.ndarray:
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
     array = np.array(values)
-    return "-" if np.isnan(array).any() else f"{array.mean():.1f} ± {_deviation(array):.1f}"
+    if np.isnan(array).any():
+        return "-"
+    spread = f" ± {_deviation(array):.1f}" if len(array) > 1 else ""
+    return f"{array.mean():.1f}{spread}"

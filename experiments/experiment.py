@@ -163,7 +163,16 @@ class Experiment:
 def _split(recipe: Recipe, source: Source) -> Split:
     file = Path(recipe.split_file) if recipe.split_file else None
     if file is not None and file.exists():
-        return Split.read(file, source)
+        split = Split.read(file, source)
+        _logger.info(
+            "%s rules: %s, imbalance factor %g, %s images of each class with seed %d",
+            file,
+            split.profile,
+            split.imbalance_factor,
+            split.rule,
+            split.seed,
+        )
+        return split
     split = long_tailed_split(
         source,
         profile=recipe.profile,

@@ -1,6 +1,7 @@
 """A recipe: every number that a run depends on, as data."""
 
 import dataclasses
+import itertools
 from typing import Literal
 
 from jaxlt import UsageError
@@ -132,6 +133,14 @@ class Recipe:
         for name in ("lr", "momentum", "weight_decay"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         _check("switch_at", self.switch_at, 0 <= self.switch_at <= 1, "between 0 and 1")
+        for rho in self.rho_values:
+            _check("rho_values", self.rho_values, 0 <= rho < float("inf"), "finite and at least 0")
+        ascending = all(a < b for a, b in itertools.pairwise((-1, *self.rho_epochs)))
+        _check("rho_epochs", self.rho_epochs, ascending, "ascending, from 0 on")
+        _check("reweight_beta", self.reweight_beta, 0 <= self.reweight_beta < 1, "in [0, 1)")
+        for name in ("focal_gamma", "max_margin", "tau", "scaling_gamma"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        _check("scale", self.scale, self.scale > 0, "positive")
         _check(
             "rho_values",
             self.rho_values,

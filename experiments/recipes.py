@@ -15,6 +15,10 @@ _CIFAR = Recipe()  # ResNet-32, imbalance factor 100, 200 epochs of SGD at 0.1, 
 _SADDLE = replace(_CIFAR, batch_size=128, schedule="ldam", weight_decay=2e-4)
 _SADDLE_DRW = replace(_SADDLE, reweight_epoch=160)
 _SADDLE_LDAM_DRW = replace(_SADDLE_DRW, loss="ldam", classifier="cosine")
+# Its radius "step" option: 0.05 in the first 5 epochs, then 0.1, 0.5 after 160, 0.6 after 180.
+_SADDLE_RHO_STEPS = replace(
+    _SADDLE_DRW, method="sam", rho=0.05, rho_epochs=(5, 160, 180), rho_values=(0.1, 0.5, 0.6)
+)
 
 # scongl/Focal-SAM (ICML 2025): logit-adjusted loss, batch 64, cosine to 0.
 _FOCAL_SAM = replace(
@@ -66,6 +70,8 @@ RECIPES: dict[str, Recipe] = {
     "sam_cifar100": _on_cifar(100, _SADDLE, method="sam", rho=0.2),
     "sam_drw_cifar10": _on_cifar(10, _SADDLE_DRW, method="sam", rho=0.5),
     "sam_drw_cifar100": _on_cifar(100, _SADDLE_DRW, method="sam", rho=0.8),
+    "sam_rho_steps_cifar10": _on_cifar(10, _SADDLE_RHO_STEPS),
+    "sam_rho_steps_cifar100": _on_cifar(100, _SADDLE_RHO_STEPS),
     "sam_ldam_drw_cifar10": _on_cifar(10, _SADDLE_LDAM_DRW, method="sam", rho=0.8),
     "sam_ldam_drw_cifar100": _on_cifar(100, _SADDLE_LDAM_DRW, method="sam", rho=0.8),
     "focal_sam_cifar10": _on_cifar(10, _FOCAL_SAM, rho=0.2, gamma=3.0, sharpness=0.5),

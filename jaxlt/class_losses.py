@@ -39,8 +39,11 @@ def class_losses(
             (mixup: lam and 1 - lam; padding: a row of zeros). An integer outside [0, C), such as
             -1, marks a row of padding, whose loss must still be finite.
         num_classes: C.
-        axis_name: mapped axis or axes (`jax.shard_map`, `jax.pmap`) over which the batch is spread
-            and to sum over, so that every device holds the sums and counts of the global batch.
+        axis_name: mapped axis or axes over which the batch is spread and to sum over, so that every
+            device holds the sums and counts of the global batch. Gradients through it are those of
+            the global batch under `jax.shard_map` with its default `check_vma=True`; under
+            `jax.pmap`, or without that check, the derivative of a sum over devices is another and
+            they are not.
 
     Returns:
         The `ClassLosses` of the batch, accumulated in at least 32 bits.

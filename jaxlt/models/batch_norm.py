@@ -16,10 +16,10 @@ class BatchNorm(nn.Module):
     images of 8x8.
 
     Attributes:
-            use_running_average: Normalise by the running statistics and leave them as they are.
-            momentum: Share of the running statistics that one batch keeps.
-            epsilon: Added to the variance.
-            dtype: Type of the result; parameters and statistics are float32.
+        use_running_average: Normalise by the running statistics and leave them as they are.
+        momentum: Share of the running statistics that one batch keeps.
+        epsilon: Added to the variance.
+        dtype: Type of the result; parameters and statistics are float32.
     """
 
     use_running_average: bool

@@ -1,8 +1,14 @@
 """Checkpoints of a run by Orbax: the last few and the best, written while training goes on."""
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
+import itertools
 import logging
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +94,8 @@ class Checkpoints:
         damaged = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._restore(step, template)
+                with _quiet_garbage():
+                    restored = self._restore(step, template)
             except Exception as error:
                 _logger.warning(
                     "checkpoint of step %d in %s is damaged: %s",
@@ -134,6 +141,10 @@ class Checkpoints:
         """Moves damaged checkpoints out of the way of the ones that training will write again."""
         for step in steps:
             aside = self._directory / f"damaged-{step}"
+            for again in itertools.count(2):
+                if not aside.exists():
+                    break
+                aside = self._directory / f"damaged-{step}-{again}"
             (self._directory / str(step)).rename(aside)
             _logger.warning("checkpoint of step %d is set aside as %s", step, aside)
         if steps:
@@ -152,6 +163,23 @@ def _digest(state: TrainState) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _quiet_garbage() -> Iterator[None]:
+    """Keeps quiet what a failed restore leaves behind.
+
+    Orbax abandons its coroutines then, and Python reports each with a thousand lines in all.
+    """
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            yield
+        finally:
+            gc.collect()
+            sys.unraisablehook = before
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:160] if lines else type(error).__name__

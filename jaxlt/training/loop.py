@@ -64,7 +64,8 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
     """Trains to the end, from the newest whole checkpoint of the workdir if there is one.
 
     A run killed at any moment and started again ends with the bits of one that never stopped.
-    SIGTERM and SIGINT save the state after the current step.
+    SIGTERM and SIGINT save the state after the current step; in the last stretch of a run the
+    result too.
 
     Args:
         job: what to train.
@@ -129,9 +130,20 @@ class _Session:
                 _write_events(events, step, metrics)
                 self._progress.report(metrics)
                 self._save(state, metrics)
+                if received and step < num_steps:
+                    self._checkpoints.wait()
+                    raise Interrupted(received[0], step)
         self._checkpoints.wait()
-        last = self._workdir.read_metrics()[-1]
+        records = self._workdir.read_metrics()
+        if not records:
+            raise UsageError(
+                f"{self._workdir.path} must hold the metrics.jsonl of its run, none is"
+            )
+        last = records[-1]
         self._workdir.write_result({**last, "seconds": round(self._stopwatch.seconds, 3)})
+        if received:
+            # The run is whole, but whoever asked to stop wants no other to follow.
+            raise Interrupted(received[0], step)
         return state
 
     def _steps(self, state: TrainState, start: int, stop: int, received: list[int]) -> TrainState:

@@ -83,6 +83,9 @@ def idx_directory(tmp_path):
         (["--rho", "big"], "--rho"),
         (["--recipe", "resnet"], "--recipe"),
         (["--rho-epochs", "3", "--rho-values", "0.1", "0.2"], "rho_values"),
+        (["--rho-epochs", "1", "--rho-values", "-1"], "rho_values must be finite and at least 0"),
+        (["--rho-epochs", "5", "2", "--rho-values", "1", "2"], "rho_epochs must be ascending"),
+        (["--reweight-epoch", "1", "--reweight-beta", "1"], "reweight_beta must be in [0, 1)"),
     ],
 )
 def test_a_bad_flag(refused, flags, named):
@@ -138,6 +141,12 @@ def test_a_workdir_of_another_recipe_and_no_resume(refused, monkeypatch, capfd, 
 def test_a_damaged_newest_checkpoint_falls_back_and_says_so(monkeypatch, capfd, tmp_path):
     flags = [*SMALL, "--eval-epochs", "1", "--workdir", tmp_path / "run"]
     assert run(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
+    for _ in range(2):
+        damage_and_resume(monkeypatch, capfd, tmp_path, flags)
+    assert len(list((tmp_path / "run" / "checkpoints").glob("damaged-*"))) == 2
+
+
+def damage_and_resume(monkeypatch, capfd, tmp_path, flags):
     metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     directory = tmp_path / "run" / "checkpoints"
     newest = max(
@@ -145,11 +154,12 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(monkeypatch, capfd, 
     )
     for file in newest.rglob("*"):
         if file.is_file() and "state" in file.parts:
-            os.truncate(file, file.stat().st_size // 2)
+            os.truncate(file, 0)
     status, lines = run(monkeypatch, capfd, cifar_lt, *flags)
     assert status == 0
     assert any(f"checkpoint of step {newest.name}" in line and "damaged" in line for line in lines)
     assert any("resumed after step" in line for line in lines)
+    assert len(lines) < 12, lines
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
     assert (directory / newest.name).is_dir()
 
@@ -161,6 +171,7 @@ def test_bad_flags_of_the_comparisons(monkeypatch, capfd, tmp_path, program):
         (["--methods", "adamw"], "adamw"),
         (["--epochs", "0"], "epochs must be at least 1"),
         (["--seeds"], "seeds must name at least one seed"),
+        (["--seeds", "0", "0"], "seeds must be different, got 0 0"),
         (["--methods"], "methods must name at least one method"),
         (["--workdir", tmp_path / "file"], "writable directory"),
     ):

@@ -129,6 +129,21 @@ def test_a_signal_saves_between_evaluations(tmp_path, uninterrupted, signum):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("at", [9, 24])
+def test_a_signal_before_an_evaluation_is_not_lost(tmp_path, uninterrupted, at):
+    def batches(start, stop):
+        for step in range(start, stop):
+            if step == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch(step)
+
+    with pytest.raises(Interrupted, match=f"after step {at + 1}"):
+        train(job(batches), Workdir(tmp_path, {}))
+    assert (tmp_path / "checkpoints" / str(at + 1)).is_dir()
+    train(job(), Workdir(tmp_path, {}))
+    assert outcome(tmp_path) == uninterrupted
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     train(job(), Workdir(tmp_path, {}))
 
