@@ -14,7 +14,7 @@ from tabulate import tabulate
 from experiments.experiment import Experiment
 from experiments.recipe import Recipe
 from jaxlt import UsageError
-from jaxlt.training.workdir import claim_directory, write_json
+from jaxlt.training.workdir import write_json
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -72,7 +72,6 @@ def compare(
             raise UsageError(f"{name} must name at least one {one}, got none")
         if len(set(chosen)) < len(chosen):
             raise UsageError(f"{name} must be different, got {' '.join(map(str, chosen))}")
-    claim_directory(workdir)
     runs: dict[str, list[dict[str, Any]]] = {}
     counts: tuple[int, ...] = ()
     for method, fields in methods.items():
