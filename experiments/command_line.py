@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from jaxlt import UsageError
+from jaxlt.errors import Interrupted, UsageError
 
 
 def parse(arguments_type: type, program: str, description: str, **options: Any) -> Any:
@@ -42,9 +42,6 @@ def run(main: Callable[[], None]) -> None:
     for chatty in ("absl", "jax", "orbax", "tensorflow"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     logging.captureWarnings(True)
-    # Imported late: flags and --help should not wait for the training libraries.
-    from jaxlt.training import Interrupted
-
     try:
         main()
     except UsageError as error:

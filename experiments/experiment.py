@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -99,21 +98,20 @@ class Experiment:
             self.split.write(path / "split.json")
         total = num_steps(self.recipe, self.num_images)
         state = self._initial_state(seed)
-        if jax.process_index() == 0:
-            _logger.info(
-                "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d "
-                "parameters, %d steps, %s",
-                label,
-                self.recipe.dataset,
-                self.num_images,
-                self.source.num_classes,
-                max(self.split.class_counts),
-                min(self.split.class_counts),
-                self.recipe.model,
-                count_parameters(state.params),
-                total,
-                path,
-            )
+        _logger.info(
+            "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d "
+            "parameters, %d steps, %s",
+            label,
+            self.recipe.dataset,
+            self.num_images,
+            self.source.num_classes,
+            max(self.split.class_counts),
+            min(self.split.class_counts),
+            self.recipe.model,
+            count_parameters(state.params),
+            total,
+            path,
+        )
         job = Job(
             initial_state=state,
             train_step=self._train_step,

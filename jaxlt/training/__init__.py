@@ -1,7 +1,7 @@
 """Training: state, jitted step, schedules, checkpoints and the resumable loop."""
 
+from jaxlt.errors import Interrupted as Interrupted
 from jaxlt.training.checkpoint import Checkpoints as Checkpoints
-from jaxlt.training.loop import Interrupted as Interrupted
 from jaxlt.training.loop import Job as Job
 from jaxlt.training.loop import train as train
 from jaxlt.training.state import TrainState as TrainState

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from tensorboardX import SummaryWriter
 
 from jaxlt.data import Batch
-from jaxlt.errors import UsageError
+from jaxlt.errors import Interrupted, UsageError
 from jaxlt.training.checkpoint import Checkpoints
 from jaxlt.training.progress import Progress, Stopwatch
 from jaxlt.training.sharding import data_mesh, replicated, shard_batch
@@ -25,18 +25,6 @@ _logger = logging.getLogger(__name__)
 
 # Numbers, or lists of one number a class; None or NaN where there is nothing to average.
 Metrics = dict[str, float | list[float]]
-
-
-class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop and can go on)
-    """A signal asked the run to stop; its state is saved.
-
-    Attributes:
-        exit_status: what a shell expects of a program that the signal ended.
-    """
-
-    def __init__(self, signum: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, state saved")
-        self.exit_status = 128 + signum
 
 
 @dataclasses.dataclass(frozen=True)
