@@ -3,7 +3,12 @@
 from jaxlt import losses as losses
 from jaxlt.class_losses import ClassLosses as ClassLosses
 from jaxlt.class_losses import class_losses as class_losses
+from jaxlt.classifiers import Cosine as Cosine
+from jaxlt.classifiers import Linear as Linear
 from jaxlt.errors import UsageError as UsageError
+from jaxlt.factored_losses import Blocks as Blocks
+from jaxlt.factored_losses import Capacity as Capacity
+from jaxlt.factored_losses import FactoredLosses as FactoredLosses
 from jaxlt.transformation import SharpnessState as SharpnessState
 from jaxlt.transforms import cc_sam as cc_sam
 from jaxlt.transforms import focal_sam as focal_sam

@@ -8,13 +8,17 @@ import optax
 
 from jaxlt.class_counts import ClassCounts, check_class_counts
 from jaxlt.class_losses import batch_size
-from jaxlt.sharpness import Mask, Objective, RadiusFn
+from jaxlt.objective import Objective, Perturbed
+from jaxlt.perturbation import Mask, PerturbationRule, RadiusFn
+from jaxlt.sharpness import class_wise_gradient
 from jaxlt.transformation import (
     ScalarOrSchedule,
+    Step,
     at_step,
     check_choice,
     check_in_range,
     check_not_negative,
+    check_num_classes,
     is_number,
     sharpness_transformation,
 )
@@ -28,6 +32,7 @@ def cc_sam(
     max_relative_radius: ScalarOrSchedule | None = None,
     grad_norm: Literal["global", "per_leaf"] = "global",
     class_weighting: Literal["sample", "class"] = "sample",
+    chunk_size: int | None = None,
     mask: Mask = None,
     adaptive: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -41,8 +46,11 @@ def cc_sam(
     flat_ratio * sum_c (n_c / B) m_c(w + eps_c)`. `N_c - 1` counts as 1 for a class of one image.
     The radius grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
 
-    All classes run under one `vmap`. With a `mask` that selects the classifier, as the authors'
-    experiments do, the trunk is evaluated once; perturbing a whole network costs a pass a class.
+    With a `mask` that selects the classifier, as in the authors' experiments, it costs one forward
+    and one backward pass: in closed form where `class_losses_fn` is a `FactoredLosses`, else by
+    `vmap` over classes with the trunk evaluated once. Perturbing a whole network costs passes over
+    each class's own images if `class_losses_fn` is a `FactoredLosses` whose images do not depend on
+    each other, else passes over the batch for each class in it.
 
     Args:
         class_counts: (C,) training images of each class, N_c.
@@ -54,6 +62,9 @@ def cc_sam(
             one radius for each leaf (the released code).
         class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
             present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
+        chunk_size: classes perturbed at once, which bounds memory, where each class costs passes
+            over the batch. None for all at once where the mask leaves parameters out, and else
+            for one after the other.
         mask: pytree prefix of bools, or a callable from params to one: theta.
         adaptive: ASAM: d_c is scaled by |w| in norm and direction. `max_relative_radius` then
             bounds the radius before that scaling.
@@ -72,6 +83,8 @@ def cc_sam(
     check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
     check_choice("class_weighting", class_weighting, ("sample", "class"))
     check_in_range("flat_ratio", flat_ratio, 1, "lie in [0, 1]")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     train_counts = check_class_counts(class_counts)
     confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)
 
@@ -81,7 +94,7 @@ def cc_sam(
         # Without the clean term its pass through the network is not even built.
         everything_flat = is_number(flat_ratio) and flat_ratio == 1
         clean = None if everything_flat else jnp.full_like(counts, (1 - ratio) / size)
-        means = jnp.diag(1 / jnp.where(counts > 0, counts, 1))
+        means = 1 / jnp.where(counts > 0, counts, 1)
         weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
         return Objective(clean, means, ratio * weights)
 
@@ -96,14 +109,19 @@ def cc_sam(
 
         return radius_fn
 
-    return sharpness_transformation(
-        objective,
-        [radius_scale],
-        factors=confidence,
-        num_classes=train_counts.size,
-        radius_fn_at=radius_fn_at,
-        per_leaf=grad_norm == "per_leaf",
-        vectorize=True,
-        mask=mask,
-        adaptive=adaptive,
-    )
+    def gradient_fn(step: Step) -> Perturbed:
+        def objective_fn(counts: jax.Array) -> Objective:
+            check_num_classes(train_counts.size, counts.size)
+            return objective(counts, step.count)
+
+        return class_wise_gradient(
+            step.class_losses_fn,
+            step.params,
+            objective_fn,
+            confidence * at_step(radius_scale, step.count),
+            rule=PerturbationRule(radius_fn_at(step.count), adaptive, grad_norm == "per_leaf"),
+            mask=mask,
+            chunk_size=chunk_size,
+        )
+
+    return sharpness_transformation(gradient_fn, train_counts.size, mask)

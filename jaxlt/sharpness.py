@@ -1,4 +1,4 @@
-"""The one equation behind SAM, ImbSAM, SSE-SAM, Focal-SAM and CC-SAM.
+"""The one equation behind SAM, ImbSAM, SSE-SAM, Focal-SAM and CC-SAM, and how it is computed.
 
 Each method is the gradient, at parameters w, of
 
@@ -9,96 +9,46 @@ where S_c is the sum of the batch's losses of class c and eps_g is a constant. W
 `groups[g, c] = A[g, c] / B` and `clean` the share of each class that no group takes, this is
 the batch-mean loss plus, for each group, the change of its loss from w to w + eps_g. A method
 chooses the three arrays and the radii; nothing here knows classes by name, networks or images.
+What is known of the losses decides how the gradient is computed, never what it is.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxlt.class_losses import ClassLosses
-
-ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]
-Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one
-Leaves: TypeAlias = list[jax.Array]
-
-
-class Objective(NamedTuple):
-    """Weights of the class sums in the objective of one batch.
-
-    Attributes:
-        clean: (C,) weights of the sums taken at w, or None where nothing is.
-        groups: (G, C) weights of the class sums in the loss of each group.
-        mix: (G,) weights of the groups' losses, taken at their own perturbed parameters.
-    """
-
-    clean: jax.Array | None
-    groups: jax.Array
-    mix: jax.Array
-
-
-class Perturbed(NamedTuple):
-    """A sharpness-aware gradient and what was measured on the way.
-
-    Attributes:
-        gradient: pytree like the parameters.
-        perturbation_norm: (G,) `||eps_g||`.
-        sharpness: (G,) group loss at `w + eps_g` minus group loss at w.
-    """
-
-    gradient: Any
-    perturbation_norm: jax.Array
-    sharpness: jax.Array
-
-
-RadiusFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
-
-
-def constant_radius(
-    rho: jax.Array, norms: jax.Array, theta_norm: jax.Array, size: int
-) -> jax.Array:
-    """Radius of SAM and of all methods whose radius does not depend on the gradient."""
-    del theta_norm, size
-    return jnp.broadcast_to(rho, norms.shape)
+from jaxlt.class_wise import gradient_by_chunks, gradient_by_vmap
+from jaxlt.closed_form import gradient_in_closed_form, perturbs_classifier_alone
+from jaxlt.factored_losses import Blocks, FactoredLosses
+from jaxlt.in_sequence import gradient_in_sequence
+from jaxlt.objective import ClassLossesFn, ObjectiveFn, Perturbed
+from jaxlt.partial_passes import gradient_by_parts
+from jaxlt.perturbation import Mask, PerturbationRule, Scope
 
 
 def sharpness_aware_gradient(
     class_losses_fn: ClassLossesFn,
     params: Any,
     gradient: Any,
-    objective_fn: Callable[[jax.Array], Objective],
+    objective_fn: ObjectiveFn,
     rho: jax.Array,
     *,
-    radius_fn: RadiusFn = constant_radius,
+    rule: PerturbationRule,
     mask: Mask = None,
-    adaptive: bool = False,
-    per_leaf: bool = False,
-    vectorize: bool = False,
+    disjoint: bool = False,
 ) -> Perturbed:
-    """Gradient of the module's objective F at `params`.
-
-    The gradients at w of the groups come from one linearisation with one cotangent each. Where the
-    objective's parts add up to the batch-mean loss, the clean part costs no cotangent: it is what
-    the groups leave of the mean's gradient, which the caller has. The perturbed gradients follow
-    one after the other, or all under one `vmap`, in which leaves outside the mask carry no group
-    axis: what depends on them alone is computed once for all groups.
+    """Gradient of the module's objective F at `params`, for few groups of classes.
 
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
         params: pytree of floating arrays, w.
         gradient: of the batch-mean loss at w, like `params`; None where the objective's parts do
-            not add up to that loss. Not read with `vectorize`.
+            not add up to that loss.
         objective_fn: from the batch's class counts (C,) to its `Objective`.
-        rho: (G,) what `radius_fn` takes for each group.
-        radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
-            of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
-            `per_leaf`. A direction of norm 0 comes as an infinite norm and gives no perturbation.
+        rho: (G,) what the rule takes for each group.
+        rule: how a group's gradient becomes its perturbation.
         mask: the leaves that are perturbed (theta), all by default.
-        adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
-            taken and once more in eps, so that a radius is relative to each weight.
-        per_leaf: one norm and one radius a leaf in place of one over all leaves.
-        vectorize: perturbed gradients under `vmap` rather than in sequence.
+        disjoint: no class is in two groups, so that passes over each group's images are worth it
+            where `class_losses_fn` is a `FactoredLosses` that allows them.
 
     Returns:
         The gradient and measurements. Norms are taken in at least 32 bits.
@@ -107,163 +57,51 @@ def sharpness_aware_gradient(
         TypeError: `class_losses_fn` returns no `ClassLosses`.
         ValueError: the mask does not fit `params` or selects nothing.
     """
-    scope = _Scope(params, mask)
-
-    def class_sums(theta: Leaves, rest: Leaves) -> tuple[jax.Array, jax.Array]:
-        losses = class_losses_fn(scope.join(theta, rest))
-        if not isinstance(losses, ClassLosses):
-            raise TypeError(
-                "class_losses_fn must return jaxlt.ClassLosses (see jaxlt.class_losses), got "
-                f"{type(losses).__name__}"
+    scope = Scope(params, mask)
+    if disjoint and isinstance(class_losses_fn, FactoredLosses):
+        passes = class_losses_fn.passes
+        if isinstance(passes, Blocks) or (passes is not None and rho.size == 1):
+            return gradient_by_parts(
+                class_losses_fn, scope, gradient, objective_fn, rho, rule, passes
             )
-        if losses.sums.ndim != 1 or losses.sums.shape != losses.counts.shape:
-            raise ValueError(
-                "class_losses_fn must return sums and counts of shape (C,), got sums "
-                f"{losses.sums.shape} and counts {losses.counts.shape}"
-            )
-        return losses.sums, losses.counts.astype(jnp.promote_types(losses.sums.dtype, jnp.float32))
-
-    def perturbation(direction: Leaves, rho: jax.Array) -> Leaves:
-        return _perturbation(direction, scope.parts[0], rho, radius_fn, adaptive, per_leaf)
-
-    if vectorize:
-        result = _gradient_by_vmap(class_sums, *scope.parts, objective_fn, rho, perturbation)
-    else:
-        mean_gradient = None if gradient is None else scope.split(gradient)
-        result = _gradient_in_sequence(
-            class_sums, *scope.parts, mean_gradient, objective_fn, rho, perturbation
-        )
-    return result._replace(gradient=scope.join(*result.gradient))
+    return gradient_in_sequence(class_losses_fn, scope, gradient, objective_fn, rho, rule)
 
 
-def _gradient_in_sequence(
-    class_sums, theta, rest, mean_gradient, objective_fn, rho, perturbation
-) -> Perturbed:
-    sums, pullback, counts = jax.vjp(class_sums, theta, rest, has_aux=True)
-    clean, groups, mix = objective_fn(counts)
-    groups = groups.astype(sums.dtype)
-    if clean is None and mean_gradient is not None and len(groups) == 1:
-        directions = [mean_gradient]
-    else:
-        # Never by subtraction: a group without gradient must have direction 0, not rounding's.
-        directions = [pullback(weights) for weights in groups]
-    gradients, norms, sharpness = [], [], []
-    if clean is not None and mean_gradient is None:
-        gradients.append(pullback(clean.astype(sums.dtype)))
-    elif clean is not None:
-        gradients.append(jax.tree.map(lambda x, *d: x - sum(d), mean_gradient, *directions))
-    for weights, direction, group_rho, group_mix in zip(groups, directions, rho, mix, strict=True):
-
-        def group_loss(theta, rest, weights=weights):
-            return (weights * class_sums(theta, rest)[0]).sum()
-
-        eps = jax.lax.stop_gradient(perturbation(direction[0], group_rho))
-        loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(_add(theta, eps), rest)
-        gradients.append(
-            jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)
-        )
-        norms.append(norm(eps))
-        sharpness.append(loss - (weights * sums).sum())
-    total = jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)
-    return Perturbed(total, jnp.stack(norms), jnp.stack(sharpness))
-
-
-def _gradient_by_vmap(class_sums, theta, rest, objective_fn, rho, perturbation) -> Perturbed:
-    # Differentiating theta alone keeps the trunk out of the vmapped pullback.
-    sums, pullback, counts = jax.vjp(lambda t: class_sums(t, rest), theta, has_aux=True)
-    clean, groups, mix = objective_fn(counts)
-    groups = groups.astype(sums.dtype)
-    eps = jax.vmap(lambda weights, rho: perturbation(pullback(weights)[0], rho))(groups, rho)
-    eps = jax.lax.stop_gradient(eps)
-    norms = jax.vmap(norm)(eps)
-    weights = mix[:, None] * groups
-    if clean is not None:
-        # As one more group, unperturbed, it shares the others' only pass through the trunk.
-        weights = jnp.concatenate([weights, clean[None]])
-        eps = [jnp.concatenate([e, jnp.zeros_like(e[:1])]) for e in eps]
-
-    def objective(theta, rest):
-        perturbed = jax.vmap(lambda e: class_sums(_add(theta, e), rest)[0])(eps)
-        return (weights * perturbed).sum(), perturbed
-
-    gradient, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(theta, rest)
-    group_losses = (groups * perturbed[: len(groups)]).sum(axis=1)
-    return Perturbed(gradient, norms, group_losses - (groups * sums[None]).sum(axis=1))
-
-
-def _perturbation(
-    direction: Leaves,
-    theta: Leaves,
+def class_wise_gradient(
+    class_losses_fn: ClassLossesFn,
+    params: Any,
+    objective_fn: ObjectiveFn,
     rho: jax.Array,
-    radius_fn: RadiusFn,
-    adaptive: bool,
-    per_leaf: bool,
-) -> Leaves:
-    weight_scale = [jnp.abs(w) for w in theta] if adaptive else [1.0] * len(theta)
-    direction = [s * d for s, d in zip(weight_scale, direction, strict=True)]
-    norms = jnp.stack([norm(d) for d in direction] if per_leaf else [norm(direction)])
-    # A group without gradient has no direction: an infinite norm makes its perturbation zero.
-    norms = jnp.where(norms > 0, norms, jnp.inf)
-    radii = radius_fn(rho, norms, norm(theta), sum(w.size for w in theta))
-    factors = jnp.broadcast_to(radii / norms, (len(theta),))
-    return [
-        (f * s * d).astype(w.dtype)
-        for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
-    ]
+    *,
+    rule: PerturbationRule,
+    mask: Mask = None,
+    chunk_size: int | None = None,
+) -> Perturbed:
+    """Gradient of the module's objective F at `params`, with a group for each class.
 
-
-def norm(tree: Any) -> jax.Array:
-    """Euclidean norm over all leaves, accumulated in at least 32 bits, a scalar."""
-    squares = [
-        jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum()
-        for x in jax.tree.leaves(tree)
-    ]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
-
-
-def _add(theta: Leaves, eps: Leaves) -> Leaves:
-    return [w + e for w, e in zip(theta, eps, strict=True)]
-
-
-class _Scope:
-    """Splits trees like the parameters into perturbed leaves (theta) and the rest."""
-
-    def __init__(self, params: Any, mask: Mask):
-        self._treedef = jax.tree.structure(params)
-        self._inside = resolve_mask(params, mask)
-        self.parts = self.split(params)
-
-    def split(self, tree: Any) -> tuple[Leaves, Leaves]:
-        leaves = list(zip(jax.tree.leaves(tree), self._inside, strict=True))
-        return [x for x, inside in leaves if inside], [x for x, inside in leaves if not inside]
-
-    def join(self, theta: Leaves, rest: Leaves) -> Any:
-        inside, outside = iter(theta), iter(rest)
-        return jax.tree.unflatten(
-            self._treedef, [next(inside) if chosen else next(outside) for chosen in self._inside]
-        )
-
-
-def resolve_mask(params: Any, mask: Mask) -> list[bool]:
-    """Returns, for each leaf of `params` in flattening order, whether the mask selects it.
-
-    Raises:
-        ValueError: the mask is no prefix of `params`, holds something other than bools, or
-            selects no leaf.
+    Args:
+        class_losses_fn: see `sharpness_aware_gradient`, as the remaining arguments. Where it is a
+            `FactoredLosses`, the closed form is taken if the classifier alone is perturbed, else
+            passes over the images of each class if it allows them.
+        params: w.
+        objective_fn: see there; its `groups` is (C,).
+        rho: (C,).
+        rule: see there.
+        mask: see there.
+        chunk_size: classes perturbed at once where each costs passes of its own; None for all at
+            once where the mask leaves parameters out, what depends on those alone being computed
+            once, and else for one after the other.
     """
-    tree = mask(params) if callable(mask) else mask
-    if tree is None:
-        return [True] * len(jax.tree.leaves(params))
-    try:
-        full = jax.tree.map(lambda chosen, sub: jax.tree.map(lambda _: chosen, sub), tree, params)
-    except ValueError as error:
-        raise ValueError(
-            f"mask must be a prefix of the params pytree, got {jax.tree.structure(tree)} for "
-            f"params {jax.tree.structure(params)}"
-        ) from error
-    chosen = jax.tree.leaves(full)
-    if not all(jnp.issubdtype(jnp.result_type(v), jnp.bool_) for v in chosen):
-        raise ValueError(f"mask must hold bools, got {sorted({type(v).__name__ for v in chosen})}")
-    if not any(chosen):
-        raise ValueError("mask must select at least one leaf of params, got False for every leaf")
-    return [bool(value) for value in chosen]
+    scope = Scope(params, mask)
+    if isinstance(class_losses_fn, FactoredLosses):
+        classifier_alone = perturbs_classifier_alone(class_losses_fn, scope)
+        # ASAM's scaling by each weight breaks the low rank that the closed form lives on.
+        if classifier_alone and not rule.adaptive:
+            return gradient_in_closed_form(class_losses_fn, scope, objective_fn, rho, rule)
+        if class_losses_fn.passes is not None and not classifier_alone:
+            passes = class_losses_fn.passes
+            blocks = passes if isinstance(passes, Blocks) else Blocks()
+            return gradient_by_parts(class_losses_fn, scope, None, objective_fn, rho, rule, blocks)
+    if chunk_size is None and scope.rest:
+        return gradient_by_vmap(class_losses_fn, scope, objective_fn, rho, rule)
+    return gradient_by_chunks(class_losses_fn, scope, objective_fn, rho, rule, chunk_size or 1)

@@ -10,15 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from jaxlt.sharpness import (
-    ClassLossesFn,
-    Mask,
-    Objective,
-    RadiusFn,
-    constant_radius,
-    resolve_mask,
-    sharpness_aware_gradient,
-)
+from jaxlt.objective import ClassLossesFn, Perturbed
+from jaxlt.perturbation import Mask, resolve_mask
 
 ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule | Callable[[jax.Array], jax.Array]
 
@@ -28,55 +21,56 @@ class SharpnessState(NamedTuple):
 
     Attributes:
         count: steps taken, () int32; the argument of the schedules.
+        loss: () batch-mean loss at w in the last step. Whoever logs this one in place of one of
+            its own spares the methods that do not read the incoming gradient a forward pass.
         perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for
-            SAM, ImbSAM and Focal-SAM, (head, tail) for SSE-SAM (tail alone if it was built with
-            `head_rho=0`), one a class for CC-SAM.
+            SAM, ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
         sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
+    loss: jax.Array
     perturbation_norm: jax.Array
     sharpness: jax.Array
 
 
+class Step(NamedTuple):
+    """What a method computes a step's gradient from.
+
+    Attributes:
+        class_losses_fn: from params to the batch's `ClassLosses`.
+        params: w.
+        gradient: the incoming one.
+        count: () int32, steps taken before.
+    """
+
+    class_losses_fn: ClassLossesFn
+    params: Any
+    gradient: Any
+    count: jax.Array
+
+
 def sharpness_transformation(
-    objective: Callable[[jax.Array, jax.Array], Objective],
-    radii: Sequence[ScalarOrSchedule],
-    *,
-    factors: jax.Array | None = None,
-    num_classes: int | None = None,
-    radius_fn_at: Callable[[jax.Array], RadiusFn] = lambda step: constant_radius,
-    sums_to_mean: bool = True,
-    per_leaf: bool = False,
-    vectorize: bool = False,
-    mask: Mask = None,
-    adaptive: bool = False,
+    gradient_fn: Callable[[Step], Perturbed], num_groups: int, mask: Mask
 ) -> optax.GradientTransformationExtraArgs:
-    """Wraps `sharpness_aware_gradient` as a link of `optax.chain`.
+    """Makes a link of `optax.chain` of a method.
 
     Args:
-        objective: from the batch's class counts (C,) and the step to its `Objective`.
-        radii: `rho` of each of the G groups, or one for all of them to be multiplied by `factors`.
-        factors: (G,), none by default.
-        num_classes: C, or None where any will do.
-        radius_fn_at: from the step to the `radius_fn` of the groups.
-        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
-        per_leaf: see `sharpness_aware_gradient`, as the remaining arguments.
-        vectorize: see there.
-        mask: see there.
-        adaptive: see there.
+        gradient_fn: the method.
+        num_groups: G.
+        mask: of the perturbed leaves, as the method takes it.
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
     """
-    factors = jnp.ones(len(radii)) if factors is None else factors
 
     def init_fn(params: optax.Params) -> SharpnessState:
         _check_whole_tree(params)
         _warn_of_short_floats(params, mask)
         # Two arrays, not one twice: a donated state may not hold the same buffer twice.
-        norms, sharpness = (jnp.zeros(factors.shape, jnp.float32) for _ in range(2))
-        return SharpnessState(jnp.zeros([], jnp.int32), norms, sharpness)
+        norms, sharpness = (jnp.zeros(num_groups, jnp.float32) for _ in range(2))
+        loss = jnp.zeros([], jnp.float32)
+        return SharpnessState(jnp.zeros([], jnp.int32), loss, norms, sharpness)
 
     def update_fn(
         updates: optax.Updates,
@@ -98,35 +92,22 @@ def sharpness_transformation(
                 "class_losses_fn=...)"
             )
         _check_whole_tree(params)
-
-        def objective_fn(counts: jax.Array) -> Objective:
-            if num_classes not in (None, counts.size):
-                raise ValueError(
-                    "class_losses_fn must return losses of as many classes as class_counts holds, "
-                    f"{num_classes}, got {counts.size}"
-                )
-            return objective(counts, state.count)
-
-        result = sharpness_aware_gradient(
-            class_losses_fn,
-            params,
-            updates if sums_to_mean else None,
-            objective_fn,
-            factors * jnp.stack([at_step(rho, state.count) for rho in radii]),
-            radius_fn=radius_fn_at(state.count),
-            mask=mask,
-            adaptive=adaptive,
-            per_leaf=per_leaf,
-            vectorize=vectorize,
-        )
+        result = gradient_fn(Step(class_losses_fn, params, updates, state.count))
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
-        return gradient, SharpnessState(
-            jnp.asarray(optax.safe_increment(state.count)),
-            result.perturbation_norm.astype(jnp.float32),
-            result.sharpness.astype(jnp.float32),
-        )
+        count = jnp.asarray(optax.safe_increment(state.count))
+        measured = (x.astype(jnp.float32) for x in result[1:])
+        return gradient, SharpnessState(count, *measured)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def check_num_classes(expected: int, found: int) -> None:
+    """Raises ValueError unless the losses are of as many classes as the class counts."""
+    if found != expected:
+        raise ValueError(
+            "class_losses_fn must return losses of as many classes as class_counts holds, "
+            f"{expected}, got {found}"
+        )
 
 
 def at_step(value: ScalarOrSchedule, step: jax.Array) -> jax.Array:

@@ -3,9 +3,11 @@
 Each is a link of `optax.chain` and stands first: it takes the gradient of the batch-mean loss
 and returns the sharpness-aware gradient of the batch whose `class_losses_fn` is given to
 `update`; what follows (clipping, weight decay, momentum) acts on that. The incoming gradient must
-be that of `class_losses_fn(params).mean()` and nothing more: `sam`, `imb_sam` and `focal_sam` read
-it as such, the others do not read it, so penalties belong behind the method. Passes are counted
-with the caller's own: under one `jax.jit` XLA merges the forward passes at w into one.
+be that of `class_losses_fn(params).mean()` and nothing more: `sam`, `imb_sam`, `focal_sam` and
+SSE-SAM's second stage read it as such, the others do not read it, so penalties belong behind the
+method. Passes are counted with the caller's own: under one `jax.jit` XLA merges the forward passes
+at w into one. Where `class_losses_fn` is a `jaxlt.FactoredLosses`, methods take the passes that
+its docstring names, with the same result.
 
 Composition with optax:
 
@@ -20,6 +22,7 @@ Composition with optax:
 """
 
 import warnings
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +32,15 @@ from jax.core import Tracer
 from jaxlt.class_conditional import cc_sam as cc_sam
 from jaxlt.class_counts import ClassCounts, check_class_counts, class_prior
 from jaxlt.class_losses import batch_size
-from jaxlt.sharpness import Mask, Objective
+from jaxlt.objective import Objective, Perturbed
+from jaxlt.perturbation import Mask, PerturbationRule
+from jaxlt.sharpness import sharpness_aware_gradient
 from jaxlt.transformation import (
     ScalarOrSchedule,
+    Step,
     at_step,
     check_not_negative,
+    check_num_classes,
     is_number,
     sharpness_transformation,
 )
@@ -64,7 +71,8 @@ def sam(
         everything = jnp.ones((1, counts.size), counts.dtype)
         return Objective(None, everything / batch_size(counts), jnp.ones(1))
 
-    return sharpness_transformation(objective, [rho], mask=mask, adaptive=adaptive)
+    gradient_fn = _gradient_fn(objective, [rho], mask=mask, adaptive=adaptive)
+    return sharpness_transformation(gradient_fn, 1, mask)
 
 
 def imb_sam(
@@ -110,14 +118,16 @@ def imb_sam(
             head_size = tail_size = batch_size(counts)
         return Objective(head / head_size, tail[None] / tail_size, jnp.ones(1))
 
-    return sharpness_transformation(
+    gradient_fn = _gradient_fn(
         objective,
         [rho],
         num_classes=tail.size,
         sums_to_mean=not group_mean,
+        disjoint=True,
         mask=mask,
         adaptive=adaptive,
     )
+    return sharpness_transformation(gradient_fn, 1, mask)
 
 
 def sse_sam(
@@ -133,15 +143,20 @@ def sse_sam(
     """SSE-SAM (Lyu et al., AAAI 2025): SAM on head and tail apart, later on the tail alone.
 
     The gradient of `L_head(w + eps_head) + L_tail(w + eps_tail)`, each perturbation along its own
-    group's gradient: three forward and four backward passes. With the number 0 for `head_rho` it
-    is built as ImbSAM, at ImbSAM's cost.
+    group's gradient: three forward and four backward passes. In the second stage the head's radius
+    is 0 and the method is ImbSAM, at ImbSAM's cost.
+
+    With `switch_step` one program holds both stages and a conditional runs one of them. XLA runs
+    convolutions inside a conditional slowly on a CPU: there, compile one step with `None` and one
+    with `switch_step=0` and change from one to the other; both have the same state.
 
     Args:
         class_counts: (C,) training images of each class.
-        head_rho: radius of the head, at least 0, or a schedule of it.
+        head_rho: radius of the head, at least 0, or a schedule of it. The number 0 is the second
+            stage from the first step on.
         tail_rho: radius of the tail, likewise.
         tail_threshold: a class is tail if it has strictly fewer training images.
-        switch_step: first step of the second stage, in which the head's radius is 0; None for none.
+        switch_step: first step of the second stage; 0 builds that stage alone, None the first.
         mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
         adaptive: ASAM: radius relative to each weight's magnitude.
 
@@ -153,27 +168,42 @@ def sse_sam(
             not fit.
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
-    if is_number(head_rho) and head_rho == 0:
-        return imb_sam(
-            class_counts, tail_rho, tail_threshold=tail_threshold, mask=mask, adaptive=adaptive
-        )
     tail = _tail(class_counts, tail_threshold)
+    options = {"num_classes": tail.size, "disjoint": True, "mask": mask, "adaptive": adaptive}
 
-    def objective(counts: jax.Array, step: jax.Array) -> Objective:
+    def first_objective(counts: jax.Array, step: jax.Array) -> Objective:
         del step
         return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
 
-    def stagewise_head_rho(step: jax.Array) -> jax.Array:
-        head = at_step(head_rho, step)
-        return head if switch_step is None else jnp.where(step < switch_step, head, 0)
+    def second_objective(counts: jax.Array, step: jax.Array) -> Objective:
+        del step
+        size = batch_size(counts)
+        return Objective((1 - tail) / size, tail[None] / size, jnp.ones(1))
 
-    return sharpness_transformation(
-        objective,
-        [stagewise_head_rho, tail_rho],
-        num_classes=tail.size,
-        mask=mask,
-        adaptive=adaptive,
-    )
+    first_stage = _gradient_fn(first_objective, [head_rho, tail_rho], **options)
+
+    def second_stage(step: Step, *, sums_to_mean: bool = True) -> Perturbed:
+        result = _gradient_fn(second_objective, [tail_rho], sums_to_mean=sums_to_mean, **options)(
+            step
+        )
+        return result._replace(
+            perturbation_norm=jnp.pad(result.perturbation_norm, (1, 0)),
+            sharpness=jnp.pad(result.sharpness, (1, 0)),
+        )
+
+    def either_stage(step: Step) -> Perturbed:
+        # Reading the incoming gradient would make the first stage pay for it too.
+        return jax.lax.cond(
+            step.count < switch_step,
+            lambda: first_stage(step),
+            lambda: second_stage(step, sums_to_mean=False),
+        )
+
+    if switch_step == 0 or (is_number(head_rho) and head_rho == 0):
+        gradient_fn = second_stage
+    else:
+        gradient_fn = first_stage if switch_step is None else either_stage
+    return sharpness_transformation(gradient_fn, 2, mask)
 
 
 def focal_sam(
@@ -214,13 +244,51 @@ def focal_sam(
         size = batch_size(counts)
         return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
 
-    return sharpness_transformation(
-        objective,
-        [rho],
-        num_classes=prior.size,
-        mask=mask,
-        adaptive=adaptive,
+    gradient_fn = _gradient_fn(
+        objective, [rho], num_classes=prior.size, mask=mask, adaptive=adaptive
     )
+    return sharpness_transformation(gradient_fn, 1, mask)
+
+
+def _gradient_fn(
+    objective: Callable[[jax.Array, jax.Array], Objective],
+    radii: Sequence[ScalarOrSchedule],
+    *,
+    num_classes: int | None = None,
+    sums_to_mean: bool = True,
+    disjoint: bool = False,
+    mask: Mask,
+    adaptive: bool,
+) -> Callable[[Step], Perturbed]:
+    """Returns the method that an objective and radii make.
+
+    Args:
+        objective: from the batch's class counts (C,) and the step to its `Objective`.
+        radii: one for each of the G groups.
+        num_classes: C, or None where any will do.
+        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
+        disjoint: see `sharpness_aware_gradient`.
+        mask: see there.
+        adaptive: see `PerturbationRule`.
+    """
+
+    def gradient_fn(step: Step) -> Perturbed:
+        def objective_fn(counts: jax.Array) -> Objective:
+            check_num_classes(num_classes or counts.size, counts.size)
+            return objective(counts, step.count)
+
+        return sharpness_aware_gradient(
+            step.class_losses_fn,
+            step.params,
+            step.gradient if sums_to_mean else None,
+            objective_fn,
+            jnp.stack([at_step(rho, step.count) for rho in radii]),
+            rule=PerturbationRule(adaptive=adaptive),
+            mask=mask,
+            disjoint=disjoint,
+        )
+
+    return gradient_fn
 
 
 def _tail(class_counts: ClassCounts, tail_threshold: float) -> jax.Array:

@@ -26,19 +26,20 @@ from small_problems import (
 )
 
 import jaxlt
-from jaxlt.sharpness import Objective, norm, resolve_mask, sharpness_aware_gradient
+from jaxlt.objective import Objective
+from jaxlt.perturbation import PerturbationRule, norm, resolve_mask
+from jaxlt.sharpness import class_wise_gradient, sharpness_aware_gradient
 
 weight = st.sampled_from([0.0, 0.01, 0.3, 1.0, 2.5])
 labels = arrays(np.int64, 16, elements=st.integers(0, NUM_CLASSES - 1))
 MASKED: dict[str, Any] = {"mask": is_classifier}
-# Every pair of options meets; each combination more is a compilation more.
+RULE = PerturbationRule()
 modes = st.sampled_from(
     [
-        {"vectorize": True},
+        {},
         {"adaptive": True, "per_leaf": True},
         {"per_leaf": True, **MASKED},
         {"adaptive": True, **MASKED},
-        {"vectorize": True, "adaptive": True, "per_leaf": True, **MASKED},
     ]
 )
 
@@ -52,17 +53,18 @@ def mixes(draw, num_groups=2):
     return clean, groups, mix, rho
 
 
-@functools.partial(jax.jit, static_argnames=("vectorize", "adaptive", "per_leaf", "mask"))
-def engine_given(gradient, loss_scale, params, x, y, mix, **mode):
+@functools.partial(jax.jit, static_argnames=("adaptive", "per_leaf", "mask"))
+def engine_given(gradient, loss_scale, params, x, y, mix, *, mask=None, **rule):
     clean, groups, mix, rho = mix
 
     def class_losses_fn(p):
         losses = class_losses_fn_of(x, y)(p)
         return jaxlt.ClassLosses(loss_scale * losses.sums, losses.counts)
 
+    rule = PerturbationRule(**rule)
     objective = Objective(clean, groups, mix)
     return sharpness_aware_gradient(
-        class_losses_fn, params, gradient, lambda counts: objective, rho, **mode
+        class_losses_fn, params, gradient, lambda counts: objective, rho, rule=rule, mask=mask
     )
 
 
@@ -147,14 +149,13 @@ def test_group_without_gradient_adds_its_plain_gradient():
     groups = np.zeros((1, NUM_CLASSES))
     groups[0, absent] = 1.0
     mix = np.full(NUM_CLASSES, 1 / 16), groups, np.ones(1), np.ones(1)
-    for vectorize in (False, True):
-        result = engine(params, x, y, mix, vectorize=vectorize)
-        assert_close(result.gradient, plain_gradient(params, x, y), 1e-14)
-        assert result.perturbation_norm == result.sharpness == 0
+    result = engine(params, x, y, mix)
+    assert_close(result.gradient, plain_gradient(params, x, y), 1e-14)
+    assert result.perturbation_norm == result.sharpness == 0
 
 
-@pytest.mark.parametrize("vectorize", [False, True])
-def test_float32_norms_under_16_bit_compute(vectorize):
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_float32_norms_under_16_bit_compute(class_wise):
     """A sum of 20,000 squares of 1/16 stalls in bfloat16; the parameters stay 32-bit."""
     size = 20_000
 
@@ -163,14 +164,17 @@ def test_float32_norms_under_16_bit_compute(vectorize):
         loss = (short * jnp.bfloat16(0.0625)).astype(jnp.float32).sum()
         return jaxlt.ClassLosses(loss[None], jnp.ones(1))
 
-    result = sharpness_aware_gradient(
-        class_losses_fn,
-        {"w": jnp.zeros(size, jnp.float32)},
-        None,
-        lambda counts: Objective(None, jnp.ones((1, 1)), jnp.ones(1)),
-        jnp.asarray([3.0]),
-        vectorize=vectorize,
-    )
+    params, rho = {"w": jnp.zeros(size, jnp.float32)}, jnp.asarray([3.0])
+    if class_wise:
+        objective = Objective(None, jnp.ones(1), jnp.ones(1))
+        result = class_wise_gradient(
+            class_losses_fn, params, lambda counts: objective, rho, rule=RULE
+        )
+    else:
+        objective = Objective(None, jnp.ones((1, 1)), jnp.ones(1))
+        result = sharpness_aware_gradient(
+            class_losses_fn, params, None, lambda counts: objective, rho, rule=RULE
+        )
     assert result.gradient["w"].dtype == jnp.float32
     np.testing.assert_allclose(result.perturbation_norm, 3.0, rtol=1e-5)
 
@@ -228,7 +232,13 @@ class TestMask:
 
         objective = Objective(None, jnp.full((1, NUM_CLASSES), 1 / 16), jnp.ones(1))
         result = sharpness_aware_gradient(
-            class_losses_fn, params, None, lambda counts: objective, jnp.asarray([0.1]), mask=mask
+            class_losses_fn,
+            params,
+            None,
+            lambda counts: objective,
+            jnp.asarray([0.1]),
+            rule=RULE,
+            mask=mask,
         )
         jax.block_until_ready(result)
         jax.effects_barrier()
@@ -302,6 +312,6 @@ def test_counts_reach_the_objective():
         return Objective(None, jnp.ones((1, len(COUNTS))), jnp.ones(1))
 
     sharpness_aware_gradient(
-        class_losses_fn_of(x, y), initial_params(), None, objective_fn, jnp.asarray([0.1])
+        class_losses_fn_of(x, y), initial_params(), None, objective_fn, jnp.ones(1), rule=RULE
     )
     np.testing.assert_array_equal(seen[0], np.bincount(y, minlength=NUM_CLASSES))

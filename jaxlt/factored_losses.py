@@ -1,0 +1,79 @@
+"""Losses of a batch that know the network's features, its classifier and its images apart."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+
+from jaxlt.class_losses import ClassLosses, class_losses
+from jaxlt.classifiers import Cosine, Linear
+
+
+class Blocks(NamedTuple):
+    """Passes over part of a batch go through loops of blocks, as many as there are images for.
+
+    The right choice where the network is made of matrix products. In convolutional networks XLA
+    runs loops slowly on a CPU.
+
+    Attributes:
+        sizes: images a block, descending; what a size leaves over goes to the next smaller one.
+    """
+
+    sizes: tuple[int, ...] = (16, 2)
+
+
+class Capacity(NamedTuple):
+    """Passes over part of a batch take this many of its images, without a loop.
+
+    The caller sees to it that no more take part, by counting the labels on the host; where more
+    do, the result is NaN. Serves one group of classes: methods with several take `Blocks`, or
+    the whole batch.
+
+    Attributes:
+        images: number of images, a constant of the compiled program.
+    """
+
+    images: int
+
+
+Passes: TypeAlias = Blocks | Capacity
+
+
+@dataclasses.dataclass(frozen=True)
+class FactoredLosses:
+    """A `class_losses_fn` that lets the methods skip work.
+
+    It is what a plain function from params to `ClassLosses` is, for every method. `cc_sam` that
+    perturbs the classifier alone takes its closed form: the cost of SGD for any number of
+    classes. With `passes`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on
+    its own images alone.
+
+    Attributes:
+        features_fn: from params and images to features (b, D), for any number of images.
+        classifier_fn: from params to a `Linear` or `Cosine` of leaves of params.
+        loss_fn: from logits (b, C) and labels (b,) to losses (b,), each of its own row alone.
+        images: pytree of arrays (B, ...), whatever `features_fn` takes.
+        labels: (B,) integer classes; one outside [0, C), such as -1, marks padding.
+        num_classes: C.
+        passes: how to pass over part of the batch. None where an image's features depend on the
+            other images, as with batch norm: every pass then takes the whole batch.
+    """
+
+    features_fn: Callable[[Any, Any], jax.Array]
+    classifier_fn: Callable[[Any], Linear | Cosine]
+    loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+    images: Any
+    labels: jax.Array
+    num_classes: int
+    passes: Passes | None = None
+
+    def __call__(self, params: Any) -> ClassLosses:
+        """Returns the losses of the batch, summed by class."""
+        losses = self.losses(params, self.images, self.labels)
+        return class_losses(losses, self.labels, self.num_classes)
+
+    def losses(self, params: Any, images: Any, labels: jax.Array) -> jax.Array:
+        """Returns the loss of each image, (b,)."""
+        logits = self.classifier_fn(params).logits(self.features_fn(params, images))
+        return self.loss_fn(logits, labels)

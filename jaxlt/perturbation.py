@@ -1,0 +1,123 @@
+"""Perturbations of parameters: which leaves, along what, and how far."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one
+Leaves: TypeAlias = list[jax.Array]
+RadiusFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
+
+def constant_radius(
+    rho: jax.Array, norms: jax.Array, theta_norm: jax.Array, size: int
+) -> jax.Array:
+    """Radius of SAM and of all methods whose radius does not depend on the gradient."""
+    del theta_norm, size
+    return jnp.broadcast_to(rho, norms.shape)
+
+
+class PerturbationRule(NamedTuple):
+    """How a group's gradient becomes its perturbation.
+
+    Attributes:
+        radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
+            of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
+            `per_leaf`. A direction of norm 0 comes as an infinite norm and gives no perturbation.
+        adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
+            taken and once more in eps, so that a radius is relative to each weight.
+        per_leaf: one norm and one radius a leaf in place of one over all leaves.
+    """
+
+    radius_fn: RadiusFn = constant_radius
+    adaptive: bool = False
+    per_leaf: bool = False
+
+    def perturbation(self, direction: Leaves, theta: Leaves, rho: jax.Array) -> Leaves:
+        """Returns eps, a constant to whatever differentiates it."""
+        weight_scale = [jnp.abs(w) for w in theta] if self.adaptive else [1.0] * len(theta)
+        direction = [s * d for s, d in zip(weight_scale, direction, strict=True)]
+        norms = [norm(d) for d in direction] if self.per_leaf else [norm(direction)]
+        factors = jnp.broadcast_to(self.factors(jnp.stack(norms), theta, rho), (len(theta),))
+        return [
+            jax.lax.stop_gradient((f * s * d).astype(w.dtype))
+            for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
+        ]
+
+    def factors(self, norms: jax.Array, theta: Leaves, rho: jax.Array) -> jax.Array:
+        """Returns what directions of these norms (L,) are multiplied by to become eps, (L,)."""
+        # A group without gradient has no direction: an infinite norm makes its perturbation zero.
+        norms = jnp.where(norms > 0, norms, jnp.inf)
+        return self.radius_fn(rho, norms, norm(theta), sum(w.size for w in theta)) / norms
+
+
+def norm(tree: Any) -> jax.Array:
+    """Euclidean norm over all leaves, accumulated in at least 32 bits, a scalar."""
+    squares = [
+        jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum()
+        for x in jax.tree.leaves(tree)
+    ]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def add(theta: Leaves, eps: Leaves) -> Leaves:
+    """Returns `theta + eps`, leaf by leaf."""
+    return [w + e for w, e in zip(theta, eps, strict=True)]
+
+
+class Scope:
+    """Splits trees like the parameters into perturbed leaves (theta) and the rest.
+
+    Attributes:
+        inside: for each leaf in flattening order, whether it is perturbed.
+        theta: perturbed leaves of the parameters.
+        rest: their other leaves.
+    """
+
+    def __init__(self, params: Any, mask: Mask):
+        self._treedef = jax.tree.structure(params)
+        self.inside = resolve_mask(params, mask)
+        self.theta, self.rest = self.split(params)
+
+    def split(self, tree: Any) -> tuple[Leaves, Leaves]:
+        """Returns the leaves of a tree like the parameters: (perturbed, others)."""
+        leaves = list(zip(jax.tree.leaves(tree), self.inside, strict=True))
+        return [x for x, inside in leaves if inside], [x for x, inside in leaves if not inside]
+
+    def join(self, theta: Leaves, rest: Leaves) -> Any:
+        """Undoes `split`."""
+        inside, outside = iter(theta), iter(rest)
+        return jax.tree.unflatten(
+            self._treedef, [next(inside) if chosen else next(outside) for chosen in self.inside]
+        )
+
+    def leaf_numbers(self) -> Any:
+        """Returns a tree like the parameters that holds each leaf's place in `inside`."""
+        return jax.tree.unflatten(self._treedef, range(len(self.inside)))
+
+
+def resolve_mask(params: Any, mask: Mask) -> list[bool]:
+    """Returns, for each leaf of `params` in flattening order, whether the mask selects it.
+
+    Raises:
+        ValueError: the mask is no prefix of `params`, holds something other than bools, or
+            selects no leaf.
+    """
+    tree = mask(params) if callable(mask) else mask
+    if tree is None:
+        return [True] * len(jax.tree.leaves(params))
+    try:
+        full = jax.tree.map(lambda chosen, sub: jax.tree.map(lambda _: chosen, sub), tree, params)
+    except ValueError as error:
+        raise ValueError(
+            f"mask must be a prefix of the params pytree, got {jax.tree.structure(tree)} for "
+            f"params {jax.tree.structure(params)}"
+        ) from error
+    chosen = jax.tree.leaves(full)
+    if not all(jnp.issubdtype(jnp.result_type(v), jnp.bool_) for v in chosen):
+        raise ValueError(f"mask must hold bools, got {sorted({type(v).__name__ for v in chosen})}")
+    if not any(chosen):
+        raise ValueError("mask must select at least one leaf of params, got False for every leaf")
+    return [bool(value) for value in chosen]
