@@ -112,14 +112,14 @@ def cc_sam(
     def gradient_fn(step: Step) -> Perturbed:
         def objective_fn(counts: jax.Array) -> Objective:
             check_num_classes(train_counts.size, counts.size)
-            return objective(counts, step.count)
+            return objective(counts, step.number)
 
         return class_wise_gradient(
             step.class_losses_fn,
             step.params,
             objective_fn,
-            confidence * at_step(radius_scale, step.count),
-            rule=PerturbationRule(radius_fn_at(step.count), adaptive, grad_norm == "per_leaf"),
+            confidence * at_step(radius_scale, step.number),
+            rule=PerturbationRule(radius_fn_at(step.number), adaptive, grad_norm == "per_leaf"),
             mask=mask,
             chunk_size=chunk_size,
         )

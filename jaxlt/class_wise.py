@@ -100,4 +100,4 @@ def _present_first(counts: jax.Array, multiple: int) -> jax.Array:
 
 
 def _cast(objective: Objective, dtype) -> Objective:
-    return Objective(*(None if x is None else x.astype(dtype) for x in objective))
+    return jax.tree.map(lambda x: x.astype(dtype), objective)

@@ -1,5 +1,7 @@
 """The one equation with a group for each class, where the classifier alone is perturbed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -66,7 +68,7 @@ def gradient_in_closed_form(
 
 def _classifier_leaves(losses: FactoredLosses, scope: Scope) -> list[int]:
     """Returns the places of the classifier's leaves among those of the parameters."""
-    leaves = list(losses.classifier_fn(scope.leaf_numbers()))
+    leaves: list[Any] = list(losses.classifier_fn(scope.leaf_numbers()))
     if not all(isinstance(leaf, int) for leaf in leaves):
         raise ValueError(
             "classifier_fn must return a Linear or Cosine of leaves of params as they are, got "

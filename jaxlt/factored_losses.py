@@ -24,20 +24,21 @@ class Blocks(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """Passes over part of a batch take this many of its images, without a loop.
+    """Passes over part of a batch take a fixed number of its images, without a loop.
 
-    The caller sees to it that no more take part, by counting the labels on the host; where more
-    do, the result is NaN. Serves one group of classes: methods with several take `Blocks`, or
-    the whole batch.
+    Serves methods with one group of classes, such as ImbSAM's tail. Those with two pass over the
+    whole batch, and `cc_sam` takes `Blocks`.
 
     Attributes:
-        images: number of images, a constant of the compiled program.
+        images: how many; a constant of the compiled program. The caller sees to it that the group
+            has no more, by counting the labels on the host: where it has, the result is NaN.
     """
 
     images: int
 
 
 Passes: TypeAlias = Blocks | Capacity
+_BLOCKS = Blocks()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class FactoredLosses:
 
     It is what a plain function from params to `ClassLosses` is, for every method. `cc_sam` that
     perturbs the classifier alone takes its closed form: the cost of SGD for any number of
-    classes. With `passes`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on
+    classes. With `independent`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on
     its own images alone.
 
     Attributes:
@@ -56,8 +57,10 @@ class FactoredLosses:
         images: pytree of arrays (B, ...), whatever `features_fn` takes.
         labels: (B,) integer classes; one outside [0, C), such as -1, marks padding.
         num_classes: C.
-        passes: how to pass over part of the batch. None where an image's features depend on the
-            other images, as with batch norm: every pass then takes the whole batch.
+        independent: whether an image's features depend on that image alone: not with batch norm,
+            unless its statistics are held fixed.
+        passes: how methods with one group or two pass over part of a batch; None if they are to
+            take all of it, which can be faster where the network is made of convolutions.
     """
 
     features_fn: Callable[[Any, Any], jax.Array]
@@ -66,7 +69,8 @@ class FactoredLosses:
     images: Any
     labels: jax.Array
     num_classes: int
-    passes: Passes | None = None
+    independent: bool = False
+    passes: Passes | None = _BLOCKS
 
     def __call__(self, params: Any) -> ClassLosses:
         """Returns the losses of the batch, summed by class."""

@@ -18,7 +18,7 @@ import jax
 
 from jaxlt.class_wise import gradient_by_chunks, gradient_by_vmap
 from jaxlt.closed_form import gradient_in_closed_form, perturbs_classifier_alone
-from jaxlt.factored_losses import Blocks, FactoredLosses
+from jaxlt.factored_losses import Blocks, Capacity, FactoredLosses
 from jaxlt.in_sequence import gradient_in_sequence
 from jaxlt.objective import ClassLossesFn, ObjectiveFn, Perturbed
 from jaxlt.partial_passes import gradient_by_parts
@@ -58,9 +58,9 @@ def sharpness_aware_gradient(
         ValueError: the mask does not fit `params` or selects nothing.
     """
     scope = Scope(params, mask)
-    if disjoint and isinstance(class_losses_fn, FactoredLosses):
+    if disjoint and isinstance(class_losses_fn, FactoredLosses) and class_losses_fn.independent:
         passes = class_losses_fn.passes
-        if isinstance(passes, Blocks) or (passes is not None and rho.size == 1):
+        if isinstance(passes, Blocks) or (isinstance(passes, Capacity) and rho.size == 1):
             return gradient_by_parts(
                 class_losses_fn, scope, gradient, objective_fn, rho, rule, passes
             )
@@ -98,7 +98,7 @@ def class_wise_gradient(
         # ASAM's scaling by each weight breaks the low rank that the closed form lives on.
         if classifier_alone and not rule.adaptive:
             return gradient_in_closed_form(class_losses_fn, scope, objective_fn, rho, rule)
-        if class_losses_fn.passes is not None and not classifier_alone:
+        if class_losses_fn.independent and not classifier_alone:
             passes = class_losses_fn.passes
             blocks = passes if isinstance(passes, Blocks) else Blocks()
             return gradient_by_parts(class_losses_fn, scope, None, objective_fn, rho, rule, blocks)

@@ -41,13 +41,13 @@ class Step(NamedTuple):
         class_losses_fn: from params to the batch's `ClassLosses`.
         params: w.
         gradient: the incoming one.
-        count: () int32, steps taken before.
+        number: () int32, steps taken before.
     """
 
     class_losses_fn: ClassLossesFn
     params: Any
     gradient: Any
-    count: jax.Array
+    number: jax.Array
 
 
 def sharpness_transformation(

@@ -191,19 +191,20 @@ def sse_sam(
             sharpness=jnp.pad(result.sharpness, (1, 0)),
         )
 
+    if switch_step == 0 or (is_number(head_rho) and head_rho == 0):
+        return sharpness_transformation(second_stage, 2, mask)
+    if switch_step is None:
+        return sharpness_transformation(first_stage, 2, mask)
+
     def either_stage(step: Step) -> Perturbed:
         # Reading the incoming gradient would make the first stage pay for it too.
         return jax.lax.cond(
-            step.count < switch_step,
+            step.number < switch_step,
             lambda: first_stage(step),
             lambda: second_stage(step, sums_to_mean=False),
         )
 
-    if switch_step == 0 or (is_number(head_rho) and head_rho == 0):
-        gradient_fn = second_stage
-    else:
-        gradient_fn = first_stage if switch_step is None else either_stage
-    return sharpness_transformation(gradient_fn, 2, mask)
+    return sharpness_transformation(either_stage, 2, mask)
 
 
 def focal_sam(
@@ -275,14 +276,14 @@ def _gradient_fn(
     def gradient_fn(step: Step) -> Perturbed:
         def objective_fn(counts: jax.Array) -> Objective:
             check_num_classes(num_classes or counts.size, counts.size)
-            return objective(counts, step.count)
+            return objective(counts, step.number)
 
         return sharpness_aware_gradient(
             step.class_losses_fn,
             step.params,
             step.gradient if sums_to_mean else None,
             objective_fn,
-            jnp.stack([at_step(rho, step.count) for rho in radii]),
+            jnp.stack([at_step(rho, step.number) for rho in radii]),
             rule=PerturbationRule(adaptive=adaptive),
             mask=mask,
             disjoint=disjoint,
