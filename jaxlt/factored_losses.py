@@ -1,8 +1,9 @@
 """Losses of a batch that know the network's features, its classifier and its images apart."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 
@@ -10,7 +11,8 @@ from jaxlt.class_losses import ClassLosses, class_losses
 from jaxlt.classifiers import Cosine, Linear
 
 
-class Blocks(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Blocks:
     """Passes over part of a batch go through loops of blocks, as many as there are images for.
 
     The right choice where the network is made of matrix products. In convolutional networks XLA
@@ -18,12 +20,22 @@ class Blocks(NamedTuple):
 
     Attributes:
         sizes: images a block, descending; what a size leaves over goes to the next smaller one.
+
+    Raises:
+        ValueError: there is no size, or they are not positive and descending.
     """
 
-    sizes: tuple[int, ...] = (16, 2)
+    sizes: tuple[int, ...] = (8, 1)
+
+    def __post_init__(self):
+        """Checks the sizes."""
+        descending = all(a > b for a, b in itertools.pairwise((*self.sizes, 0)))
+        if not (self.sizes and descending):
+            raise ValueError(f"sizes of Blocks must be positive and descending, got {self.sizes}")
 
 
-class Capacity(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Capacity:
     """Passes over part of a batch take a fixed number of its images, without a loop.
 
     Serves methods with one group of classes, such as ImbSAM's tail. Those with two pass over the

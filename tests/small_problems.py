@@ -70,9 +70,12 @@ def batch(index: int, dtype: Any = float) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(_problem["x"][index], dtype), jnp.asarray(_problem["y"][index])
 
 
+def features(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ params["dense1.kernel"] + params["dense1.bias"][None])
+
+
 def logits(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    hidden = jnp.tanh(x @ params["dense1.kernel"] + params["dense1.bias"][None])
-    return hidden @ params["classifier.kernel"] + params["classifier.bias"][None]
+    return features(params, x) @ params["classifier.kernel"] + params["classifier.bias"][None]
 
 
 def class_losses_fn_of(x: jax.Array, y: jax.Array, num_classes: int = NUM_CLASSES):
@@ -83,15 +86,28 @@ def class_losses_fn_of(x: jax.Array, y: jax.Array, num_classes: int = NUM_CLASSE
     return class_losses_fn
 
 
+def factored(x: jax.Array, y: jax.Array, passes: Any = None, **changed: Any):
+    """The same losses as an object; with passes, its images are independent, as they are."""
+    fields: dict[str, Any] = {
+        "features_fn": features,
+        "classifier_fn": lambda p: jaxlt.Linear(p["classifier.kernel"], p["classifier.bias"]),
+        "loss_fn": jaxlt.losses.cross_entropy,
+        "images": x,
+        "labels": y,
+        "num_classes": NUM_CLASSES,
+        "independent": passes is not None,
+        "passes": passes,
+    }
+    return jaxlt.FactoredLosses(**fields | changed)
+
+
 def plain_gradient(params, x, y):
     return jax.grad(lambda p: class_losses_fn_of(x, y)(p).mean())(params)
 
 
-def update(tx, state, params, x, y):
+def update(tx, state, params, x, y, losses_of=class_losses_fn_of):
     """One call of `tx.update` on the MLP: updates and state."""
-    return tx.update(
-        plain_gradient(params, x, y), state, params, class_losses_fn=class_losses_fn_of(x, y)
-    )
+    return tx.update(plain_gradient(params, x, y), state, params, class_losses_fn=losses_of(x, y))
 
 
 def first_update(tx, x, y):

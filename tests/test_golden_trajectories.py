@@ -1,12 +1,23 @@
 """Four steps of each method against the parameters that the authors' released programs reached."""
 
+import functools
 import json
 
 import jax
 import numpy as np
 import optax
 import pytest
-from small_problems import COUNTS, GOLDEN, NUM_BATCHES, batch, initial_params, is_classifier, update
+from small_problems import (
+    COUNTS,
+    GOLDEN,
+    NUM_BATCHES,
+    batch,
+    class_losses_fn_of,
+    factored,
+    initial_params,
+    is_classifier,
+    update,
+)
 
 import jaxlt
 
@@ -28,8 +39,16 @@ def method(name, hyperparameters):
     return factory(COUNTS, **arguments)
 
 
+LOSSES = {
+    "function": class_losses_fn_of,
+    "blocks": functools.partial(factored, passes=jaxlt.Blocks((4, 1))),
+    "capacity": functools.partial(factored, passes=jaxlt.Capacity(16)),
+}
+
+
+@pytest.mark.parametrize("losses", LOSSES)
 @pytest.mark.parametrize("name", INDEX)
-def test_trajectory(name, precision):
+def test_trajectory(name, losses, precision):
     golden = np.load(GOLDEN / f"mlp_{name}.npz")
     base = INDEX[name]["base_optimizer"]
     tx = optax.chain(
@@ -42,7 +61,9 @@ def test_trajectory(name, precision):
 
     @jax.jit
     def step(params, state, x, y):
-        updates, state = update(optax.with_extra_args_support(tx), state, params, x, y)
+        updates, state = update(
+            optax.with_extra_args_support(tx), state, params, x, y, LOSSES[losses]
+        )
         return optax.apply_updates(params, updates), state
 
     for index in range(NUM_BATCHES):

@@ -1,0 +1,102 @@
+"""Classifiers, and their gradients class by class against JAX's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from small_problems import assert_close, quick
+
+from jaxlt import Cosine, Linear
+
+IMAGES, FEATURES, CLASSES = 9, 4, 3
+RNG = np.random.default_rng(0)
+KERNEL = RNG.normal(size=(FEATURES, CLASSES))
+CLASSIFIERS = {"linear": Linear(KERNEL, RNG.normal(size=CLASSES)), "cosine": Cosine(KERNEL)}
+
+classifiers = st.sampled_from(list(CLASSIFIERS))
+matrices = {
+    "features": arrays(np.float64, (IMAGES, FEATURES), elements=st.floats(-2, 2)),
+    "residuals": arrays(np.float64, (IMAGES, CLASSES), elements=st.floats(-1, 1)),
+    "labels": arrays(np.int64, IMAGES, elements=st.integers(0, 4)),
+}
+
+
+def class_gradient(classifier, features, residuals, members):
+    """Gradient of the class's loss, linear in the logits, in the classifier's leaves."""
+    return jax.grad(lambda c: (members[:, None] * residuals * c.logits(features)).sum())(classifier)
+
+
+def moved(classifier, gradient, factors):
+    leaves = [w + f * d for w, f, d in zip(classifier, factors, gradient, strict=True)]
+    return type(classifier)(*leaves)
+
+
+@pytest.mark.usefixtures("x64")
+class TestClassGradients:
+    @quick
+    @given(name=classifiers, **matrices)
+    def test_norms(self, name, features, residuals, labels):
+        classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
+        same = (labels[:, None] == labels).astype(float)
+        shares = classifier.class_gradients(features, residuals, same).squared_norms
+        for label in set(labels.tolist()):
+            gradient = class_gradient(classifier, features, residuals, labels == label)
+            expected = [float(jnp.square(leaf).sum()) for leaf in gradient]
+            found = shares[labels == label].sum(0)
+            np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+    @quick
+    @given(name=classifiers, **matrices, factors=arrays(np.float64, (5, 2), elements=st.floats(-1, 1)))
+    def test_perturbed_logits_and_their_gradients(self, name, features, residuals, labels, factors):
+        classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
+        factors = factors[:, : len(classifier)]
+        same = (labels[:, None] == labels).astype(float)
+        gradients = classifier.class_gradients(features, residuals, same)
+        eps = [class_gradient(classifier, features, residuals, labels == c) for c in range(5)]
+
+        def closed(classifier, features):
+            return gradients.perturbed_logits(classifier, features, factors[labels])
+
+        def explicit(classifier, features):
+            rows = [
+                moved(classifier, eps[label], factors[label]).logits(row[None])[0]
+                for row, label in zip(features, labels, strict=True)
+            ]
+            return jnp.stack(rows)
+
+        arguments = classifier, jnp.asarray(features)
+        (ours, pullback), (theirs, expected) = (jax.vjp(f, *arguments) for f in (closed, explicit))
+        assert_close(ours, theirs, 1e-10)
+        cotangent = RNG.normal(size=(IMAGES, CLASSES))
+        assert_close(pullback(cotangent), expected(cotangent), 1e-8)
+
+
+def test_linear_logits():
+    features = RNG.normal(size=(2, FEATURES))
+    linear = CLASSIFIERS["linear"]
+    np.testing.assert_allclose(linear.logits(features), features @ KERNEL + linear.bias)
+
+
+def test_cosine_logits():
+    features = RNG.normal(size=(2, FEATURES)).astype(np.float32)
+    norms = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(KERNEL, axis=0)
+    logits = Cosine(jnp.asarray(KERNEL)).logits(jnp.asarray(features))
+    np.testing.assert_allclose(logits, features @ KERNEL / norms, atol=1e-6)
+
+
+@pytest.mark.parametrize("zero", ["features", "column"])
+def test_cosine_of_a_zero_vector_is_zero_with_gradient_zero(zero):
+    features, kernel = np.ones((2, FEATURES), np.float32), KERNEL.astype(np.float32)
+    if zero == "features":
+        features[0] = 0
+    else:
+        kernel[:, 0] = 0
+    both = jnp.asarray(features), jnp.asarray(kernel)
+    logits, pullback = jax.vjp(lambda z, w: Cosine(w).logits(z), *both)
+    gradient = pullback(jnp.ones_like(logits))
+    assert not (logits[0] if zero == "features" else logits[:, 0]).any()
+    assert not (gradient[0][0] if zero == "features" else gradient[1][:, 0]).any()
+    assert all(jnp.isfinite(leaf).all() for leaf in gradient)

@@ -1,0 +1,182 @@
+"""CC-SAM on a classifier in closed form, against the loop over classes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_problems import (
+    CLASSIFIER,
+    COUNTS,
+    METHODS,
+    NUM_BATCHES,
+    assert_close,
+    batch,
+    changed_update,
+    factored,
+    initial_params,
+    is_classifier,
+    largest_difference,
+)
+
+import jaxlt
+from jaxlt import losses
+
+LOSSES = {
+    "cross_entropy": losses.cross_entropy,
+    "focal": lambda x, y: losses.focal(x, y, 2.0),
+    "ldam": lambda x, y: losses.ldam(x, y, COUNTS),
+    "logit_adjusted": lambda x, y: losses.logit_adjusted(x, y, COUNTS, 1.5),
+    "balanced_softmax": lambda x, y: losses.balanced_softmax(x, y, COUNTS),
+    "vector_scaling": lambda x, y: losses.vector_scaling(x, y, COUNTS, 0.3, 1.0),
+    "re-weighted": lambda x, y: (
+        losses.class_balanced_weights(COUNTS)[y] * losses.cross_entropy(x, y)
+    ),
+}
+OPTIONS = {
+    "paper": {"max_relative_radius": None},
+    "bounded": {"max_relative_radius": 0.05, "flat_ratio": 1.0},
+    "released": {"grad_norm": "per_leaf", "max_relative_radius": None, "flat_ratio": 0.3},
+    "by class": {"class_weighting": "class"},
+    "both": {"grad_norm": "per_leaf", "class_weighting": "class", "max_relative_radius": 0.1},
+}
+
+
+def classifier_of(name):
+    if name == "linear":
+        return factored(None, None).classifier_fn
+    return lambda p: jaxlt.Cosine(p["classifier.kernel"])
+
+
+def problem(classifier, dtype=float):
+    params = initial_params(dtype)
+    if classifier == "cosine":
+        del params["classifier.bias"]
+    return params
+
+
+def both_ways(params, obj, **arguments):
+    """First update of CC-SAM with the object, and with a plain function that hides it."""
+    tx = METHODS["cc_sam"](**{"radius_scale": 0.3, "mask": is_classifier} | arguments)
+    return changed_update(tx, obj, params), changed_update(tx, lambda p: obj(p), params)
+
+
+@pytest.mark.usefixtures("x64")
+class TestExactness:
+    @pytest.mark.parametrize("options", OPTIONS)
+    @pytest.mark.parametrize("classifier", ["linear", "cosine"])
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_of_gradient_and_measurements(self, loss, classifier, options):
+        x, y = batch(2)
+        fields = {"classifier_fn": classifier_of(classifier), "loss_fn": LOSSES[loss]}
+        ours, theirs = both_ways(problem(classifier), factored(x, y, **fields), **OPTIONS[options])
+        assert largest_difference(ours[0], theirs[0]) < 1e-10
+        assert_close(ours[1], theirs[1], 1e-6)
+        assert (ours[1].perturbation_norm > 0).all()
+
+    @pytest.mark.parametrize("index", range(NUM_BATCHES))
+    def test_with_absent_classes_and_padding(self, index):
+        x, y = batch(index)
+        obj = factored(x, y.at[:3].set(-1))
+        ours, theirs = both_ways(problem("linear"), obj)
+        assert largest_difference(ours[0], theirs[0]) < 1e-12
+        assert_close(ours[1], theirs[1], 1e-6)
+
+    @pytest.mark.parametrize("grad_norm", ["global", "per_leaf"])
+    @pytest.mark.parametrize("leaf", CLASSIFIER)
+    def test_with_one_leaf_of_the_classifier_perturbed(self, leaf, grad_norm):
+        mask = {name: name == leaf for name in initial_params()}
+        ours, theirs = both_ways(
+            problem("linear"), factored(*batch(2)), mask=mask, grad_norm=grad_norm
+        )
+        assert largest_difference(ours[0], theirs[0]) < 1e-12
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_every_method_takes_the_object(self, name):
+        obj, params = factored(*batch(2)), initial_params()
+        ours, theirs = (changed_update(METHODS[name](), f, params) for f in (obj, lambda p: obj(p)))
+        assert largest_difference(ours[0], theirs[0]) < 1e-12
+
+    def test_adaptive_is_left_to_the_loop(self):
+        ours, theirs = both_ways(problem("linear"), factored(*batch(2)), adaptive=True)
+        assert largest_difference(ours[0], theirs[0]) < 1e-12
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+def test_float32(classifier):
+    obj = factored(*batch(2, jnp.float32), classifier_fn=classifier_of(classifier))
+    ours, theirs = both_ways(problem(classifier, jnp.float32), obj)
+    assert largest_difference(ours[0], theirs[0]) < 1e-5
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+def test_class_without_gradient_is_not_perturbed(classifier):
+    """Class 1's loss is constant: the formula for its radius is infinite."""
+    x, y = batch(2, jnp.float32)
+
+    def loss_fn(logits, labels):
+        return jnp.where(labels == 1, 3.0, losses.cross_entropy(logits, labels))
+
+    obj = factored(x, y, classifier_fn=classifier_of(classifier), loss_fn=loss_fn)
+    (gradient, state), _ = both_ways(problem(classifier, jnp.float32), obj)
+    assert state.perturbation_norm[1] == state.sharpness[1] == 0
+    assert (jnp.delete(state.perturbation_norm, 1) > 0).all()
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def largest_array(jaxpr):
+    """Number of scalars in the largest array that a program makes, loops and calls included."""
+    inner = [
+        largest_array(value.jaxpr if hasattr(value, "jaxpr") else value)
+        for equation in jaxpr.eqns
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
+        )
+        if hasattr(value, "jaxpr") or hasattr(value, "eqns")
+    ]
+    made = [math.prod(v.aval.shape) for equation in jaxpr.eqns for v in equation.outvars]
+    return max(made + inner)
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+@pytest.mark.parametrize("flat_ratio", [1.0, 0.5])
+def test_imagenet_lt_classifier_fits(classifier, flat_ratio):
+    num_classes, num_features, num_images = 1000, 2048, 256
+    params = {"kernel": jnp.zeros((num_features, num_classes)), "bias": jnp.zeros(num_classes)}
+    if classifier == "cosine":
+        del params["bias"]
+    classifier_fn = {
+        "linear": lambda p: jaxlt.Linear(**p),
+        "cosine": lambda p: jaxlt.Cosine(**p),
+    }[classifier]
+    tx = jaxlt.cc_sam(range(1, 1 + num_classes), flat_ratio=flat_ratio)
+
+    def step(params, features, labels):
+        obj = jaxlt.FactoredLosses(
+            lambda p, z: z, classifier_fn, losses.cross_entropy, features, labels, num_classes
+        )
+        return tx.update(params, tx.init(params), params, class_losses_fn=obj)
+
+    shapes = (
+        jax.eval_shape(lambda: params),
+        jax.ShapeDtypeStruct((num_images, num_features), jnp.float32),
+        jax.ShapeDtypeStruct((num_images,), jnp.int32),
+    )
+    largest = largest_array(jax.make_jaxpr(step)(*shapes).jaxpr)
+    assert largest == num_features * num_classes
+
+
+def test_classifier_must_be_made_of_leaves_as_they_are():
+    obj = factored(
+        *batch(2),
+        classifier_fn=lambda p: jaxlt.Linear(jnp.abs(p["classifier.kernel"]), p["classifier.bias"]),
+    )
+    with pytest.raises(ValueError, match="classifier_fn must return a Linear or Cosine of leaves"):
+        both_ways(problem("linear"), obj)
+
+
+def test_loss_of_the_state_is_the_mean():
+    obj = factored(*batch(2))
+    for result in both_ways(initial_params(), obj):
+        np.testing.assert_allclose(result[1].loss, obj(initial_params()).mean(), rtol=1e-6)
