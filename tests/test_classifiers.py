@@ -49,7 +49,9 @@ class TestClassGradients:
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
     @quick
-    @given(name=classifiers, **matrices, factors=arrays(np.float64, (5, 2), elements=st.floats(-1, 1)))
+    @given(
+        name=classifiers, **matrices, factors=arrays(np.float64, (5, 2), elements=st.floats(-1, 1))
+    )
     def test_perturbed_logits_and_their_gradients(self, name, features, residuals, labels, factors):
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
         factors = factors[:, : len(classifier)]

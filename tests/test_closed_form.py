@@ -64,9 +64,11 @@ def both_ways(params, obj, **arguments):
 
 @pytest.mark.usefixtures("x64")
 class TestExactness:
-    @pytest.mark.parametrize("options", OPTIONS)
     @pytest.mark.parametrize("classifier", ["linear", "cosine"])
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize(
+        ("loss", "options"),
+        [*((loss, "bounded") for loss in LOSSES), *(("cross_entropy", o) for o in OPTIONS)],
+    )
     def test_of_gradient_and_measurements(self, loss, classifier, options):
         x, y = batch(2)
         fields = {"classifier_fn": classifier_of(classifier), "loss_fn": LOSSES[loss]}

@@ -41,8 +41,7 @@ def method(name, hyperparameters):
 
 LOSSES = {
     "function": class_losses_fn_of,
-    "blocks": functools.partial(factored, passes=jaxlt.Blocks((4, 1))),
-    "capacity": functools.partial(factored, passes=jaxlt.Capacity(16)),
+    "factored": functools.partial(factored, passes=jaxlt.Blocks((4, 1))),
 }
 
 
