@@ -1,8 +1,11 @@
-"""Data: sources, long-tailed splits, samplers and the tf.data pipelines.
+"""Data: sources, long-tailed splits, samplers, and pipelines of tf.data or on the device.
 
-TensorFlow is imported when a pipeline is built, not when this package is.
+TensorFlow is imported when a pipeline that needs it is built, not when this package is.
 """
 
+from jaxlt.data.device_evaluation import DeviceEvaluation as DeviceEvaluation
+from jaxlt.data.device_pipeline import DevicePipeline as DevicePipeline
+from jaxlt.data.draws import Augmentation as Augmentation
 from jaxlt.data.image_set import ArrayImages as ArrayImages
 from jaxlt.data.image_set import ImageSet as ImageSet
 from jaxlt.data.long_tail import Profile as Profile
@@ -10,10 +13,11 @@ from jaxlt.data.long_tail import SelectionRule as SelectionRule
 from jaxlt.data.long_tail import long_tailed_counts as long_tailed_counts
 from jaxlt.data.long_tail import profile_counts as profile_counts
 from jaxlt.data.long_tail import select_images as select_images
-from jaxlt.data.pipeline import Augmentation as Augmentation
 from jaxlt.data.pipeline import Batch as Batch
+from jaxlt.data.pipeline import Chunk as Chunk
+from jaxlt.data.pipeline import Pipeline as Pipeline
+from jaxlt.data.pipeline import TfDataPipeline as TfDataPipeline
 from jaxlt.data.pipeline import evaluation_batches as evaluation_batches
-from jaxlt.data.pipeline import training_batches as training_batches
 from jaxlt.data.samplers import InstanceBalanced as InstanceBalanced
 from jaxlt.data.samplers import Sampler as Sampler
 from jaxlt.data.sources import Source as Source

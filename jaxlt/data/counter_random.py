@@ -1,14 +1,8 @@
 """Random words that depend on a seed, the name of their use and a counter, and on nothing else."""
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING
 
-from jaxlt.data.tensorflow_runtime import import_tensorflow
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+import numpy as np
 
 _MASK = 2**64 - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
@@ -20,47 +14,42 @@ def stream_key(seed: int, stream: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def random_words(key: int, counters: tf.Tensor) -> tf.Tensor:
+def random_words(key: int, counters: np.ndarray) -> np.ndarray:
     """Computes the outputs number `counters` of SplitMix64 started at state `key`.
 
-    TensorFlow's stateless generators take one seed for a whole tensor, which ties an example's
-    draw to its place in the batch. Here each element depends on its own counter alone, so a
-    batch may be cut among processes anywhere.
+    Each element depends on its own counter alone, so a batch may be cut among processes
+    anywhere, and a stream may be entered anywhere.
 
     Args:
         key: 64-bit state, see `stream_key`.
-        counters: int64 tensor of any shape, counting from 0.
+        counters: int64 array of any shape, counting from 0.
 
     Returns:
-        uint64 tensor of the same shape, uniform over all 64-bit words.
+        uint64 array of the same shape, uniform over all 64-bit words.
 
     References:
         Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
-    tf = import_tensorflow()
 
-    def word(value: int) -> tf.Tensor:
-        return tf.constant(value & _MASK, tf.uint64)
+    def xor_shifted(z: np.ndarray, bits: int) -> np.ndarray:
+        return z ^ (z >> np.uint64(bits))
 
-    def xor_shifted(z: tf.Tensor, bits: int) -> tf.Tensor:
-        return tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, word(bits)))
-
-    z = tf.cast(counters, tf.uint64) * word(_GOLDEN_GAMMA) + word(key + _GOLDEN_GAMMA)
-    z = xor_shifted(z, 30) * word(0xBF58476D1CE4E5B9)
-    z = xor_shifted(z, 27) * word(0x94D049BB133111EB)
+    z = counters.astype(np.uint64) * np.uint64(_GOLDEN_GAMMA)
+    z = z + np.uint64((key + _GOLDEN_GAMMA) & _MASK)
+    z = xor_shifted(z, 30) * np.uint64(0xBF58476D1CE4E5B9)
+    z = xor_shifted(z, 27) * np.uint64(0x94D049BB133111EB)
     return xor_shifted(z, 31)
 
 
-def random_integers(key: int, counters: tf.Tensor, bound: int) -> tf.Tensor:
+def random_integers(key: int, counters: np.ndarray, bound: int) -> np.ndarray:
     """Draws integers uniform over [0, bound), one for each counter.
 
     Args:
         key: 64-bit state, see `stream_key`.
-        counters: int64 tensor of any shape, counting from 0.
+        counters: int64 array of any shape, counting from 0.
         bound: at most 2**32, which keeps the bias of the remainder below 2**-32.
 
     Returns:
-        int64 tensor of the shape of `counters`.
+        int64 array of the shape of `counters`.
     """
-    tf = import_tensorflow()
-    return tf.cast(random_words(key, counters) % tf.constant(bound, tf.uint64), tf.int64)
+    return (random_words(key, counters) % np.uint64(bound)).astype(np.int64)

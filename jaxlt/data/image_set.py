@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _RESIZE_CHUNK = 1024
+_LOAD_CHUNK = 64
 
 
 class ImageSet(abc.ABC):
@@ -34,11 +35,36 @@ class ImageSet(abc.ABC):
         """Reads images by number; works eagerly and inside a `tf.data` map.
 
         Args:
-            indices: int64 tensor or array (B,) with values in [0, N).
+            indices: integer tensor or array (B,) with values in [0, N).
 
         Returns:
             uint8 tensor (B, H, W, C).
         """
+
+    def load(self, indices: np.ndarray) -> np.ndarray:
+        """Reads images by number into memory.
+
+        Args:
+            indices: integer array (B,) with values in [0, N).
+
+        Returns:
+            uint8 array (B, H, W, C).
+
+        Raises:
+            UsageError: an image file cannot be decoded.
+        """
+        tf = import_tensorflow()
+        pixels = np.empty((len(indices), *self.image_shape), np.uint8)
+        chunks = (
+            tf.data.Dataset.from_tensor_slices(indices)
+            .batch(_LOAD_CHUNK)
+            .map(self.read, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+        with named_decoding_errors(self):
+            for number, chunk in enumerate(chunks.as_numpy_iterator()):
+                start = number * _LOAD_CHUNK
+                pixels[start : start + len(chunk)] = chunk
+        return pixels
 
     def verify(self) -> None:
         """Raises `UsageError` for the first image that cannot be decoded.
@@ -75,6 +101,10 @@ class ArrayImages(ImageSet):
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Gathers the images at `indices` (B,) into a uint8 tensor (B, H, W, C)."""
         return import_tensorflow().gather(self._tensor, indices)
+
+    def load(self, indices: np.ndarray) -> np.ndarray:
+        """Copies the images at `indices` (B,), without TensorFlow."""
+        return self._images[indices]
 
 
 def resize(images: tf.Tensor | np.ndarray, size: int) -> tf.Tensor:

@@ -1,15 +1,18 @@
-"""The tf.data pipelines that feed training and evaluation."""
+"""What a pipeline is, and the pipelines of tf.data that feed training and evaluation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
-from jaxlt.data.augment import pad_crop, random_flip
+from jaxlt.data.augment import augment
+from jaxlt.data.draws import Augmentation, Draws, DrawStream
 from jaxlt.data.image_set import ImageSet, named_decoding_errors
+from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.data.samplers import Sampler
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
@@ -17,91 +20,131 @@ from jaxlt.errors import UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Augmentation = Literal["none", "crop", "crop_flip"]
-
 _MAX_THREADS = 8
 _PREFETCHED_BATCHES = 2
 
 
-class Batch(NamedTuple):
-    """One batch on the host.
+class Chunk(NamedTuple):
+    """Some steps' worth of training data, as the host hands it to a compiled program.
 
     Attributes:
-        images: float32 array (B, H, W, C), normalised per channel.
-        labels: int32 array (B,); -1 marks the padding of a last evaluation batch.
+        payload: what `Pipeline.read` takes, of each step: a pytree of arrays (K, B, ...) for K
+            steps of B examples.
+        labels: int32 array (K, B), the labels that `read` will give, known on the host.
     """
 
-    images: np.ndarray
+    payload: Any
     labels: np.ndarray
 
 
-def training_batches(
-    images: ImageSet,
-    indices: np.ndarray,
-    *,
-    sampler: Sampler,
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    stop_step: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    augmentation: Augmentation = "crop_flip",
-    shard: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Yields the training batches of steps `start_step` to `stop_step - 1`.
+class Pipeline(Protocol):
+    """Training data, divided between the host and the compiled program.
 
-    A batch is a pure function of the seed and the step: starting late yields the same batches
-    as having come there, and costs no more. The stream is endless, so a batch may span two
-    epochs. The order of the images is the sampler's, the seed here is the augmentation's.
-
-    Args:
-        images: training images of a source.
-        indices: integer array (n,), the images of the split.
-        sampler: which place in `indices` stands at each position of the stream.
-        batch_size: examples in the global batch.
-        seed: any integer.
-        start_step: first step, from 0.
-        stop_step: one past the last step.
-        mean: per channel, in units where white is 1.
-        std: per channel, in the same units.
-        augmentation: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the images.
-        shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
-
-    Returns:
-        Iterator over batches of `batch_size / n` examples.
-
-    Raises:
-        UsageError: the batch size is not positive or not divisible by n, the augmentation is
-            unknown, or, while iterating, an image file cannot be decoded.
+    The batch of a step is a pure function of the pipeline and the step, however the steps are
+    cut into chunks. The stream is endless, so a batch may span two epochs.
     """
-    part, num_parts = shard
-    if batch_size < 1 or batch_size % num_parts:
-        raise UsageError(
-            f"batch size is {batch_size}, it must be positive and divisible by the number of "
-            f"data shards, {num_parts}"
-        )
-    if augmentation not in get_args(Augmentation):
-        raise UsageError(
-            f"augmentation is {augmentation!r}, it must be {' or '.join(get_args(Augmentation))}"
-        )
-    if not 0 <= part < num_parts:
-        raise ValueError(f"shard is {shard}, its first number must lie in 0..{num_parts - 1}")
-    tf = import_tensorflow()
-    rows = batch_size // num_parts
-    pool, labels = tf.constant(indices, tf.int64), tf.constant(images.labels)
 
-    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        positions = step * batch_size + part * rows + tf.range(rows, dtype=tf.int64)
-        chosen = tf.gather(pool, sampler(positions))
-        pixels = images.read(chosen)
-        if augmentation != "none":
-            pixels = pad_crop(pixels, positions, seed)
-        if augmentation == "crop_flip":
-            pixels = random_flip(pixels, positions, seed)
-        return _normalise(pixels, mean, std), tf.gather(labels, chosen)
+    @property
+    def resident(self) -> Any:
+        """Pytree of device arrays that every call of the compiled program is handed."""
+        ...
 
-    return _iterate(images, tf.data.Dataset.range(start_step, stop_step), batch)
+    def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
+        """Yields steps `start_step` to `stop_step - 1`, `size` a chunk, the last maybe fewer."""
+        ...
+
+    def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
+        """Makes one step's batch; pure, for use under `jit` and `vmap`.
+
+        Args:
+            resident: the property `resident`.
+            payload: one step of a chunk's payload, without the leading axis.
+
+        Returns:
+            Images, float32 (B, H, W, C), normalised per channel, and their labels, int32 (B,).
+        """
+        ...
+
+
+class Batch(NamedTuple):
+    """One batch, or several stacked along a leading axis.
+
+    Attributes:
+        images: float32 array (B, H, W, C), normalised per channel, on the host or the device.
+        labels: int32 array (B,), on the host; -1 marks the padding of a last evaluation batch.
+    """
+
+    images: np.ndarray | jax.Array
+    labels: np.ndarray
+
+
+class TfDataPipeline:
+    """A `Pipeline` of tf.data: the host makes whole batches, in threads of its own.
+
+    Attributes:
+        resident: nothing.
+    """
+
+    resident = ()
+
+    def __init__(
+        self,
+        images: ImageSet,
+        indices: np.ndarray,
+        *,
+        sampler: Sampler,
+        batch_size: int,
+        seed: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation = "crop_flip",
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Prepares the stream of training batches.
+
+        Args:
+            images: training images of a source.
+            indices: integer array (n,), the images of the split.
+            sampler: which place in `indices` stands at each position of the stream.
+            batch_size: examples in the global batch.
+            seed: any integer, the augmentation's; the order of the images is the sampler's.
+            mean: per channel, in units where white is 1.
+            std: per channel, in the same units.
+            augmentation: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the
+                images.
+            shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
+
+        Raises:
+            UsageError: the batch size is not positive or not divisible by n, or the
+                augmentation is unknown.
+        """
+        self._stream = DrawStream(indices, sampler, batch_size, seed, augmentation, shard)
+        self._images = images
+        self._statistics = (mean, std)
+
+    def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
+        """Yields steps `start_step` to `stop_step - 1`; see `Pipeline`.
+
+        The payload is a `Batch` of arrays (K, B, ...).
+
+        Raises:
+            UsageError: an image file cannot be decoded.
+        """
+        tf = import_tensorflow()
+        all_labels = tf.constant(self._images.labels)
+
+        def batch(indices: tf.Tensor, *augmentation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            pixels = augment(self._images.read(indices), *augmentation)
+            return _normalise(pixels, *self._statistics), tf.gather(all_labels, indices)
+
+        draws = _draws_dataset(self._stream, start_step, stop_step)
+        for images, labels in _iterate(self._images, draws, batch, size):
+            yield Chunk(Batch(images, labels), labels)
+
+    def read(self, resident: tuple[()], payload: Any) -> tuple[jax.Array, jax.Array]:
+        """Returns the images and labels of one step's `Batch`; see `Pipeline`."""
+        del resident
+        return payload.images, payload.labels
 
 
 def evaluation_batches(
@@ -142,28 +185,50 @@ def evaluation_batches(
         padded = tf.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
         return padded, tf.pad(tf.gather(labels, chosen), [(0, missing)], constant_values=-1)
 
-    return _iterate(images, tf.data.Dataset.range(0, len(order), batch_size), batch)
+    starts = tf.data.Dataset.range(0, len(order), batch_size)
+    return (Batch(x[0], y[0]) for x, y in _iterate(images, starts, batch))
 
 
 def _normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
     tf = import_tensorflow()
-    scale = 1 / (255 * np.asarray(std))
-    shift = -np.asarray(mean) / np.asarray(std)
-    return tf.cast(pixels, tf.float32) * scale.astype(np.float32) + shift.astype(np.float32)
+    scale, shift = scale_and_shift(mean, std)
+    return tf.cast(pixels, tf.float32) * scale + shift
 
 
-def _iterate(images: ImageSet, steps: Any, batch: Any) -> Iterator[Batch]:
+def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:
+    """Makes the dataset of each step's draws, as tuples of those that the augmentation uses."""
+    tf = import_tensorflow()
+    together = stream.steps_at_once()
+
+    def used(draws: Draws) -> list[np.ndarray]:
+        return [values for values in draws if values is not None]
+
+    def draw(first: np.ndarray) -> list[np.ndarray]:
+        return used(stream.draw(int(first), min(int(first) + together, stop_step)))
+
+    def drawn(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        dtypes = [values.dtype for values in used(stream.draw(0, 0))]
+        tensors = tf.numpy_function(draw, [first], dtypes)
+        return tuple(tf.ensure_shape(tensor, (None, stream.rows)) for tensor in tensors)
+
+    return tf.data.Dataset.range(start_step, stop_step, together).map(drawn).prefetch(1).unbatch()
+
+
+def _iterate(
+    images: ImageSet, steps: Any, batch: Callable[..., Any], size: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields images and labels that `batch` makes of each step, `size` of them stacked."""
     tf = import_tensorflow()
     # Half the cores are left to XLA. Batches are made side by side, each by one thread.
     threads = min(_MAX_THREADS, max(1, (os.cpu_count() or 1) // 2))
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
-    dataset = (
-        steps.map(batch, num_parallel_calls=threads, deterministic=True)
-        .prefetch(_PREFETCHED_BATCHES)
-        .with_options(options)
-    )
+    dataset = steps.map(batch, num_parallel_calls=threads, deterministic=True)
+    if size > 1:
+        dataset = dataset.batch(size)
+    dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
     with named_decoding_errors(images):
         for pixels, labels in dataset.as_numpy_iterator():
-            yield Batch(pixels, labels)
+            # tf.data would copy a batch to give it an axis of length 1.
+            yield (pixels, labels) if size > 1 else (pixels[np.newaxis], labels[np.newaxis])

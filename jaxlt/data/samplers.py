@@ -1,16 +1,15 @@
 """Samplers: which image stands at each position of the endless training stream."""
 
-from __future__ import annotations
+import functools
+from typing import Protocol
 
-from typing import TYPE_CHECKING, Protocol
+import numpy as np
 
 from jaxlt.data.counter_random import random_words, stream_key
-from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.data.permutation import random_permutation
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-_ROUNDS = 8
+# A batch may span two epochs, and the next one starts where it ended.
+_REMEMBERED_EPOCHS = 2
 
 
 class Sampler(Protocol):
@@ -21,8 +20,8 @@ class Sampler(Protocol):
     nothing else, so training can start anywhere in the stream.
     """
 
-    def __call__(self, positions: tf.Tensor) -> tf.Tensor:
-        """Maps int64 positions (B,) to int64 places (B,) in the split's list of images."""
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Maps int64 positions (...,) to int64 places (...,) in the split's list of images."""
         ...
 
 
@@ -34,18 +33,18 @@ class InstanceBalanced:
             raise ValueError(f"num_examples is {num_examples}, it must be at least 1")
         self._num_examples = num_examples
         self._key = stream_key(seed, "instance-balanced order")
+        self._order = functools.lru_cache(_REMEMBERED_EPOCHS)(self._order_of_epoch)
 
-    def __call__(self, positions: tf.Tensor) -> tf.Tensor:
-        """Maps int64 positions (B,) to int64 places (B,) in [0, num_examples)."""
-        tf = import_tensorflow()
-        epochs = positions // self._num_examples
-        # The cipher behind the op gives related permutations for related seeds, such as 0, 1,
-        # 2, ...; and the op itself, unlike tf.random.experimental.index_shuffle around it,
-        # takes one seed an element, which a batch across the border of two epochs needs.
-        words = random_words(self._key, epochs[:, tf.newaxis] * 3 + tf.range(3, dtype=tf.int64))
-        return tf.raw_ops.RandomIndexShuffle(
-            index=tf.math.floormod(positions, self._num_examples),
-            seed=words,
-            max_index=tf.constant(self._num_examples - 1, tf.int64),
-            rounds=_ROUNDS,
-        )
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Maps int64 positions (...,) to int64 places (...,) in [0, num_examples)."""
+        epochs, within = np.divmod(positions, self._num_examples)
+        places = np.empty(positions.shape, np.int64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            places[here] = self._order(epoch)[within[here]]
+        return places
+
+    def _order_of_epoch(self, epoch: int) -> np.ndarray:
+        # Random words, because related keys such as 0, 1, 2, ... give related permutations.
+        words = random_words(self._key, epoch * 3 + np.arange(3))
+        return random_permutation(self._num_examples, words)

@@ -9,7 +9,7 @@ from jaxlt.data.digits import load_digits
 from jaxlt.data.folder import load_folder
 from jaxlt.data.idx import load_idx
 from jaxlt.data.image_set import ImageSet as ImageSet
-from jaxlt.data.image_set import LoadedImages, named_decoding_errors
+from jaxlt.data.image_set import LoadedImages
 from jaxlt.data.tfds import load_tfds
 from jaxlt.errors import UsageError
 
@@ -107,9 +107,8 @@ def _statistics(spec: str, images: ImageSet) -> tuple[tuple[float, ...], tuple[f
     if spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100"):
         return _CIFAR_STATISTICS
     count = min(len(images.labels), _STATISTICS_SAMPLE)
-    with named_decoding_errors(images):
-        sample = images.read(np.linspace(0, len(images.labels) - 1, count, dtype=np.int64))
-    pixels = sample.numpy().reshape(-1, images.image_shape[2]) / 255
+    sample = images.load(np.linspace(0, len(images.labels) - 1, count, dtype=np.int64))
+    pixels = sample.reshape(-1, images.image_shape[2]) / 255
     # A channel that never varies must be centred, not divided by zero.
     std = np.maximum(pixels.std(axis=0), 1 / 255)
     return tuple(pixels.mean(axis=0).tolist()), tuple(std.tolist())

@@ -3,55 +3,45 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxlt.data.augment import pad_crop, random_flip
+from jaxlt.data.augment import augment, flip_left_right, pad_crop
+from jaxlt.data.draws import CROP_PAD
 
 # Typed Any because NumPy arrays stand in for tensors, which TensorFlow's stubs do not allow.
-IMAGES: Any = np.random.default_rng(0).integers(1, 256, (64, 6, 5, 3), np.uint8)
-POSITIONS: Any = np.arange(1000, 1064)
+RNG: Any = np.random.default_rng(0)
+SIDE = 2 * CROP_PAD + 1
+IMAGES: Any = RNG.integers(1, 256, (SIDE**2, 6, 5, 3), np.uint8)
+TOP: Any = np.repeat(np.arange(SIDE, dtype=np.int32), SIDE)
+LEFT: Any = np.tile(np.arange(SIDE, dtype=np.int32), SIDE)
+FLIP: Any = RNG.integers(0, 2, SIDE**2).astype(bool)
 
 
-def crops(image, pad):
-    """Returns every crop of one image, by (top, left)."""
-    height, width, _ = image.shape
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-    side = range(2 * pad + 1)
-    return {(t, s): padded[t : t + height, s : s + width] for t in side for s in side}
+def crop(image, top, left):
+    padded = np.pad(image, ((CROP_PAD, CROP_PAD), (CROP_PAD, CROP_PAD), (0, 0)))
+    return padded[top : top + 6, left : left + 5]
 
 
-@pytest.mark.parametrize("pad", [0, 2, 4])
-def test_every_crop_is_one_of_the_padded_image(pad):
-    cropped = pad_crop(IMAGES, POSITIONS, 7, pad).numpy()
-    for image, result in zip(IMAGES, cropped, strict=True):
-        matches = [place for place, crop in crops(image, pad).items() if (crop == result).all()]
-        assert matches
+def test_every_crop_is_cut_from_the_padded_image():
+    expected = [crop(*example) for example in zip(IMAGES, TOP, LEFT, strict=True)]
+    np.testing.assert_array_equal(pad_crop(IMAGES, TOP, LEFT).numpy(), expected)
 
 
-def test_crop_places_are_uniform():
-    # One bright pixel in the middle of a 9 by 9 image shows where each crop began.
-    images: Any = np.zeros((8100, 9, 9, 1), np.uint8)
-    images[:, 4, 4] = 255
-    positions: Any = np.arange(8100)
-    cropped = pad_crop(images, positions, 0).numpy()
-    counts = (cropped[..., 0] > 0).sum(axis=0)
-    assert counts.sum() == 8100
-    chi_squared = ((counts - 100) ** 2 / 100).sum()
-    assert chi_squared / 80 < 1 + 5 * np.sqrt(2 / 80)
+def test_a_crop_in_the_middle_is_the_image():
+    middle: Any = np.full(SIDE**2, CROP_PAD, np.int32)
+    np.testing.assert_array_equal(pad_crop(IMAGES, middle, middle).numpy(), IMAGES)
 
 
-def test_half_the_images_are_mirrored():
-    originals: Any = np.tile(IMAGES, (20, 1, 1, 1))
-    positions: Any = np.arange(1280)
-    flipped = random_flip(originals, positions, 3).numpy()
-    kept = (flipped == originals).all(axis=(1, 2, 3))
-    mirrored = (flipped == originals[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (kept ^ mirrored).all()
-    assert abs(kept.sum() - 640) < 5 * np.sqrt(1280 / 4)
+def test_images_are_mirrored_where_told():
+    flipped = flip_left_right(IMAGES, FLIP).numpy()
+    np.testing.assert_array_equal(flipped[FLIP], IMAGES[FLIP][:, :, ::-1])
+    np.testing.assert_array_equal(flipped[~FLIP], IMAGES[~FLIP])
 
 
-@pytest.mark.parametrize("augment", [pad_crop, random_flip])
-def test_an_example_draws_by_its_seed_and_position_alone(augment):
-    whole = augment(IMAGES, POSITIONS, 5).numpy()
-    order = np.random.default_rng(1).permutation(64)[:23]
-    np.testing.assert_array_equal(augment(IMAGES[order], POSITIONS[order], 5).numpy(), whole[order])
-    assert (augment(IMAGES, POSITIONS, 6).numpy() != whole).any()
-    assert (augment(IMAGES, POSITIONS + 1, 5).numpy() != whole).any()
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_augmentation_does_what_was_drawn(count):
+    expected = IMAGES
+    if count >= 2:
+        expected = pad_crop(expected, TOP, LEFT)
+    if count == 3:
+        expected = flip_left_right(expected, FLIP)
+    result: Any = augment(IMAGES, *(TOP, LEFT, FLIP)[:count])
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(expected))

@@ -64,6 +64,18 @@ def test_images_flow_through_a_pipeline(directory):
     assert batch.labels.tolist() == [0, 1, 1, -1]
 
 
+def test_images_are_loaded_into_memory_in_the_order_asked_for(tmp_path):
+    for number in range(70):
+        for part in ("train", "test"):
+            write_image(tmp_path / part / "x" / f"{number:03}.png", (2, 2), 3 * number)
+    order = np.random.default_rng(0).permutation(70)
+    loaded = load_folder(tmp_path, 2).train.load(order)
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(
+        loaded, np.broadcast_to(3 * order[:, None, None, None], (70, 2, 2, 3))
+    )
+
+
 def test_an_undecodable_file_is_named(directory):
     broken = directory / "train" / "cat" / "b.png"
     whole = load_source(f"folder:{directory}")
@@ -71,6 +83,8 @@ def test_an_undecodable_file_is_named(directory):
     with pytest.raises(UsageError, match=r"image .*cat/b\.png cannot be decoded") as caught:
         list(evaluation_batches(whole.train, batch_size=1, mean=whole.mean, std=whole.std))
     assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"image .*cat/b\.png cannot be decoded"):
+        whole.train.load(np.arange(3))
     with pytest.raises(UsageError, match=r"image .*cat/b\.png cannot be decoded"):
         load_source(f"folder:{directory}")
 

@@ -1,5 +1,4 @@
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlt.data.image_set import ArrayImages
-from jaxlt.data.pipeline import evaluation_batches, training_batches
+from jaxlt.data.pipeline import TfDataPipeline, evaluation_batches
 from jaxlt.data.samplers import InstanceBalanced
 from jaxlt.errors import UsageError
 
@@ -15,26 +14,32 @@ RNG = np.random.default_rng(0)
 IMAGES = ArrayImages(RNG.integers(0, 256, (50, 6, 6, 3), np.uint8), RNG.integers(0, 5, 50))
 INDICES = RNG.permutation(50)[:23]
 MEAN, STD = (0.5, 0.25, 0.75), (0.25, 0.5, 0.2)
-PIXELS = IMAGES.read(np.arange(50)).numpy()
+PIXELS = IMAGES.load(np.arange(50))
 NORMALISED = (PIXELS / 255 - MEAN) / STD
 
 
-def batches(start=0, stop=6, *, seed=0, batch_size=8, **options):
+def pipeline(*, seed=0, batch_size=8, **options):
     sampler = InstanceBalanced(len(INDICES), seed)
-    return list(
-        training_batches(
-            IMAGES,
-            INDICES,
-            sampler=sampler,
-            batch_size=batch_size,
-            seed=seed,
-            start_step=start,
-            stop_step=stop,
-            mean=MEAN,
-            std=STD,
-            **options,
-        )
+    return TfDataPipeline(
+        IMAGES,
+        INDICES,
+        sampler=sampler,
+        batch_size=batch_size,
+        seed=seed,
+        mean=MEAN,
+        std=STD,
+        **options,
     )
+
+
+def batches(start=0, stop=6, *, size=1, **options):
+    """Returns images and labels of every step, as a compiled program would see them."""
+    made = pipeline(**options)
+    return [
+        made.read(made.resident, type(chunk.payload)(*(x[i] for x in chunk.payload)))
+        for chunk in made.chunks(start, stop, size)
+        for i in range(len(chunk.labels))
+    ]
 
 
 def joined(stream):
@@ -48,8 +53,7 @@ def assert_same(left, right):
 
 def test_plain_batches_are_the_normalised_images_the_sampler_names():
     images, labels = joined(batches(augmentation="none"))
-    positions: Any = np.arange(48)
-    chosen = INDICES[InstanceBalanced(len(INDICES), 0)(positions).numpy()]
+    chosen = INDICES[InstanceBalanced(len(INDICES), 0)(np.arange(48))]
     assert images.dtype == np.float32
     assert labels.dtype == np.int32
     np.testing.assert_allclose(images, NORMALISED[chosen], atol=2e-6)
@@ -73,9 +77,26 @@ def test_starting_at_a_step_equals_reaching_it(start, augmentation):
     assert_same(joined(batches(start, augmentation=augmentation)), joined(reached))
 
 
+@pytest.mark.parametrize(("size", "steps"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (9, [7])])
+def test_chunks_are_the_same_steps_stacked(size, steps):
+    chunks = list(pipeline().chunks(2, 9, size))
+    assert [chunk.labels.shape for chunk in chunks] == [(count, 8) for count in steps]
+    for chunk in chunks:
+        np.testing.assert_array_equal(chunk.labels, chunk.payload.labels)
+    assert_same(joined(batches(2, 9, size=size)), joined(batches(0, 9)[2:]))
+
+
+def test_steps_drawn_together_continue_those_before():
+    # 40 steps of 100 examples are drawn in several goes.
+    one, other = (joined(batches(0, 40, batch_size=100, size=size)) for size in (1, 40))
+    assert_same(one, other)
+    late = joined(batches(30, 40, batch_size=100))
+    assert_same(late, [column[30 * 100 :] for column in one])
+
+
 def test_late_steps_of_a_long_run_start_at_once():
     late = batches(10**12, 10**12 + 1)
-    assert late[0].images.shape == (8, 6, 6, 3)
+    assert late[0][0].shape == (8, 6, 6, 3)
     assert batches(4, 4) == []
 
 
@@ -101,22 +122,9 @@ def test_the_seed_decides_the_augmentation():
     assert (joined(batches(seed=1))[0] != flipped).any()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 0}, "batch size is 0, it must be positive"),
-        ({"shard": (0, 3)}, "batch size is 8, .* divisible by the number of data shards, 3"),
-        ({"augmentation": "cutout"}, "augmentation is 'cutout', it must be none or crop or"),
-    ],
-)
-def test_bad_options_are_refused_before_the_first_batch(options, message):
-    with pytest.raises(UsageError, match=message):
-        batches(**options)
-
-
-def test_a_shard_beyond_the_last_is_a_programming_error():
-    with pytest.raises(ValueError, match=r"shard is \(2, 2\)"):
-        batches(shard=(2, 2))
+def test_bad_options_are_refused_before_the_first_batch():
+    with pytest.raises(UsageError, match="batch size is 0, it must be positive"):
+        pipeline(batch_size=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 25, 50, 64])
@@ -141,15 +149,6 @@ def test_evaluation_refuses_an_empty_batch():
 
 
 def test_a_stream_may_be_left_early():
-    endless = training_batches(
-        IMAGES,
-        INDICES,
-        sampler=InstanceBalanced(len(INDICES), 0),
-        batch_size=8,
-        seed=0,
-        start_step=0,
-        stop_step=2**40,
-        mean=MEAN,
-        std=STD,
-    )
-    assert_same(joined(itertools.islice(endless, 6)), joined(batches()))
+    endless = pipeline().chunks(0, 2**40, 1)
+    labels = np.concatenate([chunk.labels[0] for chunk in itertools.islice(endless, 6)])
+    np.testing.assert_array_equal(labels, joined(batches())[1])

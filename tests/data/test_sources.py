@@ -80,6 +80,13 @@ def test_reading_an_array_in_a_graph_copies_it_into_no_constant():
     assert graph.as_graph_def().ByteSize() < 10_000
 
 
+def test_an_array_is_loaded_as_it_is_read():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 2, 2, 1), np.uint8)
+    images = ArrayImages(pixels, np.zeros(9, int))
+    indices = np.array([8, 0, 3])
+    np.testing.assert_array_equal(images.load(indices), images.read(indices).numpy())
+
+
 def test_resizing_in_chunks_covers_every_image():
     images = np.arange(2500, dtype=np.uint16)[:, None, None, None] % 251
     images = np.broadcast_to(images, (2500, 2, 2, 1)).astype(np.uint8)

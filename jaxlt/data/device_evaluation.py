@@ -1,0 +1,67 @@
+"""Evaluation batches from images that stay on the device."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.data.image_set import ImageSet
+from jaxlt.data.normalisation import scale_and_shift
+from jaxlt.data.pipeline import Batch
+from jaxlt.data.resident import upload
+from jaxlt.errors import UsageError
+
+
+class DeviceEvaluation:
+    """What `evaluation_batches` gives, from images put on the device once for all evaluations."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        indices: np.ndarray | None = None,
+    ) -> None:
+        """Puts the images on the device.
+
+        Args:
+            images: any set of images.
+            batch_size: examples in every batch; the last is padded to it with zero images whose
+                label is -1.
+            mean: per channel, in units where white is 1.
+            std: per channel, in the same units.
+            indices: integer array (n,), the images to take; None takes all.
+
+        Raises:
+            UsageError: the batch size is not positive, the images do not fit the device, or an
+                image file cannot be decoded.
+        """
+        if batch_size < 1:
+            raise UsageError(f"evaluation batch size is {batch_size}, it must be positive")
+        chosen = np.arange(len(images.labels)) if indices is None else indices
+        self._batch_size = batch_size
+        self._scale_and_shift = scale_and_shift(mean, std)
+        self._pixels = upload(images, chosen).pixels
+        missing = -len(chosen) % batch_size
+        self._labels = np.pad(images.labels[chosen], (0, missing), constant_values=-1)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yields the images once, in order and without augmentation."""
+        for start in range(0, len(self._labels), self._batch_size):
+            images = _read(self._pixels, start, *self._scale_and_shift, size=self._batch_size)
+            yield Batch(images, self._labels[start : start + self._batch_size])
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _read(
+    pixels: jax.Array, start: int, scale: chex.Array, shift: chex.Array, *, size: int
+) -> chex.Array:
+    numbers = start + jnp.arange(size)
+    images = pixels.at[numbers].get(mode="clip") * scale + shift
+    is_padding = (numbers >= len(pixels))[:, jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    return jnp.where(is_padding, 0, images)

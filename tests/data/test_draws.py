@@ -1,0 +1,109 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxlt.data.draws import CROP_PAD, DrawStream
+from jaxlt.data.samplers import InstanceBalanced
+from jaxlt.errors import UsageError
+
+INDICES = np.random.default_rng(0).permutation(90)[:70]
+
+
+def stream(*, seed=0, batch_size=8, augmentation: Any = "crop_flip", shard=(0, 1)) -> Any:
+    sampler = InstanceBalanced(len(INDICES), seed)
+    return DrawStream(INDICES, sampler, batch_size, seed, augmentation, shard)
+
+
+def assert_same(left, right):
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "used"),
+    [
+        ("none", {"indices"}),
+        ("crop", {"indices", "top", "left"}),
+        ("crop_flip", {"indices", "top", "left", "flip"}),
+    ],
+)
+def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
+    draws = stream(augmentation=augmentation).draw(3, 9)._asdict()
+    assert {name for name, values in draws.items() if values is not None} == used
+    full = stream().draw(3, 9)._asdict()
+    for name in used:
+        np.testing.assert_array_equal(draws[name], full[name])
+        assert draws[name].shape == (6, 8)
+        assert draws[name].dtype == (bool if name == "flip" else np.int32)
+
+
+def test_images_are_those_that_the_sampler_names():
+    indices = stream(augmentation="none").draw(0, 35).indices
+    places = InstanceBalanced(70, 0)(np.arange(35 * 8))
+    np.testing.assert_array_equal(indices.ravel(), INDICES[places])
+    for epoch in indices.reshape(4, 70):
+        assert set(epoch) == set(INDICES)
+
+
+def test_crops_are_uniform_and_half_the_images_flipped():
+    draws = stream(batch_size=50).draw(0, 200)
+    side = 2 * CROP_PAD + 1
+    counts = np.bincount((draws.top * side + draws.left).ravel(), minlength=side**2)
+    assert len(counts) == side**2
+    expected = 10_000 / side**2
+    degrees = side**2 - 1
+    assert ((counts - expected) ** 2 / expected).sum() / degrees < 1 + 5 * np.sqrt(2 / degrees)
+    assert abs(draws.flip.sum() - 5000) < 5 * np.sqrt(10_000 / 4)
+
+
+@given(st.integers(0, 10**12), st.integers(1, 5), st.sampled_from([(0, 1), (1, 2), (3, 4)]))
+def test_a_step_draws_the_same_wherever_drawing_starts(start, steps, shard):
+    sharded = stream(shard=shard)
+    whole = stream().draw(start, start + steps)
+    first, count = shard[0] * sharded.rows, sharded.rows
+    one_by_one = [sharded.draw(step, step + 1) for step in range(start, start + steps)]
+    joined = (np.concatenate(column) for column in zip(*one_by_one, strict=True))
+    assert_same(joined, [values[:, first : first + count] for values in whole])
+
+
+def test_every_run_ever_started_keeps_its_draws():
+    draws = stream(seed=5, batch_size=6).draw(2, 3)
+    assert draws.top.tolist() == [[2, 7, 4, 7, 3, 5]]
+    assert draws.left.tolist() == [[2, 2, 0, 3, 1, 0]]
+    assert draws.flip.tolist() == [[False, True, False, True, True, False]]
+    assert draws.indices.tolist() == [INDICES[[1, 68, 31, 54, 59, 57]].tolist()]
+
+
+def test_seeds_have_draws_of_their_own():
+    for ours, others in zip(stream().draw(0, 20), stream(seed=1).draw(0, 20), strict=True):
+        assert (ours != others).mean() > 0.3
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 5000])
+@pytest.mark.parametrize("batch_size", [1, 8, 100_000])
+def test_steps_are_drawn_in_whole_chunks(chunk, batch_size):
+    together = stream(batch_size=batch_size).steps_at_once(chunk)
+    assert together % chunk == 0
+    assert together >= chunk
+    assert together == chunk or together * batch_size <= 2048
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch size is 0, it must be positive"),
+        ({"shard": (0, 3)}, "batch size is 8, .* divisible by the number of data shards, 3"),
+        ({"augmentation": "cutout"}, "augmentation is 'cutout', it must be none or crop or"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        stream(**options)
+
+
+def test_a_shard_beyond_the_last_is_a_programming_error():
+    with pytest.raises(ValueError, match=r"shard is \(2, 2\)"):
+        stream(shard=(2, 2))
