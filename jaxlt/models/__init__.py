@@ -8,13 +8,16 @@ import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
 from jaxlt.models.batch_norm import BatchNorm as BatchNorm
+from jaxlt.models.group_norm import GroupNorm as GroupNorm
 from jaxlt.models.heads import CosineClassifier as CosineClassifier
 from jaxlt.models.heads import ImageClassifier as ImageClassifier
 from jaxlt.models.heads import LinearClassifier as LinearClassifier
+from jaxlt.models.layer_norm import LayerNorm as LayerNorm
 from jaxlt.models.mlp import MLP as MLP
 from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
 from jaxlt.models.resnet_cifar import CifarResNet as CifarResNet
 from jaxlt.models.small_conv import SmallConvNet as SmallConvNet
+from jaxlt.models.vit import VisionTransformer as VisionTransformer
 
 ImageShape = tuple[int, int, int]
 
@@ -32,7 +35,7 @@ def _small_conv(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     return SmallConvNet(patch=next(fitting), **fields)
 
 
-def _resnet(blocks: int, image_shape: ImageShape, **fields: Any) -> ImageClassifier:
+def _resnet(blocks: int, *, image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     del image_shape
     return CifarResNet(blocks=(blocks, blocks, blocks), **fields)
 
@@ -42,6 +45,17 @@ def _resnet34(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     return CifarResNet(blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512), projection=True, **fields)
 
 
+def _small_vit(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
+    model = VisionTransformer(**fields)
+    height, width, _ = image_shape
+    if height % model.patch or width % model.patch:
+        raise UsageError(
+            f"small_vit's images were {height}x{width}, "
+            f"must have sides that are multiples of {model.patch}"
+        )
+    return model
+
+
 def _mlp(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     del image_shape
     return MLP(**fields)
@@ -49,7 +63,9 @@ def _mlp(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
 
 _MODELS: dict[str, Callable[..., ImageClassifier]] = {
     **{f"resnet{6 * n + 2}": partial(_resnet, n) for n in (3, 5, 7, 9, 18)},
+    **{f"resnet{6 * n + 2}_gn": partial(_resnet, n, norm="group") for n in (3, 5)},
     "resnet34": _resnet34,
+    "small_vit": _small_vit,
     "small_conv": _small_conv,
     "mlp": _mlp,
 }
@@ -67,14 +83,15 @@ def create_model(
 
     Args:
         name: "resnet20", "resnet32", "resnet44", "resnet56", "resnet110" (the CIFAR ResNets),
-            "resnet34" (ImageNet's widths with a 3x3 stem), "small_conv" or "mlp".
+            "resnet20_gn", "resnet32_gn" (with group norm), "resnet34" (ImageNet's widths with a 3x3
+            stem), "small_vit", "small_conv" or "mlp".
         num_classes: Number of logits.
         classifier: "linear" or "cosine".
         dtype: Type in which the backbone computes; parameters and logits are float32.
         image_shape: (height, width, channels) of one image.
 
     Raises:
-        UsageError: `name` or `classifier` is unknown, or the images are too small for the network.
+        UsageError: `name` or `classifier` is unknown, or the images do not fit the network.
     """
     if name not in _MODELS:
         raise UsageError(f"model was {name!r}, must be one of {', '.join(_MODELS)}")

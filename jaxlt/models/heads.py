@@ -1,30 +1,21 @@
 """Classifier heads, and the module that puts one on a backbone."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlt.classifiers import Cosine, Linear, unit_norm
 from jaxlt.errors import UsageError
 
 # He initialisation as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
-# Below this norm a vector has no usable direction (PyTorch's `normalize` has the same bound).
-_MIN_NORM = 1e-12
-
-
-def _unit_norm(x: jax.Array, axis: int) -> jax.Array:
-    """Scales `x` to unit Euclidean norm along `axis`; a zero vector and its gradient stay zero."""
-    squared = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-    nonzero = squared > _MIN_NORM**2
-    # The inner `where` keeps the derivative of rsqrt at 0, infinite, out of the gradient.
-    return jnp.where(nonzero, x * jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
-
 
 def _unit_columns(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
-    return _unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
+    return unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
 
 
 class LinearClassifier(nn.Module):
@@ -49,7 +40,7 @@ class LinearClassifier(nn.Module):
             "kernel", kaiming_normal, (features.shape[-1], self.num_classes), jnp.float32
         )
         bias = self.param("bias", bias_init, (self.num_classes,), jnp.float32)
-        return features @ kernel + bias
+        return Linear(kernel, bias).logits(features)
 
 
 class CosineClassifier(nn.Module):
@@ -69,7 +60,7 @@ class CosineClassifier(nn.Module):
         kernel = self.param(
             "kernel", _unit_columns, (features.shape[-1], self.num_classes), jnp.float32
         )
-        return _unit_norm(features, axis=-1) @ _unit_norm(kernel, axis=0)
+        return Cosine(kernel).logits(features)
 
 
 _CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
@@ -109,6 +100,29 @@ class ImageClassifier(nn.Module, kw_only=True):
         if isinstance(self.classifier, str):
             self.classifier = _create_classifier(self.classifier, self.num_classes)
         super().__post_init__()
+
+    @property
+    def couples_examples(self) -> bool:
+        """Whether an example's training-mode output depends on the rest of its batch.
+
+        Where it does, as under batch norm, a pass over part of a batch is another function than
+        the pass over all of it, unless batch norm's statistics are held.
+        """
+        return False
+
+    @property
+    def made_of_matrix_products(self) -> bool:
+        """Whether the backbone has matrix products alone and no convolution.
+
+        Loops and conditionals on the device suit such a network; around convolutions XLA's CPU
+        code is many times slower in them.
+        """
+        return False
+
+    def classifier_of(self, params: Any) -> Linear | Cosine:
+        """Returns the head as a function of features, made of leaves of the parameters."""
+        form = Cosine if isinstance(self.classifier, CosineClassifier) else Linear
+        return form(**params["classifier"])
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""

@@ -1,12 +1,15 @@
 """ResNet for 32x32 images (He et al., CVPR 2016, section 4.2)."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxlt.models.batch_norm import BatchNorm
+from jaxlt.models.group_norm import GroupNorm
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
 
 
@@ -32,28 +35,29 @@ def _subsample_and_pad(x: jax.Array, width: int, stride: int) -> jax.Array:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to a shortcut.
+    """Two normalised 3x3 convolutions, added to a shortcut.
 
     Attributes:
         width: Channels of the result.
         stride: Of the first convolution and the shortcut.
-        projection: Whether a shortcut that changes the shape is a 1x1 convolution with batch norm
+        norm: Makes a normalisation from its `name`.
+        projection: Whether a shortcut that changes the shape is a normalised 1x1 convolution
             ("option B") or free of parameters ("option A").
         dtype: Type of the computations.
     """
 
     width: int
     stride: int
+    norm: Callable[..., nn.Module]
     projection: bool = False
     dtype: jnp.dtype | type = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `(B, H, W, channels)` to `(B, H/stride, W/stride, width)`, sides rounded up."""
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
         y = _conv3x3(self.width, self.stride, self.dtype, "conv1")(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = norm(name="bn2")(_conv3x3(self.width, 1, self.dtype, "conv2")(y))
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.norm(name="bn2")(_conv3x3(self.width, 1, self.dtype, "conv2")(y))
         if x.shape == y.shape or not self.projection:
             return nn.relu(y + _subsample_and_pad(x, self.width, self.stride))
         x = nn.Conv(
@@ -65,7 +69,7 @@ class BasicBlock(nn.Module):
             dtype=self.dtype,
             name="downsample_0",
         )(x)
-        return nn.relu(y + norm(name="downsample_1")(x))
+        return nn.relu(y + self.norm(name="downsample_1")(x))
 
 
 class CifarResNet(ImageClassifier, kw_only=True):
@@ -79,25 +83,38 @@ class CifarResNet(ImageClassifier, kw_only=True):
         blocks: Basic blocks in each stage.
         widths: Channels of each stage; all but the first begin with stride 2.
         projection: Shortcuts between stages, see `BasicBlock`.
+        norm: "batch", or "group" for group norm with 8 groups, which leaves examples uncoupled.
     """
 
     blocks: tuple[int, ...] = (5, 5, 5)
     widths: tuple[int, ...] = (16, 32, 64)
     projection: bool = False
+    norm: Literal["batch", "group"] = "batch"
+
+    @property
+    def couples_examples(self) -> bool:
+        """Whether the norm is batch norm."""
+        return self.norm == "batch"
+
+    def _make_norm(self, train: bool) -> Callable[..., nn.Module]:
+        if self.norm == "batch":
+            return partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
+        return partial(GroupNorm, dtype=self.dtype)
 
     @nn.compact
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, widths[-1])` float32 features."""
+        norm = self._make_norm(train)
         x = _conv3x3(self.widths[0], 1, self.dtype, "conv1")(images)
-        x = BatchNorm(use_running_average=not train, dtype=self.dtype, name="bn1")(x)
-        x = nn.relu(x)
+        x = nn.relu(norm(name="bn1")(x))
         for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for index in range(count):
                 x = BasicBlock(
                     width,
                     stride=2 if stage > 0 and index == 0 else 1,
+                    norm=norm,
                     projection=self.projection,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{index}",
-                )(x, train=train)
+                )(x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -5,13 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
-
-
-def _space_to_depth(images: jax.Array, patch: int) -> jax.Array:
-    """Moves each patch x patch square of pixels into the channels of one position."""
-    batch, height, width, channels = images.shape
-    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // patch, width // patch, -1)
+from jaxlt.models.patches import space_to_depth
 
 
 class SmallConvNet(ImageClassifier, kw_only=True):
@@ -34,7 +28,7 @@ class SmallConvNet(ImageClassifier, kw_only=True):
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, hidden)` float32 features."""
         del train
-        x = _space_to_depth(jnp.asarray(images, self.dtype), self.patch)
+        x = space_to_depth(jnp.asarray(images, self.dtype), self.patch)
         for width in self.widths:
             conv = nn.Conv(width, (3, 3), kernel_init=kaiming_normal, dtype=self.dtype)
             x = nn.relu(conv(x))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def test_equals_flax_in_outputs_statistics_and_gradients(use_running_average):
 
 def test_computes_in_float32_and_returns_the_asked_type():
     x = jnp.full((4, 2), 1000, jnp.bfloat16) + jnp.arange(4, dtype=jnp.bfloat16)[:, None] * 8
-    module = BatchNorm(use_running_average=False, dtype=jnp.bfloat16)
+    module: Any = BatchNorm(use_running_average=False, dtype=jnp.bfloat16)
     variables = module.init(jax.random.key(0), x)
     out, updated = module.apply(variables, x, mutable=["batch_stats"])
     assert out.dtype == jnp.bfloat16

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlt.errors import UsageError
-from jaxlt.models import MLP, CifarResNet, SmallConvNet, create_model
-from jaxlt.models.small_conv import _space_to_depth
+from jaxlt.models import MLP, CifarResNet, SmallConvNet, VisionTransformer, create_model
 
 # Parameters in millions with 10 classes: He et al. (CVPR 2016), table 6.
 PUBLISHED_SIZES = {
@@ -22,11 +21,13 @@ PUBLISHED_SIZES = {
 }
 NETWORKS = {
     "resnet8": partial(CifarResNet, blocks=(1, 1, 1)),
+    "resnet8_gn": partial(CifarResNet, blocks=(1, 1, 1), norm="group"),
+    "vit": partial(VisionTransformer, depth=2),
     "small_conv": partial(SmallConvNet, patch=2),
     "mlp": MLP,
 }
-SHAPES = {"resnet8": (8, 8, 1), "small_conv": (8, 8, 1), "mlp": (6, 4, 3)}
-WIDTHS = {"resnet8": 64, "small_conv": 64, "mlp": 256}
+SHAPES = {name: (6, 4, 3) if name == "mlp" else (8, 8, 1) for name in NETWORKS}
+WIDTHS = {name: 256 if name == "mlp" else 64 for name in NETWORKS}
 
 
 def _create(name, **choices) -> Any:
@@ -82,7 +83,8 @@ def test_every_leaf_gets_a_gradient_and_stays_float32(name, classifier, dtype):
     gradients = jax.jit(jax.grad(loss))(variables["params"])
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
-        assert np.any(gradient), path
+        # A key's bias adds the same to all logits of a query: the softmax does not see it.
+        assert np.any(gradient) or "['key']['bias']" in jax.tree_util.keystr(path)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
@@ -127,10 +129,34 @@ def test_bfloat16_rounds_the_backbone_and_nothing_else(name):
     assert features.dtype == logits.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_couples_examples_says_whether_other_rows_matter(name):
+    model, x, variables = _create(name), _batch(name), _variables(name)
+
+    @jax.jit
+    def first_logits(x):
+        return model.apply(variables, x, train=True, mutable=["batch_stats"])[0][0]
+
+    other = np.concatenate([x[:1], 1 - x[1:]])
+    changed = np.abs(first_logits(x) - first_logits(other)).max() > 1e-4
+    assert changed == model.couples_examples
+    assert model.couples_examples == (name == "resnet8")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_made_of_matrix_products_says_whether_there_are_convolutions(name):
+    model = _create(name)
+    program = jax.make_jaxpr(lambda x: model.apply(_variables(name), x, train=False))(_batch(name))
+    assert model.made_of_matrix_products == ("conv_general_dilated" not in str(program))
+
+
 def test_create_model_passes_its_choices_on():
     choices = {"classifier": "cosine", "dtype": jnp.bfloat16}
     for name, expected in (
         ("resnet20", CifarResNet(num_classes=7, blocks=(3, 3, 3), **choices)),
+        ("resnet20_gn", CifarResNet(num_classes=7, blocks=(3, 3, 3), norm="group", **choices)),
+        ("resnet32_gn", CifarResNet(num_classes=7, norm="group", **choices)),
+        ("small_vit", VisionTransformer(num_classes=7, **choices)),
         ("small_conv", SmallConvNet(num_classes=7, patch=2, **choices)),
         ("mlp", MLP(num_classes=7, **choices)),
     ):
@@ -149,15 +175,6 @@ def test_small_conv_fits_its_patch_to_the_images(shape, patch):
     expected = 9 * shape[2] * patch**2 * 32 + 32
     expected += 9 * 32 * 64 + 64 + positions * 64 * 64 + 64 + 64 * 10 + 10
     assert _num_params(model, shape) == expected
-
-
-def test_space_to_depth_keeps_each_square_together():
-    images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    moved = _space_to_depth(jnp.asarray(images), 2)
-    assert moved.shape == (2, 2, 3, 12)
-    for row, column in np.ndindex(2, 3):
-        square = images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        np.testing.assert_array_equal(moved[:, row, column], square.reshape(2, 12))
 
 
 def test_mistaken_choices_are_usage_errors():

@@ -1,0 +1,77 @@
+"""XLA merges forward passes at the same parameters, whichever the normalisation."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jaxlt
+from jaxlt.models import CifarResNet, create_model
+
+NUM_CLASSES, BATCH, SHAPE = 100, 64, (32, 32, 3)
+COUNTS = tuple(int(500 * 0.01 ** (i / 99)) for i in range(NUM_CLASSES))
+
+MODELS: dict[str, Any] = {
+    "small_vit": create_model("small_vit", NUM_CLASSES, image_shape=SHAPE),
+    "resnet8_gn": CifarResNet(num_classes=NUM_CLASSES, blocks=(1, 1, 1), norm="group"),
+}
+# A backward pass costs two forward passes: SAM 2 x 3 of SGD's 3, ImbSAM 3 + 2 + 3, and so on.
+METHODS = {
+    "sam": (lambda: jaxlt.sam(0.1), 2),
+    "imb_sam": (lambda: jaxlt.imb_sam(COUNTS, 0.1, tail_threshold=100), 8 / 3),
+    "focal_sam": (lambda: jaxlt.focal_sam(COUNTS, 0.1, sharpness=0.8, gamma=3.2), 8 / 3),
+    "sse_sam": (lambda: jaxlt.sse_sam(COUNTS, 0.1, 0.1, tail_threshold=100), 11 / 3),
+}
+
+
+def _flops(model, method):
+    """Counts a whole step, whose further passes take the whole batch."""
+    transformation = optax.with_extra_args_support(
+        optax.chain(method, optax.add_decayed_weights(2e-4), optax.sgd(0.1, momentum=0.9))
+    )
+
+    def step(params, opt_state, images, labels):
+        def losses(params):
+            logits = model.apply({"params": params}, images, train=True)
+            per_example = jaxlt.losses.cross_entropy(logits, labels)
+            return jaxlt.class_losses(per_example, labels, NUM_CLASSES)
+
+        gradient = jax.grad(lambda params: losses(params).mean())(params)
+        updates, opt_state = transformation.update(
+            gradient, opt_state, params, class_losses_fn=losses
+        )
+        return optax.apply_updates(params, updates), opt_state
+
+    images, labels = jnp.zeros((BATCH, *SHAPE)), jnp.zeros(BATCH, jnp.int32)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    params = variables["params"]
+    opt_state = jax.eval_shape(transformation.init, params)
+    program: Any = jax.jit(step).lower(params, opt_state, images, labels).compile()
+    return program.cost_analysis()["flops"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """The same HLO, whose FLOPs are counted, with less work by LLVM."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@cache
+def _sgd_flops(name):
+    return _flops(MODELS[name], optax.identity())
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [*(("small_vit", name) for name in METHODS), ("resnet8_gn", "sam"), ("resnet8_gn", "sse_sam")],
+)
+def test_flops_of_a_whole_step_over_sgd(model, method):
+    make_method, expected = METHODS[method]
+    # The first layer needs no gradient by its input, so a backward pass costs a little less.
+    ratio = _flops(MODELS[model], make_method()) / _sgd_flops(model)
+    assert ratio == pytest.approx(expected, rel=0.005)
