@@ -1,0 +1,1 @@
+"""What a training step of each method costs, beside SGD's: `python -m experiments.benchmark`."""

@@ -1,0 +1,113 @@
+"""The whole training step of one case, compiled and measured."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.cases import CaseName, Problem
+from experiments.benchmark.path_cost import Cost, path_cost
+from experiments.build import build_loss, build_model, build_optimizer
+from experiments.paths import Paths, StepPath
+from experiments.recipe import Recipe
+from jaxlt.training import TrainState, make_state_fn, make_train_step
+from jaxlt.training.step import TrainStep
+
+
+@dataclass
+class CompiledStep:
+    """One training step with the state that it advances.
+
+    Attributes:
+        cost: FLOPs and bytes of the path that this batch takes.
+        peak_memory: bytes of arguments, results and temporaries, what is donated counted once.
+        trace_seconds: from Python to XLA's input.
+        compile_seconds: from there to the device's program.
+    """
+
+    cost: Cost
+    peak_memory: int
+    trace_seconds: float
+    compile_seconds: float
+    _program: jax.stages.Compiled
+    _state: TrainState
+    _batch: tuple[jax.Array, jax.Array]
+
+    def __call__(self) -> None:
+        """Runs one step to its end."""
+        self._state, loss = self._program(self._state, *self._batch)
+        jax.block_until_ready((self._state, loss))
+
+
+class Training(NamedTuple):
+    """What a recipe trains with.
+
+    Attributes:
+        initialise: from a seed to the first state.
+        paths: which form of the step a batch takes.
+        step_at: from such a form to the pure step.
+    """
+
+    initialise: Callable[[int], TrainState]
+    paths: Paths
+    step_at: Callable[[StepPath], TrainStep]
+
+
+def build_training(
+    recipe: Recipe, class_counts: tuple[int, ...], image_shape: tuple[int, int, int]
+) -> Training:
+    """Builds a recipe's network, optimizer and steps."""
+    model = build_model(recipe, len(class_counts), image_shape)
+    loss = build_loss(recipe, class_counts)
+
+    def step_at(path: StepPath) -> TrainStep:
+        return make_train_step(
+            model,
+            build_optimizer(recipe, class_counts, second_stage=path.second_stage),
+            loss,
+            len(class_counts),
+            capacity=path.capacity,
+            hold_statistics=recipe.hold_statistics,
+        )
+
+    initialise = make_state_fn(model, build_optimizer(recipe, class_counts), image_shape)
+    return Training(initialise, Paths(recipe, class_counts, model), step_at)
+
+
+def compile_step(problem: Problem, case: CaseName) -> CompiledStep:
+    """Builds, compiles and analyses a case's step on the default device."""
+    training = build_training(problem.recipe(case), problem.class_counts, problem.image_shape)
+    step = training.step_at(training.paths.choose(0, problem.labels[np.newaxis]))
+    device = jax.devices()[0]
+    state, images, labels = jax.device_put(
+        (training.initialise(0), jnp.asarray(problem.images), jnp.asarray(problem.labels)), device
+    )
+    began = time.perf_counter()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, images, labels)
+    traced = time.perf_counter()
+    program = lowered.compile()
+    compiled = time.perf_counter()
+    for_host = program if device.platform == "cpu" else None
+    return CompiledStep(
+        cost=path_cost(step, state, images, labels, compiled_for_host=for_host),
+        peak_memory=_peak_memory(program),
+        trace_seconds=traced - began,
+        compile_seconds=compiled - traced,
+        _program=program,
+        _state=state,
+        _batch=(images, labels),
+    )
+
+
+def _peak_memory(program: jax.stages.Compiled) -> int:
+    memory: Any = program.memory_analysis()
+    return (
+        memory.temp_size_in_bytes
+        + memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )

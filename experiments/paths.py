@@ -1,0 +1,62 @@
+"""Which form of a step each batch takes, decided on the host and compiled once a form."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.build import ClassCounts, switch_step
+from experiments.recipe import Recipe
+from jaxlt.models import ImageClassifier
+
+# Shares of the batch that a program may have room for. Few, since each is a compilation.
+_CAPACITIES = (1 / 8, 1 / 4, 1 / 2)
+
+
+class StepPath(NamedTuple):
+    """One form of the step.
+
+    Attributes:
+        second_stage: whether SSE-SAM is in its second stage.
+        capacity: room for images of the tail, see `jaxlt.Capacity`; None for the whole batch.
+    """
+
+    second_stage: bool
+    capacity: int | None
+
+
+class Paths:
+    """Chooses the form of each step.
+
+    Args:
+        recipe: what is trained.
+        class_counts: training images of each class.
+        model: its network.
+
+    Attributes:
+        boundaries: steps at which the choice does not depend on the batch alone.
+    """
+
+    def __init__(self, recipe: Recipe, class_counts: ClassCounts, model: ImageClassifier):
+        switch = switch_step(recipe, sum(class_counts)) if recipe.method == "sse_sam" else None
+        self.boundaries = () if switch is None else (switch,)
+        self._one_group = recipe.method == "imb_sam"
+        self._tail = np.array(class_counts) < recipe.tail_threshold
+        independent = recipe.hold_statistics or not model.couples_examples
+        self._capacities: list[int] = []
+        # Networks of matrix products loop over as many images as there are.
+        if independent and not model.made_of_matrix_products:
+            self._capacities = [int(share * recipe.batch_size) for share in _CAPACITIES]
+
+    def choose(self, step: int, labels: np.ndarray) -> StepPath:
+        """Returns the cheapest form that is exact for all steps of a chunk.
+
+        Args:
+            step: number of the chunk's first step.
+            labels: (K, B) of its batches.
+        """
+        second_stage = any(step >= boundary for boundary in self.boundaries)
+        if not (self._one_group or second_stage):
+            return StepPath(second_stage, None)
+        needed = self._tail[labels].sum(axis=-1).max()
+        fitting = [capacity for capacity in self._capacities if capacity >= needed]
+        return StepPath(second_stage, min(fitting, default=None))
