@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,7 +10,7 @@ import optax
 import jaxlt
 from experiments.recipe import Recipe
 from jaxlt import UsageError, losses
-from jaxlt.models import create_model
+from jaxlt.models import ImageClassifier, create_model
 from jaxlt.training import schedules
 from jaxlt.training.step import PerExampleLoss
 
@@ -24,7 +23,9 @@ def num_steps(recipe: Recipe, num_images: int, epochs: float | None = None) -> i
     return math.ceil(epochs * num_images / recipe.batch_size)
 
 
-def build_model(recipe: Recipe, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def build_model(
+    recipe: Recipe, num_classes: int, image_shape: tuple[int, int, int]
+) -> ImageClassifier:
     """Builds the network."""
     return create_model(
         recipe.model,
@@ -61,8 +62,15 @@ def _losses(recipe: Recipe, class_counts: ClassCounts) -> dict[str, Callable]:
     }
 
 
-def build_optimizer(recipe: Recipe, class_counts: ClassCounts) -> optax.GradientTransformation:
+def build_optimizer(
+    recipe: Recipe, class_counts: ClassCounts, *, second_stage: bool = False
+) -> optax.GradientTransformation:
     """Builds the optax chain: method, weight decay, SGD with momentum.
+
+    Args:
+        recipe: what to build.
+        class_counts: training images of each class.
+        second_stage: build SSE-SAM's second stage; both stages have the same state.
 
     Raises:
         UsageError: a hyperparameter of the method is out of range.
@@ -71,7 +79,7 @@ def build_optimizer(recipe: Recipe, class_counts: ClassCounts) -> optax.Gradient
         _learning_rates(recipe)[recipe.schedule](), sum(class_counts), recipe.batch_size
     )
     try:
-        method = _methods(recipe, class_counts)[recipe.method]()
+        method = _methods(recipe, class_counts, second_stage)[recipe.method]()
     except ValueError as error:
         raise UsageError(str(error)) from error
     return optax.chain(
@@ -95,7 +103,7 @@ def _learning_rates(recipe: Recipe) -> dict[str, Callable[[], schedules.EpochFn]
 
 
 def _methods(
-    recipe: Recipe, class_counts: ClassCounts
+    recipe: Recipe, class_counts: ClassCounts, second_stage: bool
 ) -> dict[str, Callable[[], optax.GradientTransformation]]:
     scope = {
         "mask": _classifier_only if recipe.scope == "classifier" else None,
@@ -113,7 +121,7 @@ def _methods(
             class_counts,
             recipe.head_rho,
             recipe.tail_rho,
-            switch_step=_switch_step(recipe, sum(class_counts)),
+            switch_step=0 if second_stage else None,
             **tail,
             **scope,
         ),
@@ -140,7 +148,8 @@ def _radius(recipe: Recipe, num_images: int) -> float | optax.Schedule:
     return optax.join_schedules(constants, boundaries)
 
 
-def _switch_step(recipe: Recipe, num_images: int) -> int | None:
+def switch_step(recipe: Recipe, num_images: int) -> int | None:
+    """Returns the first step of SSE-SAM's second stage, None if there is none."""
     if recipe.switch_at == 1:
         return None
     return num_steps(recipe, num_images, math.ceil(recipe.switch_at * recipe.epochs))

@@ -3,13 +3,47 @@
 import contextlib
 import io
 import logging
+import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import tyro
 
 from jaxlt.errors import Interrupted, UsageError
+
+
+def _numbers(words: list[str]) -> tuple[int, ...]:
+    return tuple(number for word in words for number in _range(word))
+
+
+def _range(word: str) -> range:
+    found = re.fullmatch(r"(-?\d+)(?:-(\d+))?", word)
+    first, last = map(int, (found[1], found[2] or found[1])) if found else (0, -1)
+    if first > last:
+        raise ValueError(f"{word!r} is neither a number nor a range such as 0-7")
+    return range(first, last + 1)
+
+
+# The type of flags such as `--seeds 0 1 5-7`.
+Numbers = Annotated[
+    tuple[int, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[INT|INT-INT [...]]",
+        instance_from_str=_numbers,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda numbers: [str(number) for number in numbers],
+    ),
+]
+
+
+def check_distinct(name: str, values: Sequence[object]) -> None:
+    """Raises UsageError for a flag, `name` and an s, that lists nothing or one thing twice."""
+    if not values:
+        raise UsageError(f"{name}s must name at least one {name}, got none")
+    if len(set(values)) < len(values):
+        raise UsageError(f"{name}s must be different, got {' '.join(map(str, values))}")
 
 
 def parse(arguments_type: type, program: str, description: str, **options: Any) -> Any:

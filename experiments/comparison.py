@@ -11,9 +11,12 @@ import matplotlib as mpl
 import numpy as np
 from tabulate import tabulate
 
-from experiments.experiment import Experiment
+from experiments.command_line import check_distinct
+from experiments.execution import Execution
+from experiments.experiment import Experiment, Replica
 from experiments.recipe import Recipe
-from jaxlt import UsageError
+from experiments.runs import run_all
+from jaxlt.training.compilation_cache import enable_compilation_cache
 from jaxlt.training.workdir import write_json
 
 mpl.use("Agg")
@@ -42,7 +45,7 @@ class Results:
 
     Attributes:
         class_counts: training images of each class.
-        runs: for each method, one result (see `Experiment.run`) a seed.
+        runs: for each method, one result (see `run_all`) a seed.
     """
 
     class_counts: tuple[int, ...]
@@ -54,6 +57,7 @@ def compare(
     methods: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
     workdir: Path,
+    execution: Execution,
 ) -> Results:
     """Runs each method with each seed, finished runs being read and begun ones resumed.
 
@@ -63,26 +67,27 @@ def compare(
         seeds: at least one.
         workdir: runs go to `METHOD/seedN` in it; `table.md`, `results.json` and
             `accuracy_by_class.png` to itself.
+        execution: how the runs are computed.
 
     Raises:
-        UsageError: as `Experiment` and `Experiment.run`.
+        UsageError: as `Experiment` and `run_all`.
     """
-    for name, chosen, one in (("seeds", seeds, "seed"), ("methods", methods, "method")):
-        if not chosen:
-            raise UsageError(f"{name} must name at least one {one}, got none")
-        if len(set(chosen)) < len(chosen):
-            raise UsageError(f"{name} must be different, got {' '.join(map(str, chosen))}")
+    check_distinct("seed", seeds)
+    check_distinct("method", tuple(methods))
+    enable_compilation_cache()
     runs: dict[str, list[dict[str, Any]]] = {}
     counts: tuple[int, ...] = ()
     for method, fields in methods.items():
-        experiment = Experiment(dataclasses.replace(base, method=method, **fields))
+        experiment = Experiment(
+            dataclasses.replace(base, method=method, **fields), execution.pipeline
+        )
         counts = experiment.split.class_counts
-        runs[method] = [
-            experiment.run(
-                seed, workdir / method / f"seed{seed}", label=f"{NAMES[method]} seed {seed}"
-            )
-            for seed in seeds
-        ]
+        runs[method] = run_all(
+            experiment,
+            [Replica(seed, workdir / method / f"seed{seed}") for seed in seeds],
+            label=NAMES[method],
+            mode=execution.replicas,
+        )
     results = Results(counts, runs)
     _save(results, workdir)
     return results

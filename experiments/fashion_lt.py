@@ -4,7 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from experiments import command_line
+from experiments.execution import DEFAULT_EXECUTION, Execution
 from experiments.recipe import Method, Recipe
 
 _BASE = Recipe(
@@ -54,10 +57,12 @@ class Arguments:
     """Directory of the runs, the table and the picture; None for runs/fashion_lt_SETTING."""
     methods: tuple[Method, ...] = tuple(METHODS)
     """Which to train."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of parameters, data order and augmentation; the images are the same for all."""
+    seeds: command_line.Numbers = (0, 1, 2)
+    """Seeds of parameters, data order and augmentation; the images are the same for all.
+    Ranges such as 0-4 are understood."""
     epochs: int | None = None
     """Passes over the training images; None for the setting's own, 20 or 40."""
+    execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
 
 
 def main() -> None:
@@ -78,6 +83,7 @@ def main() -> None:
         {method: METHODS[method] for method in arguments.methods},
         arguments.seeds,
         arguments.workdir or Path(f"runs/fashion_lt_{arguments.setting}"),
+        arguments.execution,
     )
 
 

@@ -4,7 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from experiments import command_line
+from experiments.execution import DEFAULT_EXECUTION, Execution
 from experiments.recipe import Method, Recipe
 
 # 116 training images of the digit 0 down to 5 of the digit 9, 390 in all.
@@ -40,10 +43,12 @@ class Arguments:
     """Directory of the runs, the table and the picture."""
     methods: tuple[Method, ...] = tuple(METHODS)
     """Which to train."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of parameters and data order; the images are the same for all."""
+    seeds: command_line.Numbers = (0, 1, 2, 3, 4)
+    """Seeds of parameters and data order; the images are the same for all.
+    Ranges such as 0-4 are understood."""
     epochs: int = BASE.epochs
     """Passes over the training images."""
+    execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
 
 
 def main() -> None:
@@ -61,6 +66,7 @@ def main() -> None:
         {method: METHODS[method] for method in arguments.methods},
         arguments.seeds,
         arguments.workdir,
+        arguments.execution,
     )
 
 

@@ -114,6 +114,10 @@ class Recipe:
     """Parameters that are perturbed; cc_sam's papers and code perturb the classifier."""
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
+    hold_statistics: bool = False
+    """Batch norm in the method's own passes normalises by the clean pass's statistics, as
+    constants. Images then do not depend on each other there, which makes imb_sam, the second stage
+    of sse_sam and cc_sam on all parameters cheap; their numbers are no longer quite the papers'."""
 
     many_above: int = 100
     """Classes with more training images are many-shot."""

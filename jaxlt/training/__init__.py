@@ -4,6 +4,13 @@ from jaxlt.errors import Interrupted as Interrupted
 from jaxlt.training.checkpoint import Checkpoints as Checkpoints
 from jaxlt.training.loop import Job as Job
 from jaxlt.training.loop import train as train
+from jaxlt.training.loop import train_together as train_together
+from jaxlt.training.memory import device_memory as device_memory
+from jaxlt.training.program import Program as Program
+from jaxlt.training.program import steps_per_chunk as steps_per_chunk
+from jaxlt.training.replicas import ReplicaPipeline as ReplicaPipeline
+from jaxlt.training.replicas import at_one_step as at_one_step
+from jaxlt.training.replicas import stack as stack
 from jaxlt.training.state import TrainState as TrainState
 from jaxlt.training.state import make_state_fn as make_state_fn
 from jaxlt.training.step import make_logits_fn as make_logits_fn

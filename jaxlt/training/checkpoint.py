@@ -80,19 +80,23 @@ class Checkpoints:
             metrics=metrics,
         )
 
-    def restore_latest(self, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_latest(
+        self, template: TrainState, until: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restores the newest checkpoint that is whole; None if there is none at all.
 
         A damaged one is reported and, once an older one was read, set aside as `damaged-STEP`.
 
         Args:
             template: a state of the same run, for shapes, dtypes and shardings.
+            until: as if there were none after this step.
 
         Raises:
             UsageError: there are checkpoints and none of them can be read.
         """
         damaged = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = [step for step in self._manager.all_steps() if until is None or step <= until]
+        for step in sorted(steps, reverse=True):
             try:
                 with _quiet_garbage():
                     restored = self._restore(step, template)
@@ -113,6 +117,12 @@ class Checkpoints:
                 "are left as they are, choose another workdir to start again"
             )
         return None
+
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints after a step: the run goes on there and will make them again."""
+        for later in self._manager.all_steps():
+            if later > step:
+                self._manager.delete(later)
 
     def wait(self) -> None:
         """Returns when every save is on disk; raises what a save in the background raised."""

@@ -3,57 +3,60 @@
 import contextlib
 import dataclasses
 import logging
-import math
-import signal
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from tensorboardX import SummaryWriter
+import numpy as np
 
-from jaxlt.data import Batch
+from jaxlt.data import Chunk, Pipeline
 from jaxlt.errors import Interrupted, UsageError
-from jaxlt.training.checkpoint import Checkpoints
+from jaxlt.training.program import Program
 from jaxlt.training.progress import Progress, Stopwatch
-from jaxlt.training.sharding import data_mesh, replicated, shard_batch
+from jaxlt.training.replicas import stack, unstack
+from jaxlt.training.run import Metrics, Run
+from jaxlt.training.signals import catch_signals
 from jaxlt.training.state import TrainState
-from jaxlt.training.step import TrainStep
 from jaxlt.training.workdir import Workdir
 
 _logger = logging.getLogger(__name__)
 
-# Numbers, or lists of one number a class; None or NaN where there is nothing to average.
-Metrics = dict[str, float | list[float]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to train; see `train`.
+    """What to train; see `train` and `train_together`.
 
     Attributes:
-        initial_state: state before the first step.
-        train_step: `(state, images, labels) -> (state, loss)`.
-        batches: from (start, stop) to the batches of the steps start .. stop - 1.
-        evaluate: from a state to metrics: numbers, or lists with one number a class.
+        initial_state: state before the first step; of replicas, stacked.
+        program: the compiled steps.
+        pipeline: the data.
+        evaluate: from a state to metrics: numbers, or lists with one number a class. It is given
+            the state of one replica.
         num_steps: length of the run.
         eval_steps: an evaluation and a checkpoint every so many steps, and after the last.
     """
 
     initial_state: TrainState
-    train_step: TrainStep
-    batches: Callable[[int, int], Iterator[Batch]]
+    program: Program
+    pipeline: Pipeline
     evaluate: Callable[[TrainState], Metrics]
     num_steps: int
     eval_steps: int
+
+    def bytes_needed(self) -> int:
+        """Returns the memory that the first steps take on each device."""
+        stop = min(self.eval_steps, self.num_steps)
+        _, last, size = next(self.program.cut(0, stop))
+        chunk = next(self.pipeline.chunks(0, last, size))
+        return self.program.bytes_needed(self.initial_state, 0, chunk)
 
 
 def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str = "") -> TrainState:
     """Trains to the end, from the newest whole checkpoint of the workdir if there is one.
 
     A run killed at any moment and started again ends with the bits of one that never stopped.
-    SIGTERM and SIGINT save the state after the current step; in the last stretch of a run the
-    result too.
+    SIGTERM and SIGINT save the state after the current chunk of steps; in the last stretch of a
+    run the result too.
 
     Args:
         job: what to train.
@@ -69,137 +72,158 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
         Interrupted: a signal asked to stop.
         UsageError: no checkpoint of the workdir can be read, or the loss is no finite number.
     """
-    mesh = data_mesh()
-    checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
-    try:
-        # A copy, since the step donates its state and the job may be trained again.
-        state = jax.device_put(jax.tree.map(jnp.copy, job.initial_state), replicated(mesh))
-        state, record = checkpoints.restore_latest(state) or (state, {"seconds": 0.0})
-        start = int(state.step)
-        if start:
-            _logger.info("%s: resumed after step %d of %d", label, start, job.num_steps)
-        workdir.keep_metrics_until(start)
-        if start < job.num_steps or workdir.read_result() is None:
-            session = _Session(job, workdir, checkpoints, mesh, record["seconds"], label)
-            state = session.run(state, start)
-        return state
-    finally:
-        checkpoints.close()
+    with contextlib.closing(Run(workdir, keep_checkpoints, label)) as run:
+        state = run.restore(job.program.place(job.initial_state))
+        return _Session(job, [run], label, replicated=False).run(state)
+
+
+def train_together(
+    job: Job,
+    workdirs: Sequence[Workdir],
+    *,
+    keep_checkpoints: int = 2,
+    label: str = "",
+    labels: Sequence[str],
+) -> None:
+    """Trains replicas to the end, from the newest step of which all have a whole checkpoint.
+
+    Each has its own directory, as if it had been trained alone, and `train` says what holds for
+    it. Its `seconds` are its share of the time.
+
+    Args:
+        job: what to train, with a leading axis of replicas in its state and batches.
+        workdirs: of each replica.
+        keep_checkpoints: see `train`; at least 2 are kept, since a kill may leave some replicas
+            one checkpoint behind the others.
+        label: name of all together in progress lines.
+        labels: name of each replica in messages.
+
+    Raises:
+        Interrupted: a signal asked to stop.
+        UsageError: as for `train`.
+    """
+    with contextlib.ExitStack() as closing:
+        runs = [
+            closing.enter_context(contextlib.closing(Run(workdir, max(2, keep_checkpoints), name)))
+            for workdir, name in zip(workdirs, labels, strict=True)
+        ]
+        states = _restore_at_one_step(runs, unstack(job.program.place(job.initial_state)))
+        _Session(job, runs, label, replicated=True).run(stack(states))
+
+
+def _restore_at_one_step(runs: list[Run], initial: list[TrainState]) -> list[TrainState]:
+    until = None
+    while True:
+        states = [run.restore(state, until) for run, state in zip(runs, initial, strict=True)]
+        steps = {int(state.step) for state in states}
+        if len(steps) == 1:
+            return states
+        until = min(steps)
 
 
 class _Session:
-    """One uninterrupted stretch of training."""
+    """One uninterrupted stretch of training, of one run or of replicas."""
 
-    def __init__(
-        self,
-        job: Job,
-        workdir: Workdir,
-        checkpoints: Checkpoints,
-        mesh: jax.sharding.Mesh,
-        seconds: float,
-        label: str,
-    ):
-        self._job, self._workdir, self._checkpoints, self._mesh = job, workdir, checkpoints, mesh
-        self._stopwatch = Stopwatch(seconds)
+    def __init__(self, job: Job, runs: list[Run], label: str, *, replicated: bool):
+        self._job, self._runs, self._label, self._replicated = job, runs, label, replicated
+        self._stopwatch = Stopwatch()
         self._progress = Progress(label, job.num_steps)
 
-    def run(self, state: TrainState, step: int) -> TrainState:
-        with (
-            self._progress.start(step),
-            _catch_signals() as received,
-            SummaryWriter(str(self._workdir.tensorboard), purge_step=step + 1) as events,
-        ):
-            every, num_steps = self._job.eval_steps, self._job.num_steps
+    def run(self, state: TrainState) -> TrainState:
+        every, num_steps = self._job.eval_steps, self._job.num_steps
+        step = int(np.ravel(state.step)[0])
+        if step:
+            _logger.info("%s: resumed after step %d of %d", self._label, step, num_steps)
+        if step == num_steps and all(run.workdir.read_result() is not None for run in self._runs):
+            return state
+        for run in self._runs:
+            run.begin(step)
+        # A copy, since the program donates its state and the job may be trained again.
+        state = self._job.program.place(jax.tree.map(jnp.copy, state))
+        with self._progress.start(step), catch_signals() as received:
             while step < num_steps:
                 stop = min((step // every + 1) * every, num_steps)
                 state = self._steps(state, step, stop, received)
                 step = stop
-                metrics, state = self._evaluate(state, step)
-                _write_events(events, step, metrics)
-                self._progress.report(metrics)
+                metrics = self._evaluate(state, step)
+                state = dataclasses.replace(state, loss_sum=jnp.zeros_like(state.loss_sum))
                 self._save(state, metrics)
                 if received and step < num_steps:
-                    self._checkpoints.wait()
+                    self._wait()
                     raise Interrupted(received[0], step)
-        self._checkpoints.wait()
-        records = self._workdir.read_metrics()
-        if not records:
-            raise UsageError(
-                f"{self._workdir.path} must hold the metrics.jsonl of its run, none is"
-            )
-        last = records[-1]
-        self._workdir.write_result({**last, "seconds": round(self._stopwatch.seconds, 3)})
+        # All replicas are on disk before the first of them counts as finished.
+        self._wait()
+        for run in self._runs:
+            run.finish(self._seconds)
         if received:
             # The run is whole, but whoever asked to stop wants no other to follow.
             raise Interrupted(received[0], step)
         return state
 
-    def _steps(self, state: TrainState, start: int, stop: int, received: list[int]) -> TrainState:
-        previous, step = None, start
+    def _steps(self, state: TrainState, step: int, stop: int, received: list[int]) -> TrainState:
+        program, previous = self._job.program, None
         self._stopwatch.start()
-        for step, batch in enumerate(self._job.batches(start, stop), start=start + 1):
-            images, labels = shard_batch((batch.images, batch.labels), self._mesh)
-            state, loss = self._job.train_step(state, images, labels)
-            # Fetched a step late: the device never waits for the host, nor the host runs ahead.
-            _check_finite(previous, step - 1)
-            previous = loss
+        for chunk in self._chunks(step, stop):
             self._stopwatch.lap()
-            self._progress.advance()
+            compiled = program.compile_seconds
+            state, losses = program(state, step, chunk)
+            if previous is not None:
+                # Fetched a call late: the device never waits for the host, nor the host runs ahead.
+                self._check_finite(*previous)
+            previous, step = (losses, step), step + len(losses)
+            self._stopwatch.lap(without=program.compile_seconds - compiled)
+            self._progress.advance(len(losses))
             if received and step < stop:
                 break
-        _check_finite(previous, step)
-        if received and step < stop:
+        if previous is not None:
+            self._check_finite(*previous)
+        self._stopwatch.lap()
+        if step < stop:
             self._save(state, None)
-            self._checkpoints.wait()
+            self._wait()
             raise Interrupted(received[0], step)
         return state
 
-    def _save(self, state: TrainState, metrics: Metrics | None) -> None:
-        numbers = None if metrics is None else _finite_numbers(metrics)
-        self._checkpoints.save(state, {"seconds": self._stopwatch.seconds}, numbers)
+    def _chunks(self, step: int, stop: int) -> Iterator[Chunk]:
+        """Yields the chunks up to the evaluation after step `stop - 1`."""
+        begun = step // self._job.eval_steps * self._job.eval_steps
+        for first, last, size in self._job.program.cut(begun, stop):
+            if step < last:
+                yield from self._job.pipeline.chunks(max(first, step), last, size)
 
-    def _evaluate(self, state: TrainState, step: int) -> tuple[Metrics, TrainState]:
-        previous = (step - 1) // self._job.eval_steps * self._job.eval_steps
-        metrics: Metrics = {"step": step, "train_loss": float(state.loss_sum) / (step - previous)}
-        metrics.update(self._job.evaluate(state))
-        self._workdir.append_metrics(metrics)
-        return metrics, dataclasses.replace(state, loss_sum=jnp.zeros_like(state.loss_sum))
+    def _evaluate(self, state: TrainState, step: int) -> list[Metrics]:
+        begun = (step - 1) // self._job.eval_steps * self._job.eval_steps
+        evaluations: list[Metrics] = []
+        for run, one in zip(self._runs, self._states(state), strict=True):
+            train_loss = float(one.loss_sum) / (step - begun)
+            evaluations.append({"train_loss": train_loss, **self._job.evaluate(one)})
+            run.record(step, evaluations[-1])
+        self._progress.report(step, evaluations)
+        return evaluations
 
+    def _save(self, state: TrainState, evaluations: list[Metrics] | None) -> None:
+        states = self._states(state)
+        for index, (run, one) in enumerate(zip(self._runs, states, strict=True)):
+            run.save(one, evaluations[index] if evaluations else None, self._seconds)
 
-@contextlib.contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT; the second of a kind acts as if nobody had caught the first."""
-    received: list[int] = []
-    before: dict[int, Any] = {
-        signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)
-    }
+    def _wait(self) -> None:
+        for run in self._runs:
+            run.wait()
 
-    def collect(signum: int, frame: object) -> None:
-        del frame
-        received.append(signum)
-        signal.signal(signum, before[signum])
+    def _states(self, state: TrainState) -> list[TrainState]:
+        return unstack(state) if self._replicated else [state]
 
-    for signum in before:
-        signal.signal(signum, collect)
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    @property
+    def _seconds(self) -> float:
+        return self._stopwatch.seconds / len(self._runs)
 
-
-def _check_finite(loss: jax.Array | None, step: int) -> None:
-    if loss is not None and not math.isfinite(loss):
+    def _check_finite(self, losses: jax.Array, step: int) -> None:
+        values = np.asarray(losses)
+        if np.isfinite(values).all():
+            return
+        offset, *replica = np.argwhere(~np.isfinite(values))[0]
+        whose = f" of {self._runs[replica[0]].label}" if replica else ""
         raise UsageError(
-            f"training loss must stay finite, it is {float(loss)} at step {step}: lower the "
-            "learning rate or the perturbation radius"
+            f"training loss{whose} must stay finite, it is {values[offset, *replica]} at step "
+            f"{step + offset + 1}: lower the learning rate or the perturbation radius"
         )
-
-
-def _finite_numbers(metrics: Metrics) -> dict[str, float]:
-    return {k: v for k, v in metrics.items() if isinstance(v, float) and math.isfinite(v)}
-
-
-def _write_events(events: SummaryWriter, step: int, metrics: Metrics) -> None:
-    for name, value in _finite_numbers(metrics).items():
-        events.add_scalar(name, value, step)

@@ -3,9 +3,10 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 _logger = logging.getLogger(__name__)
@@ -40,15 +41,21 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def advance(self) -> None:
-        """Counts one step."""
-        self._bar.update()
+    def advance(self, steps: int) -> None:
+        """Counts steps."""
+        self._bar.update(steps)
 
-    def report(self, metrics: Mapping[str, Any]) -> None:
-        """Says how an evaluation went: in the bar on a terminal, else in a line of the log."""
-        step = metrics["step"]
+    def report(self, step: int, evaluations: Sequence[Mapping[str, Any]]) -> None:
+        """Says how an evaluation went: in the bar on a terminal, else in a line of the log.
+
+        Args:
+            step: after which it was.
+            evaluations: of each replica; their means are shown.
+        """
         shown = {
-            name: metrics[name] for name in ("train_loss", "accuracy", "few") if name in metrics
+            name: float(np.mean([metrics[name] for metrics in evaluations]))
+            for name in ("train_loss", "accuracy", "few")
+            if name in evaluations[0]
         }
         text = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if not self._bar.disable:
@@ -67,14 +74,13 @@ class Progress:
 
 
 class Stopwatch:
-    """Adds up the time of steps, without the first, which compiles.
+    """Adds up the time of steps.
 
-    Args:
-        seconds: time of earlier sessions.
+    The first lap is left out: it is what the data pipeline takes to start.
     """
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
+    def __init__(self):
+        self.seconds = 0.0
         self._since = 0.0
         self._warm = False
 
@@ -82,9 +88,13 @@ class Stopwatch:
         """Begins a stretch of steps."""
         self._since = time.perf_counter()
 
-    def lap(self) -> None:
-        """Ends a step."""
+    def lap(self, without: float = 0.0) -> None:
+        """Ends a lap.
+
+        Args:
+            without: seconds of it that do not count.
+        """
         now = time.perf_counter()
         if self._warm:
-            self.seconds += now - self._since
+            self.seconds += now - self._since - without
         self._warm, self._since = True, now

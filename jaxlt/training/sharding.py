@@ -1,7 +1,5 @@
 """Data parallelism: the batch spread over all devices, the state on each of them."""
 
-from typing import Any
-
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -18,15 +16,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Spreads arrays over the mesh along their first axis.
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a chunk's arrays (K, B, ...): examples spread over the mesh."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
 
-    Raises:
-        UsageError: the batch cannot be divided evenly over the devices.
-    """
-    for array in jax.tree.leaves(batch):
-        if array.shape[0] % mesh.size:
-            raise UsageError(
-                f"batch_size must be a multiple of the {mesh.size} devices, got {array.shape[0]}"
-            )
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+def check_divisible(batch_size: int, mesh: Mesh) -> None:
+    """Raises UsageError for a batch that cannot be divided evenly over the devices."""
+    if batch_size % mesh.size:
+        raise UsageError(
+            f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}"
+        )

@@ -1,4 +1,4 @@
-"""One training step and the inference function, both jitted."""
+"""One training step, to be compiled by a `Program`, and the inference function."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxlt.class_losses import ClassLosses, class_losses
+from jaxlt.factored_losses import Blocks, Capacity, FactoredLosses, Passes
+from jaxlt.models import ImageClassifier
 from jaxlt.training.state import TrainState
+from jaxlt.transformation import SharpnessState
 
 # (logits (B, C), labels (B,), step ()) -> losses (B,)
 PerExampleLoss: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -21,57 +24,124 @@ def make_train_step(
     transformation: optax.GradientTransformation,
     per_example_loss: PerExampleLoss,
     num_classes: int,
+    *,
+    capacity: int | None = None,
+    hold_statistics: bool = False,
 ) -> TrainStep:
-    """Builds the jitted step `(state, images, labels) -> (state, batch-mean loss)`.
+    """Builds the step `(state, images, labels) -> (state, batch-mean loss)`, a pure function.
 
-    The state is donated: the one passed in must not be used again. All passes see the same
-    images and draw the same random numbers, in training mode over the whole batch; running
-    statistics of batch norm are those of the clean pass.
+    All passes see the same images and draw the same random numbers, in training mode; running
+    statistics of batch norm are those of the clean pass. Where images do not depend on each
+    other, passes that concern some classes alone take those classes' images alone.
 
     Args:
-        model: called as `model(images, train=True)`.
+        model: called as `model(images, train=True)`; an `ImageClassifier` for the savings of
+            `FactoredLosses`.
         transformation: any optax transformation; it is handed `class_losses_fn`.
         per_example_loss: from logits, labels and step to losses.
         num_classes: C.
+        capacity: for convolutional networks, at most how many images of the batch the group of a
+            method with one group has (ImbSAM's tail; see `jaxlt.Capacity`); None if not known.
+        hold_statistics: normalise in the method's own passes by the clean pass's batch statistics,
+            held constant as in a network without batch norm, in place of each pass's own. The
+            images of a batch then do not depend on each other in those passes.
     """
     transformation = optax.with_extra_args_support(transformation)
+    independent = isinstance(model, ImageClassifier) and (
+        hold_statistics or not model.couples_examples
+    )
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array):
-        dropout_key = jax.random.fold_in(state.key, state.step)
+        clean_pass = _Pass(model, state, keep=("batch_stats", "held_statistics"))
 
-        def losses_and_statistics(params) -> tuple[ClassLosses, Any]:
-            logits, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-            )
-            losses = per_example_loss(logits, labels, state.step)
-            return class_losses(losses, labels, num_classes), updated.get("batch_stats", {})
+        def loss_fn(logits: jax.Array, labels: jax.Array) -> jax.Array:
+            return per_example_loss(logits, labels, state.step)
 
         def mean_loss(params):
-            losses, batch_stats = losses_and_statistics(params)
-            return losses.mean(), batch_stats
+            logits, statistics = clean_pass(params, images)
+            losses = class_losses(loss_fn(logits, labels), labels, num_classes)
+            return losses.mean(), statistics
 
-        (loss, batch_stats), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        held = statistics.get("held_statistics") if hold_statistics else None
+        further_pass = _Pass(model, state, held=held)
+
+        def class_losses_of_network(params) -> ClassLosses:
+            logits, _ = further_pass(params, images)
+            return class_losses(loss_fn(logits, labels), labels, num_classes)
+
+        losses = class_losses_of_network
+        if isinstance(model, ImageClassifier):
+            losses = FactoredLosses(
+                features_fn=lambda params, images: further_pass(params, images, "features")[0],
+                classifier_fn=model.classifier_of,
+                loss_fn=loss_fn,
+                images=images,
+                labels=labels,
+                num_classes=num_classes,
+                independent=independent,
+                passes=_passes(model, capacity),
+            )
         updates, opt_state = transformation.update(
-            gradient,
-            state.opt_state,
-            state.params,
-            class_losses_fn=lambda params: losses_and_statistics(params)[0],
+            gradient, state.opt_state, state.params, class_losses_fn=losses
         )
+        loss = _loss_of_method(opt_state, default=loss)
         after = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            batch_stats=statistics.get("batch_stats", {}),
             opt_state=opt_state,
             key=state.key,
             loss_sum=state.loss_sum + loss,
         )
         return after, loss
 
-    return jax.jit(train_step, donate_argnums=0)
+    return train_step
+
+
+class _Pass:
+    """A pass through the network in training mode.
+
+    Args:
+        model: the network.
+        state: what the pass takes beside parameters.
+        keep: collections of variables to return.
+        held: statistics for batch norm to normalise by, None for each batch's own.
+    """
+
+    def __init__(
+        self, model: nn.Module, state: TrainState, *, keep: tuple[str, ...] = (), held: Any = None
+    ):
+        self._model, self._keep = model, keep
+        self._variables = {"batch_stats": state.batch_stats}
+        if held is not None:
+            self._variables["held_statistics"] = jax.lax.stop_gradient(held)
+        self._key = jax.random.fold_in(state.key, state.step)
+
+    def __call__(
+        self, params: Any, images: jax.Array, method: str | None = None
+    ) -> tuple[jax.Array, Any]:
+        output, variables = self._model.apply(
+            {"params": params, **self._variables},
+            images,
+            train=True,
+            method=method,
+            mutable=["batch_stats", *self._keep],
+            rngs={"dropout": self._key},
+        )
+        return output, {name: variables[name] for name in self._keep if name in variables}
+
+
+def _passes(model: ImageClassifier, capacity: int | None) -> Passes | None:
+    if model.made_of_matrix_products:
+        return Blocks()
+    return None if capacity is None else Capacity(capacity)
+
+
+def _loss_of_method(opt_state: optax.OptState, default: jax.Array) -> jax.Array:
+    """Returns the loss that a method has measured: a second pass for it would not be for free."""
+    states = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, SharpnessState))
+    return next((node.loss for node in states if isinstance(node, SharpnessState)), default)
 
 
 def make_logits_fn(model: nn.Module) -> Callable[[TrainState, jax.Array], jax.Array]:

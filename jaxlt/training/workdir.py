@@ -49,6 +49,11 @@ class Workdir:
         """Directory of the TensorBoard events."""
         return self.path / "tensorboard"
 
+    def saved_steps(self) -> list[int]:
+        """Returns the steps of the checkpoints, ascending."""
+        names = [file.name for file in self.checkpoints.glob("*") if file.name.isdigit()]
+        return sorted(map(int, names))
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the evaluations so far; a line cut short by a kill ends the list."""
         records = []

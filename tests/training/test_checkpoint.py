@@ -53,6 +53,18 @@ def test_restores_bits_and_record(tmp_path):
     checkpoints.close()
 
 
+def test_restores_until_a_step_and_drops_what_is_after_it(tmp_path):
+    checkpoints = saved(tmp_path, [0.9, 0.1, 0.2])
+    assert steps_in(tmp_path) == [1, 2, 3]
+    state, _ = checkpoints.restore_latest(state_at(0), until=2)
+    assert_same(state, state_at(2))
+    assert checkpoints.restore_latest(state_at(0), until=0) is None
+    checkpoints.drop_after(1)
+    assert int(checkpoints.restore_latest(state_at(0))[0].step) == 1
+    checkpoints.close()
+    assert steps_in(tmp_path) == [1]
+
+
 def test_nothing_to_restore(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_latest(state_at(0)) is None

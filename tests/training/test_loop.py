@@ -1,48 +1,19 @@
+import dataclasses
 import json
 import logging
 import os
 import signal
+import time
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from small_training import EVAL_STEPS, NUM_STEPS, Batches, batch, make_job, step_of
 
-import jaxlt
 from jaxlt import UsageError
 from jaxlt.data import Batch
-from jaxlt.training import Interrupted, Job, Workdir, make_state_fn, make_train_step, train
-
-NUM_STEPS, EVAL_STEPS = 25, 10
-
-
-class Linear(nn.Module):
-    @nn.compact
-    def __call__(self, images, *, train):
-        del train
-        return nn.Dense(3)(images.reshape(len(images), -1))
-
-
-def batch(step):
-    rng = np.random.default_rng(step)
-    images = rng.standard_normal((8, 2, 2, 1), dtype=np.float32)
-    return Batch(images, rng.integers(0, 3, 8).astype(np.int32))
-
-
-def job(batches=None, lr=0.1):
-    transformation = optax.chain(jaxlt.sam(0.05), optax.sgd(lr, momentum=0.9))
-    return Job(
-        initial_state=make_state_fn(Linear(), transformation, (2, 2, 1))(0),
-        train_step=make_train_step(
-            Linear(), transformation, lambda x, y, step: jaxlt.losses.cross_entropy(x, y), 3
-        ),
-        batches=batches or (lambda start, stop: (batch(step) for step in range(start, stop))),
-        evaluate=lambda state: {"balanced_accuracy": 0.01 * float(state.step), "few": float("nan")},
-        num_steps=NUM_STEPS,
-        eval_steps=EVAL_STEPS,
-    )
+from jaxlt.training import Interrupted, Program, Workdir, train
 
 
 def outcome(path):
@@ -50,17 +21,30 @@ def outcome(path):
     return record["digest"], (path / "metrics.jsonl").read_bytes()
 
 
+@pytest.fixture(params=[1, 4], ids=["step by step", "in chunks"])
+def chunk_steps(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    path = tmp_path_factory.mktemp("uninterrupted")
-    train(job(), Workdir(path, {}))
-    return outcome(path)
+def uninterrupted_runs(tmp_path_factory):
+    outcomes = {}
+    for steps in (1, 4):
+        path = tmp_path_factory.mktemp("uninterrupted")
+        train(make_job(chunk_steps=steps), Workdir(path, {}))
+        outcomes[steps] = outcome(path)
+    return outcomes
 
 
-def test_evaluates_and_reports(tmp_path, caplog):
+@pytest.fixture
+def uninterrupted(uninterrupted_runs, chunk_steps):
+    return uninterrupted_runs[chunk_steps]
+
+
+def test_evaluates_and_reports(tmp_path, caplog, chunk_steps):
     caplog.set_level(logging.INFO)
     workdir = Workdir(tmp_path, {})
-    state = train(job(), workdir, label="trial")
+    state = train(make_job(chunk_steps=chunk_steps), workdir, label="trial")
     assert int(state.step) == NUM_STEPS
     assert [record["step"] for record in workdir.read_metrics()] == [10, 20, 25]
     result = workdir.read_result()
@@ -71,17 +55,19 @@ def test_evaluates_and_reports(tmp_path, caplog):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path):
+def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path, monkeypatch, chunk_steps):
     losses = []
-    one = job()
+    call = Program.__call__
 
-    def recording(state, images, labels):
-        state, loss = one.train_step(state, images, labels)
-        losses.append(float(loss))
-        return state, loss
+    def recording(*arguments):
+        state, chunk_losses = call(*arguments)
+        losses.extend(chunk_losses.tolist())
+        return state, chunk_losses
 
+    monkeypatch.setattr(Program, "__call__", recording)
     workdir = Workdir(tmp_path, {})
-    train(Job(**{**vars(one), "train_step": recording}), workdir)
+    train(make_job(chunk_steps=chunk_steps), workdir)
+    assert len(losses) == NUM_STEPS
     means = [record["train_loss"] for record in workdir.read_metrics()]
     expected = [np.mean(losses[:10]), np.mean(losses[10:20]), np.mean(losses[20:])]
     np.testing.assert_allclose(means, expected, rtol=1e-6)
@@ -91,90 +77,122 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", [0, 3, 10, 14, 24])
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, uninterrupted, at):
-    def batches(start, stop):
-        for step in range(start, stop):
-            if step == at:
-                raise Killed
-            yield batch(step)
+def killed_at(at):
+    def one(step):
+        if step == at:
+            raise Killed
+        return batch(step)
 
+    return one
+
+
+def signalled_at(at, signum):
+    def one(step):
+        if step == at:
+            os.kill(os.getpid(), signum)
+        return batch(step)
+
+    return one
+
+
+@pytest.mark.parametrize("at", [0, 3, 10, 14, 24])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, uninterrupted, chunk_steps, at):
     with pytest.raises(Killed):
-        train(job(batches), Workdir(tmp_path, {}))
-    train(job(), Workdir(tmp_path, {}))
+        train(make_job(Batches(killed_at(at)), chunk_steps), Workdir(tmp_path, {}))
+    train(make_job(chunk_steps=chunk_steps), Workdir(tmp_path, {}))
     assert outcome(tmp_path) == uninterrupted
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_between_evaluations(tmp_path, uninterrupted, signum):
-    def batches(start, stop):
-        for step in range(start, stop):
-            if step == 13:
-                os.kill(os.getpid(), signum)
-            yield batch(step)
-
+def test_a_signal_saves_between_evaluations(tmp_path, uninterrupted, chunk_steps, signum):
     with pytest.raises(Interrupted, match="after step 14") as caught:
-        train(job(batches), Workdir(tmp_path, {}))
+        train(make_job(Batches(signalled_at(13, signum)), chunk_steps), Workdir(tmp_path, {}))
     assert caught.value.exit_status == 128 + signum
     seen = []
 
-    def rest(start, stop):
-        for step in range(start, stop):
-            seen.append(step)
-            yield batch(step)
+    def rest(step):
+        seen.append(step)
+        return batch(step)
 
-    train(job(rest), Workdir(tmp_path, {}))
-    assert seen[0] == 14
+    train(make_job(Batches(rest), chunk_steps), Workdir(tmp_path, {}))
+    assert seen == list(range(14, NUM_STEPS))
     assert outcome(tmp_path) == uninterrupted
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("at", [9, 24])
-def test_a_signal_before_an_evaluation_is_not_lost(tmp_path, uninterrupted, at):
-    def batches(start, stop):
-        for step in range(start, stop):
-            if step == at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch(step)
+def test_a_resumed_run_meets_the_chunks_of_one_never_stopped(tmp_path, monkeypatch):
+    chunks = []
+    call = Program.__call__
 
+    def recording(self, state, step, chunk):
+        chunks.append((step, len(chunk.labels)))
+        return call(self, state, step, chunk)
+
+    monkeypatch.setattr(Program, "__call__", recording)
+    train(make_job(chunk_steps=4), Workdir(tmp_path / "whole", {}))
+    whole, chunks[:] = list(chunks), []
+    signalled = Batches(signalled_at(13, signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        train(make_job(signalled, 4), Workdir(tmp_path / "parts", {}))
+    train(make_job(chunk_steps=4), Workdir(tmp_path / "parts", {}))
+    assert chunks == whole == [(0, 4), (4, 4), (8, 2), (10, 4), (14, 4), (18, 2), (20, 3), (23, 2)]
+
+
+@pytest.mark.parametrize("at", [9, 24])
+def test_a_signal_before_an_evaluation_is_not_lost(tmp_path, uninterrupted, chunk_steps, at):
+    one = Batches(signalled_at(at, signal.SIGTERM))
     with pytest.raises(Interrupted, match=f"after step {at + 1}"):
-        train(job(batches), Workdir(tmp_path, {}))
+        train(make_job(one, chunk_steps), Workdir(tmp_path, {}))
     assert (tmp_path / "checkpoints" / str(at + 1)).is_dir()
-    train(job(), Workdir(tmp_path, {}))
+    train(make_job(chunk_steps=chunk_steps), Workdir(tmp_path, {}))
     assert outcome(tmp_path) == uninterrupted
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
-    train(job(), Workdir(tmp_path, {}))
+    train(make_job(), Workdir(tmp_path, {}))
 
-    def none(start, stop):
+    def none(step):
         raise AssertionError("no step is left")
 
-    state = train(job(none), Workdir(tmp_path, {}))
+    state = train(make_job(Batches(none)), Workdir(tmp_path, {}))
     assert int(state.step) == NUM_STEPS
 
 
 def test_a_result_lost_before_it_was_written_is_written_again(tmp_path):
     workdir = Workdir(tmp_path, {})
-    train(job(), workdir)
+    train(make_job(), workdir)
     before = workdir.read_result()
     (tmp_path / "result.json").unlink()
-    train(job(), workdir)
+    train(make_job(), workdir)
     assert workdir.read_result() == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def batches(start, stop):
-        for step in range(start, stop):
-            images, labels = batch(step)
-            yield Batch(images * np.float32("nan"), labels) if step == 12 else batch(step)
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, chunk_steps):
+    def one(step):
+        images, labels = batch(step)
+        return Batch(images * np.float32("nan" if step == 12 else 1), labels)
 
     with pytest.raises(UsageError, match="it is nan at step 13"):
-        train(job(batches), Workdir(tmp_path, {}))
-    assert (tmp_path / "checkpoints" / "10").is_dir()
+        train(make_job(Batches(one), chunk_steps), Workdir(tmp_path, {}))
+    assert (tmp_path / "checkpoints" / str(EVAL_STEPS)).is_dir()
+
+
+def test_compiling_does_not_count_as_training(tmp_path, monkeypatch):
+    program = Program(Batches(), lambda path: step_of())
+    compiled = Program._compile
+
+    def slow(*arguments):
+        time.sleep(1)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(Program, "_compile", slow)
+    workdir = Workdir(tmp_path, {})
+    train(dataclasses.replace(make_job(), program=program), workdir)
+    assert program.compile_seconds > 1
+    assert workdir.read_result()["seconds"] < 1
 
 
 def test_the_initial_state_of_a_job_outlives_the_run(tmp_path):
-    one = job()
+    one = make_job()
     train(one, Workdir(tmp_path, {}))
     assert np.isfinite(jax.tree.reduce(lambda a, x: a + jnp.sum(x), one.initial_state.params, 0.0))

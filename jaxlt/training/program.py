@@ -1,0 +1,158 @@
+"""Compiled training: one step, or a chunk of steps, as one program of the device."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.data import Chunk, Pipeline
+from jaxlt.training.sharding import batch_sharding, check_divisible, data_mesh, replicated
+from jaxlt.training.state import TrainState
+from jaxlt.training.step import TrainStep
+
+_MAX_CHUNK_STEPS = 100
+# Several chunks are under way at once: on the device, on their way to it, and being made.
+_MAX_CHUNK_BYTES = 2**28
+
+
+def steps_per_chunk(bytes_per_step: int) -> int:
+    """Returns how many steps a program should take at most.
+
+    On accelerators the host is asked for work once a chunk. On CPU it is one step: convolutions
+    within `lax.scan` take several times longer there.
+
+    Args:
+        bytes_per_step: of the data that the host sends for one step.
+    """
+    if jax.default_backend() == "cpu":
+        return 1
+    return max(1, min(_MAX_CHUNK_STEPS, _MAX_CHUNK_BYTES // bytes_per_step))
+
+
+def single_path(step: int, labels: np.ndarray) -> Hashable:
+    """Chooses the same path for all steps."""
+    del step, labels
+
+
+class Program:
+    """Compiles pure steps; reads their batches through the pipeline inside the compiled program.
+
+    Which of several forms of a step (its path) a chunk takes is chosen on the host, since
+    conditionals and loops around convolutions are slow in XLA on CPU. Each path is compiled when
+    it is first needed.
+
+    Args:
+        pipeline: whose `read` and `resident` are used; the chunks may come from any pipeline that
+            shares them.
+        step_at: from a path to its pure step.
+        choose: from the number of a chunk's first step and its labels, (K, B), to the path.
+        boundaries: steps before which a chunk must end, because the path changes there.
+        chunk_steps: longest chunk.
+
+    Attributes:
+        compile_seconds: time that compiling has taken so far.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        step_at: Callable[[Any], TrainStep],
+        choose: Callable[[int, np.ndarray], Hashable] = single_path,
+        *,
+        boundaries: Sequence[int] = (),
+        chunk_steps: int = 1,
+    ):
+        self._read, self._step_at, self._choose = pipeline.read, step_at, choose
+        self._boundaries, self._chunk_steps = sorted(boundaries), chunk_steps
+        self._mesh = data_mesh()
+        self._resident = self.place(pipeline.resident)
+        self._executables: dict[tuple[Hashable, int], jax.stages.Compiled] = {}
+        self.compile_seconds = 0.0
+
+    def place(self, tree: Any) -> Any:
+        """Puts arrays on all devices, as the program takes its state."""
+        return jax.device_put(tree, replicated(self._mesh))
+
+    def cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yields the stretches between two evaluations as (first, last + 1, steps a chunk).
+
+        Chunks are as even as they can be, so that programs of few lengths are compiled. Where they
+        end depends on the two steps alone, so that a resumed run meets the same chunks.
+        """
+        edges = [start, *(step for step in self._boundaries if start < step < stop), stop]
+        for first, last in itertools.pairwise(edges):
+            yield first, last, math.ceil((last - first) / self._num_chunks(last - first))
+
+    def _num_chunks(self, steps: int) -> int:
+        return math.ceil(steps / self._chunk_steps)
+
+    def __call__(self, state: TrainState, step: int, chunk: Chunk) -> tuple[TrainState, jax.Array]:
+        """Takes the steps of a chunk, on the device, while the host goes on.
+
+        Args:
+            state: after `step` steps; donated, it must not be used again.
+            step: number of the chunk's first step, from 0.
+            chunk: K steps of data.
+
+        Returns:
+            The state after the chunk, and the losses (K, ...) of its steps.
+
+        Raises:
+            UsageError: the batch cannot be divided evenly over the devices.
+        """
+        executable = self._executable(state, step, chunk)
+        return executable(state, self._resident, chunk.payload)
+
+    def bytes_needed(self, state: TrainState, step: int, chunk: Chunk) -> int:
+        """Returns the memory that such a call takes on each device, with all it is handed.
+
+        Nothing is run; what is compiled for it serves the call.
+        """
+        memory = self._executable(state, step, chunk).memory_analysis()
+        if memory is None:
+            raise NotImplementedError(f"{jax.default_backend()} reports no memory of programs")
+        return (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
+
+    def _executable(self, state: TrainState, step: int, chunk: Chunk) -> jax.stages.Compiled:
+        path = self._choose(step, chunk.labels)
+        num_steps = len(jax.tree.leaves(chunk.payload)[0])
+        key = path, num_steps
+        if key not in self._executables:
+            began = time.perf_counter()
+            check_divisible(chunk.labels.shape[-1], self._mesh)
+            self._executables[key] = self._compile(self._step_at(path), state, chunk.payload)
+            self.compile_seconds += time.perf_counter() - began
+        return self._executables[key]
+
+    def _compile(
+        self, train_step: TrainStep, state: TrainState, payload: Any
+    ) -> jax.stages.Compiled:
+        num_steps = len(jax.tree.leaves(payload)[0])
+
+        def run(state: TrainState, resident: Any, payload: Any):
+            def step(state: TrainState, payload: Any):
+                return train_step(state, *self._read(resident, payload))
+
+            if num_steps > 1:
+                return jax.lax.scan(step, state, payload)
+            state, loss = step(state, jax.tree.map(lambda leaf: leaf[0], payload))
+            return state, loss[jnp.newaxis]
+
+        everywhere = replicated(self._mesh)
+        compiled = jax.jit(
+            run,
+            donate_argnums=0,
+            in_shardings=(everywhere, everywhere, batch_sharding(self._mesh)),
+            out_shardings=everywhere,
+        )
+        return compiled.lower(state, self._resident, payload).compile()

@@ -1,0 +1,64 @@
+"""Replicas: runs of several seeds or radii as one program, along a leading axis."""
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.data import Chunk, Pipeline
+from jaxlt.training.state import TrainState
+from jaxlt.training.workdir import Workdir
+
+
+class ReplicaPipeline:
+    """The pipelines of R replicas as one, for a step under `vmap`.
+
+    Args:
+        pipelines: of the replicas, sharing one `resident` and one `read`.
+
+    Attributes:
+        resident: what the pipelines share.
+    """
+
+    def __init__(self, pipelines: Sequence[Pipeline]):
+        self._pipelines = tuple(pipelines)
+        self.resident = pipelines[0].resident
+
+    def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
+        """Yields chunks with a payload a replica and the labels of all, (R * K, B)."""
+        streams = [pipeline.chunks(start_step, stop_step, size) for pipeline in self._pipelines]
+        for chunks in zip(*streams, strict=True):
+            payloads = tuple(chunk.payload for chunk in chunks)
+            yield Chunk(payloads, np.concatenate([chunk.labels for chunk in chunks]))
+
+    def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
+        """Returns one step's images (R, B, H, W, C) and labels (R, B)."""
+        # Stacked on the device: on the host it would be one more copy of every image.
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *payload)
+        return jax.vmap(self._pipelines[0].read, in_axes=(None, 0))(resident, stacked)
+
+
+@jax.jit
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """Stacks the states of replicas on a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+@jax.jit
+def unstack(state: TrainState) -> list[TrainState]:
+    """Takes the states of replicas apart."""
+    return [jax.tree.map(operator.itemgetter(replica), state) for replica in range(len(state.step))]
+
+
+def at_one_step(workdirs: Sequence[Workdir]) -> list[int]:
+    """Returns which of some runs can go on together first: those furthest behind.
+
+    A run can go on from either of its last two states, the initial one counting as the one before
+    its first checkpoint: a kill leaves replicas at most one checkpoint apart.
+    """
+    saved = [[0, *workdir.saved_steps()][-2:] for workdir in workdirs]
+    first = min(steps[-1] for steps in saved)
+    return [index for index, steps in enumerate(saved) if first in steps]

@@ -1,0 +1,90 @@
+"""What training keeps of one run: its checkpoints, its evaluations, its time."""
+
+import math
+
+from tensorboardX import SummaryWriter
+
+from jaxlt.errors import UsageError
+from jaxlt.training.checkpoint import Checkpoints
+from jaxlt.training.state import TrainState
+from jaxlt.training.workdir import Workdir
+
+# Numbers, or lists of one number a class; None or NaN where there is nothing to average.
+Metrics = dict[str, float | list[float]]
+
+
+class Run:
+    """A run's directory while it trains.
+
+    Args:
+        workdir: where everything goes.
+        keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
+        label: name of the run in messages.
+
+    Attributes:
+        seconds: time of the run's steps in earlier sessions; `restore` sets it.
+    """
+
+    def __init__(self, workdir: Workdir, keep_checkpoints: int, label: str):
+        self.workdir, self.label = workdir, label
+        self.seconds = 0.0
+        self._checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
+        self._events: SummaryWriter | None = None
+
+    def restore(self, initial: TrainState, until: int | None = None) -> TrainState:
+        """Returns the newest state that is whole, else the initial one.
+
+        Args:
+            initial: state before the first step.
+            until: no state after this step.
+        """
+        restored = self._checkpoints.restore_latest(initial, until)
+        state, record = restored or (initial, {"seconds": 0.0})
+        self.seconds = record["seconds"]
+        return state
+
+    def begin(self, step: int) -> None:
+        """Drops what was kept of steps after this one, and opens the log of events."""
+        self._checkpoints.drop_after(step)
+        self.workdir.keep_metrics_until(step)
+        self._events = SummaryWriter(str(self.workdir.tensorboard), purge_step=step + 1)
+
+    def record(self, step: int, metrics: Metrics) -> None:
+        """Writes down an evaluation."""
+        assert self._events is not None, "begin comes before the first evaluation"
+        self.workdir.append_metrics({"step": step, **metrics})
+        for name, value in _finite_numbers(metrics).items():
+            self._events.add_scalar(name, value, step)
+
+    def save(self, state: TrainState, metrics: Metrics | None, session_seconds: float) -> None:
+        """Saves a checkpoint, in the background.
+
+        Args:
+            state: may be donated afterwards.
+            metrics: of the evaluation at its step, None where there was none.
+            session_seconds: time of the steps since `begin`.
+        """
+        numbers = None if metrics is None else _finite_numbers(metrics)
+        self._checkpoints.save(state, {"seconds": self.seconds + session_seconds}, numbers)
+
+    def wait(self) -> None:
+        """Returns when every checkpoint is on disk."""
+        self._checkpoints.wait()
+
+    def finish(self, session_seconds: float) -> None:
+        """Writes the result: the last evaluation and the time."""
+        records = self.workdir.read_metrics()
+        if not records:
+            raise UsageError(f"{self.workdir.path} must hold the metrics.jsonl of its run, none is")
+        seconds = round(self.seconds + session_seconds, 3)
+        self.workdir.write_result({**records[-1], "seconds": seconds})
+
+    def close(self) -> None:
+        """Waits for checkpoints and closes the log of events."""
+        if self._events is not None:
+            self._events.close()
+        self._checkpoints.close()
+
+
+def _finite_numbers(metrics: Metrics) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if isinstance(v, float) and math.isfinite(v)}

@@ -1,0 +1,82 @@
+"""A small problem that trains in milliseconds, for the tests of program, loop and replicas."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+import jaxlt
+from jaxlt.data import Batch, Chunk
+from jaxlt.training import Job, Program, make_state_fn, make_train_step
+
+NUM_STEPS, EVAL_STEPS = 25, 10
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train):
+        del train
+        return nn.Dense(3)(images.reshape(len(images), -1))
+
+
+def batch(step, seed=0):
+    rng = np.random.default_rng((seed, step))
+    images = rng.standard_normal((8, 2, 2, 1), dtype=np.float32)
+    return Batch(images, rng.integers(0, 3, 8).astype(np.int32))
+
+
+class Batches:
+    """A pipeline of whatever batches a function makes."""
+
+    resident = ()
+
+    def __init__(self, batch_at=batch):
+        self._batch_at = batch_at
+
+    def chunks(self, start_step, stop_step, size):
+        for first in range(start_step, stop_step, size):
+            steps = range(first, min(first + size, stop_step))
+            images, labels = map(np.stack, zip(*map(self._batch_at, steps), strict=True))
+            yield Chunk(Batch(images, labels), labels)
+
+    def read(self, resident, payload):
+        assert resident == ()
+        return payload.images, payload.labels
+
+
+def optimizer(rho=0.05):
+    return optax.chain(jaxlt.sam(rho), optax.sgd(0.1, momentum=0.9))
+
+
+def initial_state(seed=0):
+    return make_state_fn(Linear(), optimizer(), (2, 2, 1))(seed)
+
+
+def step_of(rho=0.05):
+    return make_train_step(
+        Linear(), optimizer(rho), lambda x, y, step: jaxlt.losses.cross_entropy(x, y), 3
+    )
+
+
+def evaluate(state):
+    norm = float(jax.numpy.linalg.norm(state.params["Dense_0"]["kernel"]))
+    return {"balanced_accuracy": 0.01 * float(state.step), "few": float("nan"), "norm": norm}
+
+
+@functools.cache
+def program(chunk_steps):
+    """Compiled once for all tests."""
+    return Program(Batches(), lambda path: step_of(), chunk_steps=chunk_steps)
+
+
+def make_job(pipeline=None, chunk_steps=1):
+    return Job(
+        initial_state=initial_state(),
+        program=program(chunk_steps),
+        pipeline=pipeline or Batches(),
+        evaluate=evaluate,
+        num_steps=NUM_STEPS,
+        eval_steps=EVAL_STEPS,
+    )
