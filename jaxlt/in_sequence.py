@@ -45,7 +45,7 @@ def gradient_in_sequence(
     else:
         # Never by subtraction: a group without gradient must have direction 0, not rounding's.
         directions = [pullback(weights) for weights in groups]
-    gradients, norms, sharpness = [], [], []
+    gradients, norms, sharpness, loss = [], [], [], jnp.zeros([])
     if clean is not None and mean_gradient is None:
         gradients.append(pullback(clean.astype(sums.dtype)))
     elif clean is not None:
@@ -57,6 +57,10 @@ def gradient_in_sequence(
 
         eps = rule.perturbation(direction[0], scope.theta, group_rho)
         moved = add(scope.theta, eps)
+        if sharpness:
+            # Adds nothing, but makes this pass begin after the forward pass before it: both at
+            # once take more memory, and on a CPU longer (SSE-SAM 3.1 SGD steps instead of 2.5).
+            moved = [w + 0 * loss.astype(w.dtype) for w in moved]
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
         gradients.append(
             jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)
