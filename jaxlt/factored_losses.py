@@ -25,7 +25,7 @@ class Blocks:
         ValueError: there is no size, or they are not positive and descending.
     """
 
-    sizes: tuple[int, ...] = (8, 1)
+    sizes: tuple[int, ...] = (8, 2)
 
     def __post_init__(self):
         """Checks the sizes."""
