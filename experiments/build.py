@@ -150,6 +150,8 @@ def _radius(recipe: Recipe, num_images: int) -> float | optax.Schedule:
 
 def switch_step(recipe: Recipe, num_images: int) -> int | None:
     """Returns the first step of SSE-SAM's second stage, None if there is none."""
+    if recipe.head_rho == 0:
+        return 0
     if recipe.switch_at == 1:
         return None
     return num_steps(recipe, num_images, math.ceil(recipe.switch_at * recipe.epochs))

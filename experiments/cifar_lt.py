@@ -93,7 +93,7 @@ def _paths(arguments: Arguments) -> dict[tuple[int, float | None], Path]:
         return {(seed, None): arguments.workdir or Path("runs/cifar_lt") / f"{recipe}-seed{seed}"}
     directory = arguments.workdir or Path("runs/cifar_lt") / recipe
     return {
-        (seed, rho): directory / (("" if rho is None else f"rho{rho:g}-") + f"seed{seed}")
+        (seed, rho): directory / (("" if rho is None else f"rho{rho}-") + f"seed{seed}")
         for rho in radii
         for seed in arguments.seeds
     }

@@ -70,7 +70,7 @@ class Experiment:
         pipeline: whether the host or the device makes the batches.
 
     Attributes:
-        made_of_matrix_products: whether the network has no convolution.
+        suits_loops: see `ImageClassifier`.
 
     Raises:
         UsageError: the recipe does not fit its data, or a number in it is out of range.
@@ -83,7 +83,7 @@ class Experiment:
         self.split = _split(recipe, self.source)
         self._feed = Feed(recipe, self.source, self.split, pipeline)
         self._model = build_model(recipe, self.source.num_classes, self.source.image_shape)
-        self.made_of_matrix_products = self._model.made_of_matrix_products
+        self.suits_loops = self._model.suits_loops
         optimizer = build_optimizer(recipe, self.split.class_counts)
         self._initial_state = make_state_fn(self._model, optimizer, self.source.image_shape)
         self._logits = make_logits_fn(self._model)

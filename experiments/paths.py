@@ -43,9 +43,10 @@ class Paths:
         self._tail = np.array(class_counts) < recipe.tail_threshold
         independent = recipe.hold_statistics or not model.couples_examples
         self._capacities: list[int] = []
-        # Networks of matrix products loop over as many images as there are.
-        if independent and not model.made_of_matrix_products:
-            self._capacities = [int(share * recipe.batch_size) for share in _CAPACITIES]
+        # Networks that suit loops take as many images as there are.
+        if independent and not model.suits_loops:
+            rooms = (int(share * recipe.batch_size) for share in _CAPACITIES)
+            self._capacities = [room for room in rooms if room > 0]
 
     def choose(self, step: int, labels: np.ndarray) -> StepPath:
         """Returns the cheapest form that is exact for all steps of a chunk.

@@ -39,7 +39,8 @@ class Recipe:
     """Random crop after padding by 4 pixels, and random horizontal flip."""
 
     model: str = "resnet32"
-    """resnet20/32/44/56/110 (CIFAR ResNets), resnet34 (3x3 stem), small_conv or mlp."""
+    """resnet20/32/44/56/110 (CIFAR ResNets), resnet20_gn/32_gn (with group norm), resnet34 (3x3
+    stem), small_vit, small_conv or mlp."""
     classifier: Literal["linear", "cosine"] = "linear"
     """Last layer; cosine has normalised features and weights, as LDAM needs."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -115,9 +116,10 @@ class Recipe:
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
     hold_statistics: bool = False
-    """Batch norm in the method's own passes normalises by the clean pass's statistics, as
-    constants. Images then do not depend on each other there, which makes imb_sam, the second stage
-    of sse_sam and cc_sam on all parameters cheap; their numbers are no longer quite the papers'."""
+    """Batch norm normalises in all passes by the clean pass's statistics, as constants through
+    which no gradient flows. Images then do not depend on each other, which makes imb_sam, the
+    second stage of sse_sam and cc_sam on all parameters cheap. It is another network to train than
+    the papers'."""
 
     many_above: int = 100
     """Classes with more training images are many-shot."""

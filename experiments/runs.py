@@ -66,7 +66,7 @@ def run_all(
 def _together(experiment: Experiment, mode: ReplicasMode) -> bool:
     if mode == "auto":
         # One convolution a replica, XLA's form of a convolution under vmap, is slow on CPU.
-        return jax.default_backend() != "cpu" or experiment.made_of_matrix_products
+        return jax.default_backend() != "cpu" or experiment.suits_loops
     return mode == "together"
 
 

@@ -67,8 +67,7 @@ def main() -> None:
     for name in ("steps", "batch_size", "replicas"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
-    if not arguments.methods:
-        raise UsageError("methods must name at least one method, got none")
+    command_line.check_distinct("method", arguments.methods)
 
     import jax
 

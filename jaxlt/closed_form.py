@@ -35,34 +35,44 @@ def gradient_in_closed_form(
     features, trunk_pullback = jax.vjp(lambda p: losses.features_fn(p, losses.images), params)
     classifier, leaves_pullback = jax.vjp(losses.classifier_fn, params)
     logits = classifier.logits(features)
-    at_w, loss_pullback = jax.vjp(lambda x: losses.loss_fn(x, labels), logits)
+    at_w, loss_pullback = jax.vjp(lambda x: losses.loss(x, labels), logits)
     members = jax.nn.one_hot(labels, losses.num_classes, dtype=at_w.dtype)
     counts = members.sum(0)
     clean, means, mix = objective_fn(counts)
-    (residuals,) = loss_pullback((members @ means).astype(at_w.dtype))
+
+    def of_images(values: jax.Array) -> jax.Array:
+        """From one value a class to one an image; no matrix product, which a GPU would round."""
+        return (members * values).sum(1).astype(at_w.dtype)
+
+    def by_class(values: jax.Array) -> jax.Array:
+        return (members * values[:, None]).sum(0)
+
+    (residuals,) = loss_pullback(of_images(means))
     gradients = classifier.class_gradients(features, residuals, members @ members.T)
 
     inside = jnp.array([scope.inside[leaf] for leaf in _classifier_leaves(losses, scope)])
     # Rounding can push a sum of products that is a square below zero.
-    squares = jnp.maximum(members.T @ gradients.squared_norms, 0) * inside
+    squares = jnp.maximum(jax.vmap(by_class, 1, 1)(gradients.squared_norms), 0) * inside
     norms = jnp.sqrt(squares if rule.per_leaf else squares.sum(1, keepdims=True))
     factors = jax.vmap(lambda n, r: rule.factors(n, scope.theta, r))(norms, rho) * inside
 
+    image_factors = jax.vmap(of_images, 1, 1)(factors)
+
     def objective(classifier, features):
-        logits = gradients.perturbed_logits(classifier, features, members @ factors)
-        perturbed = losses.loss_fn(logits, labels)
-        total = (members @ (mix * means) * perturbed).sum()
+        logits = gradients.perturbed_logits(classifier, features, image_factors)
+        perturbed = losses.loss(logits, labels)
+        total = (of_images(mix * means) * perturbed).sum()
         if clean is not None:
-            unperturbed = losses.loss_fn(classifier.logits(features), labels)
-            total += (members @ clean * unperturbed).sum()
+            unperturbed = losses.loss(classifier.logits(features), labels)
+            total += (of_images(clean) * unperturbed).sum()
         return total, perturbed
 
     head, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(classifier, features)
     return Perturbed(
         gradient=jax.tree.map(jnp.add, *trunk_pullback(head[1]), *leaves_pullback(head[0])),
-        loss=ClassLosses(members.T @ at_w, counts).mean(),
+        loss=ClassLosses(by_class(at_w), counts).mean(),
         perturbation_norm=jnp.sqrt((jnp.square(factors) * squares).sum(1)),
-        sharpness=means * (members.T @ (perturbed - at_w)),
+        sharpness=means * by_class(perturbed - at_w),
     )
 
 

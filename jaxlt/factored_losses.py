@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from jaxlt.class_losses import ClassLosses, class_losses
 from jaxlt.classifiers import Cosine, Linear
@@ -44,9 +45,17 @@ class Capacity:
     Attributes:
         images: how many; a constant of the compiled program. The caller sees to it that the group
             has no more, by counting the labels on the host: where it has, the result is NaN.
+
+    Raises:
+        ValueError: it is not positive.
     """
 
     images: int
+
+    def __post_init__(self):
+        """Checks the number."""
+        if self.images < 1:
+            raise ValueError(f"images of Capacity must be at least 1, got {self.images}")
 
 
 Passes: TypeAlias = Blocks | Capacity
@@ -62,15 +71,18 @@ class FactoredLosses:
     classes. With `independent`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on
     its own images alone.
 
+    On an explicitly sharded mesh only a plain function works: here images are sorted and compared.
+
     Attributes:
         features_fn: from params and images to features (b, D), for any number of images.
-        classifier_fn: from params to a `Linear` or `Cosine` of leaves of params.
+        classifier_fn: from params to a `Linear` or `Cosine` of leaves of params, which
+            `features_fn` does not read.
         loss_fn: from logits (b, C) and labels (b,) to losses (b,), each of its own row alone.
         images: pytree of arrays (B, ...), whatever `features_fn` takes.
         labels: (B,) integer classes; one outside [0, C), such as -1, marks padding.
         num_classes: C.
         independent: whether an image's features depend on that image alone: not with batch norm,
-            unless its statistics are held fixed.
+            unless its statistics are held fixed, nor with dropout.
         passes: how methods with one group or two pass over part of a batch; None if they are to
             take all of it, which can be faster where the network is made of convolutions.
     """
@@ -92,4 +104,9 @@ class FactoredLosses:
     def losses(self, params: Any, images: Any, labels: jax.Array) -> jax.Array:
         """Returns the loss of each image, (b,)."""
         logits = self.classifier_fn(params).logits(self.features_fn(params, images))
-        return self.loss_fn(logits, labels)
+        return self.loss(logits, labels)
+
+    def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Returns the loss of each row of logits, (b,), in at least 32 bits."""
+        losses = self.loss_fn(logits, labels)
+        return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))

@@ -178,6 +178,22 @@ def test_classifier_must_be_made_of_leaves_as_they_are():
         both_ways(problem("linear"), obj)
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("passes", [None, jaxlt.Blocks()])
+def test_losses_of_16_bits_are_summed_in_32(name, passes):
+    def loss_fn(logits, labels):
+        return losses.cross_entropy(logits, labels).astype(jnp.bfloat16)
+
+    obj = factored(*batch(2, jnp.float32), passes, loss_fn=loss_fn)
+    params = initial_params(jnp.float32)
+    ours, theirs = (
+        changed_update(METHODS[name](mask=is_classifier), f, params)
+        for f in (obj, lambda p: obj(p))
+    )
+    assert largest_difference(ours[0], theirs[0]) < 1e-5
+    np.testing.assert_allclose(ours[1].loss, theirs[1].loss, rtol=1e-6)
+
+
 def test_loss_of_the_state_is_the_mean():
     obj = factored(*batch(2))
     for result in both_ways(initial_params(), obj):

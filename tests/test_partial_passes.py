@@ -109,7 +109,7 @@ class TestCost:
             ("sse_sam", jaxlt.Capacity(6), 3 * 16),
             ("sse_sam stage two", jaxlt.Blocks((4, 1)), 16 + 2 * 6),
             ("cc_sam", jaxlt.Blocks((4, 1)), 2 * 16),
-            ("cc_sam", jaxlt.Capacity(6), 2 * 16),
+            ("cc_sam", jaxlt.Capacity(6), 2 * (8 + 4 + 4 + 2)),
         ],
     )
     def test_images_evaluated(self, name, passes, expected):
@@ -137,6 +137,11 @@ def test_more_images_than_the_capacity_are_no_silent_error():
             METHODS["imb_sam"](), factored(x, y, jaxlt.Capacity(capacity)), initial_params()
         )
         assert jnp.isfinite(gradient["dense1.kernel"]).all() == finite
+
+
+def test_capacity_must_be_positive():
+    with pytest.raises(ValueError, match="images of Capacity must be at least 1, got 0"):
+        jaxlt.Capacity(0)
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (1, 4), (2, 2)])

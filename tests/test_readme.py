@@ -14,9 +14,9 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_optax_example_runs_and_learns():
-    (code,) = [text for language, text in BLOCKS if language == "python"]
+    example, factored = [text for language, text in BLOCKS if language == "python"]
     names = {}
-    exec(code, names)
+    exec(example, names)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(names["params"]))
     images, labels, counts = (names[name] for name in ("images", "labels", "class_counts"))
 
@@ -26,6 +26,9 @@ def test_the_optax_example_runs_and_learns():
 
     assert loss(names["params"]) < 0.9 * loss(jax.tree.map(jnp.zeros_like, names["params"]))
     assert names["opt_state"][0].count == 10
+    exec(factored, names)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(names["updates"]))
+    assert isinstance(names["losses"](names["params"]), jaxlt.ClassLosses)
 
 
 def test_the_first_two_lines_of_code_install_run_and_test():

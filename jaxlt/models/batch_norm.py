@@ -18,10 +18,10 @@ class BatchNorm(nn.Module):
     images of 8x8.
 
     A training-mode pass with the collection "held_statistics" mutable stores the batch's mean and
-    variance in it. A pass that finds the collection among its variables normalises by those, as
-    constants, in training mode too, and leaves the running statistics as they are: no example's
-    result depends on another's then, so a pass over some rows of the batch gives them what the
-    pass over all of it gave.
+    variance in it, and lets no gradient flow through them. A pass that finds the collection among
+    its variables normalises by those, as constants, in training mode too, and leaves the running
+    statistics as they are: no example's result depends on another's then, so a pass over some rows
+    of the batch gives them what the pass over all of it gave.
 
     Attributes:
         use_running_average: Normalise by the running statistics and leave them as they are.
@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 running_mean.value = self._average(running_mean.value, mean)
                 running_var.value = self._average(running_var.value, var)
-                self._hold(mean, var)
+                mean, var = self._hold(mean, var)
         return ((x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias).astype(self.dtype)
 
     def _held_statistics(self) -> tuple[jax.Array, jax.Array]:
@@ -61,10 +61,13 @@ class BatchNorm(nn.Module):
         var = self.get_variable(HELD_STATISTICS, "var")
         return jax.lax.stop_gradient((mean, var))
 
-    def _hold(self, mean: jax.Array, var: jax.Array) -> None:
-        if self.is_mutable_collection(HELD_STATISTICS):
-            self.put_variable(HELD_STATISTICS, "mean", mean)
-            self.put_variable(HELD_STATISTICS, "var", var)
+    def _hold(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not self.is_mutable_collection(HELD_STATISTICS):
+            return mean, var
+        self.put_variable(HELD_STATISTICS, "mean", mean)
+        self.put_variable(HELD_STATISTICS, "var", var)
+        # The same function as the passes that will hold them, so with the same gradient.
+        return jax.lax.stop_gradient((mean, var))
 
     def _average(self, running: jax.Array, batch: jax.Array) -> jax.Array:
         return self.momentum * running + (1 - self.momentum) * batch

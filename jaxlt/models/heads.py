@@ -106,16 +106,17 @@ class ImageClassifier(nn.Module, kw_only=True):
         """Whether an example's training-mode output depends on the rest of its batch.
 
         Where it does, as under batch norm, a pass over part of a batch is another function than
-        the pass over all of it, unless batch norm's statistics are held.
+        the pass over all of it, unless batch norm's statistics are held. Dropout couples too: an
+        image's mask depends on its place in the batch.
         """
         return False
 
     @property
-    def made_of_matrix_products(self) -> bool:
-        """Whether the backbone has matrix products alone and no convolution.
+    def suits_loops(self) -> bool:
+        """Whether passes over a few images at a time, in a loop on the device, are worth it.
 
-        Loops and conditionals on the device suit such a network; around convolutions XLA's CPU
-        code is many times slower in them.
+        Not with convolutions, around which XLA's CPU code is many times slower in loops, nor where
+        an image is so little work that adding up parameter gradients outweighs it.
         """
         return False
 

@@ -16,11 +16,6 @@ class MLP(ImageClassifier, kw_only=True):
 
     hidden: int = 256
 
-    @property
-    def made_of_matrix_products(self) -> bool:
-        """True."""
-        return True
-
     @nn.compact
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, hidden)` float32 features."""

@@ -93,7 +93,7 @@ class VisionTransformer(ImageClassifier, kw_only=True):
     mlp_ratio: int = 4
 
     @property
-    def made_of_matrix_products(self) -> bool:
+    def suits_loops(self) -> bool:
         """True."""
         return True
 

@@ -42,9 +42,8 @@ def make_train_step(
         num_classes: C.
         capacity: for convolutional networks, at most how many images of the batch the group of a
             method with one group has (ImbSAM's tail; see `jaxlt.Capacity`); None if not known.
-        hold_statistics: normalise in the method's own passes by the clean pass's batch statistics,
-            held constant as in a network without batch norm, in place of each pass's own. The
-            images of a batch then do not depend on each other in those passes.
+        hold_statistics: normalise in all passes by the clean pass's batch statistics as constants:
+            no gradient flows through them. The images of a batch then do not depend on each other.
     """
     transformation = optax.with_extra_args_support(transformation)
     independent = isinstance(model, ImageClassifier) and (
@@ -52,7 +51,8 @@ def make_train_step(
     )
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array):
-        clean_pass = _Pass(model, state, keep=("batch_stats", "held_statistics"))
+        keep = ("batch_stats", "held_statistics") if hold_statistics else ("batch_stats",)
+        clean_pass = _Pass(model, state, keep=keep)
 
         def loss_fn(logits: jax.Array, labels: jax.Array) -> jax.Array:
             return per_example_loss(logits, labels, state.step)
@@ -63,8 +63,7 @@ def make_train_step(
             return losses.mean(), statistics
 
         (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        held = statistics.get("held_statistics") if hold_statistics else None
-        further_pass = _Pass(model, state, held=held)
+        further_pass = _Pass(model, state, held=statistics.get("held_statistics"))
 
         def class_losses_of_network(params) -> ClassLosses:
             logits, _ = further_pass(params, images)
@@ -133,7 +132,7 @@ class _Pass:
 
 
 def _passes(model: ImageClassifier, capacity: int | None) -> Passes | None:
-    if model.made_of_matrix_products:
+    if model.suits_loops:
         return Blocks()
     return None if capacity is None else Capacity(capacity)
 

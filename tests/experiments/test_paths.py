@@ -36,9 +36,12 @@ def test_the_smallest_room_that_holds_the_tail(tails, capacity):
     [
         ({"model": "resnet20"}, None),
         ({"model": "resnet20", "hold_statistics": True}, 2),
-        ({"model": "mlp"}, None),
+        ({"model": "mlp"}, 2),
+        ({"model": "small_vit"}, None),
         ({"method": "focal_sam"}, None),
         ({"method": "sgd"}, None),
+        ({"batch_size": 2}, 1),
+        ({"batch_size": 1}, None),
     ],
 )
 def test_room_is_for_methods_and_networks_that_can_use_it(fields, capacity):

@@ -143,11 +143,11 @@ def test_couples_examples_says_whether_other_rows_matter(name):
     assert model.couples_examples == (name == "resnet8")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_made_of_matrix_products_says_whether_there_are_convolutions(name):
-    model = _create(name)
-    program = jax.make_jaxpr(lambda x: model.apply(_variables(name), x, train=False))(_batch(name))
-    assert model.made_of_matrix_products == ("conv_general_dilated" not in str(program))
+@pytest.mark.parametrize(
+    ("name", "suits"), [("small_vit", True), ("mlp", False), ("small_conv", False)]
+)
+def test_which_networks_suit_loops(name, suits):
+    assert create_model(name, 3, image_shape=(8, 8, 1)).suits_loops == suits
 
 
 def test_create_model_passes_its_choices_on():

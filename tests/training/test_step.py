@@ -117,9 +117,7 @@ class TestHeldStatistics:
             return (self.tail[labels] * losses).mean()
 
         def whole_loss(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
-            return jaxlt.losses.cross_entropy(logits, labels).mean()
+            return jaxlt.losses.cross_entropy(frozen(params, images), labels).mean()
 
         direction = jax.grad(tail_loss)(state.params)
         factor = rho / optax.tree.norm(direction)
