@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.models.batch_norm import BatchNorm
-from jaxlt.models.convolution import Conv
 from jaxlt.models.group_norm import GroupNorm
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
 
 
 def _conv3x3(width: int, stride: int, dtype, name: str) -> nn.Conv:
-    return Conv(
+    return nn.Conv(
         width,
         (3, 3),
         strides=stride,
@@ -61,7 +60,7 @@ class BasicBlock(nn.Module):
         y = self.norm(name="bn2")(_conv3x3(self.width, 1, self.dtype, "conv2")(y))
         if x.shape == y.shape or not self.projection:
             return nn.relu(y + _subsample_and_pad(x, self.width, self.stride))
-        x = Conv(
+        x = nn.Conv(
             self.width,
             (1, 1),
             strides=self.stride,

@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.convolution import Conv
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
 from jaxlt.models.patches import space_to_depth
 
@@ -31,7 +30,7 @@ class SmallConvNet(ImageClassifier, kw_only=True):
         del train
         x = space_to_depth(jnp.asarray(images, self.dtype), self.patch)
         for width in self.widths:
-            conv = Conv(width, (3, 3), kernel_init=kaiming_normal, dtype=self.dtype)
+            conv = nn.Conv(width, (3, 3), kernel_init=kaiming_normal, dtype=self.dtype)
             x = nn.relu(conv(x))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(x.shape[0], -1)
