@@ -41,7 +41,7 @@ def make_train_step(
         per_example_loss: from logits, labels and step to losses.
         num_classes: C.
         capacity: for networks that do not suit loops, how many images of the batch the group of a
-            method with one group has at most (ImbSAM's tail; see `jaxlt.Capacity`); None if unknown.
+            method with one group has at most (see `jaxlt.Capacity`); None if unknown.
         hold_statistics: normalise in all passes by the clean pass's batch statistics as constants:
             no gradient flows through them. The images of a batch then do not depend on each other.
     """
