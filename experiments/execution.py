@@ -17,7 +17,7 @@ class Execution:
     replicas: ReplicasMode = "auto"
     """Several runs of one recipe. together: side by side in one program, as many as fit in memory;
     their numbers differ from those of a run alone by rounding. apart: one after the other. auto:
-    apart for convolutional networks on CPU, where it is faster, else together."""
+    together on accelerators; on CPU, where it hardly pays, for small_vit alone."""
 
 
 DEFAULT_EXECUTION = Execution()

@@ -69,7 +69,7 @@ def trained_together(monkeypatch):
 
 
 def test_together_is_apart_but_for_rounding(tmp_path, experiment, apart, trained_together):
-    results = runs.run_all(experiment, replicas(tmp_path), label="digits")
+    results = runs.run_all(experiment, replicas(tmp_path), label="digits", mode="together")
     assert trained_together == [3]
     for seed, result in enumerate(results):
         mine, other = tmp_path / f"seed{seed}", apart / f"seed{seed}"
@@ -105,18 +105,22 @@ def test_one_at_a_time_where_no_two_fit(tmp_path, monkeypatch, experiment, train
 
 
 def test_finished_replicas_are_left_alone(tmp_path, experiment, trained_together):
-    runs.run_all(experiment, replicas(tmp_path, (1,)), label="digits")
+    runs.run_all(experiment, replicas(tmp_path, (1,)), label="digits", mode="together")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "seed1").rglob("*")}
-    runs.run_all(experiment, replicas(tmp_path), label="digits")
+    runs.run_all(experiment, replicas(tmp_path), label="digits", mode="together")
     assert trained_together == [2]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "seed1").rglob("*")} == before
-    assert runs.run_all(experiment, replicas(tmp_path), label="digits")[2]["step"] > 0
+    assert (
+        runs.run_all(experiment, replicas(tmp_path), label="digits", mode="together")[2]["step"] > 0
+    )
     assert trained_together == [2]
 
 
 def test_convolutions_on_cpu_go_apart_by_default(tmp_path, trained_together):
     conv = Experiment(Recipe(dataset="digits", model="small_conv", epochs=1, imbalance_factor=10))
     assert not runs._together(conv, "auto")
+    vit = Experiment(Recipe(dataset="digits", model="small_vit", epochs=1, imbalance_factor=10))
+    assert runs._together(vit, "auto")
     assert runs._together(conv, "together")
 
 
@@ -132,16 +136,28 @@ def cifar(monkeypatch, capfd, *flags):
 
 
 def test_seeds_and_radii_make_a_product_of_runs(tmp_path, monkeypatch, capfd, trained_together):
-    flags = ["--method", "sam", "--seeds", "0-1", "--rhos", "0.05", "1", "--pipeline", "device"]
+    flags = [
+        "--method",
+        "sam",
+        "--seeds",
+        "0-1",
+        "--replicas",
+        "together",
+        "--rhos",
+        "0.05",
+        "1",
+        "--pipeline",
+        "device",
+    ]
     status, log = cifar(monkeypatch, capfd, *flags, "--workdir", tmp_path / "all")
     assert (status, trained_together) == (0, [4]), log
     names = {path.name for path in (tmp_path / "all").iterdir()}
-    assert names == {"rho0.05-seed0", "rho0.05-seed1", "rho1-seed0", "rho1-seed1"}
-    recipe = json.loads((tmp_path / "all" / "rho1-seed0" / "recipe.json").read_text())
+    assert names == {"rho0.05-seed0", "rho0.05-seed1", "rho1.0-seed0", "rho1.0-seed1"}
+    recipe = json.loads((tmp_path / "all" / "rho1.0-seed0" / "recipe.json").read_text())
     assert (recipe["rho"], recipe["seed"]) == (1.0, 0)
     alone = ["--method", "sam", "--seed", "1", "--rho", "1", "--workdir", tmp_path / "alone"]
     assert cifar(monkeypatch, capfd, *alone)[0] == 0
-    assert_close(tmp_path / "all" / "rho1-seed1", tmp_path / "alone")
+    assert_close(tmp_path / "all" / "rho1.0-seed1", tmp_path / "alone")
     losses = [evaluations(path)[-1]["test_loss"] for path in (tmp_path / "all").iterdir()]
     assert len(set(losses)) == 4
 
