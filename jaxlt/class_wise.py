@@ -77,9 +77,12 @@ def gradient_by_chunks(
         total, norms, sharpness = carry
         labels = jax.lax.dynamic_slice(classes, [index * chunk_size], [chunk_size])
         gradient, chunk_norms, chunk_sharpness = jax.vmap(class_gradient)(labels)
-        # A chunk's padding repeats a class, under a label that is out of range.
+        # The last chunk is filled up with a label out of range, which weighs nothing.
         weights = mix.at[labels].get(mode="fill", fill_value=0)
-        total = jax.tree.map(lambda t, g: t + jnp.tensordot(weights, g, 1), total, gradient)
+        # By default GPUs round the factors of a product to 10 bits.
+        total = jax.tree.map(
+            lambda t, g: t + jnp.tensordot(weights, g, 1, precision="highest"), total, gradient
+        )
         norms = norms.at[labels].set(chunk_norms.astype(norms.dtype), mode="drop")
         return total, norms, sharpness.at[labels].set(chunk_sharpness, mode="drop")
 
