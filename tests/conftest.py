@@ -1,5 +1,6 @@
 """Fixtures and strictness for the tests of the core, which lie at the top level of this folder."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 CORE_TESTS = Path(__file__).parent
+
+# Neither this process nor those that tests start read or fill the user's compilation cache.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 class Precision(NamedTuple):

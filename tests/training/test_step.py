@@ -36,7 +36,7 @@ def loss(logits, labels, step):
     return jaxlt.losses.cross_entropy(logits, labels)
 
 
-def flops(make_method, model="resnet32", **options):
+def compiled(make_method, model="resnet32", **options):
     network = create_model(model, NUM_CLASSES, image_shape=(32, 32, 3))
     transformation = optax.chain(
         make_method(), optax.add_decayed_weights(2e-4), optax.sgd(0.1, momentum=0.9)
@@ -46,7 +46,11 @@ def flops(make_method, model="resnet32", **options):
     images = jax.ShapeDtypeStruct((BATCH, 32, 32, 3), jnp.float32)
     labels = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
     program = jax.jit(step, donate_argnums=0)
-    return program.lower(state, images, labels).compile().cost_analysis()["flops"]
+    return program.lower(state, images, labels).compile()
+
+
+def flops(make_method, model="resnet32", **options):
+    return compiled(make_method, model, **options).cost_analysis()["flops"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,16 @@ def sgd_flops():
 def test_flops_of_a_whole_resnet32_step_over_sgd(name, sgd_flops):
     make_method, bound = METHODS[name]
     assert 1 < flops(make_method) / sgd_flops <= bound
+
+
+def test_perturbed_passes_do_not_hold_their_activations_at_once():
+    """Side by side, SSE-SAM's two would take as much again as a step of SGD; see in_sequence.py."""
+
+    def temporary_bytes(name):
+        memory = compiled(METHODS[name][0], "resnet20").memory_analysis()
+        return memory.temp_size_in_bytes
+
+    assert temporary_bytes("sse_sam") < 1.75 * temporary_bytes("sgd")
 
 
 @pytest.mark.parametrize("method", ["imb_sam", "sse_sam switched"])
