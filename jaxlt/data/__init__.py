@@ -6,10 +6,14 @@ TensorFlow is imported when a pipeline that needs it is built, not when this pac
 from jaxlt.data.device_evaluation import DeviceEvaluation as DeviceEvaluation
 from jaxlt.data.device_pipeline import DevicePipeline as DevicePipeline
 from jaxlt.data.draws import Augmentation as Augmentation
+from jaxlt.data.draws import DrawStream as DrawStream
+from jaxlt.data.draws import Policy as Policy
+from jaxlt.data.draws import Shift as Shift
 from jaxlt.data.image_set import ArrayImages as ArrayImages
 from jaxlt.data.image_set import ImageSet as ImageSet
 from jaxlt.data.long_tail import Profile as Profile
 from jaxlt.data.long_tail import SelectionRule as SelectionRule
+from jaxlt.data.long_tail import held_out_images as held_out_images
 from jaxlt.data.long_tail import long_tailed_counts as long_tailed_counts
 from jaxlt.data.long_tail import profile_counts as profile_counts
 from jaxlt.data.long_tail import select_images as select_images
@@ -18,8 +22,12 @@ from jaxlt.data.pipeline import Chunk as Chunk
 from jaxlt.data.pipeline import Pipeline as Pipeline
 from jaxlt.data.pipeline import TfDataPipeline as TfDataPipeline
 from jaxlt.data.pipeline import evaluation_batches as evaluation_batches
+from jaxlt.data.samplers import ClassAware as ClassAware
+from jaxlt.data.samplers import ClassProbability as ClassProbability
 from jaxlt.data.samplers import InstanceBalanced as InstanceBalanced
 from jaxlt.data.samplers import Sampler as Sampler
+from jaxlt.data.samplers import SamplerName as SamplerName
+from jaxlt.data.samplers import create_sampler as create_sampler
 from jaxlt.data.sources import Source as Source
 from jaxlt.data.sources import load_source as load_source
 from jaxlt.data.splits import Split as Split

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jaxlt.data.draws import CROP_PAD
+from jaxlt.data.draws import CROP_PAD, cutout_start
+from jaxlt.data.pillow_operations import apply_operations
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def augment(
-    images: tf.Tensor,
-    top: tf.Tensor | None = None,
-    left: tf.Tensor | None = None,
-    flip: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Crops and mirrors the images (B, H, W, C) of one step as its `Draws` (B,) say."""
-    if top is not None and left is not None:
-        images = pad_crop(images, top, left)
-    return images if flip is None else flip_left_right(images, flip)
+def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
+    """Does to the images of one step what was drawn for them.
+
+    Args:
+        images: uint8 tensor (B, H, W, C).
+        draws: the `Draws` of the step, of tensors (B, ...).
+        cutout: side of the black square, in pixels.
+
+    Returns:
+        uint8 tensor (B, H, W, C).
+    """
+    if draws.top is not None:
+        images = pad_crop(images, draws.top, draws.left)
+    if draws.flip is not None:
+        images = flip_left_right(images, draws.flip)
+    if draws.operations is not None:
+        images = apply_policy(images, draws.operations, draws.amounts)
+    if draws.cutout_row is not None:
+        images = cut_out(images, draws.cutout_row, draws.cutout_column, cutout)
+    return images
 
 
 def pad_crop(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
@@ -53,3 +64,34 @@ def flip_left_right(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     both = tf.concat([images, tf.reverse(images, axis=[2])], axis=0)
     rows = tf.shape(images)[0]
     return tf.gather(both, tf.range(rows) + tf.cast(flip, tf.int32) * rows)
+
+
+def apply_policy(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
+    """Applies `apply_operations` to the images (B, H, W, C) of one step, in Python."""
+    tf = import_tensorflow()
+    applied = tf.numpy_function(apply_operations, (images, operations, amounts), tf.uint8)
+    return tf.ensure_shape(applied, images.shape)
+
+
+def cut_out(images: tf.Tensor, row: tf.Tensor, column: tf.Tensor, side: int) -> tf.Tensor:
+    """Blackens a square of each image.
+
+    Args:
+        images: uint8 tensor (B, H, W, C).
+        row: int32 tensor (B,), see `Draws.cutout_row`.
+        column: int32 tensor (B,), see `Draws.cutout_column`.
+        side: of the square, in pixels.
+
+    Returns:
+        uint8 tensor (B, H, W, C).
+    """
+    tf = import_tensorflow()
+
+    def covered(centre: tf.Tensor, extent: Any) -> tf.Tensor:
+        distance = tf.range(extent) - cutout_start(centre, extent, side)[:, tf.newaxis]
+        return tf.logical_and(distance >= 0, distance < side)
+
+    height, width = images.shape[1:3]
+    rows, columns = covered(row, height), covered(column, width)
+    hole = tf.logical_and(rows[:, :, tf.newaxis], columns[:, tf.newaxis, :])
+    return tf.where(hole[..., tf.newaxis], tf.zeros_like(images), images)

@@ -41,15 +41,29 @@ def random_words(key: int, counters: np.ndarray) -> np.ndarray:
     return xor_shifted(z, 31)
 
 
-def random_integers(key: int, counters: np.ndarray, bound: int) -> np.ndarray:
+def random_integers(key: int, counters: np.ndarray, bound: int | np.ndarray) -> np.ndarray:
     """Draws integers uniform over [0, bound), one for each counter.
 
     Args:
         key: 64-bit state, see `stream_key`.
         counters: int64 array of any shape, counting from 0.
-        bound: at most 2**32, which keeps the bias of the remainder below 2**-32.
+        bound: one for all or an array of one for each, at most 2**32, which keeps the bias of
+            the remainder below 2**-32.
 
     Returns:
         int64 array of the shape of `counters`.
     """
-    return (random_words(key, counters) % np.uint64(bound)).astype(np.int64)
+    return (random_words(key, counters) % np.asarray(bound, np.uint64)).astype(np.int64)
+
+
+def random_uniforms(key: int, counters: np.ndarray) -> np.ndarray:
+    """Draws multiples of 2**-53 uniform over [0, 1), one for each counter.
+
+    Args:
+        key: 64-bit state, see `stream_key`.
+        counters: int64 array of any shape, counting from 0.
+
+    Returns:
+        float64 array of the shape of `counters`.
+    """
+    return (random_words(key, counters) >> np.uint64(11)) * 2.0**-53

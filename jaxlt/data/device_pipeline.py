@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.data.draws import CROP_PAD, Augmentation, Draws, DrawStream
+from jaxlt.data.draws import CROP_PAD, Draws, DrawStream, cutout_start
 from jaxlt.data.image_set import ImageSet
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.data.pipeline import Chunk
 from jaxlt.data.resident import ResidentImages, upload
-from jaxlt.data.samplers import Sampler
+from jaxlt.errors import UsageError
 
 
 class DevicePipeline:
@@ -25,50 +25,46 @@ class DevicePipeline:
     The batches are those of `TfDataPipeline` with the same arguments.
 
     Attributes:
-        resident: the images of the split, shared by the pipelines of `with_seed`.
+        resident: the images of the split, shared by the pipelines of `with_stream`.
     """
 
     def __init__(
         self,
         images: ImageSet,
-        indices: np.ndarray,
+        stream: DrawStream,
         *,
-        sampler: Sampler,
-        batch_size: int,
-        seed: int,
         mean: Sequence[float],
         std: Sequence[float],
-        augmentation: Augmentation = "crop_flip",
-        shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """Puts the images of the split on the device.
+        """Puts the images of the stream's split on the device.
 
         Args:
             images: see `TfDataPipeline`, as for all that follow.
-            indices: integer array (n,).
-            sampler: places in `indices` by position of the stream.
-            batch_size: examples in the global batch.
-            seed: any integer.
+            stream: without a policy.
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
-            augmentation: "none", "crop" or "crop_flip".
-            shard: (i, n), which part of each batch.
 
         Raises:
-            UsageError: as for `TfDataPipeline`, or the images do not fit the device, or an image
-                file cannot be decoded.
+            UsageError: the augmentation has a policy, the images do not fit the device, or an
+                image file cannot be decoded.
         """
-        # The device holds the split alone, so its images are numbered by their places in it.
-        places = np.arange(len(indices))
-        self._stream = DrawStream(places, sampler, batch_size, seed, augmentation, shard)
-        self._labels = images.labels[indices]
+        self._indices = stream.indices
+        self._stream = _numbered_by_place(stream)
+        self._labels = images.labels[stream.indices]
         self._scale, self._shift = scale_and_shift(mean, std)
-        self.resident = upload(images, indices)
+        self.resident = upload(images, stream.indices)
 
-    def with_seed(self, seed: int, sampler: Sampler) -> DevicePipeline:
-        """Returns the pipeline of another seed over the same copy of the images."""
+    def with_stream(self, stream: DrawStream) -> DevicePipeline:
+        """Returns the pipeline of another stream over the same copy of the images.
+
+        Raises:
+            UsageError: the augmentation has a policy.
+            ValueError: the stream's indices are not those of this pipeline.
+        """
+        if not np.array_equal(stream.indices, self._indices):
+            raise ValueError("the stream draws from other images than those on the device")
         other = copy.copy(self)
-        other._stream = dataclasses.replace(self._stream, seed=seed, sampler=sampler)
+        other._stream = _numbered_by_place(stream)
         return other
 
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
@@ -86,11 +82,22 @@ class DevicePipeline:
 
     def read(self, resident: ResidentImages, payload: Draws) -> tuple[jax.Array, jax.Array]:
         """Gathers, augments and normalises the images of one step; see `Pipeline`."""
-        pixels = _augmented(resident.pixels, payload)
+        pixels = _shifted(resident.pixels, payload)
+        if payload.cutout_row is not None:
+            hole = _hole(payload, pixels.shape[1:3], self._stream.augmentation.cutout)
+            pixels = jnp.where(hole[..., jnp.newaxis], 0, pixels)
         return pixels * self._scale + self._shift, resident.labels[payload.indices]
 
 
-def _augmented(pixels: jax.Array, draws: Draws) -> jax.Array:
+def _numbered_by_place(stream: DrawStream) -> DrawStream:
+    """Returns a stream that numbers the images as the device does, by their places in the split."""
+    policy = stream.augmentation.policy
+    if policy != "none":
+        raise UsageError(f"policy {policy} needs the host: use --pipeline tf")
+    return dataclasses.replace(stream, indices=np.arange(len(stream.indices)))
+
+
+def _shifted(pixels: jax.Array, draws: Draws) -> jax.Array:
     if draws.top is None or draws.left is None:
         return pixels[draws.indices]
     height, width = pixels.shape[1:3]
@@ -106,3 +113,14 @@ def _augmented(pixels: jax.Array, draws: Draws) -> jax.Array:
         rows[:, :, jnp.newaxis],
         columns[:, jnp.newaxis, :],
     ].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+
+
+def _hole(draws: Draws, shape: tuple[int, ...], side: int) -> jax.Array:
+    """Returns where the images of one step are blackened, bool (B, H, W)."""
+
+    def covered(centre: np.ndarray | None, extent: int) -> jax.Array:
+        distance = jnp.arange(extent) - cutout_start(centre, extent, side)[:, jnp.newaxis]
+        return (distance >= 0) & (distance < side)
+
+    rows, columns = covered(draws.cutout_row, shape[0]), covered(draws.cutout_column, shape[1])
+    return rows[:, :, jnp.newaxis] & columns[:, jnp.newaxis, :]

@@ -1,20 +1,68 @@
 """What chance decides in training: the images of each step and their augmentation."""
 
 import dataclasses
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from jaxlt.data.counter_random import random_integers, stream_key
+from jaxlt.data.policies import NUM_MAGNITUDES, draw_autoaugment, draw_randaugment
 from jaxlt.data.samplers import Sampler
 from jaxlt.errors import UsageError
 
-Augmentation = Literal["none", "crop", "crop_flip"]
+Shift = Literal["none", "crop", "crop_flip"]
+Policy = Literal["none", "autoaugment", "randaugment"]
 
 # He et al., "Deep residual learning", CVPR 2016, section 4.2.
 CROP_PAD = 4
+# Images have less than 2**15 rows and columns, so that a place among them takes 31 bits.
+_CUTOUT_PLACES = 2**16
+_MAX_CUTOUT = 2**15
 
 _EXAMPLES_AT_ONCE = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to each training image, in this order.
+
+    Attributes:
+        shift: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the images.
+        policy: "autoaugment" applies one of the 25 sub-policies for CIFAR-10, "randaugment"
+            operations drawn from a list of 14; see `jaxlt.data.policies`.
+        randaugment_ops: RandAugment's N, operations an image.
+        randaugment_magnitude: RandAugment's M, in 0..30.
+        cutout: side in pixels of a black square with its centre at a uniform pixel, cut off at
+            the image's borders; 0 for none.
+
+    Raises:
+        UsageError: a value is not one of these.
+
+    References:
+        DeVries and Taylor, "Improved regularization of convolutional neural networks with
+        cutout", 2017.
+    """
+
+    shift: Shift = "none"
+    policy: Policy = "none"
+    randaugment_ops: int = 2
+    randaugment_magnitude: int = 9
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shift not in (known := get_args(Shift)):
+            raise UsageError(f"shift is {self.shift!r}, it must be {' or '.join(known)}")
+        if self.policy not in (known := get_args(Policy)):
+            raise UsageError(f"policy is {self.policy!r}, it must be {' or '.join(known)}")
+        if self.randaugment_ops < 1:
+            raise UsageError(f"randaugment ops is {self.randaugment_ops}, it must be at least 1")
+        if not 0 <= self.randaugment_magnitude < NUM_MAGNITUDES:
+            raise UsageError(
+                f"randaugment magnitude is {self.randaugment_magnitude}, "
+                f"it must lie in 0..{NUM_MAGNITUDES - 1}"
+            )
+        if not 0 <= self.cutout <= _MAX_CUTOUT:
+            raise UsageError(f"cutout is {self.cutout}, it must lie in 0..{_MAX_CUTOUT}")
 
 
 class Draws(NamedTuple):
@@ -26,12 +74,33 @@ class Draws(NamedTuple):
             on every side at which its crop begins.
         left: int32 array (steps, batch), the column at which it begins.
         flip: bool array (steps, batch), whether the crop is mirrored left to right.
+        operations: int32 array (steps, batch, K), the policy's operations one after the other,
+            as numbers in `jaxlt.data.pillow_operations.OPERATIONS`.
+        amounts: float32 array (steps, batch, K), their amounts.
+        cutout_row: int32 array (steps, batch), the row at the centre of the black square, for
+            `cutout_start`.
+        cutout_column: int32 array (steps, batch), the column.
     """
 
     indices: np.ndarray
     top: np.ndarray | None = None
     left: np.ndarray | None = None
     flip: np.ndarray | None = None
+    operations: np.ndarray | None = None
+    amounts: np.ndarray | None = None
+    cutout_row: np.ndarray | None = None
+    cutout_column: np.ndarray | None = None
+
+
+def cutout_start(centre: Any, extent: int, side: int) -> Any:
+    """Returns the first row (or column) of a Cutout square, which may lie outside the image.
+
+    Args:
+        centre: `Draws.cutout_row` or `cutout_column`, an array of any library.
+        extent: rows (or columns) of the image.
+        side: of the square, in pixels.
+    """
+    return centre * extent // _CUTOUT_PLACES - side // 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,12 +112,11 @@ class DrawStream:
         sampler: which place in `indices` stands at each position of the stream.
         batch_size: examples in the global batch.
         seed: any integer, the augmentation's; the order is the sampler's.
-        augmentation: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the images.
+        augmentation: what is done to each image.
         shard: (i, n) draws only for the i-th of n equal contiguous parts of each batch.
 
     Raises:
-        UsageError: the batch size is not positive or not divisible by n, or the augmentation is
-            unknown.
+        UsageError: the batch size is not positive or not divisible by n.
     """
 
     indices: np.ndarray
@@ -56,7 +124,7 @@ class DrawStream:
     batch_size: int
     seed: int
     augmentation: Augmentation
-    shard: tuple[int, int]
+    shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         part, num_parts = self.shard
@@ -64,10 +132,6 @@ class DrawStream:
             raise UsageError(
                 f"batch size is {self.batch_size}, it must be positive and divisible by the "
                 f"number of data shards, {num_parts}"
-            )
-        if self.augmentation not in (known := get_args(Augmentation)):
-            raise UsageError(
-                f"augmentation is {self.augmentation!r}, it must be {' or '.join(known)}"
             )
         if not 0 <= part < num_parts:
             raise ValueError(
@@ -88,15 +152,41 @@ class DrawStream:
         steps = np.arange(start_step, stop_step, dtype=np.int64)[:, np.newaxis]
         positions = steps * self.batch_size + self.shard[0] * self.rows + np.arange(self.rows)
         draws = Draws(self.indices[self.sampler(positions)].astype(np.int32))
-        if self.augmentation == "none":
+        for add in (self._with_shift, self._with_policy, self._with_cutout):
+            draws = add(draws, positions)
+        return draws
+
+    def _with_shift(self, draws: Draws, positions: np.ndarray) -> Draws:
+        shift = self.augmentation.shift
+        if shift == "none":
             return draws
         draws = draws._replace(
             top=self._integers("crop top", positions, 2 * CROP_PAD + 1),
             left=self._integers("crop left", positions, 2 * CROP_PAD + 1),
         )
-        if self.augmentation == "crop":
+        if shift == "crop":
             return draws
         return draws._replace(flip=self._integers("flip", positions, 2).astype(bool))
+
+    def _with_policy(self, draws: Draws, positions: np.ndarray) -> Draws:
+        chosen = self.augmentation
+        if chosen.policy == "none":
+            return draws
+        if chosen.policy == "autoaugment":
+            operations, amounts = draw_autoaugment(self.seed, positions)
+        else:
+            operations, amounts = draw_randaugment(
+                self.seed, positions, chosen.randaugment_ops, chosen.randaugment_magnitude
+            )
+        return draws._replace(operations=operations, amounts=amounts)
+
+    def _with_cutout(self, draws: Draws, positions: np.ndarray) -> Draws:
+        if self.augmentation.cutout == 0:
+            return draws
+        return draws._replace(
+            cutout_row=self._integers("cutout row", positions, _CUTOUT_PLACES),
+            cutout_column=self._integers("cutout column", positions, _CUTOUT_PLACES),
+        )
 
     def _integers(self, use: str, positions: np.ndarray, bound: int) -> np.ndarray:
         return random_integers(stream_key(self.seed, use), positions, bound).astype(np.int32)

@@ -146,3 +146,38 @@ def select_images(
             random.shuffle(candidates)
         selected.append(candidates[:count])
     return np.concatenate(selected)
+
+
+def held_out_images(
+    labels: np.ndarray, indices: np.ndarray, per_class: int, num_classes: int
+) -> np.ndarray:
+    """Selects the last images of each class among those that a split leaves out.
+
+    Args:
+        labels: integer array (N,), the class of each image of the whole set.
+        indices: integer array (n,), the images of the split.
+        per_class: number of images to hold out of each class.
+        num_classes: number of classes, C.
+
+    Returns:
+        int64 array (C * per_class,) of image numbers, ascending within each class, classes in
+        ascending order.
+
+    Raises:
+        UsageError: a class has fewer images outside the split, or `per_class` is negative.
+    """
+    if per_class < 0:
+        raise UsageError(f"held_out is {per_class}, it must be at least 0")
+    outside = np.ones(len(labels), bool)
+    outside[indices] = False
+    held_out = []
+    for label in range(num_classes):
+        candidates = np.flatnonzero(outside & (labels == label))
+        first = len(candidates) - per_class
+        if first < 0:
+            raise UsageError(
+                f"held_out is {per_class}, it must be at most {len(candidates)}: that many "
+                f"images of class {label} are outside the split; lower --max-per-class"
+            )
+        held_out.append(candidates[first:])
+    return np.concatenate(held_out)

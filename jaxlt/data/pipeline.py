@@ -10,10 +10,9 @@ import jax
 import numpy as np
 
 from jaxlt.data.augment import augment
-from jaxlt.data.draws import Augmentation, Draws, DrawStream
+from jaxlt.data.draws import Draws, DrawStream
 from jaxlt.data.image_set import ImageSet, named_decoding_errors
 from jaxlt.data.normalisation import scale_and_shift
-from jaxlt.data.samplers import Sampler
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
 
@@ -90,35 +89,28 @@ class TfDataPipeline:
     def __init__(
         self,
         images: ImageSet,
-        indices: np.ndarray,
+        stream: DrawStream,
         *,
-        sampler: Sampler,
-        batch_size: int,
-        seed: int,
         mean: Sequence[float],
         std: Sequence[float],
-        augmentation: Augmentation = "crop_flip",
-        shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Prepares the stream of training batches.
 
         Args:
             images: training images of a source.
-            indices: integer array (n,), the images of the split.
-            sampler: which place in `indices` stands at each position of the stream.
-            batch_size: examples in the global batch.
-            seed: any integer, the augmentation's; the order of the images is the sampler's.
+            stream: which of them each batch has, and how they are augmented.
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
-            augmentation: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the
-                images.
-            shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
 
         Raises:
-            UsageError: the batch size is not positive or not divisible by n, or the
-                augmentation is unknown.
+            UsageError: the images have a number of channels that the policy does not know.
         """
-        self._stream = DrawStream(indices, sampler, batch_size, seed, augmentation, shard)
+        policy, channels = stream.augmentation.policy, images.image_shape[-1]
+        if policy != "none" and channels not in (1, 3):
+            raise UsageError(
+                f"policy {policy} is given images of {channels} channels, it must be 1 or 3"
+            )
+        self._stream = stream
         self._images = images
         self._statistics = (mean, std)
 
@@ -133,9 +125,11 @@ class TfDataPipeline:
         tf = import_tensorflow()
         all_labels = tf.constant(self._images.labels)
 
-        def batch(indices: tf.Tensor, *augmentation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            pixels = augment(self._images.read(indices), *augmentation)
-            return _normalise(pixels, *self._statistics), tf.gather(all_labels, indices)
+        def batch(used: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+            draws = Draws(**used)
+            chosen = self._images.read(draws.indices)
+            pixels = augment(chosen, draws, self._stream.augmentation.cutout)
+            return _normalise(pixels, *self._statistics), tf.gather(all_labels, draws.indices)
 
         draws = _draws_dataset(self._stream, start_step, stop_step)
         for images, labels in _iterate(self._images, draws, batch, size):
@@ -196,20 +190,22 @@ def _normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -
 
 
 def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:
-    """Makes the dataset of each step's draws, as tuples of those that the augmentation uses."""
+    """Makes the dataset of each step's draws, by name, without those that are not used."""
     tf = import_tensorflow()
     together = stream.steps_at_once()
-
-    def used(draws: Draws) -> list[np.ndarray]:
-        return [values for values in draws if values is not None]
+    none = stream.draw(0, 0)._asdict()
+    used = {name: values for name, values in none.items() if values is not None}
 
     def draw(first: np.ndarray) -> list[np.ndarray]:
-        return used(stream.draw(int(first), min(int(first) + together, stop_step)))
+        draws = stream.draw(int(first), min(int(first) + together, stop_step))
+        return [getattr(draws, name) for name in used]
 
-    def drawn(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        dtypes = [values.dtype for values in used(stream.draw(0, 0))]
-        tensors = tf.numpy_function(draw, [first], dtypes)
-        return tuple(tf.ensure_shape(tensor, (None, stream.rows)) for tensor in tensors)
+    def drawn(first: tf.Tensor) -> dict[str, tf.Tensor]:
+        tensors = tf.numpy_function(draw, [first], [values.dtype for values in used.values()])
+        return {
+            name: tf.ensure_shape(tensor, (None, *values.shape[1:]))
+            for (name, values), tensor in zip(used.items(), tensors, strict=True)
+        }
 
     return tf.data.Dataset.range(start_step, stop_step, together).map(drawn).prefetch(1).unbatch()
 

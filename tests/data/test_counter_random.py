@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.counter_random import random_integers, random_words, stream_key
+from jaxlt.data.counter_random import random_integers, random_uniforms, random_words, stream_key
 
 
 def words(key, counters):
@@ -51,6 +51,27 @@ def test_integers_are_uniform_and_neighbours_independent(bound):
     # Mean of a chi-squared variable over its degrees of freedom is 1, its spread sqrt(2 / df).
     degrees = bound**2 - 1
     assert ((pairs - expected) ** 2 / expected).sum() / degrees < 1 + 5 * np.sqrt(2 / degrees)
+
+
+def test_each_integer_may_have_a_bound_of_its_own():
+    key, counters = stream_key(0, "test"), np.arange(100)
+    bounds = counters + 1
+    expected = [random_integers(key, counters, i + 1)[i] for i in range(100)]
+    assert random_integers(key, counters, bounds).tolist() == expected
+
+
+def test_uniforms_fill_the_unit_interval_evenly():
+    draws = random_uniforms(stream_key(0, "test"), np.arange(20000))
+    assert ((draws >= 0) & (draws < 1)).all()
+    # The Kolmogorov-Smirnov statistic exceeds 1.95 / sqrt(n) once in a thousand times.
+    steps = np.arange(1, 20001) / 20000
+    assert np.abs(np.sort(draws) - steps).max() < 1.95 / np.sqrt(20000)
+
+
+def test_the_largest_word_gives_a_uniform_below_one(monkeypatch):
+    words = np.array([0, 2**64 - 1], np.uint64)
+    monkeypatch.setattr("jaxlt.data.counter_random.random_words", lambda *_: words)
+    assert random_uniforms(0, np.arange(2)).tolist() == [0.0, 1 - 2.0**-53]
 
 
 def test_streams_and_seeds_have_keys_of_their_own():

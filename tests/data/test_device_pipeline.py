@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxlt.data.device_pipeline import DevicePipeline
+from jaxlt.data.draws import Augmentation, DrawStream
 from jaxlt.data.image_set import ArrayImages
 from jaxlt.data.pipeline import TfDataPipeline
 from jaxlt.data.samplers import InstanceBalanced
@@ -18,12 +19,23 @@ INDICES = RNG.permutation(50)[:23]
 STATISTICS = {"mean": (0.5, 0.25, 0.75), "std": (0.25, 0.5, 0.2)}
 # Whose normalised pixels are the pixels themselves, so that nothing is rounded.
 AS_THEY_ARE = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
-AUGMENTATIONS = ["none", "crop", "crop_flip"]
+CROP_FLIP = Augmentation("crop_flip")
+AUGMENTATIONS = [
+    Augmentation(),
+    Augmentation("crop"),
+    CROP_FLIP,
+    Augmentation(cutout=4),
+    Augmentation("crop_flip", cutout=5),
+]
 
 
-def build(kind, *, seed=0, statistics=STATISTICS, **options):
-    sampler = InstanceBalanced(len(INDICES), seed)
-    return kind(IMAGES, INDICES, sampler=sampler, batch_size=8, seed=seed, **statistics, **options)
+def draw_stream(*, indices=INDICES, seed=0, augmentation=CROP_FLIP, shard=(0, 1)):
+    sampler = InstanceBalanced(len(indices), seed)
+    return DrawStream(indices, sampler, 8, seed, augmentation, shard)
+
+
+def build(kind, *, statistics=STATISTICS, **options):
+    return kind(IMAGES, draw_stream(**options), **statistics)
 
 
 def step_of(payload, i):
@@ -81,11 +93,27 @@ def test_the_host_knows_the_labels_that_the_device_reads():
 
 def test_seeds_share_one_copy_of_the_images():
     first = build(DevicePipeline)
-    second = first.with_seed(1, InstanceBalanced(len(INDICES), 1))
+    second = first.with_stream(draw_stream(seed=1))
     assert second.resident is first.resident
     for ours, alone in zip(batches(second), batches(build(DevicePipeline, seed=1)), strict=True):
         np.testing.assert_array_equal(ours, alone)
     assert (batches(first)[0] != batches(second)[0]).any()
+
+
+def test_a_stream_of_other_images_has_no_place_on_the_device():
+    with pytest.raises(ValueError, match="other images than those on the device"):
+        build(DevicePipeline).with_stream(draw_stream(indices=INDICES[::-1]))
+
+
+def test_a_policy_needs_the_host():
+    strong = draw_stream(augmentation=Augmentation(policy="autoaugment"))
+    for made in (
+        lambda: DevicePipeline(IMAGES, strong, **STATISTICS),
+        lambda: build(DevicePipeline).with_stream(strong),
+    ):
+        with pytest.raises(UsageError) as caught:
+            made()
+        assert str(caught.value) == "policy autoaugment needs the host: use --pipeline tf"
 
 
 def test_late_steps_of_a_long_run_start_at_once():
@@ -107,14 +135,13 @@ def test_sets_in_memory_need_no_tensorflow():
         import jax
         import numpy as np
         sys.modules["tensorflow"] = None  # importing it fails
-        from jaxlt.data import DeviceEvaluation, DevicePipeline, InstanceBalanced, load_source
+        from jaxlt.data import Augmentation, DeviceEvaluation, DevicePipeline, DrawStream
+        from jaxlt.data import InstanceBalanced, load_source
 
         source = load_source("digits")
         statistics = dict(mean=source.mean, std=source.std)
-        pipeline = DevicePipeline(
-            source.train, np.arange(99), sampler=InstanceBalanced(99, 0), batch_size=8, seed=0,
-            **statistics,
-        )
+        stream = DrawStream(np.arange(99), InstanceBalanced(99, 0), 8, 0, Augmentation("crop"))
+        pipeline = DevicePipeline(source.train, stream, **statistics)
         (chunk,) = pipeline.chunks(0, 1, 1)
         step = jax.tree.map(lambda x: x[0], chunk.payload)
         images, _ = pipeline.read(pipeline.resident, step)

@@ -5,14 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.draws import CROP_PAD, DrawStream
+from jaxlt.data.draws import CROP_PAD, Augmentation, Draws, DrawStream, cutout_start
 from jaxlt.data.samplers import InstanceBalanced
 from jaxlt.errors import UsageError
 
 INDICES = np.random.default_rng(0).permutation(90)[:70]
 
 
-def stream(*, seed=0, batch_size=8, augmentation: Any = "crop_flip", shard=(0, 1)) -> Any:
+STRONG = Augmentation("crop_flip", "autoaugment", cutout=16)
+
+
+def stream(*, seed=0, batch_size=8, augmentation=STRONG, shard=(0, 1)) -> Any:
     sampler = InstanceBalanced(len(INDICES), seed)
     return DrawStream(INDICES, sampler, batch_size, seed, augmentation, shard)
 
@@ -25,23 +28,35 @@ def assert_same(left, right):
 @pytest.mark.parametrize(
     ("augmentation", "used"),
     [
-        ("none", {"indices"}),
-        ("crop", {"indices", "top", "left"}),
-        ("crop_flip", {"indices", "top", "left", "flip"}),
+        (Augmentation(), set()),
+        (Augmentation("crop"), {"top", "left"}),
+        (Augmentation("crop_flip"), {"top", "left", "flip"}),
+        (Augmentation(policy="autoaugment"), {"operations", "amounts"}),
+        (Augmentation(policy="randaugment"), {"operations", "amounts"}),
+        (Augmentation(cutout=3), {"cutout_row", "cutout_column"}),
+        (STRONG, set(Draws._fields) - {"indices"}),
     ],
 )
 def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
     draws = stream(augmentation=augmentation).draw(3, 9)._asdict()
-    assert {name for name, values in draws.items() if values is not None} == used
+    assert {name for name, values in draws.items() if values is not None} == used | {"indices"}
     full = stream().draw(3, 9)._asdict()
-    for name in used:
-        np.testing.assert_array_equal(draws[name], full[name])
-        assert draws[name].shape == (6, 8)
-        assert draws[name].dtype == (bool if name == "flip" else np.int32)
+    for name in used | {"indices"}:
+        per_example = (2,) if name in ("operations", "amounts") else ()
+        assert draws[name].shape == (6, 8, *per_example)
+        assert draws[name].dtype == {"flip": bool, "amounts": np.float32}.get(name, np.int32)
+        if augmentation.policy != "randaugment":
+            np.testing.assert_array_equal(draws[name], full[name])
+
+
+def test_randaugment_draws_as_many_operations_as_it_is_told():
+    augmentation = Augmentation(policy="randaugment", randaugment_ops=5)
+    draws = stream(augmentation=augmentation).draw(0, 0)
+    assert draws.operations.shape == draws.amounts.shape == (0, 8, 5)
 
 
 def test_images_are_those_that_the_sampler_names():
-    indices = stream(augmentation="none").draw(0, 35).indices
+    indices = stream(augmentation=Augmentation()).draw(0, 35).indices
     places = InstanceBalanced(70, 0)(np.arange(35 * 8))
     np.testing.assert_array_equal(indices.ravel(), INDICES[places])
     for epoch in indices.reshape(4, 70):
@@ -57,6 +72,25 @@ def test_crops_are_uniform_and_half_the_images_flipped():
     degrees = side**2 - 1
     assert ((counts - expected) ** 2 / expected).sum() / degrees < 1 + 5 * np.sqrt(2 / degrees)
     assert abs(draws.flip.sum() - 5000) < 5 * np.sqrt(10_000 / 4)
+
+
+@pytest.mark.parametrize("extent", [28, 32])
+def test_cutout_is_centred_at_uniform_pixels(extent):
+    draws = stream(batch_size=50).draw(0, 1000)
+    # A square of side 1 starts at its centre.
+    rows = cutout_start(draws.cutout_row, extent, 1).ravel()
+    columns = cutout_start(draws.cutout_column, extent, 1).ravel()
+    counts = np.bincount(rows * extent + columns, minlength=extent**2)
+    assert len(counts) == extent**2
+    expected = 50_000 / extent**2
+    degrees = extent**2 - 1
+    assert ((counts - expected) ** 2 / expected).sum() / degrees < 1 + 5 * np.sqrt(2 / degrees)
+
+
+@pytest.mark.parametrize(("side", "start"), [(1, 7), (2, 6), (5, 5), (16, -1)])
+def test_cutout_surrounds_its_centre(side, start):
+    # Row 7 of 32.
+    assert cutout_start(np.array(7 * 2**11), 32, side) == start
 
 
 @given(st.integers(0, 10**12), st.integers(1, 5), st.sampled_from([(0, 1), (1, 2), (3, 4)]))
@@ -79,6 +113,7 @@ def test_every_run_ever_started_keeps_its_draws():
 
 def test_seeds_have_draws_of_their_own():
     for ours, others in zip(stream().draw(0, 20), stream(seed=1).draw(0, 20), strict=True):
+        # Half of AutoAugment's operations are not applied, many have no amount.
         assert (ours != others).mean() > 0.3
 
 
@@ -96,12 +131,29 @@ def test_steps_are_drawn_in_whole_chunks(chunk, batch_size):
     [
         ({"batch_size": 0}, "batch size is 0, it must be positive"),
         ({"shard": (0, 3)}, "batch size is 8, .* divisible by the number of data shards, 3"),
-        ({"augmentation": "cutout"}, "augmentation is 'cutout', it must be none or crop or"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         stream(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shift": "flip"}, "shift is 'flip', it must be none or crop or crop_flip"),
+        ({"policy": "auto"}, "policy is 'auto', it must be none or autoaugment or randaugment"),
+        ({"randaugment_ops": 0}, "randaugment ops is 0, it must be at least 1"),
+        ({"randaugment_magnitude": 31}, "randaugment magnitude is 31, it must lie in 0..30"),
+        ({"randaugment_magnitude": -1}, "randaugment magnitude is -1, it must lie in 0..30"),
+        ({"cutout": -1}, "cutout is -1, it must lie in 0..32768"),
+        ({"cutout": 10**10}, "cutout is 10000000000, it must lie in 0..32768"),
+    ],
+)
+def test_an_augmentation_checks_itself(options, message):
+    with pytest.raises(UsageError) as caught:
+        Augmentation(**options)
+    assert str(caught.value) == message
 
 
 def test_a_shard_beyond_the_last_is_a_programming_error():

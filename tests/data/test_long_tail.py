@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.long_tail import long_tailed_counts, profile_counts, select_images
+from jaxlt.data.long_tail import (
+    held_out_images,
+    long_tailed_counts,
+    profile_counts,
+    select_images,
+)
 from jaxlt.errors import UsageError
 
 # The published class counts of CIFAR-100-LT at imbalance factor 100.
@@ -171,3 +176,27 @@ def test_bad_selections_are_refused():
     for seed in (-1, 2**32):
         with pytest.raises(UsageError, match=f"selection seed is {seed}"):
             select_images(labels, (1, 1), rule="shuffled", seed=seed)
+
+
+@given(st.lists(st.integers(0, 2), min_size=20, max_size=60), st.integers(0, 3), st.randoms())
+def test_held_out_images_are_the_last_of_each_class_outside_the_split(labels, per_class, random):
+    labels = np.array([0, 1, 2] * 3 + labels)
+    indices = np.array(random.sample(range(9, len(labels)), 5))
+    held_out = held_out_images(labels, indices, per_class, 3).tolist()
+    outside = [i for i in range(len(labels)) if i not in indices]
+    by_class = [[i for i in outside if labels[i] == c] for c in range(3)]
+    assert held_out == [i for images in by_class for i in images[len(images) - per_class :]]
+
+
+def test_too_few_images_outside_the_split_are_named():
+    labels = np.repeat([0, 1, 2], 4)
+    indices = np.array([0, 4, 5, 6, 8])
+    assert held_out_images(labels, indices, 1, 3).tolist() == [3, 7, 11]
+    with pytest.raises(UsageError) as caught:
+        held_out_images(labels, indices, 2, 3)
+    assert str(caught.value) == (
+        "held_out is 2, it must be at most 1: that many images of class 1 are outside the split; "
+        "lower --max-per-class"
+    )
+    with pytest.raises(UsageError, match="held_out is -1, it must be at least 0"):
+        held_out_images(labels, indices, -1, 3)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxlt.data.draws import Augmentation, DrawStream
 from jaxlt.data.image_set import ArrayImages
+from jaxlt.data.pillow_operations import apply_operations
 from jaxlt.data.pipeline import TfDataPipeline, evaluation_batches
 from jaxlt.data.samplers import InstanceBalanced
 from jaxlt.errors import UsageError
@@ -18,18 +20,14 @@ PIXELS = IMAGES.load(np.arange(50))
 NORMALISED = (PIXELS / 255 - MEAN) / STD
 
 
-def pipeline(*, seed=0, batch_size=8, **options):
+CROP_FLIP = Augmentation("crop_flip")
+STRONG = Augmentation("crop_flip", "autoaugment", cutout=3)
+
+
+def pipeline(*, images=IMAGES, seed=0, batch_size=8, augmentation=CROP_FLIP, shard=(0, 1)):
     sampler = InstanceBalanced(len(INDICES), seed)
-    return TfDataPipeline(
-        IMAGES,
-        INDICES,
-        sampler=sampler,
-        batch_size=batch_size,
-        seed=seed,
-        mean=MEAN,
-        std=STD,
-        **options,
-    )
+    stream = DrawStream(INDICES, sampler, batch_size, seed, augmentation, shard)
+    return TfDataPipeline(images, stream, mean=MEAN, std=STD)
 
 
 def batches(start=0, stop=6, *, size=1, **options):
@@ -52,7 +50,7 @@ def assert_same(left, right):
 
 
 def test_plain_batches_are_the_normalised_images_the_sampler_names():
-    images, labels = joined(batches(augmentation="none"))
+    images, labels = joined(batches(augmentation=Augmentation()))
     chosen = INDICES[InstanceBalanced(len(INDICES), 0)(np.arange(48))]
     assert images.dtype == np.float32
     assert labels.dtype == np.int32
@@ -61,7 +59,7 @@ def test_plain_batches_are_the_normalised_images_the_sampler_names():
 
 
 def test_an_epoch_visits_the_split_once_across_batch_borders():
-    images, _ = joined(batches(0, 23, augmentation="none"))
+    images, _ = joined(batches(0, 23, augmentation=Augmentation()))
     for epoch in images.reshape(8, 23, -1):
         rows = sorted(map(tuple, epoch.round(4).tolist()))
         split = sorted(
@@ -71,7 +69,7 @@ def test_an_epoch_visits_the_split_once_across_batch_borders():
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.integers(0, 5), st.sampled_from(["none", "crop", "crop_flip"]))
+@given(st.integers(0, 5), st.sampled_from([Augmentation(), Augmentation("crop"), STRONG]))
 def test_starting_at_a_step_equals_reaching_it(start, augmentation):
     reached = batches(augmentation=augmentation)[start:]
     assert_same(joined(batches(start, augmentation=augmentation)), joined(reached))
@@ -109,8 +107,8 @@ def test_shards_put_together_are_the_global_batch(num_shards):
 
 def test_the_seed_decides_the_augmentation():
     plain, cropped, flipped = (
-        joined(batches(augmentation=augmentation))[0]
-        for augmentation in ("none", "crop", "crop_flip")
+        joined(batches(augmentation=Augmentation(shift)))[0]
+        for shift in ("none", "crop", "crop_flip")
     )
     assert_same(joined(batches()), joined(batches()))
     changed = (cropped != plain).any(axis=(1, 2, 3))
@@ -120,6 +118,42 @@ def test_the_seed_decides_the_augmentation():
     assert (mirrored | kept).all()
     assert 10 < mirrored.sum() < 38
     assert (joined(batches(seed=1))[0] != flipped).any()
+
+
+@pytest.mark.parametrize("policy", ["autoaugment", "randaugment"])
+def test_a_policy_comes_after_the_shift_and_before_cutout(policy):
+    augmentation = Augmentation("crop_flip", policy, cutout=3)
+    shifted = joined(batches())[0].reshape(48, 6, 6, 3)
+    pixels = np.rint((shifted * STD + MEAN) * 255).astype(np.uint8)
+    stream = DrawStream(INDICES, InstanceBalanced(len(INDICES), 0), 8, 0, augmentation)
+    draws = stream.draw(0, 6)
+    operations, amounts = draws.operations, draws.amounts
+    assert operations is not None
+    assert amounts is not None
+    expected = apply_operations(pixels, operations.reshape(48, 2), amounts.reshape(48, 2))
+    assert (expected != pixels).any()
+    images = joined(batches(augmentation=augmentation))[0]
+    found = np.rint((images * STD + MEAN) * 255).astype(np.uint8)
+    black = (found == 0).all(axis=-1)
+    np.testing.assert_array_equal(found[~black], expected[~black])
+    assert (black.sum(axis=(1, 2)) >= 4).all()
+
+
+def test_images_of_one_channel_have_policies_and_those_of_two_have_none():
+    def images(channels):
+        pixels = RNG.integers(0, 256, (50, 6, 6, channels), np.uint8)
+        return ArrayImages(pixels, IMAGES.labels)
+
+    stream = DrawStream(INDICES, InstanceBalanced(len(INDICES), 0), 8, 0, STRONG)
+    grey = TfDataPipeline(images(1), stream, mean=(0.5,), std=(0.5,))
+    assert next(grey.chunks(0, 1, 1)).payload.images.shape == (1, 8, 6, 6, 1)
+    for channels in (2, 4):
+        with pytest.raises(UsageError) as caught:
+            pipeline(images=images(channels), augmentation=STRONG)
+        assert str(caught.value) == (
+            f"policy autoaugment is given images of {channels} channels, it must be 1 or 3"
+        )
+        assert pipeline(images=images(channels))
 
 
 def test_bad_options_are_refused_before_the_first_batch():

@@ -1,0 +1,113 @@
+"""The image operations of AutoAugment and RandAugment, by Pillow.
+
+Shears are bicubic, rotations and translations take the nearest pixel, and what comes from
+outside the image is mid-grey (128), as in the reimplementation of AutoAugment for CIFAR that
+the code of Balanced Meta-Softmax (Ren et al., NeurIPS 2020) uses; AutoAugment's own code fills
+with the mean of each channel.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+Operation = Literal[
+    "identity",
+    "autocontrast",
+    "equalize",
+    "invert",
+    "posterize",
+    "solarize",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "rotate",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+# At amount 0 each operation leaves an image as it is, except the three that take no amount.
+MAX_AMOUNTS: dict[Operation, float] = {
+    "posterize": 4.0,  # bits of 8 taken away, rounded
+    "solarize": 256.0,  # grey levels, counted from the brightest, that are inverted
+    "color": 0.9,  # saturation added, in parts of the image's own
+    "contrast": 0.9,  # in parts of the image's own
+    "brightness": 0.9,  # in parts of the image's own
+    "sharpness": 0.9,  # in parts of the image's difference from its smoothed copy
+    "rotate": 30.0,  # degrees
+    "shear_x": 0.3,  # columns a row
+    "shear_y": 0.3,  # rows a column
+    "translate_x": 150 / 331,  # in parts of the width
+    "translate_y": 150 / 331,  # in parts of the height
+}
+UNSIGNED: tuple[Operation, ...] = ("posterize", "solarize")
+
+_GREY = 128
+
+
+def apply_operations(images: np.ndarray, operations: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Applies to each image its own operations, one after the other.
+
+    Args:
+        images: uint8 array (B, H, W, C) of 1 or 3 channels.
+        operations: integer array (B, K), numbers in `OPERATIONS`.
+        amounts: float array (B, K), up to `MAX_AMOUNTS` in magnitude.
+
+    Returns:
+        uint8 array (B, H, W, C).
+    """
+    result = np.empty_like(images)
+    grey = images.shape[-1] == 1
+    for number, pixels in enumerate(images):
+        image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+        for operation, amount in zip(
+            operations[number].tolist(), amounts[number].tolist(), strict=True
+        ):
+            image = _FUNCTIONS[OPERATIONS[operation]](image, amount)
+        result[number] = np.asarray(image).reshape(pixels.shape)
+    return result
+
+
+def _affine(
+    image: Image.Image,
+    coefficients: tuple[float, float, float, float, float, float],
+    resampling: Image.Resampling = Image.Resampling.NEAREST,
+) -> Image.Image:
+    """Takes the pixel of row y and column x from column a x + b y + c and row d x + e y + f."""
+    return image.transform(
+        image.size, Image.Transform.AFFINE, coefficients, resampling, fillcolor=_fill(image)
+    )
+
+
+def _fill(image: Image.Image) -> int | tuple[int, int, int]:
+    return _GREY if image.mode == "L" else (_GREY, _GREY, _GREY)
+
+
+def _enhance(enhancement: Any) -> Callable[[Image.Image, float], Image.Image]:
+    return lambda image, amount: enhancement(image).enhance(1 + amount)
+
+
+_BICUBIC = Image.Resampling.BICUBIC
+_FUNCTIONS: dict[Operation, Callable[[Image.Image, float], Image.Image]] = {
+    "identity": lambda image, _: image,
+    "autocontrast": lambda image, _: ImageOps.autocontrast(image),
+    "equalize": lambda image, _: ImageOps.equalize(image),
+    "invert": lambda image, _: ImageOps.invert(image),
+    "posterize": lambda image, bits: ImageOps.posterize(image, 8 - round(bits)),
+    "solarize": lambda image, levels: ImageOps.solarize(image, math.ceil(256 - levels)),
+    "color": _enhance(ImageEnhance.Color),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+    "rotate": lambda image, degrees: image.rotate(degrees, fillcolor=_fill(image)),
+    "shear_x": lambda image, shear: _affine(image, (1, shear, 0, 0, 1, 0), _BICUBIC),
+    "shear_y": lambda image, shear: _affine(image, (1, 0, 0, shear, 1, 0), _BICUBIC),
+    "translate_x": lambda image, part: _affine(image, (1, 0, part * image.width, 0, 1, 0)),
+    "translate_y": lambda image, part: _affine(image, (1, 0, 0, 0, 1, part * image.height)),
+}
