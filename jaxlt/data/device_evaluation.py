@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Iterator, Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +58,8 @@ class DeviceEvaluation:
 
 @functools.partial(jax.jit, static_argnames="size")
 def _read(
-    pixels: jax.Array, start: int, scale: chex.Array, shift: chex.Array, *, size: int
-) -> chex.Array:
+    pixels: jax.Array, start: int, scale: jax.Array, shift: jax.Array, *, size: int
+) -> jax.Array:
     numbers = start + jnp.arange(size)
     images = pixels.at[numbers].get(mode="clip") * scale + shift
     is_padding = (numbers >= len(pixels))[:, jnp.newaxis, jnp.newaxis, jnp.newaxis]

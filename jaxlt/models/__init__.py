@@ -12,6 +12,8 @@ from jaxlt.models.group_norm import GroupNorm as GroupNorm
 from jaxlt.models.heads import CosineClassifier as CosineClassifier
 from jaxlt.models.heads import ImageClassifier as ImageClassifier
 from jaxlt.models.heads import LinearClassifier as LinearClassifier
+from jaxlt.models.heads import NearestClassMeanClassifier as NearestClassMeanClassifier
+from jaxlt.models.heads import ScaledLinearClassifier as ScaledLinearClassifier
 from jaxlt.models.layer_norm import LayerNorm as LayerNorm
 from jaxlt.models.mlp import MLP as MLP
 from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
@@ -86,7 +88,7 @@ def create_model(
             "resnet20_gn", "resnet32_gn" (with group norm), "resnet34" (ImageNet's widths with a 3x3
             stem), "small_vit", "small_conv" or "mlp".
         num_classes: Number of logits.
-        classifier: "linear" or "cosine".
+        classifier: "linear", "cosine", "scaled_linear" (LWS) or "nearest_class_mean" (NCM).
         dtype: Type in which the backbone computes; parameters and logits are float32.
         image_shape: (height, width, channels) of one image.
 

@@ -31,16 +31,15 @@ class LinearClassifier(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
         features = jnp.asarray(features, jnp.float32)
-        bound = features.shape[-1] ** -0.5
+        return _linear_parameters(self, features.shape[-1], self.num_classes).logits(features)
 
-        def bias_init(key, shape, dtype):
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        kernel = self.param(
-            "kernel", kaiming_normal, (features.shape[-1], self.num_classes), jnp.float32
-        )
-        bias = self.param("bias", bias_init, (self.num_classes,), jnp.float32)
-        return Linear(kernel, bias).logits(features)
+def _linear_parameters(module: nn.Module, width: int, num_classes: int) -> Linear:
+    def bias_init(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, -(width**-0.5), width**-0.5)
+
+    kernel = module.param("kernel", kaiming_normal, (width, num_classes), jnp.float32)
+    return Linear(kernel, module.param("bias", bias_init, (num_classes,), jnp.float32))
 
 
 class CosineClassifier(nn.Module):
@@ -63,10 +62,56 @@ class CosineClassifier(nn.Module):
         return Cosine(kernel).logits(features)
 
 
+class ScaledLinearClassifier(nn.Module):
+    """Affine classifier with a factor for each class's logit: LWS of Kang et al. (ICLR 2020).
+
+    There kernel and bias are those of a trained linear classifier, held, and the scale alone is
+    learned, from 1. Kernel and bias start as those of `LinearClassifier`.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
+        features = jnp.asarray(features, jnp.float32)
+        linear = _linear_parameters(self, features.shape[-1], self.num_classes)
+        scale = self.param("scale", nn.initializers.ones, (self.num_classes,), jnp.float32)
+        return scale * linear.logits(features)
+
+
+class NearestClassMeanClassifier(nn.Module):
+    """Nearest class mean: NCM of Kang et al. (ICLR 2020), with centred features of unit norm.
+
+    Logit c is `-||u - centre_c||^2`, where u is `features - mean` scaled to unit Euclidean norm,
+    or zero where that is zero. Mean (D,) and centres (C, D) start at zero: they are computed from
+    the training images (see `jaxlt.training.decoupling.nearest_class_mean`), never learned.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
+        features = jnp.asarray(features, jnp.float32)
+        width, zeros = features.shape[-1], nn.initializers.zeros
+        mean = self.param("mean", zeros, (width,), jnp.float32)
+        centres = self.param("centres", zeros, (self.num_classes, width), jnp.float32)
+        unit = unit_norm(features - mean, axis=-1)
+        # Expanded, as (B, C, D) differences would not fit; the default precision of a GPU's
+        # products would show where centres lie close together.
+        products = jnp.matmul(unit, centres.T, precision="highest")
+        squares = jnp.square(unit).sum(-1, keepdims=True) + jnp.square(centres).sum(-1)
+        return 2 * products - squares
+
+
 _CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "linear": LinearClassifier,
     "cosine": CosineClassifier,
+    "scaled_linear": ScaledLinearClassifier,
+    "nearest_class_mean": NearestClassMeanClassifier,
 }
+_FACTORED = {LinearClassifier: Linear, CosineClassifier: Cosine}
 
 
 def _create_classifier(name: str, num_classes: int) -> nn.Module:
@@ -83,7 +128,8 @@ class ImageClassifier(nn.Module, kw_only=True):
 
     Attributes:
         num_classes: Number of logits.
-        classifier: "linear" or "cosine"; the constructed module holds the head itself here.
+        classifier: "linear", "cosine", "scaled_linear" or "nearest_class_mean"; the constructed
+            module holds the head itself here.
         dtype: Type in which the backbone computes. Parameters, batch statistics, features and
             logits are float32 whatever it is, so bfloat16 gives mixed precision.
 
@@ -120,10 +166,23 @@ class ImageClassifier(nn.Module, kw_only=True):
         """
         return False
 
+    @property
+    def has_factored_classifier(self) -> bool:
+        """Whether `classifier_of` knows the head: whether it is linear or cosine."""
+        return type(self.classifier) in _FACTORED
+
     def classifier_of(self, params: Any) -> Linear | Cosine:
-        """Returns the head as a function of features, made of leaves of the parameters."""
-        form = Cosine if isinstance(self.classifier, CosineClassifier) else Linear
-        return form(**params["classifier"])
+        """Returns the head as a function of features, made of leaves of the parameters.
+
+        Raises:
+            ValueError: the head is another one than linear or cosine.
+        """
+        if not self.has_factored_classifier:
+            raise ValueError(
+                f"classifier was {type(self.classifier).__name__}, must be one of "
+                f"{', '.join(form.__name__ for form in _FACTORED)}"
+            )
+        return _FACTORED[type(self.classifier)](**params["classifier"])
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""
@@ -136,5 +195,9 @@ class ImageClassifier(nn.Module, kw_only=True):
             images: Normalised images.
             train: Whether batch norm, where there is any, uses the batch's own statistics.
         """
+        return self.logits_of(self.features(images, train=train))
+
+    def logits_of(self, features: jax.Array) -> jax.Array:
+        """Maps `(B, D)` features to `(B, num_classes)` float32 logits: the head alone."""
         assert isinstance(self.classifier, nn.Module)
-        return self.classifier(self.features(images, train=train))
+        return self.classifier(features)

@@ -8,7 +8,7 @@ import itertools
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +81,15 @@ class Checkpoints:
         )
 
     def restore_latest(
-        self, template: TrainState, until: int | None = None
+        self, template_at: Callable[[int], TrainState], until: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restores the newest checkpoint that is whole; None if there is none at all.
 
         A damaged one is reported and, once an older one was read, set aside as `damaged-STEP`.
 
         Args:
-            template: a state of the same run, for shapes, dtypes and shardings.
+            template_at: from a checkpoint's step to a state of the same run as it was then, for
+                shapes, dtypes and shardings.
             until: as if there were none after this step.
 
         Raises:
@@ -98,8 +99,8 @@ class Checkpoints:
         steps = [step for step in self._manager.all_steps() if until is None or step <= until]
         for step in sorted(steps, reverse=True):
             try:
-                with _quiet_garbage():
-                    restored = self._restore(step, template)
+                with quiet_garbage():
+                    restored = self._restore(step, template_at(step))
             except Exception as error:
                 _logger.warning(
                     "checkpoint of step %d in %s is damaged: %s",
@@ -174,7 +175,7 @@ def _digest(state: TrainState) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_garbage() -> Iterator[None]:
+def quiet_garbage() -> Iterator[None]:
     """Keeps quiet what a failed restore leaves behind.
 
     Orbax abandons its coroutines then, and Python reports each with a thousand lines in all.

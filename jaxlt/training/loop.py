@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.data import Chunk, Pipeline
+from jaxlt.data import Chunk
 from jaxlt.errors import Interrupted, UsageError
-from jaxlt.training.program import Program
+from jaxlt.training.job import Job, Steps
 from jaxlt.training.progress import Progress, Stopwatch
 from jaxlt.training.replicas import stack, unstack
 from jaxlt.training.run import Metrics, Run
@@ -20,35 +20,6 @@ from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What to train; see `train` and `train_together`.
-
-    Attributes:
-        initial_state: state before the first step; of replicas, stacked.
-        program: the compiled steps.
-        pipeline: the data.
-        evaluate: from a state to metrics: numbers, or lists with one number a class. It is given
-            the state of one replica.
-        num_steps: length of the run.
-        eval_steps: an evaluation and a checkpoint every so many steps, and after the last.
-    """
-
-    initial_state: TrainState
-    program: Program
-    pipeline: Pipeline
-    evaluate: Callable[[TrainState], Metrics]
-    num_steps: int
-    eval_steps: int
-
-    def bytes_needed(self) -> int:
-        """Returns the memory that the first steps take on each device."""
-        stop = min(self.eval_steps, self.num_steps)
-        _, last, size = next(self.program.cut(0, stop))
-        chunk = next(self.pipeline.chunks(0, last, size))
-        return self.program.bytes_needed(self.initial_state, 0, chunk)
 
 
 def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str = "") -> TrainState:
@@ -73,7 +44,8 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
         UsageError: no checkpoint of the workdir can be read, or the loss is no finite number.
     """
     with contextlib.closing(Run(workdir, keep_checkpoints, label)) as run:
-        state = run.restore(job.program.place(job.initial_state))
+        initial = job.program.place(job.initial_state)
+        state = run.restore(initial, _placed_template(job))
         return _Session(job, [run], label, replicated=False).run(state)
 
 
@@ -107,22 +79,32 @@ def train_together(
             closing.enter_context(contextlib.closing(Run(workdir, max(2, keep_checkpoints), name)))
             for workdir, name in zip(workdirs, labels, strict=True)
         ]
-        states = _restore_at_one_step(runs, unstack(job.program.place(job.initial_state)))
+        states = _restore_at_one_step(runs, job)
         _Session(job, runs, label, replicated=True).run(stack(states))
 
 
-def _restore_at_one_step(runs: list[Run], initial: list[TrainState]) -> list[TrainState]:
-    until = None
+def _restore_at_one_step(runs: list[Run], job: Job) -> list[TrainState]:
+    initial, until = unstack(job.program.place(job.initial_state)), None
     while True:
-        states = [run.restore(state, until) for run, state in zip(runs, initial, strict=True)]
+        states = [
+            run.restore(state, _placed_template(job), until)
+            for run, state in zip(runs, initial, strict=True)
+        ]
         steps = {int(state.step) for state in states}
         if len(steps) == 1:
             return states
         until = min(steps)
 
 
+def _placed_template(job: Job) -> Callable[[int], TrainState]:
+    return lambda step: job.program.place(job.template_at(step))
+
+
 class _Session:
-    """One uninterrupted stretch of training, of one run or of replicas."""
+    """One uninterrupted stretch of training, of one run or of replicas.
+
+    Steps are those of the run; programs, pipelines and evaluations count within their stage.
+    """
 
     def __init__(self, job: Job, runs: list[Run], label: str, *, replicated: bool):
         self._job, self._runs, self._label, self._replicated = job, runs, label, replicated
@@ -130,27 +112,19 @@ class _Session:
         self._progress = Progress(label, job.num_steps)
 
     def run(self, state: TrainState) -> TrainState:
-        every, num_steps = self._job.eval_steps, self._job.num_steps
-        step = int(np.ravel(state.step)[0])
+        step, num_steps = int(np.ravel(state.step)[0]), self._job.num_steps
         if step:
             _logger.info("%s: resumed after step %d of %d", self._label, step, num_steps)
         if step == num_steps and all(run.workdir.read_result() is not None for run in self._runs):
             return state
         for run in self._runs:
             run.begin(step)
-        # A copy, since the program donates its state and the job may be trained again.
-        state = self._job.program.place(jax.tree.map(jnp.copy, state))
         with self._progress.start(step), catch_signals() as received:
-            while step < num_steps:
-                stop = min((step // every + 1) * every, num_steps)
-                state = self._steps(state, step, stop, received)
-                step = stop
-                metrics = self._evaluate(state, step)
-                state = dataclasses.replace(state, loss_sum=jnp.zeros_like(state.loss_sum))
-                self._save(state, metrics)
-                if received and step < num_steps:
-                    self._wait()
-                    raise Interrupted(received[0], step)
+            for number, stage in enumerate(self._job.stages):
+                begin = self._job.begin_of(number)
+                if step < begin + stage.num_steps:
+                    state = self._stage(state, step, number, received)
+                    step = begin + stage.num_steps
         # All replicas are on disk before the first of them counts as finished.
         self._wait()
         for run in self._runs:
@@ -160,13 +134,49 @@ class _Session:
             raise Interrupted(received[0], step)
         return state
 
-    def _steps(self, state: TrainState, step: int, stop: int, received: list[int]) -> TrainState:
-        program, previous = self._job.program, None
+    def _stage(self, state: TrainState, step: int, number: int, received: list[int]) -> TrainState:
+        """Takes a stage from a step of the run to its end."""
+        stage, begin = self._job.stages[number], self._job.begin_of(number)
+        end = begin + stage.num_steps
+        if step == begin:
+            state = self._of_each(stage.enter, state)
+        # A copy, since programs donate their state and the job may be trained again.
+        state = self._job.program.place(jax.tree.map(jnp.copy, state))
+        while step < end:
+            if stage.steps is None:
+                stop, state = end, dataclasses.replace(state, step=state.step + 1)
+            else:
+                stop = min(begin + _next_multiple(step - begin, stage.steps.eval_steps), end)
+                state = self._steps(state, stage.steps, (begin, step, stop), received)
+            if stop == end:
+                state = self._of_each(stage.leave, state)
+            evaluations = self._evaluate(state, stop, number)
+            state = dataclasses.replace(state, loss_sum=jnp.zeros_like(state.loss_sum))
+            self._save(state, evaluations)
+            step = stop
+            if received and step < self._job.num_steps:
+                self._wait()
+                raise Interrupted(received[0], step)
+        return state
+
+    def _steps(
+        self, state: TrainState, steps: Steps, between: tuple[int, int, int], received: list[int]
+    ) -> TrainState:
+        """Takes steps of a stage, up to an evaluation.
+
+        Args:
+            state: before them.
+            steps: of the stage.
+            between: steps of the run: at which the stage begins, the first and the last + 1.
+            received: signals that have arrived.
+        """
+        begin, step, stop = between
+        program, previous = steps.program, None
         self._stopwatch.start()
-        for chunk in self._chunks(step, stop):
+        for chunk in _chunks(steps, step - begin, stop - begin):
             self._stopwatch.lap()
             compiled = program.compile_seconds
-            state, losses = program(state, step, chunk)
+            state, losses = program(state, step - begin, chunk)
             if previous is not None:
                 # Fetched a call late: the device never waits for the host, nor the host runs ahead.
                 self._check_finite(*previous)
@@ -184,20 +194,17 @@ class _Session:
             raise Interrupted(received[0], step)
         return state
 
-    def _chunks(self, step: int, stop: int) -> Iterator[Chunk]:
-        """Yields the chunks up to the evaluation after step `stop - 1`."""
-        begun = step // self._job.eval_steps * self._job.eval_steps
-        for first, last, size in self._job.program.cut(begun, stop):
-            if step < last:
-                yield from self._job.pipeline.chunks(max(first, step), last, size)
-
-    def _evaluate(self, state: TrainState, step: int) -> list[Metrics]:
-        begun = (step - 1) // self._job.eval_steps * self._job.eval_steps
+    def _evaluate(self, state: TrainState, step: int, number: int) -> list[Metrics]:
+        stage = self._job.stages[number]
         evaluations: list[Metrics] = []
         for run, one in zip(self._runs, self._states(state), strict=True):
-            train_loss = float(one.loss_sum) / (step - begun)
-            evaluations.append({"train_loss": train_loss, **self._job.evaluate(one)})
-            run.record(step, evaluations[-1])
+            metrics = stage.evaluate(one)
+            if stage.steps is not None:
+                within, every = step - self._job.begin_of(number), stage.steps.eval_steps
+                train_loss = float(one.loss_sum) / (within - (within - 1) // every * every)
+                metrics = {"train_loss": train_loss, **metrics}
+            evaluations.append(metrics)
+            run.record(step, self._job.describe(metrics, number))
         self._progress.report(step, evaluations)
         return evaluations
 
@@ -213,6 +220,10 @@ class _Session:
     def _states(self, state: TrainState) -> list[TrainState]:
         return unstack(state) if self._replicated else [state]
 
+    def _of_each(self, change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
+        changed = [change(one) for one in self._states(state)]
+        return stack(changed) if self._replicated else changed[0]
+
     @property
     def _seconds(self) -> float:
         return self._stopwatch.seconds / len(self._runs)
@@ -227,3 +238,15 @@ class _Session:
             f"training loss{whose} must stay finite, it is {values[offset, *replica]} at step "
             f"{step + offset + 1}: lower the learning rate or the perturbation radius"
         )
+
+
+def _chunks(steps: Steps, step: int, stop: int) -> Iterator[Chunk]:
+    """Yields the chunks up to the evaluation after step `stop - 1` of the stage."""
+    begun = step // steps.eval_steps * steps.eval_steps
+    for first, last, size in steps.program.cut(begun, stop):
+        if step < last:
+            yield from steps.pipeline.chunks(max(first, step), last, size)
+
+
+def _next_multiple(number: int, of: int) -> int:
+    return (number // of + 1) * of

@@ -1,6 +1,7 @@
 """What training keeps of one run: its checkpoints, its evaluations, its time."""
 
 import math
+from collections.abc import Callable
 
 from tensorboardX import SummaryWriter
 
@@ -27,20 +28,28 @@ class Run:
 
     def __init__(self, workdir: Workdir, keep_checkpoints: int, label: str):
         self.workdir, self.label = workdir, label
-        self.seconds = 0.0
+        self.seconds, self._code = 0.0, list(workdir.code)
         self._checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
         self._events: SummaryWriter | None = None
 
-    def restore(self, initial: TrainState, until: int | None = None) -> TrainState:
+    def restore(
+        self,
+        initial: TrainState,
+        template_at: Callable[[int], TrainState],
+        until: int | None = None,
+    ) -> TrainState:
         """Returns the newest state that is whole, else the initial one.
 
         Args:
             initial: state before the first step.
+            template_at: from the step of a checkpoint to a state of its shapes.
             until: no state after this step.
         """
-        restored = self._checkpoints.restore_latest(initial, until)
-        state, record = restored or (initial, {"seconds": 0.0})
+        restored = self._checkpoints.restore_latest(template_at, until)
+        state, record = restored or (initial, {"seconds": 0.0, "code": []})
         self.seconds = record["seconds"]
+        # Which code trained, in the order of first use.
+        self._code = list(dict.fromkeys([*record["code"], *self.workdir.code]))
         return state
 
     def begin(self, step: int) -> None:
@@ -65,7 +74,8 @@ class Run:
             session_seconds: time of the steps since `begin`.
         """
         numbers = None if metrics is None else _finite_numbers(metrics)
-        self._checkpoints.save(state, {"seconds": self.seconds + session_seconds}, numbers)
+        record = {"seconds": self.seconds + session_seconds, "code": self._code}
+        self._checkpoints.save(state, record, numbers)
 
     def wait(self) -> None:
         """Returns when every checkpoint is on disk."""
@@ -77,7 +87,7 @@ class Run:
         if not records:
             raise UsageError(f"{self.workdir.path} must hold the metrics.jsonl of its run, none is")
         seconds = round(self.seconds + session_seconds, 3)
-        self.workdir.write_result({**records[-1], "seconds": seconds})
+        self.workdir.write_result({**records[-1], "seconds": seconds, "code": self._code})
 
     def close(self) -> None:
         """Waits for checkpoints and closes the log of events."""

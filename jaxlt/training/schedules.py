@@ -42,8 +42,19 @@ def cosine_stepped_first(peak: float, epochs: int) -> EpochFn:
     return lambda epoch: annealed(epoch + 1)
 
 
+def warmup_cosine(peak: float, epochs: int, warmup: int) -> EpochFn:
+    """Linear warm-up from half the peak, then cosine annealing to 0: the schedule of BALMS."""
+
+    def value(epoch: jax.Array) -> jax.Array:
+        rising = peak * (1 + epoch / warmup) / 2
+        falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * (epoch - warmup) / (epochs - warmup)))
+        return jnp.where(epoch < warmup, rising, falling)
+
+    return value
+
+
 def multistep(
-    peak: float, *, warmup: int, after: Sequence[int], factors: Sequence[float]
+    peak: float, *, warmup: int, after: Sequence[float], factors: Sequence[float]
 ) -> EpochFn:
     """Linear warm-up, then `factors[i] * peak` once more than `after[i]` epochs have begun.
 
@@ -61,17 +72,19 @@ def multistep(
     return value
 
 
-def cc_sam_multistep(peak: float) -> EpochFn:
+def cc_sam_multistep(peak: float, after: Sequence[float] = (160, 180)) -> EpochFn:
     """Schedule of CC-SAM's released first stage: warm-up from a third, a tenth from 160 and 180.
 
     It is stepped before each epoch: with t counted from one, `peak * ((1 - t / 5) / 3 + t / 5)`
-    for t below 5, and a factor 0.1 at t = 160 and again at t = 180.
+    for t below 5, and a factor 0.1 from each t of `after` on.
     """
 
     def value(epoch: jax.Array) -> jax.Array:
         t = epoch + 1
         warm = jnp.minimum(t / 5, 1)
         rate = peak * ((1 - warm) / 3 + warm)
-        return rate * jnp.where(t >= 160, 0.1, 1) * jnp.where(t >= 180, 0.1, 1)
+        for boundary in after:
+            rate = rate * jnp.where(t >= boundary, 0.1, 1)
+        return rate
 
     return value

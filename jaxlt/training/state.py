@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxlt.training.spectral_norm import SpectralNorm
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +18,10 @@ class TrainState:
     """State of a run after `step` steps.
 
     Attributes:
-        step: () int32, steps taken.
-        params: trainable parameters.
+        step: () int32, steps taken, in all stages of the run.
+        params: parameters of the network, trained or not.
         batch_stats: running statistics of batch norm, empty without it.
+        singular_vectors: of the kernels under spectral normalisation, empty without it.
         opt_state: state of the optax transformation.
         key: PRNG key of the run; step s draws from `fold_in(key, s)`.
         loss_sum: () sum of the batch-mean losses since the last evaluation. It lives here so that a
@@ -28,6 +31,7 @@ class TrainState:
     step: jax.Array
     params: Any
     batch_stats: Any
+    singular_vectors: Any
     opt_state: optax.OptState
     key: jax.Array
     loss_sum: jax.Array
@@ -37,6 +41,7 @@ def make_state_fn(
     model: nn.Module,
     transformation: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    spectral_norm: SpectralNorm | None = None,
 ) -> Callable[[int], TrainState]:
     """Builds the jitted initialisation, from a seed to the state before the first step.
 
@@ -44,6 +49,7 @@ def make_state_fn(
         model: called as `model(images, train=...)`.
         transformation: the whole optimizer.
         image_shape: (height, width, channels).
+        spectral_norm: of the first stage.
 
     Returns:
         A function of the seed of the initial parameters and of whatever the steps draw.
@@ -57,9 +63,26 @@ def make_state_fn(
             step=jnp.zeros([], jnp.int32),
             params=params,
             batch_stats=variables.get("batch_stats", {}),
+            singular_vectors=spectral_norm.init(params) if spectral_norm else {},
             opt_state=transformation.init(params),
             key=key,
             loss_sum=jnp.zeros([]),
         )
 
     return lambda seed: initialise(*jax.random.split(jax.random.key(seed)))
+
+
+def next_stage(
+    state: TrainState,
+    params: Any,
+    transformation: optax.GradientTransformation,
+    spectral_norm: SpectralNorm | None = None,
+) -> TrainState:
+    """Returns the state in which a further stage begins: a new optimizer on given parameters."""
+    return dataclasses.replace(
+        state,
+        params=params,
+        singular_vectors=spectral_norm.init(params) if spectral_norm else {},
+        opt_state=transformation.init(params),
+        loss_sum=jnp.zeros_like(state.loss_sum),
+    )

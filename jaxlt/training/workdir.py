@@ -20,14 +20,15 @@ class Workdir:
     Args:
         path: created if missing.
         recipe: JSON values that determine the run's numbers.
+        code: version of the code that trains, for the record; empty if unknown.
 
     Raises:
         UsageError: the directory cannot be written, or holds something that is no run of this
             recipe. It is left as it was.
     """
 
-    def __init__(self, path: Path, recipe: dict[str, Any]):
-        self.path = path
+    def __init__(self, path: Path, recipe: dict[str, Any], code: str = ""):
+        self.path, self.code = path, [code] if code else []
         recipe_file = path / "recipe.json"
         if not recipe_file.exists():
             if path.is_dir() and any(file.suffix != _PARTIAL for file in path.iterdir()):

@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tfds_files import write, write_known
 
 from jaxlt.data.sources import load_source
 from jaxlt.data.tensorflow_runtime import import_tensorflow
@@ -21,47 +22,29 @@ def tfds(tmp_path, monkeypatch) -> Any:
     return tensorflow_datasets
 
 
-def prepare(tfds, directory, name, features, *, splits, keys=("image", "label"), version="1.0.0"):
-    """Writes a data set as tensorflow-datasets itself would: sharded, shuffled, with metadata.
+def examples(features, split, count):
+    """Image number i is filled with grey level i and has label i modulo 3.
 
-    `splits` gives each split's number of examples; image number i is filled with grey level i
-    and has label i modulo 3. An image shape of unknown size gets sides 4, 7 and 50 in turn.
+    An image shape of unknown size gets sides 4, 7 and 50 in turn.
     """
+    for i in range(count):
+        side = features["image"].shape[0] or (4, 7, 50)[i % 3]
+        shape = (side, side, features["image"].shape[2])
+        example = {"image": np.full(shape, i % 256, np.uint8), "label": i % NUM_CLASSES}
+        extra = {"id": f"{split}_{i:05d}", "coarse_label": 0}
+        yield example | {key: extra[key] for key in extra if key in features}
 
-    def info(self):
-        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys)
 
-    def examples(self, split):
-        for i in range(splits[split]):
-            side = features["image"].shape[0] or (4, 7, 50)[i % 3]
-            shape = (side, side, features["image"].shape[2])
-            example = {"image": np.full(shape, i % 256, np.uint8), "label": i % NUM_CLASSES}
-            extra = {"id": f"{split}_{i:05d}", "coarse_label": 0}
-            yield i, example | {key: extra[key] for key in extra if key in features}
-
-    members = {
-        "__module__": __name__,
-        "VERSION": tfds.core.Version(version),
-        "_info": info,
-        "_split_generators": lambda self, _: {split: examples(self, split) for split in splits},
-        "_generate_examples": examples,
-    }
-    base: Any = tfds.core.GeneratorBasedBuilder
-    builder = type(base)(name, (base,), members, skip_registration=True)
-    builder(data_dir=str(directory)).download_and_prepare()
+def prepare(tfds, directory, name, features, *, splits, **options):
+    """Writes a data set with so many examples in each split."""
+    made = {split: list(examples(features, split, count)) for split, count in splits.items()}
+    write(tfds, directory, name, features, splits=made, **options)
 
 
 def prepare_known(tfds, directory, name, class_name, **splits):
-    """Writes a small stand-in for a set that tensorflow-datasets knows, with its features."""
-    known = tfds.builder(name, data_dir=str(directory))
-    prepare(
-        tfds,
-        directory,
-        class_name,
-        known.info.features,
-        splits=splits,
-        version=str(known.version),
-    )
+    features = tfds.builder(name, data_dir=str(directory)).info.features
+    made = {split: list(examples(features, split, count)) for split, count in splits.items()}
+    write_known(tfds, directory, name, class_name, made)
 
 
 def tiny_features(tfds, side: int | None = 4):

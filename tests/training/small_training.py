@@ -9,7 +9,7 @@ import optax
 
 import jaxlt
 from jaxlt.data import Batch, Chunk
-from jaxlt.training import Job, Program, make_state_fn, make_train_step
+from jaxlt.training import Job, JobStage, Program, Steps, make_state_fn, make_train_step
 
 NUM_STEPS, EVAL_STEPS = 25, 10
 
@@ -71,12 +71,11 @@ def program(chunk_steps):
     return Program(Batches(), lambda path: step_of(), chunk_steps=chunk_steps)
 
 
+def job_of(program, pipeline, state):
+    """A run of one stage."""
+    steps = Steps(program, pipeline, num_steps=NUM_STEPS, eval_steps=EVAL_STEPS)
+    return Job(state, (JobStage(steps, evaluate, initial_state),))
+
+
 def make_job(pipeline=None, chunk_steps=1):
-    return Job(
-        initial_state=initial_state(),
-        program=program(chunk_steps),
-        pipeline=pipeline or Batches(),
-        evaluate=evaluate,
-        num_steps=NUM_STEPS,
-        eval_steps=EVAL_STEPS,
-    )
+    return job_of(program(chunk_steps), pipeline or Batches(), initial_state())

@@ -16,6 +16,7 @@ def state_at(step: int) -> TrainState:
         step=jnp.asarray(step, jnp.int32),
         params={"kernel": jax.random.normal(jax.random.key(step), (64, 64))},
         batch_stats={},
+        singular_vectors={},
         opt_state=({"trace": jnp.full((64, 64), 0.1 * step)},),
         key=jax.random.fold_in(jax.random.key(7), step),
         loss_sum=jnp.asarray(1.5 * step),
@@ -25,6 +26,10 @@ def state_at(step: int) -> TrainState:
 def words(leaf):
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def template_at(step):
+    return state_at(0)
 
 
 def assert_same(left: TrainState, right: TrainState):
@@ -47,7 +52,7 @@ def steps_in(directory):
 def test_restores_bits_and_record(tmp_path):
     saved(tmp_path, [0.1, 0.2]).close()
     checkpoints = Checkpoints(tmp_path)
-    state, record = checkpoints.restore_latest(state_at(0))
+    state, record = checkpoints.restore_latest(template_at)
     assert_same(state, state_at(2))
     assert record == {"seconds": 4.0}
     checkpoints.close()
@@ -56,18 +61,18 @@ def test_restores_bits_and_record(tmp_path):
 def test_restores_until_a_step_and_drops_what_is_after_it(tmp_path):
     checkpoints = saved(tmp_path, [0.9, 0.1, 0.2])
     assert steps_in(tmp_path) == [1, 2, 3]
-    state, _ = checkpoints.restore_latest(state_at(0), until=2)
+    state, _ = checkpoints.restore_latest(template_at, until=2)
     assert_same(state, state_at(2))
-    assert checkpoints.restore_latest(state_at(0), until=0) is None
+    assert checkpoints.restore_latest(template_at, until=0) is None
     checkpoints.drop_after(1)
-    assert int(checkpoints.restore_latest(state_at(0))[0].step) == 1
+    assert int(checkpoints.restore_latest(template_at)[0].step) == 1
     checkpoints.close()
     assert steps_in(tmp_path) == [1]
 
 
 def test_nothing_to_restore(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.restore_latest(state_at(0)) is None
+    assert checkpoints.restore_latest(template_at) is None
     checkpoints.close()
 
 
@@ -91,7 +96,7 @@ def test_the_saved_state_may_be_donated(tmp_path):
     overwritten = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf * 0 - 1, x), donate_argnums=0)
     overwritten((state.params, state.opt_state))
     checkpoints.wait()
-    assert_same(checkpoints.restore_latest(state_at(0))[0], state_at(1))
+    assert_same(checkpoints.restore_latest(template_at)[0], state_at(1))
     checkpoints.close()
 
 
@@ -130,7 +135,7 @@ def test_any_damage_of_the_newest_falls_back_or_is_harmless(two_checkpoints, tmp
         damage(directory / "2" / name, how)
         caplog.clear()
         checkpoints = Checkpoints(directory)
-        state, record = checkpoints.restore_latest(state_at(0))
+        state, record = checkpoints.restore_latest(template_at)
         step = int(state.step)
         assert_same(state, state_at(step))
         assert record == {"seconds": 2.0 * step}, name
@@ -141,7 +146,7 @@ def test_any_damage_of_the_newest_falls_back_or_is_harmless(two_checkpoints, tmp
             assert (directory / "damaged-2").is_dir(), name
             checkpoints.save(state_at(2), {"seconds": 4.0}, METRICS)
             checkpoints.wait()
-            assert int(checkpoints.restore_latest(state_at(0))[0].step) == 2, name
+            assert int(checkpoints.restore_latest(template_at)[0].step) == 2, name
         checkpoints.close()
     assert fallbacks >= 3
 
@@ -153,6 +158,6 @@ def test_no_checkpoint_readable_leaves_all_in_place(two_checkpoints, tmp_path):
         shutil.rmtree(directory / str(step) / "state")
     checkpoints = Checkpoints(directory)
     with pytest.raises(UsageError, match="none of the 2 can be read"):
-        checkpoints.restore_latest(state_at(0))
+        checkpoints.restore_latest(template_at)
     checkpoints.close()
     assert steps_in(directory) == [1, 2]

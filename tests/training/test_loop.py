@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import logging
 import os
@@ -9,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_training import EVAL_STEPS, NUM_STEPS, Batches, batch, make_job, step_of
+from small_training import (
+    EVAL_STEPS,
+    NUM_STEPS,
+    Batches,
+    batch,
+    initial_state,
+    job_of,
+    make_job,
+    step_of,
+)
 
 from jaxlt import UsageError
 from jaxlt.data import Batch
@@ -187,7 +195,7 @@ def test_compiling_does_not_count_as_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Program, "_compile", slow)
     workdir = Workdir(tmp_path, {})
-    train(dataclasses.replace(make_job(), program=program), workdir)
+    train(job_of(program, Batches(), initial_state()), workdir)
     assert program.compile_seconds > 1
     assert workdir.read_result()["seconds"] < 1
 

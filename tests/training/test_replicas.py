@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_training import (
-    EVAL_STEPS,
     NUM_STEPS,
     Batches,
     batch,
-    evaluate,
     initial_state,
+    job_of,
     program,
     step_of,
 )
@@ -21,7 +20,6 @@ from small_training import (
 from jaxlt import UsageError
 from jaxlt.data import Batch
 from jaxlt.training import (
-    Job,
     Program,
     ReplicaPipeline,
     Workdir,
@@ -42,17 +40,6 @@ def pipeline_of(seed, batch_at=batch):
 def together():
     pipeline = ReplicaPipeline([pipeline_of(seed) for seed in SEEDS])
     return Program(pipeline, lambda path: jax.vmap(step_of()), chunk_steps=4)
-
-
-def job_of(compiled, pipeline, state):
-    return Job(
-        initial_state=state,
-        program=compiled,
-        pipeline=pipeline,
-        evaluate=evaluate,
-        num_steps=NUM_STEPS,
-        eval_steps=EVAL_STEPS,
-    )
 
 
 def job(together, batch_at=batch):

@@ -8,7 +8,7 @@ import pytest
 
 import jaxlt
 from jaxlt.models import CifarResNet, create_model
-from jaxlt.training import make_state_fn, make_train_step
+from jaxlt.training import Regime, make_state_fn, make_train_step
 
 NUM_CLASSES, BATCH = 100, 64
 COUNTS = tuple(int(500 * 0.01 ** (i / 99)) for i in range(NUM_CLASSES))
@@ -86,7 +86,7 @@ def test_flops_of_a_tenth_of_the_batch_on_a_network_of_convolutions(method):
 
 def test_flops_of_held_statistics():
     sgd = flops(METHODS["sgd"][0], "resnet20")
-    held = flops(METHODS["imb_sam"][0], "resnet20", hold_statistics=True, capacity=8)
+    held = flops(METHODS["imb_sam"][0], "resnet20", regime=Regime(hold_statistics=True), capacity=8)
     assert 1.2 < held / sgd < 1.3
 
 
@@ -143,7 +143,7 @@ class TestHeldStatistics:
             jax.grad(tail_loss)(moved),
         )
         step = make_train_step(
-            model, transformation, loss, 4, hold_statistics=True, capacity=capacity
+            model, transformation, loss, 4, regime=Regime(hold_statistics=True), capacity=capacity
         )
         after, _ = jax.jit(step)(state, images, labels)
         assert_equal(after.params, jax.tree.map(lambda w, g: w - lr * g, state.params, gradient))
@@ -167,7 +167,7 @@ class TestHeldStatistics:
                 gradient, state.opt_state, state.params, class_losses_fn=class_losses_fn
             )
         )()
-        step = make_train_step(model, transformation, loss, 4, hold_statistics=True)
+        step = make_train_step(model, transformation, loss, 4, regime=Regime(hold_statistics=True))
         after, _ = jax.jit(step)(state, images, labels)
         assert_equal(after.params, optax.apply_updates(state.params, updates))
 

@@ -1,0 +1,232 @@
+"""Predictions of a finished run's network for image files."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from PIL import Image
+
+from jaxlt.data.normalisation import scale_and_shift
+from jaxlt.errors import UsageError
+from jaxlt.models import ImageClassifier, create_model
+from jaxlt.training.checkpoint import quiet_garbage
+
+_logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 64
+_MODES = {1: "L", 3: "RGB"}
+
+
+class Prediction(NamedTuple):
+    """One of the classes that an image may be of.
+
+    Attributes:
+        class_name: as in the run's data.
+        probability: softmax of the logits, in [0, 1].
+    """
+
+    class_name: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Description:
+    """Contents of a run's `model.json`: what to build and how to normalise its images."""
+
+    model: str
+    num_classes: int
+    classifier: str
+    precision: Literal["float32", "bfloat16"]
+    image_shape: list[int]
+    mean: list[float]
+    std: list[float]
+    class_names: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        try:
+            values = json.loads(path.read_text())
+        except OSError as error:
+            raise UsageError(
+                f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(values, dict) or sorted(values) != sorted(names):
+            raise UsageError(f"{path} must be an object with the keys {', '.join(names)}")
+        return cls(**values)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.image_shape
+        return height, width, channels
+
+    def network(self) -> ImageClassifier:
+        return create_model(
+            self.model,
+            self.num_classes,
+            classifier=self.classifier,
+            dtype=jnp.dtype(self.precision),
+            image_shape=self.shape,
+        )
+
+
+class Predictor:
+    """A trained network with all that it needs to take images as they are stored.
+
+    `Predictor.load` makes one of a run's directory.
+    """
+
+    def __init__(self, description: _Description, variables: Any):
+        self._description = description
+        self._variables = variables
+        scale, shift = scale_and_shift(description.mean, description.std)
+        model = description.network()
+
+        @jax.jit
+        def logits(variables: Any, images: jax.Array) -> jax.Array:
+            return jnp.asarray(model.apply(variables, images * scale + shift, train=False))
+
+        self._logits = logits
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a run's directory: `model.json` and the newest checkpoint that is whole.
+
+        Raises:
+            UsageError: the directory is no run's, or has no checkpoint that can be read.
+        """
+        path = Path(path)
+        description = _Description.read(path / "model.json")
+        return cls(description, _restore_newest(path / "checkpoints", description))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 images (B, H, W, C) of the run's shape to float32 logits (B, num_classes).
+
+        Batch norm normalises by its running statistics.
+
+        Raises:
+            ValueError: the images have another type or shape.
+        """
+        shape = self._description.shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise ValueError(
+                f"images were {images.dtype} of shape {images.shape}, must be uint8 of shape "
+                f"(B, {', '.join(map(str, shape))})"
+            )
+        return np.asarray(self._logits(self._variables, images))
+
+    def top_k(self, paths: Sequence[str | Path], k: int = 5) -> list[list[Prediction]]:
+        """Finds the likeliest classes of image files.
+
+        A file, of any format that Pillow reads, is converted to the run's channels and resized to
+        its image shape (bilinear, antialiased). The probabilities are the softmax of the logits as
+        they are: with a cosine or a nearest-class-mean head, whose logits have no scale, they rank
+        the classes but are far too even.
+
+        Args:
+            paths: image files.
+            k: number of classes, in 1..num_classes.
+
+        Returns:
+            For each file, its k likeliest classes, the likeliest first.
+
+        Raises:
+            UsageError: `k` is out of its range, a file cannot be read as an image, or the run's
+                images are neither grey nor RGB.
+        """
+        if not 1 <= k <= self._description.num_classes:
+            raise UsageError(
+                f"top_k was {k}, must be in 1..{self._description.num_classes}, "
+                "the number of classes"
+            )
+        return [self._likeliest(row, k) for row in self._logits_of_files(paths)]
+
+    def _logits_of_files(self, paths: Sequence[str | Path]) -> Iterator[np.ndarray]:
+        for start in range(0, len(paths), _BATCH_SIZE):
+            chunk = paths[start : start + _BATCH_SIZE]
+            yield from self.logits(np.stack([self._read(Path(path)) for path in chunk]))
+
+    def _likeliest(self, logits: np.ndarray, k: int) -> list[Prediction]:
+        exponentials = np.exp(logits.astype(np.float64) - logits.max())
+        probabilities = exponentials / exponentials.sum()
+        names = self._description.class_names
+        order = np.argsort(-logits, kind="stable")[:k]
+        return [Prediction(names[c], float(probabilities[c])) for c in order]
+
+    def _read(self, path: Path) -> np.ndarray:
+        height, width, channels = self._description.shape
+        if channels not in _MODES:
+            raise UsageError(f"the run's images have {channels} channels, files must have 1 or 3")
+        try:
+            with Image.open(path) as file:
+                image = _eight_bits(file).convert(_MODES[channels])
+        # Pillow's decoders raise whatever a broken file makes them stumble over.
+        except Exception as error:
+            raise UsageError(
+                f"image {path} must be a file that Pillow reads: {_first_line(error)}"
+            ) from error
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(resized).reshape(height, width, channels)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion would make all but the darkest of 16-bit greys white.
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
+
+
+def _restore_newest(directory: Path, description: _Description) -> Any:
+    """Returns the network's variables in the newest checkpoint of a run that can be read."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    steps = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+    if not steps:
+        raise UsageError(f"run directory {directory.parent} has no checkpoint in {directory.name}")
+    for step in steps:
+        try:
+            with quiet_garbage():
+                return _restore(directory / str(step) / "state", description)
+        # Orbax has no one exception for a damaged file.
+        except Exception as error:
+            _logger.warning(
+                "checkpoint of step %d in %s cannot be read: %s",
+                step,
+                directory,
+                _first_line(error),
+            )
+    raise UsageError(f"checkpoints in {directory}: none of the {len(steps)} can be read")
+
+
+def _restore(path: Path, description: _Description) -> Any:
+    """Reads parameters and running statistics, whatever else training has saved with them."""
+    images = jax.ShapeDtypeStruct((1, *description.shape), jnp.float32)
+    init = jax.eval_shape(
+        lambda key, images: description.network().init(key, images, train=False),
+        jax.random.key(0),
+        images,
+    )
+    variables = {"params": init["params"], "batch_stats": init.get("batch_stats", {})}
+    # As NumPy arrays: the devices that the state was saved from need not be here.
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), variables)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        restored = checkpointer.restore(
+            path.absolute(),
+            args=ocp.args.PyTreeRestore(variables, restore_args=as_numpy, partial_restore=True),
+        )
+    if jax.tree.map(np.shape, restored) != jax.tree.map(np.shape, variables):
+        raise ValueError("its parameters are not those of the network in model.json")
+    return jax.device_put(restored)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,0 +1,117 @@
+"""A pass of a batch through a network in training, and how a stage wants it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import flax.linen as nn
+import jax
+
+from jaxlt.classifiers import Cosine, Linear
+from jaxlt.models import ImageClassifier
+from jaxlt.training.spectral_norm import SpectralNorm
+from jaxlt.training.state import TrainState
+
+
+class Moment(NamedTuple):
+    """When a loss is taken.
+
+    Attributes:
+        step: () steps taken before in the stage.
+        key: PRNG key of the step, for losses that draw; the same in all passes of a step.
+    """
+
+    step: jax.Array
+    key: jax.Array
+
+
+# (logits (B, C), labels (B,), moment) -> losses (B,)
+PerExampleLoss: TypeAlias = Callable[[jax.Array, jax.Array, Moment], jax.Array]
+# (features (B, D), classifier, labels (B,), moment) -> losses (B,)
+LossOfFeatures: TypeAlias = Callable[[jax.Array, Linear | Cosine, jax.Array, Moment], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Regime:
+    """What a stage of training does to images, parameters and statistics.
+
+    Attributes:
+        first_step: step of the run at which the stage begins.
+        mixup: alpha of `jaxlt.training.mixup`; 0 for none.
+        row_losses: whether each row's loss depends on that row alone: not so where a loss draws
+            noise for each row of the batch, or has a term of the whole batch.
+        loss_of_features: takes the place of classifier and loss where a stage changes the features
+            in between; None for none.
+        running_statistics: batch norm normalises by its running statistics, which then stay.
+        hold_statistics: batch norm normalises in all passes by the clean pass's batch statistics as
+            constants: no gradient flows through them, and images do not depend on each other.
+        spectral_norm: of kernels; None for none.
+    """
+
+    first_step: int = 0
+    mixup: float = 0.0
+    row_losses: bool = True
+    loss_of_features: LossOfFeatures | None = None
+    running_statistics: bool = False
+    hold_statistics: bool = False
+    spectral_norm: SpectralNorm | None = None
+
+    @property
+    def factored(self) -> bool:
+        """Whether the losses of a batch factor into features, classifier and losses of rows."""
+        return (
+            self.row_losses
+            and not self.mixup
+            and self.loss_of_features is None
+            and self.spectral_norm is None
+        )
+
+    def separates_images(self, model: ImageClassifier) -> bool:
+        """Whether an image's features depend on that image alone."""
+        return self.hold_statistics or self.running_statistics or not model.couples_examples
+
+
+class NetworkPass:
+    """A pass through the network.
+
+    All passes of a step draw the same random numbers.
+
+    Args:
+        model: called as `model(images, train=...)`.
+        state: what the pass takes beside parameters; its singular vectors are those of this step.
+        regime: of the stage.
+        keep: collections of variables to return.
+        held: statistics for batch norm to normalise by, None for each batch's own.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        state: TrainState,
+        regime: Regime,
+        *,
+        keep: tuple[str, ...] = (),
+        held: Any = None,
+    ):
+        self._model, self._state, self._regime, self._keep = model, state, regime, keep
+        self._variables = {"batch_stats": state.batch_stats}
+        if held is not None:
+            self._variables["held_statistics"] = jax.lax.stop_gradient(held)
+        self._key = jax.random.fold_in(state.key, state.step)
+
+    def __call__(
+        self, params: Any, images: jax.Array, method: str | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Returns the network's output, or that of one of its methods, and what is kept."""
+        norm = self._regime.spectral_norm
+        if norm is not None:
+            params = norm(params, self._state.singular_vectors)
+        output, variables = self._model.apply(
+            {"params": params, **self._variables},
+            images,
+            train=not self._regime.running_statistics,
+            method=method,
+            mutable=["batch_stats", *self._keep],
+            rngs={"dropout": self._key},
+        )
+        return output, {name: variables[name] for name in self._keep if name in variables}
