@@ -1,166 +1,191 @@
-"""From a recipe to the network, the loss and the optimizer that it names."""
+"""From a stage of a recipe to the network, the loss and the optimizer that it names."""
 
-import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-import jaxlt
+from experiments.methods import build_method
+from experiments.parameters import kernel_and_bias, trained
 from experiments.recipe import Recipe
+from experiments.stage import Stage
 from jaxlt import UsageError, losses
+from jaxlt.feature_adversary import adversarial_losses, released_class_weights
 from jaxlt.models import ImageClassifier, create_model
-from jaxlt.training import schedules
-from jaxlt.training.step import PerExampleLoss
+from jaxlt.training import Moment, PerExampleLoss, Regime, schedules
+from jaxlt.training.spectral_norm import SpectralNorm
+from jaxlt.training.weight_average import weight_average
 
 ClassCounts = tuple[int, ...]
 
-
-def num_steps(recipe: Recipe, num_images: int, epochs: float | None = None) -> int:
-    """Steps that so many epochs take (all of the recipe's by default), rounded up."""
-    epochs = recipe.epochs if epochs is None else epochs
-    return math.ceil(epochs * num_images / recipe.batch_size)
+# Losses that draw for each row of the batch, or have a term of the whole batch.
+_LOSSES_OF_WHOLE_BATCHES = ("gcl", "lade")
 
 
 def build_model(
-    recipe: Recipe, num_classes: int, image_shape: tuple[int, int, int]
+    recipe: Recipe,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    head: str | None = None,
 ) -> ImageClassifier:
-    """Builds the network."""
+    """Builds the network, with the recipe's kind of classifier or another."""
     return create_model(
         recipe.model,
         num_classes,
-        classifier=recipe.classifier,
+        classifier=head or recipe.classifier,
         dtype=jnp.dtype(recipe.precision),
         image_shape=image_shape,
     )
 
 
-def build_loss(recipe: Recipe, class_counts: ClassCounts) -> PerExampleLoss:
-    """Builds the per-example loss, with deferred re-weighting where the recipe has it.
+def build_loss(stage: Stage, class_counts: ClassCounts) -> PerExampleLoss:
+    """Builds the per-example loss, with class-balanced weights where the stage has them.
 
     Re-weighted losses are divided by the batch size, not by the sum of their weights.
     """
-    per_example = _losses(recipe, class_counts)[recipe.loss]
-    if recipe.reweight_epoch is None:
-        return lambda logits, labels, step: per_example(logits, labels)
-    start = num_steps(recipe, sum(class_counts), recipe.reweight_epoch)
-    class_weights = losses.deferred_reweighting(class_counts, start, recipe.reweight_beta)
-    return lambda logits, labels, step: per_example(logits, labels) * class_weights(step)[labels]
+    per_example = _losses(stage, class_counts)[stage.loss]
+    if stage.reweight_epoch is None:
+        return per_example
+    start = stage.num_steps(sum(class_counts), stage.reweight_epoch)
+    class_weights = losses.deferred_reweighting(class_counts, start, stage.reweight_beta)
+
+    def weighted(logits: jax.Array, labels: jax.Array, moment: Moment) -> jax.Array:
+        return per_example(logits, labels, moment) * class_weights(moment.step)[labels]
+
+    return weighted
 
 
-def _losses(recipe: Recipe, class_counts: ClassCounts) -> dict[str, Callable]:
+def _losses(stage: Stage, class_counts: ClassCounts) -> dict[str, PerExampleLoss]:
+    def gcl(logits: jax.Array, labels: jax.Array, moment: Moment) -> jax.Array:
+        return losses.gcl(
+            logits,
+            labels,
+            class_counts,
+            losses.gcl_noise(moment.key, logits.shape),
+            noise_scale=stage.noise_scale,
+            margin=stage.gcl_margin,
+            scale=stage.scale,
+            focusing=stage.gcl_focusing,
+        )
+
     return {
-        "cross_entropy": losses.cross_entropy,
-        "focal": lambda x, y: losses.focal(x, y, recipe.focal_gamma),
-        "ldam": lambda x, y: losses.ldam(x, y, class_counts, recipe.max_margin, recipe.scale),
-        "logit_adjusted": lambda x, y: losses.logit_adjusted(x, y, class_counts, recipe.tau),
-        "balanced_softmax": lambda x, y: losses.balanced_softmax(x, y, class_counts),
-        "vector_scaling": lambda x, y: losses.vector_scaling(
-            x, y, class_counts, recipe.scaling_gamma, recipe.tau
+        "cross_entropy": lambda x, y, _: losses.cross_entropy(x, y),
+        "focal": lambda x, y, _: losses.focal(x, y, stage.focal_gamma),
+        "ldam": lambda x, y, _: losses.ldam(x, y, class_counts, stage.max_margin, stage.scale),
+        "logit_adjusted": lambda x, y, _: losses.logit_adjusted(x, y, class_counts, stage.tau),
+        "balanced_softmax": lambda x, y, _: losses.balanced_softmax(x, y, class_counts),
+        "vector_scaling": lambda x, y, _: losses.vector_scaling(
+            x, y, class_counts, stage.scaling_gamma, stage.tau
         ),
+        "gcl": gcl,
+        "label_aware_smoothing": lambda x, y, _: losses.label_aware_smoothing(
+            x,
+            y,
+            class_counts,
+            stage.smoothing_head,
+            stage.smoothing_tail,
+            stage.smoothing_shape,
+        ),
+        "lade": lambda x, y, _: losses.lade(x, y, class_counts, weight=stage.lade_weight),
     }
 
 
+def build_regime(stage: Stage, class_counts: ClassCounts, first_step: int) -> Regime:
+    """Builds what the stage does to images, parameters and features beside its loss."""
+    return Regime(
+        first_step=first_step,
+        mixup=stage.mixup,
+        row_losses=stage.loss not in _LOSSES_OF_WHOLE_BATCHES,
+        loss_of_features=None
+        if stage.adversary == "none"
+        else _adversary(stage, build_loss(stage, class_counts), class_counts),
+        running_statistics=stage.batch_norm == "running",
+        hold_statistics=stage.hold_statistics,
+        spectral_norm=build_spectral_norm(stage),
+    )
+
+
+def build_spectral_norm(stage: Stage) -> SpectralNorm | None:
+    """Builds the stage's spectral normalisation, None for none."""
+    return None if stage.spectral_norm == "none" else SpectralNorm(stage.spectral_norm)
+
+
+def _adversary(stage: Stage, loss: PerExampleLoss, class_counts: ClassCounts) -> Callable:
+    released = stage.adversary == "released"
+    weights = released_class_weights(class_counts, stage.adversary_divisor) if released else None
+
+    def losses_of_features(features: Any, classifier: Any, labels: Any, moment: Moment):
+        epoch = moment.step * stage.batch_size // sum(class_counts)
+        return adversarial_losses(
+            features,
+            classifier,
+            lambda x, y: loss(x, y, moment),
+            labels,
+            len(class_counts),
+            ratio=jnp.minimum((epoch + 1) / stage.epochs, stage.adversary_limit),
+            radius=stage.adversary_radius,
+            grouping="class" if released else "example",
+            class_weights=weights,
+        )
+
+    return losses_of_features
+
+
 def build_optimizer(
-    recipe: Recipe, class_counts: ClassCounts, *, second_stage: bool = False
+    stage: Stage, class_counts: ClassCounts, *, second_stage: bool = False
 ) -> optax.GradientTransformation:
-    """Builds the optax chain: method, weight decay, SGD with momentum.
+    """Builds the optax chain: method, weight decay, SGD with momentum, weight averaging.
 
     Args:
-        recipe: what to build.
+        stage: what to build.
         class_counts: training images of each class.
-        second_stage: build SSE-SAM's second stage; both stages have the same state.
+        second_stage: build SSE-SAM's second stage; both of its stages have the same state.
 
     Raises:
         UsageError: a hyperparameter of the method is out of range.
     """
+    num_images = sum(class_counts)
     learning_rate = schedules.by_epoch(
-        _learning_rates(recipe)[recipe.schedule](), sum(class_counts), recipe.batch_size
+        _learning_rates(stage)[stage.schedule](), num_images, stage.batch_size
     )
     try:
-        method = _methods(recipe, class_counts, second_stage)[recipe.method]()
+        method = build_method(stage, class_counts, second_stage)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return optax.chain(
-        method,
-        optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov),
+    sgd = optax.chain(
+        optax.add_decayed_weights(stage.weight_decay),
+        optax.sgd(learning_rate, momentum=stage.momentum, nesterov=stage.nesterov),
+    )
+    links = [method, sgd if stage.trainable == "all" else _of_trained_leaves(stage, sgd)]
+    if stage.classifier_lr_factor != 1:
+        links.append(optax.masked(optax.scale(stage.classifier_lr_factor), kernel_and_bias))
+    if stage.swa_epoch is not None:
+        start = stage.num_steps(num_images, stage.swa_epoch)
+        links.append(weight_average(start, every=stage.num_steps(num_images, 1)))
+    return optax.chain(*links)
+
+
+def _of_trained_leaves(
+    stage: Stage, inner: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    return optax.partition(
+        {True: inner, False: optax.set_to_zero()}, lambda params: trained(stage, params)
     )
 
 
-def _learning_rates(recipe: Recipe) -> dict[str, Callable[[], schedules.EpochFn]]:
-    lr, epochs = recipe.lr, recipe.epochs
-    falls = {"warmup": 5, "after": (160, 180)}
+def _learning_rates(stage: Stage) -> dict[str, Callable[[], schedules.EpochFn]]:
+    lr, epochs = stage.lr, stage.epochs
+    # After 160 and 180 of the usual 200 epochs.
+    after = (epochs * 0.8, epochs * 0.9)
+    falls = {"warmup": 5, "after": after}
     return {
         "constant": lambda: schedules.constant(lr),
         "cosine": lambda: schedules.cosine(lr, epochs),
         "cosine_stepped_first": lambda: schedules.cosine_stepped_first(lr, epochs),
+        "warmup_cosine": lambda: schedules.warmup_cosine(lr, epochs, max(1, epochs // 16)),
         "ldam": lambda: schedules.multistep(lr, factors=(0.01, 0.0001), **falls),
         "tenths": lambda: schedules.multistep(lr, factors=(0.1, 0.01), **falls),
-        "cc_sam": lambda: schedules.cc_sam_multistep(lr),
+        "cc_sam": lambda: schedules.cc_sam_multistep(lr, after),
     }
-
-
-def _methods(
-    recipe: Recipe, class_counts: ClassCounts, second_stage: bool
-) -> dict[str, Callable[[], optax.GradientTransformation]]:
-    scope = {
-        "mask": _classifier_only if recipe.scope == "classifier" else None,
-        "adaptive": recipe.adaptive,
-    }
-    tail = {"tail_threshold": recipe.tail_threshold}
-    radius = _radius(recipe, sum(class_counts))
-    return {
-        "sgd": optax.identity,
-        "sam": lambda: jaxlt.sam(radius, **scope),
-        "imb_sam": lambda: jaxlt.imb_sam(
-            class_counts, radius, group_mean=recipe.group_mean, **tail, **scope
-        ),
-        "sse_sam": lambda: jaxlt.sse_sam(
-            class_counts,
-            recipe.head_rho,
-            recipe.tail_rho,
-            switch_step=0 if second_stage else None,
-            **tail,
-            **scope,
-        ),
-        "focal_sam": lambda: jaxlt.focal_sam(
-            class_counts, radius, sharpness=recipe.sharpness, gamma=recipe.gamma, **scope
-        ),
-        "cc_sam": lambda: jaxlt.cc_sam(
-            class_counts,
-            radius_scale=recipe.radius_scale,
-            flat_ratio=recipe.flat_ratio,
-            max_relative_radius=recipe.max_relative_radius,
-            grad_norm=recipe.grad_norm,
-            class_weighting=recipe.class_weighting,
-            **scope,
-        ),
-    }
-
-
-def _radius(recipe: Recipe, num_images: int) -> float | optax.Schedule:
-    if not recipe.rho_epochs:
-        return recipe.rho
-    boundaries = [num_steps(recipe, num_images, epoch) for epoch in recipe.rho_epochs]
-    constants = [optax.constant_schedule(rho) for rho in (recipe.rho, *recipe.rho_values)]
-    return optax.join_schedules(constants, boundaries)
-
-
-def switch_step(recipe: Recipe, num_images: int) -> int | None:
-    """Returns the first step of SSE-SAM's second stage, None if there is none."""
-    if recipe.head_rho == 0:
-        return 0
-    if recipe.switch_at == 1:
-        return None
-    return num_steps(recipe, num_images, math.ceil(recipe.switch_at * recipe.epochs))
-
-
-def _classifier_only(params: dict) -> dict[str, bool]:
-    return {name: name == "classifier" for name in params}
-
-
-def count_parameters(params: object) -> int:
-    """Number of scalars in a pytree."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -2,16 +2,19 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tabulate import tabulate
 
 from experiments import command_line
 from experiments.command_line import check_distinct
 from experiments.execution import DEFAULT_EXECUTION, Execution
+from experiments.presentation import MEASURES
 from experiments.recipe import Recipe
-from experiments.recipes import RECIPES
+from experiments.recipes import PUBLISHED, RECIPES, SOURCES
 from jaxlt import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class Chosen:
 
     recipe: RecipeName = "sgd_cifar10"
     """Named recipe; every other flag overrides one of its values."""
+    list: bool = False
+    """Print the named recipes and train nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +58,11 @@ class Arguments:
 
 
 def main() -> None:
-    """Parses the flags, trains or resumes, and logs the last evaluation of each run."""
+    """Parses the flags, then lists recipes, or trains and logs each run's last evaluation."""
     arguments = _arguments()
+    if arguments.chosen.list:
+        print(format_list())
+        return
     paths = _paths(arguments)
     for path in paths.values():
         if not arguments.resume and path.exists():
@@ -75,6 +83,20 @@ def main() -> None:
     )
     for path, result in zip(paths.values(), results, strict=True):
         _report(path, result)
+
+
+def format_list() -> str:
+    """Renders the named recipes: what they follow, and the published accuracy in percent."""
+    headers = ["recipe", "after", *MEASURES.values(), "published in"]
+    rows = [[name, SOURCES[name], *_published(name)] for name in RECIPES]
+    return tabulate(rows, headers, tablefmt="github", floatfmt=".2f")
+
+
+def _published(name: str) -> Sequence[object]:
+    published = PUBLISHED.get(name)
+    if published is None:
+        return ()
+    return [*(getattr(published, measure) for measure in MEASURES), published.source]
 
 
 def _paths(arguments: Arguments) -> dict[tuple[int, float | None], Path]:

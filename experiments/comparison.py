@@ -14,6 +14,14 @@ from tabulate import tabulate
 from experiments.command_line import check_distinct
 from experiments.execution import Execution
 from experiments.experiment import Experiment, Replica
+from experiments.presentation import (
+    COLOURS,
+    MARKERS,
+    MEASURES,
+    deviation,
+    mean_and_deviation,
+    percent,
+)
 from experiments.recipe import Recipe
 from experiments.runs import run_all
 from jaxlt.training.compilation_cache import enable_compilation_cache
@@ -31,12 +39,10 @@ NAMES = {
     "sse_sam": "SSE-SAM",
     "focal_sam": "Focal-SAM",
     "cc_sam": "CC-SAM",
+    "gradient_norm_penalty": "gradient-norm penalty",
+    "random_perturbation": "random perturbation",
 }
-# Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
-_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")
-_MARKERS = "osD^vP"
 _MAX_TICKS = 12
-_GROUPS = ("many", "medium", "few", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +112,11 @@ def format_table(results: Results) -> str:
     """Renders accuracies in percent, mean and sample deviation over seeds, as Markdown."""
     rows = [
         [NAMES[method]]
-        + [_mean_and_deviation([_percent(run[group]) for run in runs]) for group in _GROUPS]
-        + [_mean_and_deviation([run["seconds"] for run in runs])]
+        + [mean_and_deviation([percent(run[group]) for run in runs], 1) for group in MEASURES]
+        + [mean_and_deviation([run["seconds"] for run in runs], 1)]
         for method, runs in results.runs.items()
     ]
-    headers = ["method", "many", "medium", "few", "all", "seconds"]
+    headers = ["method", *MEASURES.values(), "seconds"]
     return tabulate(rows, headers, tablefmt="github", stralign="right")
 
 
@@ -119,13 +125,11 @@ def draw(results: Results, path: Path) -> None:
     order = np.argsort(results.class_counts)[::-1]
     sizes = np.array(results.class_counts)[order]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for (method, runs), colour, marker in zip(
-        results.runs.items(), _COLOURS, _MARKERS, strict=False
-    ):
+    for (method, runs), colour, marker in zip(results.runs.items(), COLOURS, MARKERS, strict=False):
         accuracy = 100 * np.array([run["per_class"] for run in runs], dtype=float)[:, order]
-        mean, deviation = accuracy.mean(axis=0), _deviation(accuracy)
+        mean, spread = accuracy.mean(axis=0), deviation(accuracy)
         axes.plot(sizes, mean, color=colour, marker=marker, label=NAMES[method])
-        axes.fill_between(sizes, mean - deviation, mean + deviation, color=colour, alpha=0.12)
+        axes.fill_between(sizes, mean - spread, mean + spread, color=colour, alpha=0.12)
     axes.set_xscale("log")
     ticks = sizes[np.linspace(0, len(sizes) - 1, min(len(sizes), _MAX_TICKS), dtype=int)]
     axes.set_xticks(ticks, [str(size) for size in ticks])
@@ -145,19 +149,3 @@ def read_results(path: Path) -> Results:
     """Reads the `results.json` that `compare` wrote."""
     values = json.loads(path.read_text())
     return Results(tuple(values["class_counts"]), values["runs"])
-
-
-def _percent(value: float | None) -> float:
-    return float("nan") if value is None else 100 * value
-
-
-def _deviation(values: np.ndarray) -> np.ndarray:
-    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    array = np.array(values)
-    if np.isnan(array).any():
-        return "-"
-    spread = f" ± {_deviation(array):.1f}" if len(array) > 1 else ""
-    return f"{array.mean():.1f}{spread}"

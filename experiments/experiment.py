@@ -1,7 +1,6 @@
 """One recipe, ready to run with any seed: data loaded, split made, step compiled once."""
 
 import dataclasses
-import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -12,32 +11,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.build import (
-    build_loss,
-    build_model,
-    build_optimizer,
-    count_parameters,
-    num_steps,
-)
+from experiments.build import build_optimizer
+from experiments.built_stage import BuiltStage, heads, steps_of
+from experiments.code_version import code_version
 from experiments.execution import PipelineKind
 from experiments.feed import Feed
-from experiments.paths import Paths, StepPath
+from experiments.parameters import count_parameters
 from experiments.recipe import Recipe
-from jaxlt.data import Pipeline, Source, Split, load_source, long_tailed_split
+from jaxlt.data import Source, Split, load_source, long_tailed_split
 from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy
 from jaxlt.training import (
     Job,
-    Program,
+    JobStage,
     ReplicaPipeline,
+    Steps,
     TrainState,
     Workdir,
-    make_logits_fn,
-    make_state_fn,
-    make_train_step,
     stack,
-    steps_per_chunk,
 )
-from jaxlt.training.step import TrainStep
+from jaxlt.training.workdir import write_json
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +55,7 @@ class Replica:
 
 
 class Experiment:
-    """A recipe with its data, network and compiled steps; its runs share all of them.
+    """A recipe with its data, networks and compiled steps; its runs share all of them.
 
     Args:
         recipe: what to run.
@@ -81,14 +73,15 @@ class Experiment:
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
         self.source = load_source(recipe.dataset, image_size=recipe.image_size)
         self.split = _split(recipe, self.source)
-        self._feed = Feed(recipe, self.source, self.split, pipeline)
-        self._model = build_model(recipe, self.source.num_classes, self.source.image_shape)
-        self.suits_loops = self._model.suits_loops
-        optimizer = build_optimizer(recipe, self.split.class_counts)
-        self._initial_state = make_state_fn(self._model, optimizer, self.source.image_shape)
-        self._logits = make_logits_fn(self._model)
-        self._paths = Paths(recipe, self.split.class_counts, self._model)
-        self._programs: dict[tuple[float, ...], Program] = {}
+        self._feed = Feed(self.source, self.split, pipeline, recipe.held_out)
+        self._stages = [
+            BuiltStage(recipe, number, self.source, self.split, self._feed)
+            for number in range(len(recipe.stages))
+        ]
+        for number, stage in enumerate(recipe.stages):
+            # Refuses what the pipeline cannot do before anything is written.
+            self._feed.pipeline(0, stage, number)
+        self.suits_loops = self._stages[0].model.suits_loops
 
     @property
     def num_images(self) -> int:
@@ -97,8 +90,8 @@ class Experiment:
 
     @property
     def num_steps(self) -> int:
-        """Steps of a run."""
-        return num_steps(self.recipe, self.num_images)
+        """Steps of a run, in all stages."""
+        return sum(steps_of(stage, self.num_images) for stage in self.recipe.stages)
 
     def check(self, replica: Replica) -> None:
         """Raises UsageError if the radius is out of range."""
@@ -110,19 +103,36 @@ class Experiment:
         Raises:
             UsageError: it is not this recipe's; nothing in it is changed then.
         """
-        recipe = dataclasses.asdict(self._recipe_of(replica.rho))
-        digest = _digest(self.split.indices)
-        described = {**recipe, "seed": replica.seed, "images": digest}
-        workdir = Workdir(replica.path, described)
+        described = {
+            **self._recipe_of(replica.rho).described(),
+            "seed": replica.seed,
+            "images": _digest(self.split.indices),
+        }
+        workdir = Workdir(replica.path, described, code_version())
         if not (replica.path / "split.json").exists():
             self.split.write(replica.path / "split.json")
+        write_json(replica.path / "model.json", self._model_description())
         return workdir
+
+    def _model_description(self) -> dict[str, Any]:
+        """Returns what it takes to predict with a finished run's checkpoint."""
+        return {
+            "model": self.recipe.model,
+            "num_classes": self.source.num_classes,
+            "classifier": heads(self.recipe)[-1],
+            "precision": self.recipe.precision,
+            "image_shape": list(self.source.image_shape),
+            "mean": list(self.source.mean),
+            "std": list(self.source.std),
+            "class_names": list(self.source.class_names),
+        }
 
     def describe(self, label: str, where: str) -> None:
         """Logs what is about to be trained."""
+        stages = len(self._stages)
         _logger.info(
             "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d "
-            "parameters, %d steps, %s",
+            "parameters, %d steps%s, %s",
             label,
             self.recipe.dataset,
             self.num_images,
@@ -130,67 +140,52 @@ class Experiment:
             max(self.split.class_counts),
             min(self.split.class_counts),
             self.recipe.model,
-            count_parameters(jax.eval_shape(lambda: self._initial_state(0)).params),
+            count_parameters(jax.eval_shape(lambda: self._stages[0].initial_state(0)).params),
             self.num_steps,
+            f" in {stages} stages" if stages > 1 else "",
             where,
         )
 
     def job(self, replicas: Sequence[Replica]) -> Job:
         """Prepares training: of one run for `train`, of several for `train_together`."""
-        pipelines = [self._feed.pipeline(replica.seed) for replica in replicas]
-        states = [self._initial_state(replica.seed) for replica in replicas]
-        alone = len(replicas) == 1
-        pipeline = pipelines[0] if alone else ReplicaPipeline(pipelines)
-        radii = tuple(self._recipe_of(replica.rho).rho for replica in replicas)
-        if radii not in self._programs:
-            self._programs[radii] = self._program(radii, pipeline)
+        states = [self._stages[0].initial_state(replica.seed) for replica in replicas]
         return Job(
-            initial_state=states[0] if alone else stack(states),
-            program=self._programs[radii],
-            pipeline=pipeline,
-            evaluate=self._evaluate,
-            num_steps=self.num_steps,
-            eval_steps=num_steps(self.recipe, self.num_images, self.recipe.eval_epochs),
+            initial_state=states[0] if len(replicas) == 1 else stack(states),
+            stages=tuple(self._job_stage(number, replicas) for number in range(len(self._stages))),
         )
 
-    def _program(self, radii: tuple[float, ...], pipeline: Pipeline) -> Program:
-        return Program(
+    def _job_stage(self, number: int, replicas: Sequence[Replica]) -> JobStage:
+        built = self._stages[number]
+        return JobStage(
+            steps=self._steps(number, replicas) if built.stage.kind == "train" else None,
+            evaluate=lambda state: self._evaluate(state, built),
+            template=lambda: built.initial_state(0),
+            enter=built.enter,
+            leave=built.leave,
+        )
+
+    def _steps(self, number: int, replicas: Sequence[Replica]) -> Steps:
+        built = self._stages[number]
+        pipelines = [self._feed.pipeline(r.seed, built.stage, number) for r in replicas]
+        pipeline = pipelines[0] if len(replicas) == 1 else ReplicaPipeline(pipelines)
+        # A radius given beside the recipe is the first stage's.
+        radii = tuple(
+            self._recipe_of(r.rho).rho if number == 0 else built.stage.rho for r in replicas
+        )
+        return Steps(
+            built.program(radii, pipeline),
             pipeline,
-            lambda path: self._steps(path, radii),
-            self._paths.choose,
-            boundaries=self._paths.boundaries,
-            chunk_steps=steps_per_chunk(len(radii) * self._feed.bytes_per_step),
-        )
-
-    def _steps(self, path: StepPath, radii: tuple[float, ...]) -> TrainStep:
-        """Returns the step of one run, or of several under `vmap`."""
-        if len(set(radii)) == 1:
-            step = self._step(path, self._recipe_of(radii[0]))
-            return step if len(radii) == 1 else jax.vmap(step)
-
-        def step_of_replica(rho: Any, state: TrainState, images: jax.Array, labels: jax.Array):
-            return self._step(path, self._recipe_of(rho))(state, images, labels)
-
-        return functools.partial(jax.vmap(step_of_replica), jnp.array(radii))
-
-    def _step(self, path: StepPath, recipe: Recipe) -> TrainStep:
-        counts = self.split.class_counts
-        return make_train_step(
-            self._model,
-            build_optimizer(recipe, counts, second_stage=path.second_stage),
-            build_loss(recipe, counts),
-            self.source.num_classes,
-            capacity=path.capacity,
-            hold_statistics=recipe.hold_statistics,
+            num_steps=built.stage.num_steps(self.num_images),
+            eval_steps=built.stage.num_steps(self.num_images, self.recipe.eval_epochs),
         )
 
     def _recipe_of(self, rho: float | None) -> Recipe:
         return self.recipe if rho is None else dataclasses.replace(self.recipe, rho=rho)
 
-    def _evaluate(self, state: TrainState) -> dict[str, Any]:
-        batches: Any = self._feed.evaluation_batches()
+    def _evaluate(self, state: TrainState, built: BuiltStage) -> dict[str, Any]:
+        batches: Any = self._feed.evaluated()
         result = evaluate(
-            lambda images: self._logits(state, jnp.asarray(images)),
+            lambda images: built.logits(state, jnp.asarray(images)),
             batches,
             self.source.num_classes,
         )

@@ -8,7 +8,8 @@ import tyro
 
 from experiments import command_line
 from experiments.execution import DEFAULT_EXECUTION, Execution
-from experiments.recipe import Method, Recipe
+from experiments.recipe import Recipe
+from experiments.stage import Method
 
 _BASE = Recipe(
     imbalance_factor=100.0,

@@ -5,80 +5,133 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import numpy as np
+
 from experiments.execution import PipelineKind
-from experiments.recipe import Recipe
+from experiments.stage import Stage
 from jaxlt.data import (
+    Augmentation,
     Batch,
     DeviceEvaluation,
     DevicePipeline,
-    InstanceBalanced,
+    DrawStream,
     Pipeline,
     Source,
     Split,
     TfDataPipeline,
+    create_sampler,
     evaluation_batches,
+    held_out_images,
 )
+from jaxlt.data.counter_random import stream_key
 
 _EVALUATION_BATCH = 500
-# Number of the image, row and column of the crop, and whether it is mirrored.
-_BYTES_OF_DRAWS = 13
+# Number of the image, corner of the crop, whether it is mirrored, and centre of the Cutout.
+_BYTES_OF_DRAWS = 21
 
 
 class Feed:
-    """Training pipelines of any seed, and test batches; made on the host or on the device.
+    """Training pipelines of any seed and stage, and evaluation batches.
 
     Args:
-        recipe: for batch size and augmentation.
         source: training and test images.
         split: which training images.
-        kind: who makes the batches.
+        kind: whether the host or the device makes the batches.
+        held_out: training images of each class to evaluate in place of the test images, 0 for none.
+
+    Raises:
+        UsageError: a class has fewer training images outside the split.
     """
 
-    def __init__(self, recipe: Recipe, source: Source, split: Split, kind: PipelineKind):
+    def __init__(self, source: Source, split: Split, kind: PipelineKind, held_out: int = 0):
         self._source, self._split, self._kind = source, split, kind
         self._statistics: dict[str, Any] = {"mean": source.mean, "std": source.std}
-        self._batch: dict[str, Any] = {
-            "batch_size": recipe.batch_size,
-            "augmentation": recipe.augmentation,
-        }
+        self._resident: DevicePipeline | None = None
+        self._evaluated = source.train if held_out else source.test
+        self._evaluated_indices = None
+        if held_out:
+            self._evaluated_indices = held_out_images(
+                source.train.labels, split.indices, held_out, source.num_classes
+            )
 
-    @property
-    def bytes_per_step(self) -> int:
-        """What the host sends to the device for one step of one run."""
+    def bytes_per_step(self, batch_size: int) -> int:
+        """Returns what the host sends to the device for one step of one run."""
         pixels = 4 * math.prod(self._source.image_shape)
-        return self._batch["batch_size"] * (_BYTES_OF_DRAWS if self._kind == "device" else pixels)
+        return batch_size * (_BYTES_OF_DRAWS if self._kind == "device" else pixels)
 
-    def pipeline(self, seed: int) -> Pipeline:
-        """Returns the training data of a seed; those of the device share one copy of the images."""
-        if self._kind == "device":
-            return self._resident.with_seed(seed, self._sampler(seed))
-        return self._make(TfDataPipeline, seed)
+    def pipeline(self, seed: int, stage: Stage, number: int) -> Pipeline:
+        """Returns the training data of a seed in a stage.
 
-    def evaluation_batches(self) -> Iterator[Batch]:
-        """Yields the test images."""
+        Those of the device share one copy of the images.
+        """
+        # Stages of one run must not see the same draws.
+        stage_seed = stream_key(seed, f"stage {number}") if number else seed
+        stream = self._stream(stage_seed, stage)
         if self._kind == "device":
-            return self._resident_test.batches()
+            if self._resident is None:
+                self._resident = DevicePipeline(self._source.train, stream, **self._statistics)
+            return self._resident.with_stream(stream)
+        return TfDataPipeline(self._source.train, stream, **self._statistics)
+
+    def _stream(self, seed: int, stage: Stage) -> DrawStream:
+        labels = self._source.train.labels[self._split.indices]
+        return DrawStream(
+            indices=self._split.indices,
+            sampler=create_sampler(
+                stage.sampler,
+                labels,
+                seed,
+                num_classes=self._source.num_classes,
+                num_epochs=stage.epochs,
+                consecutive=stage.consecutive,
+                beta=stage.sampling_beta,
+            ),
+            batch_size=stage.batch_size,
+            seed=seed,
+            augmentation=Augmentation(
+                shift=stage.augmentation,
+                policy=stage.policy,
+                randaugment_ops=stage.randaugment_ops,
+                randaugment_magnitude=stage.randaugment_magnitude,
+                cutout=stage.cutout,
+            ),
+        )
+
+    def evaluated(self) -> Iterator[Batch]:
+        """Yields the test images, or the held-out ones."""
+        if self._kind == "device":
+            return self._resident_evaluation.batches()
+        return self._in_order(self._evaluated_indices, self._evaluated)
+
+    def training_images(self) -> Iterator[Batch]:
+        """Yields the training images of the split once, without augmentation."""
+        return self._in_order(self._split.indices, self._source.train)
+
+    def whole_batches(self, batch_size: int) -> Iterator[jax.Array | np.ndarray]:
+        """Yields training images in batches of a size, mixed, those that fill no batch left out.
+
+        For a split smaller than a batch it is all of them at once.
+        """
+        # A split is ordered by class, and batch norm wants batches like those of training.
+        order = np.random.default_rng(0).permutation(self._split.indices)
+        size = min(batch_size, len(order))
+        whole = order[: len(order) // size * size]
+        batches = self._in_order(whole, self._source.train, size)
+        return (batch.images for batch in batches)
+
+    def _in_order(
+        self, indices: np.ndarray | None, images: Any, batch_size: int = _EVALUATION_BATCH
+    ) -> Iterator[Batch]:
         return evaluation_batches(
-            self._source.test, batch_size=_EVALUATION_BATCH, **self._statistics
+            images, batch_size=batch_size, indices=indices, **self._statistics
         )
 
     @functools.cached_property
-    def _resident(self) -> DevicePipeline:
-        return self._make(DevicePipeline, seed=0)
-
-    @functools.cached_property
-    def _resident_test(self) -> DeviceEvaluation:
-        return DeviceEvaluation(self._source.test, batch_size=_EVALUATION_BATCH, **self._statistics)
-
-    def _make(self, kind: Any, seed: int) -> Any:
-        return kind(
-            self._source.train,
-            self._split.indices,
-            sampler=self._sampler(seed),
-            seed=seed,
-            **self._batch,
+    def _resident_evaluation(self) -> DeviceEvaluation:
+        return DeviceEvaluation(
+            self._evaluated,
+            batch_size=_EVALUATION_BATCH,
+            indices=self._evaluated_indices,
             **self._statistics,
         )
-
-    def _sampler(self, seed: int) -> InstanceBalanced:
-        return InstanceBalanced(len(self._split.indices), seed)

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.build import ClassCounts, switch_step
-from experiments.recipe import Recipe
+from experiments.methods import switch_step
+from experiments.stage import Stage
 from jaxlt.models import ImageClassifier
+from jaxlt.training import Regime
 
 # Shares of the batch that a program may have room for. Few, since each is a compilation.
 _CAPACITIES = (1 / 8, 1 / 4, 1 / 2)
@@ -25,27 +26,34 @@ class StepPath(NamedTuple):
 
 
 class Paths:
-    """Chooses the form of each step.
+    """Chooses the form of each step of a stage.
 
     Args:
-        recipe: what is trained.
+        stage: what is trained.
         class_counts: training images of each class.
-        model: its network.
+        model: the network.
+        regime: of the stage.
 
     Attributes:
         boundaries: steps at which the choice does not depend on the batch alone.
     """
 
-    def __init__(self, recipe: Recipe, class_counts: ClassCounts, model: ImageClassifier):
-        switch = switch_step(recipe, sum(class_counts)) if recipe.method == "sse_sam" else None
+    def __init__(
+        self,
+        stage: Stage,
+        class_counts: tuple[int, ...],
+        model: ImageClassifier,
+        regime: Regime,
+    ):
+        switch = switch_step(stage, sum(class_counts)) if stage.method == "sse_sam" else None
         self.boundaries = () if switch is None else (switch,)
-        self._one_group = recipe.method == "imb_sam"
-        self._tail = np.array(class_counts) < recipe.tail_threshold
-        independent = recipe.hold_statistics or not model.couples_examples
+        self._one_group = stage.method == "imb_sam"
+        self._tail = np.array(class_counts) < stage.tail_threshold
+        separable = regime.factored and regime.separates_images(model)
         self._capacities: list[int] = []
         # Networks that suit loops take as many images as there are.
-        if independent and not model.suits_loops:
-            rooms = (int(share * recipe.batch_size) for share in _CAPACITIES)
+        if separable and not model.suits_loops:
+            rooms = (int(share * stage.batch_size) for share in _CAPACITIES)
             self._capacities = [room for room in rooms if room > 0]
 
     def choose(self, step: int, labels: np.ndarray) -> StepPath:

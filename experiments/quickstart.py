@@ -8,7 +8,8 @@ import tyro
 
 from experiments import command_line
 from experiments.execution import DEFAULT_EXECUTION, Execution
-from experiments.recipe import Method, Recipe
+from experiments.recipe import Recipe
+from experiments.stage import Method
 
 # 116 training images of the digit 0 down to 5 of the digit 9, 390 in all.
 BASE = Recipe(

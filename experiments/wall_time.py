@@ -89,22 +89,25 @@ def generated_pipelines(replicas: int, batch_size: int) -> list["DevicePipeline"
     """Makes noise of CIFAR-100-LT's shape and class counts, shared by a pipeline for each seed."""
     import numpy as np
 
-    from jaxlt.data import DevicePipeline, InstanceBalanced
+    from jaxlt.data import Augmentation, DevicePipeline, DrawStream, InstanceBalanced
     from jaxlt.data.image_set import ArrayImages
 
     labels = np.repeat(np.arange(_NUM_CLASSES), long_tailed_counts(_NUM_CLASSES))
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *_IMAGE_SHAPE), np.uint8)
+    streams = [
+        DrawStream(
+            np.arange(len(labels)),
+            InstanceBalanced(len(labels), seed),
+            batch_size,
+            seed,
+            Augmentation("crop_flip"),
+        )
+        for seed in range(replicas)
+    ]
     first = DevicePipeline(
-        ArrayImages(pixels, labels),
-        np.arange(len(labels)),
-        sampler=InstanceBalanced(len(labels), seed=0),
-        batch_size=batch_size,
-        seed=0,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
+        ArrayImages(pixels, labels), streams[0], mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )
-    others = [first.with_seed(s, InstanceBalanced(len(labels), s)) for s in range(1, replicas)]
-    return [first, *others]
+    return [first, *(first.with_stream(stream) for stream in streams[1:])]
 
 
 def run(arguments: Arguments, method: CaseName, pipelines: list["DevicePipeline"]) -> Timing:

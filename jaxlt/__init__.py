@@ -9,6 +9,11 @@ from jaxlt.errors import UsageError as UsageError
 from jaxlt.factored_losses import Blocks as Blocks
 from jaxlt.factored_losses import Capacity as Capacity
 from jaxlt.factored_losses import FactoredLosses as FactoredLosses
+from jaxlt.feature_adversary import adversarial_features as adversarial_features
+from jaxlt.feature_adversary import adversarial_losses as adversarial_losses
+from jaxlt.feature_adversary import released_class_weights as released_class_weights
+from jaxlt.flattening import gradient_norm_penalty as gradient_norm_penalty
+from jaxlt.flattening import random_perturbation as random_perturbation
 from jaxlt.transformation import SharpnessState as SharpnessState
 from jaxlt.transforms import cc_sam as cc_sam
 from jaxlt.transforms import focal_sam as focal_sam

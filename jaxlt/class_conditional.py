@@ -20,6 +20,7 @@ from jaxlt.transformation import (
     check_not_negative,
     check_num_classes,
     is_number,
+    key_at_step,
     sharpness_transformation,
 )
 
@@ -32,6 +33,9 @@ def cc_sam(
     max_relative_radius: ScalarOrSchedule | None = None,
     grad_norm: Literal["global", "per_leaf"] = "global",
     class_weighting: Literal["sample", "class"] = "sample",
+    direction: Literal["gradient", "random"] = "gradient",
+    magnitude: Literal["characteristic", "constant"] = "characteristic",
+    seed: int = 0,
     chunk_size: int | None = None,
     mask: Mask = None,
     adaptive: bool = False,
@@ -45,12 +49,15 @@ def cc_sam(
     with k scalars in theta, and the result is the gradient of `(1 - flat_ratio) * L(w) +
     flat_ratio * sum_c (n_c / B) m_c(w + eps_c)`. `N_c - 1` counts as 1 for a class of one image.
     The radius grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
+    `direction` and `magnitude` take one of the two away (the paper's Table 2): d_c's direction, or
+    the characteristic radius. A class without gradient is not perturbed whatever they are.
 
     With a `mask` that selects the classifier, as in the authors' experiments, it costs one forward
-    and one backward pass: in closed form where `class_losses_fn` is a `FactoredLosses`, else by
-    `vmap` over classes with the trunk evaluated once. Perturbing a whole network costs passes over
-    each class's own images if `class_losses_fn` is a `FactoredLosses` whose images do not depend on
-    each other, else passes over the batch for each class in it.
+    and one backward pass: in closed form where `class_losses_fn` is a `FactoredLosses` and the
+    directions are the gradients', else by `vmap` over classes with the trunk evaluated once.
+    Perturbing a whole network costs passes over each class's own images if `class_losses_fn` is a
+    `FactoredLosses` whose images do not depend on each other, else passes over the batch for each
+    class in it.
 
     Args:
         class_counts: (C,) training images of each class, N_c.
@@ -62,6 +69,10 @@ def cc_sam(
             one radius for each leaf (the released code).
         class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
             present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
+        direction: "gradient" perturbs class c along d_c, "random" along standard normal numbers
+            over theta, drawn afresh for each class and step.
+        magnitude: "constant" makes `||eps_c|| = radius_scale` for all classes.
+        seed: of the random directions: the same seed and step give the same on every device.
         chunk_size: classes perturbed at once, which bounds memory, where each class costs passes
             over the batch. None for all at once where the mask leaves parameters out, and else
             for one after the other.
@@ -82,11 +93,15 @@ def cc_sam(
     )
     check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
     check_choice("class_weighting", class_weighting, ("sample", "class"))
+    check_choice("direction", direction, ("gradient", "random"))
+    check_choice("magnitude", magnitude, ("characteristic", "constant"))
     check_in_range("flat_ratio", flat_ratio, 1, "lie in [0, 1]")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     train_counts = check_class_counts(class_counts)
+    constant = magnitude == "constant"
     confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)
+    scale = jnp.ones_like(train_counts) if constant else confidence
 
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
         ratio = at_step(flat_ratio, step)
@@ -100,7 +115,11 @@ def cc_sam(
 
     def radius_fn_at(step: jax.Array) -> RadiusFn:
         def radius_fn(rho, norms, theta_norm, size):
-            radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
+            if constant:
+                # A class without gradient has an infinite norm, which a random direction has not.
+                radius = jnp.where(jnp.isfinite(norms), rho, 0)
+            else:
+                radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
             if max_relative_radius is None:
                 return radius
             bound = at_step(max_relative_radius, step) * theta_norm
@@ -118,8 +137,13 @@ def cc_sam(
             step.class_losses_fn,
             step.params,
             objective_fn,
-            confidence * at_step(radius_scale, step.number),
-            rule=PerturbationRule(radius_fn_at(step.number), adaptive, grad_norm == "per_leaf"),
+            scale * at_step(radius_scale, step.number),
+            rule=PerturbationRule(
+                radius_fn_at(step.number),
+                adaptive,
+                grad_norm == "per_leaf",
+                key_at_step(seed, step.number) if direction == "random" else None,
+            ),
             mask=mask,
             chunk_size=chunk_size,
         )

@@ -25,9 +25,9 @@ def gradient_by_vmap(
     # Differentiating theta alone keeps the trunk out of the vmapped pullback.
     sums, pullback, losses = jax.vjp(lambda t: class_sums(t, rest), theta, has_aux=True)
     clean, means, mix = _cast(objective_fn(losses.counts), sums.dtype)
-    eps = jax.vmap(lambda weights, rho: rule.perturbation(pullback(weights)[0], theta, rho))(
-        jnp.diag(means), rho
-    )
+    eps = jax.vmap(
+        lambda weights, rho, group: rule.perturbation(pullback(weights)[0], theta, rho, group)
+    )(jnp.diag(means), rho, jnp.arange(sums.size))
     norms = jax.vmap(norm)(eps)
     weights = jnp.diag(mix * means)
     if clean is not None:
@@ -64,7 +64,7 @@ def gradient_by_chunks(
 
     def class_gradient(label):
         weights = means[label] * jax.nn.one_hot(label, sums.size, dtype=sums.dtype)
-        eps = rule.perturbation(pullback(weights)[0], scope.theta, rho[label])
+        eps = rule.perturbation(pullback(weights)[0], scope.theta, rho[label], label)
 
         def class_mean(theta, rest):
             return (weights * class_sums(theta, rest)[0]).sum()

@@ -50,12 +50,14 @@ def gradient_in_sequence(
         gradients.append(pullback(clean.astype(sums.dtype)))
     elif clean is not None:
         gradients.append(jax.tree.map(lambda x, *d: x - sum(d), mean_gradient, *directions))
-    for weights, direction, group_rho, group_mix in zip(groups, directions, rho, mix, strict=True):
+    for group, (weights, direction, group_rho, group_mix) in enumerate(
+        zip(groups, directions, rho, mix, strict=True)
+    ):
 
         def group_loss(theta, rest, weights=weights):
             return (weights * class_sums(theta, rest)[0]).sum()
 
-        eps = rule.perturbation(direction[0], scope.theta, group_rho)
+        eps = rule.perturbation(direction[0], scope.theta, group_rho, group)
         moved = add(scope.theta, eps)
         if sharpness:
             # Adds nothing, but makes this pass begin after the forward pass before it: both at

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlt.class_losses import ClassLosses
+from jaxlt.class_losses import ClassLosses, batch_size
 from jaxlt.perturbation import Leaves, Scope
 
 ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]
@@ -48,6 +48,13 @@ class Perturbed(NamedTuple):
     loss: jax.Array
     perturbation_norm: jax.Array
     sharpness: jax.Array
+
+
+def batch_mean(counts: jax.Array, step: jax.Array) -> Objective:
+    """Returns SAM's objective, the batch-mean loss at perturbed parameters, at every step."""
+    del step
+    everything = jnp.ones((1, counts.size), counts.dtype)
+    return Objective(None, everything / batch_size(counts), jnp.ones(1))
 
 
 def class_sums_fn(class_losses_fn: ClassLossesFn, scope: Scope) -> ClassSumsFn:

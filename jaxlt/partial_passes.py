@@ -77,7 +77,7 @@ def gradient_by_parts(
         total, loss, norms, sharpness = carry
         group = batch.present_first[index]
         at_w = part(scope.theta, group)
-        eps = rule.perturbation(at_w.gradient[0], scope.theta, rho[group])
+        eps = rule.perturbation(at_w.gradient[0], scope.theta, rho[group], group)
         moved = part(add(scope.theta, eps), group)
         total = jax.tree.map(
             lambda t, d, g: (t + share[group] * d + objective.mix[group] * g).astype(t.dtype),

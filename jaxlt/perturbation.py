@@ -20,37 +20,73 @@ def constant_radius(
 
 
 class PerturbationRule(NamedTuple):
-    """How a group's gradient becomes its perturbation.
+    """How a group's gradient d becomes its perturbation.
 
     Attributes:
         radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
             of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
-            `per_leaf`. A direction of norm 0 comes as an infinite norm and gives no perturbation.
+            `per_leaf`. A gradient of norm 0 comes as an infinite norm and, where it is the
+            direction, gives no perturbation.
         adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
             taken and once more in eps, so that a radius is relative to each weight.
         per_leaf: one norm and one radius a leaf in place of one over all leaves.
+        random_key: where given, the direction is not d but standard normal, drawn from this key
+            and the group's number; d's norms still go to `radius_fn`.
     """
 
     radius_fn: RadiusFn = constant_radius
     adaptive: bool = False
     per_leaf: bool = False
+    random_key: jax.Array | None = None
 
-    def perturbation(self, direction: Leaves, theta: Leaves, rho: jax.Array) -> Leaves:
-        """Returns eps, a constant to whatever differentiates it."""
+    def perturbation(
+        self, gradient: Leaves, theta: Leaves, rho: jax.Array, group: int | jax.Array
+    ) -> Leaves:
+        """Returns eps of the group with this number, a constant to whatever differentiates it."""
         weight_scale = [jnp.abs(w) for w in theta] if self.adaptive else [1.0] * len(theta)
-        direction = [s * d for s, d in zip(weight_scale, direction, strict=True)]
-        norms = [norm(d) for d in direction] if self.per_leaf else [norm(direction)]
-        factors = jnp.broadcast_to(self.factors(jnp.stack(norms), theta, rho), (len(theta),))
+        direction = [s * d for s, d in zip(weight_scale, gradient, strict=True)]
+        norms, lengths = self._norms(direction), None
+        if self.random_key is not None:
+            drawn = standard_normal(jax.random.fold_in(self.random_key, group), theta)
+            direction = [s * d for s, d in zip(weight_scale, drawn, strict=True)]
+            lengths = self._norms(direction)
+        factors = jnp.broadcast_to(self.factors(norms, theta, rho, lengths), (len(theta),))
         return [
             jax.lax.stop_gradient((f * s * d).astype(w.dtype))
             for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
         ]
 
-    def factors(self, norms: jax.Array, theta: Leaves, rho: jax.Array) -> jax.Array:
-        """Returns what directions of these norms (L,) are multiplied by to become eps, (L,)."""
+    def factors(
+        self,
+        norms: jax.Array,
+        theta: Leaves,
+        rho: jax.Array,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns what directions are multiplied by to become eps, (L,).
+
+        Args:
+            norms: (L,) of the gradients.
+            theta: the perturbed leaves.
+            rho: () of the group.
+            lengths: (L,) norms of the directions, where those are not the gradients.
+        """
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
-        return self.radius_fn(rho, norms, norm(theta), sum(w.size for w in theta)) / norms
+        lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)
+        return self.radius_fn(rho, norms, norm(theta), sum(w.size for w in theta)) / lengths
+
+    def _norms(self, direction: Leaves) -> jax.Array:
+        return jnp.stack([norm(d) for d in direction] if self.per_leaf else [norm(direction)])
+
+
+def standard_normal(key: jax.Array, like: Leaves) -> Leaves:
+    """Draws independent standard normal numbers in the shapes of some leaves."""
+    keys = jax.random.split(key, len(like))
+    return [
+        jax.random.normal(k, w.shape, jnp.promote_types(w.dtype, jnp.float32))
+        for k, w in zip(keys, like, strict=True)
+    ]
 
 
 def norm(tree: Any) -> jax.Array:

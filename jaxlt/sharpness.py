@@ -5,7 +5,8 @@ Each method is the gradient, at parameters w, of
     F(w) = sum_c clean[c] * S_c(w) + sum_g mix[g] * sum_c groups[g, c] * S_c(w + eps_g)
     eps_g = radius_g * d_g / ||d_g||,   d_g = gradient of sum_c groups[g, c] * S_c at w
 
-where S_c is the sum of the batch's losses of class c and eps_g is a constant. With
+where S_c is the sum of the batch's losses of class c and eps_g is a constant; a rule may give it a
+random direction in place of d_g. With
 `groups[g, c] = A[g, c] / B` and `clean` the share of each class that no group takes, this is
 the batch-mean loss plus, for each group, the change of its loss from w to w + eps_g. A method
 chooses the three arrays and the radii; nothing here knows classes by name, networks or images.
@@ -95,8 +96,9 @@ def class_wise_gradient(
     scope = Scope(params, mask)
     if isinstance(class_losses_fn, FactoredLosses):
         classifier_alone = perturbs_classifier_alone(class_losses_fn, scope)
-        # ASAM's scaling by each weight breaks the low rank that the closed form lives on.
-        if classifier_alone and not rule.adaptive:
+        # The closed form lives on the gradients' low rank, which ASAM's scaling by each weight
+        # breaks and a random direction does not have.
+        if classifier_alone and not rule.adaptive and rule.random_key is None:
             return gradient_in_closed_form(class_losses_fn, scope, objective_fn, rho, rule)
         if class_losses_fn.independent and not classifier_alone:
             passes = class_losses_fn.passes

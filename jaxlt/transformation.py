@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from jaxlt.objective import ClassLossesFn, Perturbed
-from jaxlt.perturbation import Mask, resolve_mask
+from jaxlt.objective import ClassLossesFn, Objective, Perturbed
+from jaxlt.perturbation import Mask, PerturbationRule, resolve_mask
+from jaxlt.sharpness import sharpness_aware_gradient
 
 ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule | Callable[[jax.Array], jax.Array]
 
@@ -101,6 +102,50 @@ def sharpness_transformation(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
+def objective_gradient_fn(
+    objective: Callable[[jax.Array, jax.Array], Objective],
+    radii: Sequence[ScalarOrSchedule],
+    *,
+    num_classes: int | None = None,
+    sums_to_mean: bool = True,
+    disjoint: bool = False,
+    mask: Mask,
+    adaptive: bool = False,
+    seed: int | None = None,
+) -> Callable[[Step], Perturbed]:
+    """Returns the method that an objective and radii make.
+
+    Args:
+        objective: from the batch's class counts (C,) and the step to its `Objective`.
+        radii: one for each of the G groups.
+        num_classes: C, or None where any will do.
+        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
+        disjoint: see `sharpness_aware_gradient`.
+        mask: see there.
+        adaptive: see `PerturbationRule`.
+        seed: of random directions, or None for those of the groups' gradients.
+    """
+
+    def gradient_fn(step: Step) -> Perturbed:
+        def objective_fn(counts: jax.Array) -> Objective:
+            check_num_classes(num_classes or counts.size, counts.size)
+            return objective(counts, step.number)
+
+        random_key = None if seed is None else key_at_step(seed, step.number)
+        return sharpness_aware_gradient(
+            step.class_losses_fn,
+            step.params,
+            step.gradient if sums_to_mean else None,
+            objective_fn,
+            jnp.stack([at_step(rho, step.number) for rho in radii]),
+            rule=PerturbationRule(adaptive=adaptive, random_key=random_key),
+            mask=mask,
+            disjoint=disjoint,
+        )
+
+    return gradient_fn
+
+
 def check_num_classes(expected: int, found: int) -> None:
     """Raises ValueError unless the losses are of as many classes as the class counts."""
     if found != expected:
@@ -115,6 +160,11 @@ def at_step(value: ScalarOrSchedule, step: jax.Array) -> jax.Array:
     return jnp.asarray(value(step) if callable(value) else value, dtype=float)
 
 
+def key_at_step(seed: int | jax.Array, step: jax.Array) -> jax.Array:
+    """Returns the key of a step's random directions, the same on every device."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a hyperparameter is a plain number, known before tracing."""
     return isinstance(value, (int, float))
@@ -126,10 +176,19 @@ def check_not_negative(**hyperparameters: ScalarOrSchedule) -> None:
         check_in_range(name, value, sys.float_info.max, "be at least 0 and finite")
 
 
-def check_in_range(name: str, value: ScalarOrSchedule, largest: float, need: str) -> None:
-    """Raises ValueError unless a number, or a schedule's first, lies in [0, largest]."""
+def check_positive(**hyperparameters: ScalarOrSchedule) -> None:
+    """Raises ValueError for a number, or a schedule's first, that is not positive and finite."""
+    smallest, largest = sys.float_info.min, sys.float_info.max
+    for name, value in hyperparameters.items():
+        check_in_range(name, value, largest, "be positive and finite", smallest)
+
+
+def check_in_range(
+    name: str, value: ScalarOrSchedule, largest: float, need: str, smallest: float = 0
+) -> None:
+    """Raises ValueError unless a number, or a schedule's first, lies in [smallest, largest]."""
     first = at_step(value, jnp.zeros([], jnp.int32))
-    if not isinstance(first, Tracer) and not 0 <= float(first) <= largest:
+    if not isinstance(first, Tracer) and not smallest <= float(first) <= largest:
         raise ValueError(f"{name} must {need}, got {value if is_number(value) else first}")
 
 

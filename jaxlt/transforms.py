@@ -22,7 +22,6 @@ Composition with optax:
 """
 
 import warnings
-from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,16 +31,15 @@ from jax.core import Tracer
 from jaxlt.class_conditional import cc_sam as cc_sam
 from jaxlt.class_counts import ClassCounts, check_class_counts, class_prior
 from jaxlt.class_losses import batch_size
-from jaxlt.objective import Objective, Perturbed
-from jaxlt.perturbation import Mask, PerturbationRule
-from jaxlt.sharpness import sharpness_aware_gradient
+from jaxlt.objective import Objective, Perturbed, batch_mean
+from jaxlt.perturbation import Mask
 from jaxlt.transformation import (
     ScalarOrSchedule,
     Step,
     at_step,
     check_not_negative,
-    check_num_classes,
     is_number,
+    objective_gradient_fn,
     sharpness_transformation,
 )
 
@@ -66,12 +64,7 @@ def sam(
     """
     check_not_negative(rho=rho)
 
-    def objective(counts: jax.Array, step: jax.Array) -> Objective:
-        del step
-        everything = jnp.ones((1, counts.size), counts.dtype)
-        return Objective(None, everything / batch_size(counts), jnp.ones(1))
-
-    gradient_fn = _gradient_fn(objective, [rho], mask=mask, adaptive=adaptive)
+    gradient_fn = objective_gradient_fn(batch_mean, [rho], mask=mask, adaptive=adaptive)
     return sharpness_transformation(gradient_fn, 1, mask)
 
 
@@ -118,7 +111,7 @@ def imb_sam(
             head_size = tail_size = batch_size(counts)
         return Objective(head / head_size, tail[None] / tail_size, jnp.ones(1))
 
-    gradient_fn = _gradient_fn(
+    gradient_fn = objective_gradient_fn(
         objective,
         [rho],
         num_classes=tail.size,
@@ -180,12 +173,12 @@ def sse_sam(
         size = batch_size(counts)
         return Objective((1 - tail) / size, tail[None] / size, jnp.ones(1))
 
-    first_stage = _gradient_fn(first_objective, [head_rho, tail_rho], **options)
+    first_stage = objective_gradient_fn(first_objective, [head_rho, tail_rho], **options)
 
     def second_stage(step: Step, *, sums_to_mean: bool = True) -> Perturbed:
-        result = _gradient_fn(second_objective, [tail_rho], sums_to_mean=sums_to_mean, **options)(
-            step
-        )
+        result = objective_gradient_fn(
+            second_objective, [tail_rho], sums_to_mean=sums_to_mean, **options
+        )(step)
         return result._replace(
             perturbation_norm=jnp.pad(result.perturbation_norm, (1, 0)),
             sharpness=jnp.pad(result.sharpness, (1, 0)),
@@ -245,51 +238,10 @@ def focal_sam(
         size = batch_size(counts)
         return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
 
-    gradient_fn = _gradient_fn(
+    gradient_fn = objective_gradient_fn(
         objective, [rho], num_classes=prior.size, mask=mask, adaptive=adaptive
     )
     return sharpness_transformation(gradient_fn, 1, mask)
-
-
-def _gradient_fn(
-    objective: Callable[[jax.Array, jax.Array], Objective],
-    radii: Sequence[ScalarOrSchedule],
-    *,
-    num_classes: int | None = None,
-    sums_to_mean: bool = True,
-    disjoint: bool = False,
-    mask: Mask,
-    adaptive: bool,
-) -> Callable[[Step], Perturbed]:
-    """Returns the method that an objective and radii make.
-
-    Args:
-        objective: from the batch's class counts (C,) and the step to its `Objective`.
-        radii: one for each of the G groups.
-        num_classes: C, or None where any will do.
-        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
-        disjoint: see `sharpness_aware_gradient`.
-        mask: see there.
-        adaptive: see `PerturbationRule`.
-    """
-
-    def gradient_fn(step: Step) -> Perturbed:
-        def objective_fn(counts: jax.Array) -> Objective:
-            check_num_classes(num_classes or counts.size, counts.size)
-            return objective(counts, step.number)
-
-        return sharpness_aware_gradient(
-            step.class_losses_fn,
-            step.params,
-            step.gradient if sums_to_mean else None,
-            objective_fn,
-            jnp.stack([at_step(rho, step.number) for rho in radii]),
-            rule=PerturbationRule(adaptive=adaptive),
-            mask=mask,
-            disjoint=disjoint,
-        )
-
-    return gradient_fn
 
 
 def _tail(class_counts: ClassCounts, tail_threshold: float) -> jax.Array:

@@ -127,12 +127,16 @@ def characteristic_radii(count, scale, cap=None) -> Radii:
     return radii
 
 
-def cc_sam(y, counts, scale=1.0, flat_ratio=1.0, cap=None, weighting="sample"):
+def cc_sam(
+    y, counts, scale=1.0, flat_ratio=1.0, cap=None, weighting="sample", magnitude="characteristic"
+):
     groups = []
     for label in sorted(set(np.asarray(y).tolist())):
         members = np.asarray(y) == label
         mix = members.mean() if weighting == "sample" else 1.0
         radii = characteristic_radii(counts[label], scale, cap)
+        if magnitude == "constant":
+            radii = fixed(scale)
         groups.append(Group(members / members.sum(), flat_ratio * mix, radii))
     return Terms(np.full(len(y), (1 - flat_ratio) / len(y)), groups)
 

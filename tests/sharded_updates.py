@@ -26,6 +26,8 @@ TRANSFORMATIONS = {
     "plain gradient": lambda: optax.with_extra_args_support(optax.identity()),
     **METHODS,
     "cc_sam classifier": functools.partial(METHODS["cc_sam"], mask=is_classifier),
+    "cc_sam random": functools.partial(METHODS["cc_sam"], direction="random", seed=3),
+    "random_perturbation": functools.partial(jaxlt.random_perturbation, 0.1, seed=3),
 }
 
 

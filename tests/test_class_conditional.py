@@ -63,6 +63,20 @@ class TestCharacteristicRadius:
         bound = 0.1 * brute_force.euclidean(initial_params().values())
         np.testing.assert_allclose(state.perturbation_norm, bound, rtol=1e-5)
 
+    @pytest.mark.parametrize("direction", ["gradient", "random"])
+    def test_is_the_scale_alone_where_the_magnitude_is_constant(self, direction):
+        state = self.state(radius_scale=0.3, magnitude="constant", direction=direction)
+        np.testing.assert_allclose(state.perturbation_norm, np.full(4, 0.3), rtol=1e-6)
+        capped = self.state(
+            radius_scale=0.3, magnitude="constant", direction=direction, max_relative_radius=0.1
+        )
+        bound = 0.1 * np.linalg.norm(self.w)
+        np.testing.assert_allclose(capped.perturbation_norm, np.full(4, bound), rtol=1e-6)
+
+    def test_does_not_depend_on_the_direction(self):
+        state = self.state(radius_scale=0.3, direction="random")
+        np.testing.assert_allclose(state.perturbation_norm, self.formula(0.3), rtol=1e-5)
+
     @pytest.mark.parametrize("scale", [1e-4, 1e4])
     def test_falls_with_the_root_of_the_loss(self, scale):
         expected = self.formula() / np.sqrt(scale)
@@ -77,6 +91,8 @@ class TestExactlyFittedClasses:
             {"radius_scale": 1e-6, "grad_norm": "per_leaf"},
             {"radius_scale": 1.0, "max_relative_radius": 0.05},
             {"radius_scale": 1.0, "max_relative_radius": 0.05, "grad_norm": "per_leaf"},
+            {"radius_scale": 1e-3, "direction": "random"},
+            {"radius_scale": 1e-3, "direction": "random", "magnitude": "constant"},
         ],
     )
     def test_cc_sam_trains_on_when_classes_are_fitted_exactly(self, arguments):
@@ -118,6 +134,8 @@ class TestArguments:
             ("flat_ratio", 1.5, r"flat_ratio must lie in \[0, 1\], got 1.5"),
             ("grad_norm", "leaf", "grad_norm must be one of global, per_leaf, got 'leaf'"),
             ("class_weighting", None, "class_weighting must be one of sample, class, got None"),
+            ("direction", "up", "direction must be one of gradient, random, got 'up'"),
+            ("magnitude", 1, "magnitude must be one of characteristic, constant, got 1"),
         ],
     )
     def test_option_of_cc_sam(self, argument, value, message):

@@ -38,6 +38,8 @@ OPTIONS = {
     "paper": {"max_relative_radius": None},
     "bounded": {"max_relative_radius": 0.05, "flat_ratio": 1.0},
     "released": {"grad_norm": "per_leaf", "max_relative_radius": None, "flat_ratio": 0.3},
+    "direction only": {"magnitude": "constant", "radius_scale": 0.1},
+    "direction only by leaf": {"magnitude": "constant", "grad_norm": "per_leaf"},
     "by class": {"class_weighting": "class"},
     "both": {"grad_norm": "per_leaf", "class_weighting": "class", "max_relative_radius": 0.1},
 }

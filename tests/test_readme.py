@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_optax_example_runs_and_learns():
-    example, factored = [text for language, text in BLOCKS if language == "python"]
+    example, factored, _ = [text for language, text in BLOCKS if language == "python"]
     names = {}
     exec(example, names)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(names["params"]))

@@ -33,7 +33,10 @@ def differences():
 
 
 @pytest.mark.parametrize("way", ["auto", "explicit", "shard_map"])
-@pytest.mark.parametrize("name", ["plain gradient", *METHODS, "cc_sam classifier"])
+@pytest.mark.parametrize(
+    "name",
+    ["plain gradient", *METHODS, "cc_sam classifier", "cc_sam random", "random_perturbation"],
+)
 def test_sharded_update_equals_that_of_one_device(name, way, differences):
     """Updates, states and class losses; states are float32."""
     assert differences[f"{name}, {way}"] < 1e-6

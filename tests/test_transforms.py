@@ -103,6 +103,11 @@ VARIANTS = {
         lambda y: brute_force.cc_sam(y, COUNTS, cap=0.2),
         {"per_leaf": True},
     ),
+    "cc_sam direction only": (
+        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, magnitude="constant"),
+        lambda y: brute_force.cc_sam(y, COUNTS, 0.1, magnitude="constant"),
+        {},
+    ),
     "cc_sam adaptive": (
         lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, **ADAPTIVE),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1),
@@ -277,6 +282,8 @@ class TestLimits:
             ("cc_sam", {"max_relative_radius": 0.001}),
             ("cc_sam", {"grad_norm": "per_leaf"}),
             ("cc_sam", {"class_weighting": "class"}),
+            ("cc_sam", {"direction": "random"}),
+            ("cc_sam", {"magnitude": "constant"}),
             ("cc_sam", {"class_counts": (4, 12, 25, 60, 120)}),
         ],
     )

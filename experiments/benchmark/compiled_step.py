@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.benchmark.cases import CaseName, Problem
 from experiments.benchmark.path_cost import Cost, path_cost
-from experiments.build import build_loss, build_model, build_optimizer
+from experiments.build import build_loss, build_model, build_optimizer, build_regime
 from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
 from jaxlt.training import TrainState, make_state_fn, make_train_step
@@ -63,6 +63,7 @@ def build_training(
     """Builds a recipe's network, optimizer and steps."""
     model = build_model(recipe, len(class_counts), image_shape)
     loss = build_loss(recipe, class_counts)
+    regime = build_regime(recipe, class_counts, first_step=0)
 
     def step_at(path: StepPath) -> TrainStep:
         return make_train_step(
@@ -71,11 +72,11 @@ def build_training(
             loss,
             len(class_counts),
             capacity=path.capacity,
-            hold_statistics=recipe.hold_statistics,
+            regime=regime,
         )
 
     initialise = make_state_fn(model, build_optimizer(recipe, class_counts), image_shape)
-    return Training(initialise, Paths(recipe, class_counts, model), step_at)
+    return Training(initialise, Paths(recipe, class_counts, model, regime), step_at)
 
 
 def compile_step(problem: Problem, case: CaseName) -> CompiledStep:

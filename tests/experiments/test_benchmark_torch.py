@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmark.cases import CASES, CaseName, make_problem
-from experiments.build import build_loss, build_model, build_optimizer, count_parameters
+from experiments.build import build_loss, build_model, build_optimizer
+from experiments.parameters import count_parameters
 from jaxlt import UsageError
 from jaxlt.models import CifarResNet
 from jaxlt.training import make_state_fn, make_train_step

@@ -2,13 +2,16 @@
 
 import json
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 from matplotlib import image
 
 from experiments import command_line, quickstart
-from experiments.comparison import Results, draw, format_table, read_results
+from experiments.comparison import NAMES, Results, draw, format_table, read_results
+from experiments.presentation import COLOURS, MARKERS
+from experiments.stage import Method
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,9 @@ def test_picture_is_drawn(tmp_path):
     pixels = image.imread(tmp_path / "picture.png")
     assert pixels.shape[0] > 500
     assert np.ptp(pixels[..., :3]) > 0.9
+
+
+def test_every_method_has_a_name_a_colour_and_a_marker():
+    assert set(NAMES) == set(get_args(Method))
+    assert len(set(COLOURS)) == len(COLOURS) >= len(NAMES)
+    assert len(set(MARKERS)) == len(MARKERS) >= len(NAMES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import quickstart
-from experiments.build import build_model
+from experiments.build import build_model, build_regime
 from experiments.experiment import Experiment, Replica
 from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
@@ -16,7 +16,8 @@ RECIPE = Recipe(method="imb_sam", model="small_conv", batch_size=16, tail_thresh
 
 def paths(**fields):
     recipe = dataclasses.replace(RECIPE, **fields)
-    return Paths(recipe, COUNTS, build_model(recipe, len(COUNTS), (8, 8, 1)))
+    model = build_model(recipe, len(COUNTS), (8, 8, 1))
+    return Paths(recipe, COUNTS, model, build_regime(recipe, COUNTS, first_step=0))
 
 
 def labels(*tails):
@@ -42,6 +43,9 @@ def test_the_smallest_room_that_holds_the_tail(tails, capacity):
         ({"method": "sgd"}, None),
         ({"batch_size": 2}, 1),
         ({"batch_size": 1}, None),
+        ({"mixup": 1.0}, None),
+        ({"loss": "gcl"}, None),
+        ({"model": "resnet20", "batch_norm": "running"}, 2),
     ],
 )
 def test_room_is_for_methods_and_networks_that_can_use_it(fields, capacity):

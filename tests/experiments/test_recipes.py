@@ -6,11 +6,12 @@ import optax
 import pytest
 
 import jaxlt
-from experiments.build import build_loss, build_model, build_optimizer, num_steps
+from experiments.build import build_loss, build_model, build_optimizer
 from experiments.recipe import Recipe
 from experiments.recipes import RECIPES
 from jaxlt import UsageError
 from jaxlt.data import profile_counts
+from jaxlt.training import Moment
 
 # From the table of optimisation recipes in the sources named in experiments/recipes.py.
 PUBLISHED = {
@@ -78,7 +79,7 @@ def test_radius_changes_at_the_first_step_of_its_epochs():
         return jaxlt.class_losses(params[:2] ** 2, jnp.arange(2), 2)
 
     radii = []
-    for _ in range(num_steps(recipe, sum(counts), 5)):
+    for _ in range(recipe.num_steps(sum(counts), 5)):
         gradient = jax.grad(lambda p: class_losses_fn(p).mean())(params)
         _, state = optimizer.update(gradient, state, params, class_losses_fn=class_losses_fn)
         radii.append(round(float(optax.tree.get(state, "perturbation_norm")[0]), 6))
@@ -86,11 +87,15 @@ def test_radius_changes_at_the_first_step_of_its_epochs():
     assert radii == [0.05] * 5 + [0.1] * 4 + [0.5] * 2
 
 
+def moment(step):
+    return Moment(jnp.array(step), jax.random.key(0))
+
+
 def test_deferred_weights_start_with_their_epoch():
     recipe = Recipe(reweight_epoch=3, batch_size=10)
     loss = build_loss(recipe, (90, 10))
     logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-    plain, weighted = loss(logits, labels, 29), loss(logits, labels, 30)
+    plain, weighted = loss(logits, labels, moment(29)), loss(logits, labels, moment(30))
     assert plain[0] == plain[1]
     assert weighted[1] > 8 * weighted[0]
 

@@ -1,0 +1,185 @@
+"""One stage of a recipe on its data: network, optimizer, compiled steps, and its two ends."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.build import (
+    build_loss,
+    build_model,
+    build_optimizer,
+    build_regime,
+    build_spectral_norm,
+)
+from experiments.feed import Feed
+from experiments.paths import Paths, StepPath
+from experiments.recipe import Recipe
+from experiments.stage import Stage
+from jaxlt.data import Pipeline, Source, Split
+from jaxlt.training import (
+    Program,
+    TrainState,
+    make_logits_fn,
+    make_state_fn,
+    make_train_step,
+    next_stage,
+    steps_per_chunk,
+)
+from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
+from jaxlt.training.step import TrainStep
+from jaxlt.training.weight_average import averaged_params, recomputed_statistics
+
+# What entering a stage draws from the step's key, beside what the steps draw.
+_NEW_CLASSIFIER = 3
+
+
+def heads(recipe: Recipe) -> list[str]:
+    """Returns the kind of classifier that the network has in each stage."""
+    kinds, head = [], recipe.classifier
+    for stage in recipe.stages:
+        if stage.learn_scale:
+            head = "scaled_linear"
+        if stage.kind == "ncm":
+            head = "nearest_class_mean"
+        kinds.append(head)
+    return kinds
+
+
+class BuiltStage:
+    """A stage, ready to be run with any seed and radius.
+
+    Args:
+        recipe: of the run.
+        number: of the stage, from 0.
+        source: the data.
+        split: its training images.
+        feed: their batches.
+
+    Attributes:
+        stage: the fields of the recipe that concern the stage.
+        model: its network.
+        initial_state: from a seed to the state in which a run would begin with this stage.
+        logits: from a state and images to logits.
+    """
+
+    def __init__(self, recipe: Recipe, number: int, source: Source, split: Split, feed: Feed):
+        self.stage = recipe.stages[number]
+        self._number, self._counts, self._feed = number, split.class_counts, feed
+        before = recipe.stages[:number]
+        first_step = sum(steps_of(stage, len(split.indices)) for stage in before)
+        self._regime = build_regime(self.stage, self._counts, first_step)
+        self.model = build_model(
+            recipe, source.num_classes, source.image_shape, heads(recipe)[number]
+        )
+        self._image_shape = source.image_shape
+        self._spectral_norm = build_spectral_norm(self.stage)
+        self._optimizer = build_optimizer(self.stage, self._counts)
+        self.initial_state = make_state_fn(
+            self.model, self._optimizer, source.image_shape, self._spectral_norm
+        )
+        self.logits = make_logits_fn(self.model, self._spectral_norm)
+        self._paths = Paths(self.stage, self._counts, self.model, self._regime)
+        self._programs: dict[tuple[float, ...], Program] = {}
+
+    def program(self, radii: tuple[float, ...], pipeline: Pipeline) -> Program:
+        """Returns the compiled steps of one run, or of several together, one radius each."""
+        if radii not in self._programs:
+            self._programs[radii] = Program(
+                pipeline,
+                lambda path: self._steps(path, radii),
+                self._paths.choose,
+                boundaries=self._paths.boundaries,
+                chunk_steps=steps_per_chunk(
+                    len(radii) * self._feed.bytes_per_step(self.stage.batch_size)
+                ),
+            )
+        return self._programs[radii]
+
+    def _steps(self, path: StepPath, radii: tuple[float, ...]) -> TrainStep:
+        """Returns the step of one run, or of several under `vmap`."""
+        if len(set(radii)) == 1:
+            step = self._step(path, radii[0])
+            return step if len(radii) == 1 else jax.vmap(step)
+
+        def step_of_replica(rho: Any, state: TrainState, images: jax.Array, labels: jax.Array):
+            return self._step(path, rho)(state, images, labels)
+
+        return functools.partial(jax.vmap(step_of_replica), jnp.array(radii))
+
+    def _step(self, path: StepPath, rho: float) -> TrainStep:
+        stage = dataclasses.replace(self.stage, rho=rho)
+        return make_train_step(
+            self.model,
+            build_optimizer(stage, self._counts, second_stage=path.second_stage),
+            build_loss(stage, self._counts),
+            len(self._counts),
+            capacity=path.capacity,
+            regime=self._regime,
+        )
+
+    def enter(self, state: TrainState) -> TrainState:
+        """Returns the state in which the stage begins, from the one before it."""
+        if self._number == 0:
+            return state
+        classifier = {
+            "train": self._classifier_to_train,
+            "tau_norm": lambda state: tau_normalised(
+                state.params["classifier"], self.stage.norm_tau
+            ),
+            "ncm": self._class_means,
+        }[self.stage.kind](state)
+        params = {**state.params, "classifier": classifier}
+        return next_stage(state, params, self._optimizer, self._spectral_norm)
+
+    def _classifier_to_train(self, state: TrainState) -> dict[str, Any]:
+        if self.stage.reset_classifier:
+            key = jax.random.fold_in(state.key, state.step)
+            image = jnp.zeros((1, *self._image_shape))
+            key = jax.random.fold_in(key, _NEW_CLASSIFIER)
+            return dict(self.model.init(key, image, train=False)["params"]["classifier"])
+        classifier = state.params["classifier"]
+        if self.stage.learn_scale and "scale" not in classifier:
+            return with_unit_scale(classifier)
+        return classifier
+
+    def _class_means(self, state: TrainState) -> dict[str, Any]:
+        backbone = {name: leaf for name, leaf in state.params.items() if name != "classifier"}
+        variables = {"params": backbone, "batch_stats": state.batch_stats}
+        features_of = jax.jit(
+            lambda images: self.model.apply(variables, images, train=False, method="features")
+        )
+        features, labels = [], []
+        for batch in self._feed.training_images():
+            real = batch.labels >= 0
+            features.append(np.asarray(features_of(jnp.asarray(batch.images)))[real])
+            labels.append(batch.labels[real])
+        means = nearest_class_mean(
+            np.concatenate(features), np.concatenate(labels), len(self._counts)
+        )
+        return jax.tree.map(jnp.asarray, means)
+
+    def leave(self, state: TrainState) -> TrainState:
+        """Returns the state in which the stage ends: averaged and normalised where it says so."""
+        if self.stage.swa_epoch is not None:
+            params = averaged_params(state.opt_state, state.params)
+            statistics = recomputed_statistics(
+                self.model,
+                params,
+                state.batch_stats,
+                self._feed.whole_batches(self.stage.batch_size),
+            )
+            state = dataclasses.replace(state, params=params, batch_stats=statistics)
+        if self._spectral_norm is not None:
+            # At unit norm the kernels are what further normalisation would make of them.
+            params = self._spectral_norm(state.params, state.singular_vectors)
+            state = dataclasses.replace(state, params=params)
+        return state
+
+
+def steps_of(stage: Stage, num_images: int) -> int:
+    """Returns how many steps a stage takes."""
+    return stage.num_steps(num_images) if stage.kind == "train" else 1

@@ -1,0 +1,40 @@
+"""How the tables and pictures of this package show numbers: names, colours, deviations."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
+COLOURS = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#CC79A7",
+    "#D55E00",
+    "#0072B2",
+    "#999999",
+)
+MARKERS = "osD^vPX*"
+
+MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
+"""From the name of an accuracy in a result to its heading: of a group of classes, or of all."""
+
+
+def percent(value: float | None) -> float:
+    """Returns a share in percent, NaN for the None of a group without class."""
+    return float("nan") if value is None else 100 * value
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+    """Returns the sample deviation over the first axis, 0 for a single value."""
+    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
+
+
+def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
+    """Writes `mean ± deviation`, the mean alone for a single value, and - where one is NaN."""
+    array = np.array(values)
+    if np.isnan(array).any():
+        return "-"
+    spread = f" ± {deviation(array):.{decimals}f}" if len(array) > 1 else ""
+    return f"{array.mean():.{decimals}f}{spread}"

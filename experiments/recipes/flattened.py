@@ -1,0 +1,57 @@
+"""Recipes of CC-SAM's figure 2: flattening operations on four baselines, CIFAR-100-LT.
+
+The operations' strengths are not in the paper's body (its appendix C has them); these are the usual
+ones of the operations' own papers.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from experiments.recipe import Recipe
+from experiments.recipes.cifar import RECIPES as CIFAR
+
+BASELINES = ("crt", "ldam_drw", "mislas", "gcl")
+# Spectral normalisation, gradient-norm penalty, model perturbation along noise and along the
+# gradient. Weight averaging has epochs of its own in each stage.
+OPERATIONS: dict[str, dict[str, Any]] = {
+    "swa": {},
+    "sn": {"spectral_norm": "all"},
+    "gp": {"method": "gradient_norm_penalty", "penalty": 0.01, "rho": 0.05},
+    "mp_random": {"method": "random_perturbation", "rho": 0.05},
+    "mp_adversarial": {"method": "sam", "rho": 0.05},
+}
+_SOURCE = "CC-SAM (CVPR 2023), figure 2, which gives no numbers; strengths are the operations' own"
+
+
+def flattened(recipe: Recipe, operation: str, stages: tuple[int, ...]) -> Recipe:
+    """Returns the recipe with a flattening operation in the given stages, counted from 1."""
+    later = tuple(
+        _with(stage, operation) if number in stages else stage
+        for number, stage in enumerate(recipe.then, start=2)
+    )
+    first = _with(recipe, operation) if 1 in stages else recipe
+    return replace(first, then=later)
+
+
+def _with(stage: Any, operation: str) -> Any:
+    fields = dict(OPERATIONS[operation])
+    if operation == "swa":
+        fields["swa_epoch"] = stage.epochs * 3 // 4
+    if operation == "sn" and stage.trainable != "all":
+        fields["spectral_norm"] = "classifier"
+    return replace(stage, **fields)
+
+
+def _variants(baseline: Recipe) -> tuple[tuple[int, ...], ...]:
+    return ((1,), (2,), (1, 2)) if baseline.then else ((1,),)
+
+
+RECIPES: dict[str, Recipe] = {
+    f"{operation}_{'_'.join(map(str, stages))}_{baseline}_cifar100": flattened(
+        CIFAR[f"{baseline}_cifar100"], operation, stages
+    )
+    for baseline in BASELINES
+    for operation in OPERATIONS
+    for stages in _variants(CIFAR[f"{baseline}_cifar100"])
+}
+SOURCES = dict.fromkeys(RECIPES, _SOURCE)

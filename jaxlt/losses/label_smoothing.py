@@ -1,0 +1,81 @@
+"""Label-aware smoothing: the more images a class has, the softer its labels."""
+
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.class_counts import ClassCounts, check_class_counts
+from jaxlt.losses.softmax import at_least_32_bits, cross_entropy, one_hot
+from jaxlt.transformation import check_choice, check_in_range
+
+SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]
+
+
+def label_aware_smoothing(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: ClassCounts,
+    head: float,
+    tail: float,
+    shape: SmoothingShape = "concave",
+) -> jax.Array:
+    """Label-aware smoothing, `(1 - eps_y) * -log p_y + eps_y * mean_c(-log p_c)`.
+
+    From MiSLAS (Zhong et al., CVPR 2021), whose second stage trains with it.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class.
+        head: see `smoothing_factors`, as the next two.
+        tail: see there.
+        shape: see there.
+
+    Returns:
+        (B,) losses in nats.
+
+    Raises:
+        ValueError: as `smoothing_factors`, or `class_counts` is not of C classes.
+    """
+    logits = at_least_32_bits(logits)
+    check_class_counts(class_counts, logits.shape[-1])
+    factors = smoothing_factors(class_counts, head, tail, shape).astype(logits.dtype)
+    factor = (one_hot(labels, logits) * factors[None]).sum(1)
+    uniform = -jax.nn.log_softmax(logits).mean(1)
+    return (1 - factor) * cross_entropy(logits, labels) + factor * uniform
+
+
+def smoothing_factors(
+    class_counts: ClassCounts, head: float, tail: float, shape: SmoothingShape = "concave"
+) -> jax.Array:
+    """Smoothing of each class's labels, from `tail` at the rarest to `head` at the largest class.
+
+    With `t = (N_c - N_min) / (N_max - N_min)`: `tail + (head - tail) * sin(pi t / 2)` if concave,
+    `tail + (head - tail) * t` if linear, `head + (head - tail) * sin(3 pi / 2 + pi t / 2)` if
+    convex. Classes of equal size all have `head`.
+
+    Args:
+        class_counts: (C,) training images of each class.
+        head: smoothing of the largest class, in [0, 1].
+        tail: smoothing of the rarest.
+        shape: of the factor as a function of the class's size.
+
+    Returns:
+        (C,) factors.
+
+    Raises:
+        ValueError: a factor lies outside [0, 1], an unknown shape, or `class_counts` is not C
+            positive numbers.
+    """
+    check_in_range("head", head, 1, "lie in [0, 1]")
+    check_in_range("tail", tail, 1, "lie in [0, 1]")
+    check_choice("shape", shape, ("concave", "linear", "convex"))
+    counts = check_class_counts(class_counts)
+    span = counts.max() - counts.min()
+    size = jnp.where(span > 0, (counts - counts.min()) / jnp.where(span > 0, span, 1), 1)
+    if shape == "concave":
+        size = jnp.sin(jnp.pi / 2 * size)
+    elif shape == "convex":
+        size = 1 - jnp.cos(jnp.pi / 2 * size)
+    return tail + (head - tail) * size

@@ -1,0 +1,61 @@
+"""LADE: balanced softmax with a regulariser that couples the images of a batch."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.class_counts import ClassCounts, check_class_counts, class_prior
+from jaxlt.losses.softmax import at_least_32_bits, balanced_softmax, one_hot
+
+
+def lade(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: ClassCounts,
+    *,
+    weight: float = 0.1,
+    regularisation: float = 0.1,
+) -> jax.Array:
+    """LADE loss: balanced softmax plus `weight * R` (Hong et al., CVPR 2021).
+
+    R draws each logit to its class's log density ratio `log p(x | c) / p(x)` under a uniform
+    prior, by a regularised Donsker-Varadhan bound for each class: with
+    `q_ic = x_ic - log pi_c - log C` and `e_c = log mean_i exp(q_ic)` over the batch,
+
+        `R = -sum_c pi_c * (mean of x_ic over the batch's images of class c - e_c
+                            - regularisation * e_c**2)`
+
+    where the mean is 0 for a class without image in the batch. R is one number for the batch,
+    added to the loss of each image, so that the batch mean is the paper's objective; class c is
+    charged `n_c / B` of it. Rows of padding cost 0 and are left out of R. A `FactoredLosses`,
+    which takes rows apart, cannot hold this loss.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class; `pi_c = N_c / sum N`.
+        weight: of R.
+        regularisation: weight of the square in it.
+
+    Returns:
+        (B,) losses in nats, each of which depends on all of the batch.
+
+    Raises:
+        ValueError: `class_counts` is not C positive numbers.
+    """
+    logits = at_least_32_bits(logits)
+    num_classes = logits.shape[-1]
+    prior = class_prior(check_class_counts(class_counts, num_classes)).astype(logits.dtype)
+    members = one_hot(labels, logits)
+    sizes = members.sum(0)
+    own = (members * logits).sum(0) / jnp.where(sizes > 0, sizes, 1)
+
+    real = members.any(1)
+    # A batch of nothing but padding would have no term in its sum of exponentials.
+    counted = (real | ~real.any())[:, None]
+    ratio = logits - (jnp.log(prior) + jnp.log(num_classes))[None]
+    log_mean = jax.nn.logsumexp(ratio, axis=0, where=counted) - jnp.log(counted.sum())
+
+    bound = own - log_mean - regularisation * jnp.square(log_mean)
+    regulariser = -(prior * bound).sum()
+    per_image = balanced_softmax(logits, labels, class_counts) + weight * regulariser
+    return jnp.where(real, per_image, 0)

@@ -1,0 +1,95 @@
+"""Losses of cosines from which each class takes a margin, fixed or drawn."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.class_counts import ClassCounts, check_class_counts
+from jaxlt.losses.softmax import at_least_32_bits, cross_entropy, one_hot
+
+
+def ldam(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: ClassCounts,
+    max_margin: float = 0.5,
+    scale: float = 30.0,
+) -> jax.Array:
+    """LDAM loss: cross-entropy of `scale * (x - m_y at the label)` (Cao et al., 2019, eq. 13).
+
+    The margins are `m_c` proportional to `N_c**-0.25`, the largest equal to `max_margin`.
+
+    Args:
+        logits: (B, C) cosines, from a classifier with normalised features and weights.
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class.
+        max_margin: margin of the rarest class.
+        scale: factor on the logits after the margin.
+
+    Returns:
+        (B,) losses in nats.
+
+    Raises:
+        ValueError: `class_counts` is not C positive numbers.
+    """
+    logits = at_least_32_bits(logits)
+    counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
+    margins = counts**-0.25
+    margins = margins * (max_margin / margins.max())
+    return cross_entropy(scale * (logits - margins[None] * one_hot(labels, logits)), labels)
+
+
+def gcl(
+    logits: jax.Array,
+    labels: jax.Array,
+    class_counts: ClassCounts,
+    noise: jax.Array,
+    *,
+    noise_scale: float = 0.5,
+    margin: float = 0.0,
+    scale: float = 30.0,
+    focusing: float = 0.0,
+) -> jax.Array:
+    """Gaussian clouded logits: a cosine loses the more to noise the rarer its class (GCL).
+
+    Cross-entropy of `scale * z` with `z_c = x_c - noise_scale * |noise_c| * d_c / max d`, less
+    `margin` at the label, and `d_c = log N_max - log N_c` (Li et al., CVPR 2022); classes of equal
+    size have no noise. The second stage multiplies it by `(1 - p_y)**focusing`, a constant to
+    gradients as in the authors' released code, where `focal` differentiates that factor too.
+
+    Args:
+        logits: (B, C) cosines, from a classifier with normalised features and weights.
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class.
+        noise: (B, C), as `gcl_noise` draws it.
+        noise_scale: largest amount that noise takes from a cosine of the rarest class.
+        margin: fixed margin of the label's class.
+        scale: factor on the logits after noise and margin.
+        focusing: exponent of the factor, 0 for none.
+
+    Returns:
+        (B,) losses in nats.
+
+    Raises:
+        ValueError: `class_counts` is not C positive numbers, or `noise` not of the logits' shape.
+    """
+    if noise.shape != logits.shape:
+        raise ValueError(f"noise must have the logits' shape {logits.shape}, got {noise.shape}")
+    logits = at_least_32_bits(logits)
+    log_counts = jnp.log(check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype))
+    rarity = log_counts.max() - log_counts
+    rarity = rarity / jnp.where(rarity.max() > 0, rarity.max(), 1)
+    clouded = logits - noise_scale * jnp.abs(noise.astype(logits.dtype)) * rarity[None]
+    loss = cross_entropy(scale * (clouded - margin * one_hot(labels, logits)), labels)
+    return jax.lax.stop_gradient((-jnp.expm1(-loss)) ** focusing) * loss
+
+
+def gcl_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Draws the noise of `gcl`: normal with standard deviation 1/3, clamped to [-1, 1].
+
+    Args:
+        key: a key of `jax.random`.
+        shape: of the logits, (B, C).
+    """
+    return jnp.clip(jax.random.normal(key, shape) / 3, -1, 1)

@@ -1,0 +1,58 @@
+"""Weights of the classes' losses, and the schedule that defers them."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from jaxlt.class_counts import ClassCounts, check_class_counts
+
+
+def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> jax.Array:
+    """Class weights by effective number, `(1 - beta) / (1 - beta**N_c)` (Cui et al., CVPR 2019).
+
+    Args:
+        class_counts: (C,) training images of each class.
+        beta: in [0, 1); 0 gives equal weights, values towards 1 the inverse counts.
+
+    Returns:
+        (C,) weights that sum to C.
+
+    Raises:
+        ValueError: `class_counts` is not C positive numbers, or `beta` lies outside [0, 1).
+    """
+    if not isinstance(beta, Tracer) and not 0 <= beta < 1:
+        raise ValueError(f"beta must lie in [0, 1), got {beta}")
+    counts = check_class_counts(class_counts)
+    # Written out, 1 - beta**N loses half its digits in float32, and so does beta itself.
+    log_beta = jnp.log(beta) if isinstance(beta, Tracer) else math.log(beta or math.ulp(0))
+    weights = -1 / jnp.expm1(counts * log_beta)
+    return weights * (counts.size / weights.sum())
+
+
+def deferred_reweighting(
+    class_counts: ClassCounts, start_step: int, beta: float = 0.9999
+) -> Callable[[int | jax.Array], jax.Array]:
+    """Deferred re-weighting (DRW; Cao et al., NeurIPS 2019, section 3.3) as a schedule.
+
+    Multiply each example's loss by its class's entry before `jaxlt.class_losses`.
+
+    Args:
+        class_counts: (C,) training images of each class.
+        start_step: first step with `class_balanced_weights`; before it every weight is 1.
+        beta: of `class_balanced_weights`.
+
+    Returns:
+        A function from the step to (C,) class weights.
+
+    Raises:
+        ValueError: as `class_balanced_weights`.
+    """
+    weights = class_balanced_weights(class_counts, beta)
+
+    def schedule(step: int | jax.Array) -> jax.Array:
+        return jnp.where(step >= start_step, weights, jnp.ones_like(weights))
+
+    return schedule

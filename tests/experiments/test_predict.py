@@ -1,0 +1,88 @@
+"""The program that classifies image files, from its flags to its lines."""
+
+import json
+import sys
+
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from experiments import command_line, predict
+from jaxlt.evaluation import Predictor
+from jaxlt.models import create_model
+from jaxlt.training import Checkpoints, make_state_fn
+
+SHAPE = (8, 8, 1)
+DESCRIPTION = {
+    "model": "mlp",
+    "num_classes": 3,
+    "classifier": "linear",
+    "precision": "float32",
+    "image_shape": SHAPE,
+    "mean": [0.5],
+    "std": [0.25],
+    "class_names": ["cat", "barn owl", "dog"],
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A run's directory and two images."""
+    path = tmp_path_factory.mktemp("run")
+    (path / "model.json").write_text(json.dumps(DESCRIPTION))
+    state_fn = make_state_fn(create_model("mlp", 3, image_shape=SHAPE), optax.sgd(0.1), SHAPE)
+    checkpoints = Checkpoints(path / "checkpoints")
+    checkpoints.save(state_fn(0), {}, None)
+    checkpoints.close()
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(path / name)
+    return path
+
+
+def run(monkeypatch, capsys, *flags):
+    """Returns the exit status and the lines of standard output and error."""
+    monkeypatch.setattr(sys, "argv", ["predict", *map(str, flags)])
+    status = 0
+    try:
+        command_line.run(predict.main)
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, directory):
+    images = [directory / "a.png", directory / "b.png"]
+    status, lines, errors = run(
+        monkeypatch, capsys, "--checkpoint", directory, "--top-k", "2", *images
+    )
+    assert (status, errors) == (0, [])
+    expected = []
+    for path, predictions in zip(images, Predictor.load(directory).top_k(images, k=2), strict=True):
+        expected.append(str(path))
+        for name, probability in predictions:
+            expected.append(f"{100 * probability:.2f}".rjust(7) + f" %  {name}")
+    assert lines == expected
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--checkpoint", "/nowhere", "a.png"], "/nowhere"),
+        (["a.png"], "--checkpoint"),
+        (["--checkpoint", "{run}"], "images"),
+        (["--checkpoint", "{run}", "{run}/c.png", "--top-k", "1"], "c.png"),
+        (["--checkpoint", "{run}", "{run}/a.png"], "top_k was 5, must be in 1..3"),
+        (["--checkpoint", "{run}", "{run}/a.png", "--top-k", "0"], "top_k was 0"),
+    ],
+)
+def test_mistakes_end_in_one_line(monkeypatch, capsys, directory, flags, named):
+    flags = [flag.format(run=directory) for flag in flags]
+    status, lines, errors = run(monkeypatch, capsys, *flags)
+    assert (status, lines) == (2, [])
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("error: ")
+    assert named in errors[0]

@@ -1,0 +1,217 @@
+"""What each second stage leaves alone and what it changes, on the digits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestCentroid
+
+from experiments.experiment import Experiment, Replica
+from experiments.recipe import Recipe
+from experiments.recipes import RECIPES
+from experiments.stage import Stage
+from jaxlt import UsageError
+from jaxlt.training import train
+
+FIRST = dataclasses.replace(
+    RECIPES["sgd_digits"], model="mlp", epochs=3, eval_epochs=3, classifier="linear"
+)
+BALANCED = Stage(
+    augmentation="none",
+    trainable="classifier",
+    sampler="class_aware",
+    epochs=2,
+    batch_size=64,
+    lr=0.05,
+)
+
+
+def trained(directory, recipe):
+    experiment = Experiment(recipe)
+    replica = Replica(0, directory)
+    state = train(experiment.job([replica]), experiment.workdir(replica))
+    return experiment, state
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """The state in which the first stage ends, in every run that begins with it."""
+    return trained(tmp_path_factory.mktemp("first"), FIRST)
+
+
+def then(directory, **fields):
+    stage = dataclasses.replace(BALANCED, **fields)
+    return trained(directory, dataclasses.replace(FIRST, then=(stage,)))
+
+
+def trunk(state):
+    return {name: leaf for name, leaf in state.params.items() if name != "classifier"}
+
+
+def assert_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def differ(left, right):
+    return not np.allclose(left, right, atol=1e-6)
+
+
+SECOND_STAGES = {
+    "crt": {"reset_classifier": True},
+    "warm": {},
+    "paper": {"adversary": "paper"},
+    "released": {"adversary": "released"},
+    "sam": {"method": "sam", "rho": 0.05},
+    "cc_sam": {"method": "cc_sam", "max_relative_radius": 0.05},
+    "random": {"method": "random_perturbation", "rho": 0.05},
+    "swa": {"swa_epoch": 0},
+}
+
+
+@pytest.mark.parametrize("name", SECOND_STAGES)
+def test_a_stage_of_the_classifier_leaves_the_network_below_alone(tmp_path, first, name):
+    _, state = then(tmp_path, **SECOND_STAGES[name])
+    assert_equal(trunk(state), trunk(first[1]))
+    assert differ(state.params["classifier"]["kernel"], first[1].params["classifier"]["kernel"])
+    if name != "swa":  # which averages all weights
+        sizes = [leaf.size for leaf in jax.tree.leaves(state.opt_state)]
+        assert max(sizes) <= state.params["classifier"]["kernel"].size
+
+
+def test_a_new_classifier_owes_nothing_to_the_old_one(tmp_path, first):
+    """With a learning rate of 0 the stage ends with the classifier that it began with."""
+    _, fresh = then(tmp_path / "fresh", reset_classifier=True, lr=0.0, weight_decay=0.0)
+    _, kept = then(tmp_path / "kept", lr=0.0, weight_decay=0.0)
+    assert_equal(kept.params, first[1].params)
+    kernels = [state.params["classifier"]["kernel"].ravel() for state in (fresh, first[1])]
+    assert abs(np.corrcoef(*kernels)[0, 1]) < 0.2
+
+
+def test_lws_trains_one_factor_a_class(tmp_path, first):
+    _, state = then(tmp_path, trainable="scale", learn_scale=True)
+    classifier = state.params["classifier"]
+    assert_equal(trunk(state), trunk(first[1]))
+    assert_equal({k: classifier[k] for k in ("kernel", "bias")}, first[1].params["classifier"])
+    assert classifier["scale"].shape == (10,)
+    assert differ(classifier["scale"], jnp.ones(10))
+
+
+def test_the_classifier_may_learn_slower_than_its_scale(tmp_path, first):
+    _, state = then(tmp_path, learn_scale=True, classifier_lr_factor=0.0)
+    assert_equal(
+        {name: state.params["classifier"][name] for name in ("kernel", "bias")},
+        first[1].params["classifier"],
+    )
+    assert differ(state.params["classifier"]["scale"], jnp.ones(10))
+
+
+def test_tau_normalisation_takes_no_steps(tmp_path, first):
+    experiment, state = then(tmp_path, kind="tau_norm", norm_tau=1.0)
+    assert experiment.num_steps == int(first[1].step) + 1 == int(state.step)
+    assert_equal(trunk(state), trunk(first[1]))
+    norms = np.linalg.norm(state.params["classifier"]["kernel"], axis=0)
+    np.testing.assert_allclose(norms, 1, rtol=1e-6)
+    assert not state.params["classifier"]["bias"].any()
+
+
+def test_nearest_class_means_classify_as_scikit_learn_does(tmp_path, first):
+    experiment, state = then(tmp_path, kind="ncm")
+    source, split = experiment.source, experiment.split
+
+    def features(images):
+        normalised = (images / 255 - source.mean) / source.std
+        model = experiment._stages[0].model
+        return np.asarray(
+            model.apply(
+                {"params": first[1].params},
+                jnp.asarray(normalised, jnp.float32),
+                train=False,
+                method="features",
+            ),
+            np.float64,
+        )
+
+    train_features = features(source.train.load(split.indices))
+    mean = train_features.mean(0)
+
+    def unit(x):
+        return (x - mean) / np.linalg.norm(x - mean, axis=1, keepdims=True)
+
+    nearest = NearestCentroid().fit(unit(train_features), source.train.labels[split.indices])
+    test = np.arange(len(source.test.labels))
+    predicted = nearest.predict(unit(features(source.test.load(test))))
+    accuracy = (predicted == source.test.labels).mean()
+    found = experiment._evaluate(state, experiment._stages[1])["accuracy"]
+    assert found == pytest.approx(accuracy, abs=0.005)
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "running"])
+def test_shifted_batch_norm(tmp_path, batch_norm):
+    """A frozen network goes on averaging its statistics, or does not."""
+    base = dataclasses.replace(FIRST, model="resnet20", batch_size=128, epochs=1)
+    stage = dataclasses.replace(BALANCED, batch_norm=batch_norm, epochs=1)
+    _, state = trained(tmp_path / "both", dataclasses.replace(base, then=(stage,)))
+    _, before = trained(tmp_path / "alone", base)
+    assert_equal(trunk(state), trunk(before))
+    statistics = zip(
+        jax.tree.leaves(state.batch_stats), jax.tree.leaves(before.batch_stats), strict=True
+    )
+    moved = [differ(a, b) for a, b in statistics]
+    assert all(moved) if batch_norm == "batch" else not any(moved)
+
+
+def test_averaged_and_normalised_weights_are_what_a_stage_ends_with(tmp_path):
+    recipe = dataclasses.replace(FIRST, spectral_norm="all", swa_epoch=1)
+    _, state = trained(tmp_path, recipe)
+    for layer in state.params.values():
+        largest = np.linalg.svd(layer["kernel"], compute_uv=False)[0]
+        # One power iteration a step follows a slowly moving kernel closely.
+        assert largest == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Stage(adversary="paper"), "trainable must be classifier with an adversary"),
+        (lambda: Stage(trainable="scale"), "learn_scale must be on"),
+        (lambda: Stage(swa_epoch=200), "swa_epoch must be in 0..199, got 200"),
+        (lambda: Stage(smoothing_head=1.5), "smoothing_head must be between 0 and 1"),
+        (lambda: Recipe(kind="ncm"), "kind must be train in the first stage"),
+        (lambda: Recipe(held_out=-1), "held_out must be at least 0"),
+        (
+            lambda: Recipe(classifier="cosine", then=(Stage(learn_scale=True),)),
+            "classifier must be linear where a scale is learned",
+        ),
+        (
+            lambda: Recipe(then=(Stage(kind="ncm"), Stage(trainable="classifier"))),
+            "ncm must be the last",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(make, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_held_out_images_are_none_of_the_split(tmp_path):
+    recipe = dataclasses.replace(FIRST, max_per_class=100, held_out=20, epochs=1)
+    experiment = Experiment(recipe)
+    evaluated = [batch.labels[batch.labels >= 0] for batch in experiment._feed.evaluated()]
+    assert np.bincount(np.concatenate(evaluated)).tolist() == [20] * 10
+    (_, state) = trained(tmp_path, recipe)
+    assert int(state.step) == experiment.num_steps
+    with pytest.raises(UsageError, match="held_out is 500"):
+        Experiment(dataclasses.replace(recipe, held_out=500))
+
+
+def test_a_shortened_recipe_keeps_its_proportions():
+    recipe = RECIPES["cc_sam_cifar10"].shortened(20)
+    assert (recipe.epochs, recipe.then[0].epochs) == (20, 3)
+    assert RECIPES["ldam_drw_cifar10"].shortened(10).reweight_epoch == 8
+    steps = RECIPES["sam_rho_steps_cifar10"]
+    assert steps.shortened(20).rho_epochs == (0, 16, 18)
+    assert len(set(steps.shortened(2).rho_epochs)) == 3
+    assert recipe.described()["then.0.epochs"] == 3
