@@ -72,7 +72,8 @@ def cc_sam(
         direction: "gradient" perturbs class c along d_c, "random" along standard normal numbers
             over theta, drawn afresh for each class and step.
         magnitude: "constant" makes `||eps_c|| = radius_scale` for all classes.
-        seed: of the random directions: the same seed and step give the same on every device.
+        seed: of the random directions: the same seed and step give the same on every device. Give
+            `update` a `key=` of your run to have it decide with them.
         chunk_size: classes perturbed at once, which bounds memory, where each class costs passes
             over the batch. None for all at once where the mask leaves parameters out, and else
             for one after the other.
@@ -142,7 +143,7 @@ def cc_sam(
                 radius_fn_at(step.number),
                 adaptive,
                 grad_norm == "per_leaf",
-                key_at_step(seed, step.number) if direction == "random" else None,
+                key_at_step(seed, step) if direction == "random" else None,
             ),
             mask=mask,
             chunk_size=chunk_size,

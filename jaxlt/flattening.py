@@ -73,7 +73,7 @@ def random_perturbation(
 
     Args:
         rho: radius, at least 0, or a schedule of it.
-        seed: of the directions.
+        seed: of the directions. Give `update` a `key=` of your run to have it decide with it.
         mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
 
     Returns:

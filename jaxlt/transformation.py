@@ -43,12 +43,14 @@ class Step(NamedTuple):
         params: w.
         gradient: the incoming one.
         number: () int32, steps taken before.
+        key: of whatever the method draws, None for one made of its seed.
     """
 
     class_losses_fn: ClassLossesFn
     params: Any
     gradient: Any
     number: jax.Array
+    key: jax.Array | None
 
 
 def sharpness_transformation(
@@ -79,6 +81,7 @@ def sharpness_transformation(
         params: optax.Params | None = None,
         *,
         class_losses_fn: ClassLossesFn | None = None,
+        key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessState]:
         del extra_args
@@ -93,7 +96,7 @@ def sharpness_transformation(
                 "class_losses_fn=...)"
             )
         _check_whole_tree(params)
-        result = gradient_fn(Step(class_losses_fn, params, updates, state.count))
+        result = gradient_fn(Step(class_losses_fn, params, updates, state.count, key))
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         measured = (x.astype(jnp.float32) for x in result[1:])
@@ -131,7 +134,7 @@ def objective_gradient_fn(
             check_num_classes(num_classes or counts.size, counts.size)
             return objective(counts, step.number)
 
-        random_key = None if seed is None else key_at_step(seed, step.number)
+        random_key = None if seed is None else key_at_step(seed, step)
         return sharpness_aware_gradient(
             step.class_losses_fn,
             step.params,
@@ -160,9 +163,10 @@ def at_step(value: ScalarOrSchedule, step: jax.Array) -> jax.Array:
     return jnp.asarray(value(step) if callable(value) else value, dtype=float)
 
 
-def key_at_step(seed: int | jax.Array, step: jax.Array) -> jax.Array:
-    """Returns the key of a step's random directions, the same on every device."""
-    return jax.random.fold_in(jax.random.key(seed), step)
+def key_at_step(seed: int | jax.Array, step: Step) -> jax.Array:
+    """Returns the key of a step's random directions, from the run's key where there is one."""
+    run = jax.random.key(seed) if step.key is None else jax.random.fold_in(step.key, seed)
+    return jax.random.fold_in(run, step.number)
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

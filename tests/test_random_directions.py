@@ -131,3 +131,25 @@ def test_adaptive_scales_directions_by_the_weights(grad_norm):
     gradient, state = changed_update(tx, class_losses_fn_of(x, y), params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, state)))
     assert (state.perturbation_norm > 0).all()
+
+
+def test_a_key_of_the_run_decides_with_the_seed():
+    """Two runs of one compiled step perturb along directions of their own."""
+    tx = jaxlt.random_perturbation(0.1, seed=3)
+    params = {"w": jnp.ones(50)}
+
+    def class_losses_fn(params):
+        return jaxlt.class_losses(jnp.square(params["w"])[:2].sum()[None], jnp.array([0]), 2)
+
+    def gradient_with(key):
+        zero = jax.tree.map(jnp.zeros_like, params)
+        extra = {} if key is None else {"key": jax.random.key(key)}
+        gradient, _ = tx.update(
+            zero, tx.init(params), params, class_losses_fn=class_losses_fn, **extra
+        )
+        return np.asarray(gradient["w"])
+
+    first, second, none = (gradient_with(key) for key in (0, 1, None))
+    assert not np.allclose(first, second)
+    assert not np.allclose(first, none)
+    np.testing.assert_array_equal(first, gradient_with(0))
