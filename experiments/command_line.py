@@ -5,12 +5,14 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from jaxlt.errors import Interrupted, UsageError
+
+_Value = TypeVar("_Value")
 
 
 def _numbers(words: list[str]) -> tuple[int, ...]:
@@ -44,6 +46,18 @@ def check_distinct(name: str, values: Sequence[object]) -> None:
         raise UsageError(f"{name}s must name at least one {name}, got none")
     if len(set(values)) < len(values):
         raise UsageError(f"{name}s must be different, got {' '.join(map(str, values))}")
+
+
+def chosen(name: str, table: Mapping[str, _Value], keys: Sequence[str]) -> dict[str, _Value]:
+    """Returns the entries of a table that a flag, `name` and an s, lists.
+
+    Raises:
+        UsageError: one of them is not in the table.
+    """
+    for key in keys:
+        if key not in table:
+            raise UsageError(f"{name}s must be among {', '.join(table)}, got {key}")
+    return {key: table[key] for key in keys}
 
 
 def parse(arguments_type: type, program: str, description: str, **options: Any) -> Any:
@@ -82,6 +96,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(_fail(error, 2))
     except Interrupted as stop:
         sys.exit(_fail(stop, stop.exit_status))
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has seen enough.
+        sys.stdout = None
 
 
 def _fail(error: Exception, status: int) -> int:

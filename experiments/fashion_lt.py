@@ -81,7 +81,7 @@ def main() -> None:
         recipe = dataclasses.replace(recipe, epochs=arguments.epochs)
     compare(
         recipe,
-        {method: METHODS[method] for method in arguments.methods},
+        command_line.chosen("method", METHODS, arguments.methods),
         arguments.seeds,
         arguments.workdir or Path(f"runs/fashion_lt_{arguments.setting}"),
         arguments.execution,

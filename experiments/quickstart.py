@@ -64,7 +64,7 @@ def main() -> None:
 
     compare(
         dataclasses.replace(BASE, epochs=arguments.epochs),
-        {method: METHODS[method] for method in arguments.methods},
+        command_line.chosen("method", METHODS, arguments.methods),
         arguments.seeds,
         arguments.workdir,
         arguments.execution,

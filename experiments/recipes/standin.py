@@ -1,7 +1,7 @@
 """The same methods on data that is at hand: long-tailed Fashion-MNIST and scikit-learn's digits.
 
-One network, schedule and number of epochs for all; only what makes a method is its own. Radii and
-tau were chosen on held-out training images.
+One network, schedule and number of epochs for all; only what makes a method is its own. Radii, VS's
+gamma and tau were chosen by `--held-out 200` on Fashion-MNIST, with a seed of its own.
 """
 
 from dataclasses import replace
@@ -54,7 +54,7 @@ def _recipes(base: Recipe) -> dict[str, Recipe]:
     adjusted = replace(base, loss="logit_adjusted")
     mixup = replace(base, mixup=1.0)
     gcl = replace(mixup, classifier="cosine", loss="gcl")
-    cc_sam = replace(mixup, method="cc_sam", scope="classifier", max_relative_radius=0.01)
+    cc_sam = replace(mixup, method="cc_sam", scope="classifier", max_relative_radius=0.003)
     return {
         "sgd": base,
         "mixup": mixup,
@@ -62,9 +62,9 @@ def _recipes(base: Recipe) -> dict[str, Recipe]:
             base, classifier="cosine", loss="ldam", reweight_epoch=base.epochs * 4 // 5
         ),
         "la": adjusted,
-        "vs": replace(base, loss="vector_scaling"),
+        "vs": replace(base, loss="vector_scaling", scaling_gamma=0.05),
         "crt": replace(base, then=(_second_stage(base, reset_classifier=True),)),
-        "tau_norm": replace(base, then=(Stage(kind="tau_norm", norm_tau=1.0),)),
+        "tau_norm": replace(base, then=(Stage(kind="tau_norm", norm_tau=0.5),)),
         "ncm": replace(base, then=(Stage(kind="ncm"),)),
         "lws": replace(base, then=(_second_stage(base, trainable="scale", learn_scale=True),)),
         "mislas": replace(
@@ -92,14 +92,14 @@ def _recipes(base: Recipe) -> dict[str, Recipe]:
                 ),
             ),
         ),
-        "sam": replace(base, method="sam", rho=0.05),
-        "sam_la": replace(adjusted, method="sam", rho=0.05),
+        "sam": replace(base, method="sam", rho=0.01),
+        "sam_la": replace(adjusted, method="sam", rho=0.01),
         "imb_sam": replace(base, method="imb_sam", rho=0.05),
-        "imb_sam_la": replace(adjusted, method="imb_sam", rho=0.05),
+        "imb_sam_la": replace(adjusted, method="imb_sam", rho=0.02),
         "sse_sam": replace(base, method="sse_sam", head_rho=0.05, tail_rho=0.05),
-        "sse_sam_la": replace(adjusted, method="sse_sam", head_rho=0.05, tail_rho=0.05),
-        "focal_sam": replace(base, method="focal_sam", rho=0.05, gamma=2.0, sharpness=0.8),
-        "focal_sam_la": replace(adjusted, method="focal_sam", rho=0.05, gamma=2.0, sharpness=0.8),
+        "sse_sam_la": replace(adjusted, method="sse_sam", head_rho=0.02, tail_rho=0.02),
+        "focal_sam": replace(base, method="focal_sam", rho=0.01, gamma=2.0, sharpness=0.8),
+        "focal_sam_la": replace(adjusted, method="focal_sam", rho=0.01, gamma=2.0, sharpness=0.8),
         "cc_sam": replace(cc_sam, then=(_second_stage(base, consecutive=1, adversary="paper"),)),
     }
 

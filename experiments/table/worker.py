@@ -1,5 +1,6 @@
 """One of several processes that train: takes runs from a connection until it closes."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -79,13 +80,15 @@ def _serve(connection: Connection, pipeline: PipelineKind) -> None:
             outcome = error
         except Interrupted as stop:
             outcome = stop.exit_status
-        connection.send(outcome)
+        # The run is on disk, whether or not there still is a parent to be told.
+        with contextlib.suppress(ConnectionError):
+            connection.send(outcome)
 
 
 def _next(connection: Connection) -> Task | None:
     try:
         return connection.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         return None
 
 

@@ -77,7 +77,7 @@ class _Worker:
         """Hands over a run."""
         self.task = task
         # A process that has died is noticed by `end`.
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(ConnectionError):
             self.connection.send(task)
 
     def end(self) -> UsageError | int | None:
@@ -85,7 +85,7 @@ class _Worker:
         task, self.task = self.task, None
         try:
             return self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return self._death(task)
 
     def ask_to_stop(self) -> None:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,19 @@ def test_top_k_are_the_largest_softmax_probabilities(run, tmp_path):
 
 def top_probabilities(predictor, path):
     return {p.class_name: p.probability for p in predictor.top_k([path], k=3)[0]}
+
+
+def test_the_three_lines_of_the_readme(run, tmp_path, capsys):
+    directory, _, _ = run
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (lines,) = re.findall(
+        r"```python\n(from jaxlt.evaluation import Predictor.*?)```", readme, re.S
+    )
+    for name in ("cat.png", "dog.jpg"):
+        write_image(tmp_path / name, random_images("small_conv", 1)[0])
+        lines = lines.replace(name, str(tmp_path / name))
+    exec(re.sub(r'load\(".*?"\)', f'load("{directory}")', lines))
+    assert len(re.findall("class_name='(?:cat|dog|owl)'", capsys.readouterr().out)) == 6
 
 
 def test_images_are_converted_and_resized(run, tmp_path):

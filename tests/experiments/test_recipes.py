@@ -1,17 +1,22 @@
 """Named recipes: each can be built, and holds the numbers of its source."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 import jaxlt
-from experiments.build import build_loss, build_model, build_optimizer
+from experiments.build import build_loss, build_model, build_optimizer, build_regime
+from experiments.built_stage import heads
 from experiments.recipe import Recipe
-from experiments.recipes import RECIPES
+from experiments.recipes import PUBLISHED as RESULTS
+from experiments.recipes import RECIPES, SOURCES
+from experiments.recipes.tables import TABLES
 from jaxlt import UsageError
 from jaxlt.data import profile_counts
-from jaxlt.training import Moment
+from jaxlt.training import Moment, make_state_fn, make_train_step
 
 # From the table of optimisation recipes in the sources named in experiments/recipes.py.
 PUBLISHED = {
@@ -21,7 +26,7 @@ PUBLISHED = {
     "imb_sam_cifar100": {"lr": 0.01, "rho": 0.05, "tail_threshold": 20, "selection": "first"},
     "sam_ldam_drw_cifar10": {"rho": 0.8, "loss": "ldam", "reweight_epoch": 160},
     "sam_drw_cifar100": {"rho": 0.8, "batch_size": 128, "schedule": "ldam"},
-    "cc_sam_released_cifar10": {"flat_ratio": 0.3, "radius_scale": 1e-6, "imbalance_factor": 200},
+    "cc_sam_released_cifar10": {"flat_ratio": 0.3, "radius_scale": 1e-6, "mixup": 1.0},
     "cc_sam_released_cifar100": {"flat_ratio": 0.5, "grad_norm": "per_leaf"},
 }
 
@@ -34,36 +39,47 @@ def test_published_numbers(name):
     assert name.endswith(recipe.dataset.removeprefix("tfds:"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_one_step_of_every_recipe_traces(name):
-    recipe = RECIPES[name]
-    num_classes = int(recipe.dataset.removeprefix("tfds:cifar"))
-    counts = profile_counts(
-        recipe.profile, recipe.imbalance_factor, num_classes, 50000 // num_classes
-    )
-    model = build_model(recipe, num_classes, (32, 32, 3))
-    loss = build_loss(recipe, counts)
-    optimizer = build_optimizer(recipe, counts)
+def test_every_recipe_says_where_it_comes_from():
+    assert set(SOURCES) == set(RECIPES)
+    assert set(RESULTS) <= set(RECIPES)
+    assert all(SOURCES.values())
 
-    def step(images, labels):
-        variables = model.init(jax.random.key(0), images, train=True)
-        params = variables.pop("params")
 
-        def class_losses_fn(params):
-            logits, _ = model.apply(
-                {"params": params, **variables}, images, train=True, mutable=["batch_stats"]
-            )
-            return jaxlt.class_losses(loss(logits, labels, 0), labels, num_classes)
+def test_every_place_of_a_table_has_a_recipe_but_second_stages_of_ldam():
+    empty = {
+        name
+        for layout in TABLES.values()
+        for _, row in layout.rows
+        for _, column in layout.columns
+        if (name := layout.cell(row, column)[0]) not in RECIPES
+    }
+    assert len(empty) == 10
+    assert all(name.endswith("_ldam_drw_cifar100") and "2_" in name for name in empty)
 
-        gradient = jax.grad(lambda p: class_losses_fn(p).mean())(params)
-        updates, _ = optimizer.update(
-            gradient, optimizer.init(params), params, class_losses_fn=class_losses_fn
+
+# Networks and imbalance factors change no type.
+DISTINCT = [name for name in RECIPES if "_if" not in name and not name.endswith("_digits")]
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_one_step_of_every_stage_traces(name):
+    recipe = dataclasses.replace(RECIPES[name], model="mlp")
+    num_classes = 100 if "cifar100" in recipe.dataset else 10
+    counts = profile_counts("exponential", 50.0, num_classes, 500)
+    for stage, head in zip(recipe.stages, heads(recipe), strict=True):
+        if stage.kind != "train":
+            continue
+        model = build_model(recipe, num_classes, (8, 8, 1), head)
+        optimizer = build_optimizer(stage, counts)
+        regime = build_regime(stage, counts, first_step=0)
+        state_fn = make_state_fn(model, optimizer, (8, 8, 1), regime.spectral_norm)
+        state = jax.eval_shape(lambda make=state_fn: make(0))
+        step = make_train_step(
+            model, optimizer, build_loss(stage, counts), num_classes, regime=regime
         )
-        return params, updates
-
-    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
-    params, updates = jax.eval_shape(step, images, jax.ShapeDtypeStruct((4,), jnp.int32))
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, updates)
+        images = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
+        after, _ = jax.eval_shape(step, state, images, jax.ShapeDtypeStruct((4,), jnp.int32))
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
 
 
 def test_radius_changes_at_the_first_step_of_its_epochs():
