@@ -48,7 +48,7 @@ def check_distinct(name: str, values: Sequence[object]) -> None:
         raise UsageError(f"{name}s must be different, got {' '.join(map(str, values))}")
 
 
-def chosen(name: str, table: Mapping[str, _Value], keys: Sequence[str]) -> dict[str, _Value]:
+def chosen(name: str, table: Mapping[Any, _Value], keys: Sequence[str]) -> dict[str, _Value]:
     """Returns the entries of a table that a flag, `name` and an s, lists.
 
     Raises:
