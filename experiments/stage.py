@@ -34,6 +34,11 @@ Schedule = Literal[
 ]
 Trainable = Literal["all", "classifier", "scale"]
 
+_NOT_NEGATIVE_IN_LOSSES = (
+    *("focal_gamma", "max_margin", "tau", "scaling_gamma", "noise_scale"),
+    *("gcl_margin", "gcl_focusing", "lade_weight", "adversary_radius"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -243,59 +248,38 @@ class Stage:
 
     def _check_loss(self) -> None:
         check("reweight_beta", self.reweight_beta, 0 <= self.reweight_beta < 1, "in [0, 1)")
-        for name in (
-            "focal_gamma",
-            "max_margin",
-            "tau",
-            "scaling_gamma",
-            "noise_scale",
-            "gcl_margin",
-            "gcl_focusing",
-            "lade_weight",
-            "adversary_radius",
-        ):
+        for name in _NOT_NEGATIVE_IN_LOSSES:
             check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        check("scale", self.scale, self.scale > 0, "positive")
-        check("adversary_divisor", self.adversary_divisor, self.adversary_divisor > 0, "positive")
+        for name in ("scale", "adversary_divisor"):
+            check(name, getattr(self, name), getattr(self, name) > 0, "positive")
         for name in ("smoothing_head", "smoothing_tail", "adversary_limit"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
 
     def _check_together(self) -> None:
-        frozen = self.trainable != "all"
-        adversary = self.adversary != "none"
-        held = self.hold_statistics
-        check(
-            "trainable",
-            self.trainable,
-            not adversary or self.trainable == "classifier",
-            "classifier with an adversary",
-        )
-        check("mixup", self.mixup, not (adversary and self.mixup), "0 with an adversary")
-        check(
-            "learn_scale",
-            self.learn_scale,
-            not (adversary and self.learn_scale),
-            "off with an adversary",
-        )
-        check(
-            "learn_scale",
-            self.learn_scale,
-            self.learn_scale or self.trainable != "scale",
-            "on where the scale is trained",
-        )
-        check(
-            "batch_norm",
-            self.batch_norm,
-            not held or self.batch_norm == "batch",
-            "batch to hold_statistics",
-        )
-        check("trainable", self.trainable, not (held and frozen), "all to hold_statistics")
-        check(
-            "swa_epoch",
-            self.swa_epoch,
-            self.swa_epoch is None or 0 <= self.swa_epoch < self.epochs,
-            f"in 0..{self.epochs - 1}",
-        )
+        adversary, frozen = self.adversary != "none", self.trainable != "all"
+        swa = self.swa_epoch is None or 0 <= self.swa_epoch < self.epochs
+        for name, holds, need in (
+            (
+                "trainable",
+                not adversary or self.trainable == "classifier",
+                "classifier with an adversary",
+            ),
+            ("mixup", not (adversary and self.mixup), "0 with an adversary"),
+            ("learn_scale", not (adversary and self.learn_scale), "off with an adversary"),
+            (
+                "learn_scale",
+                self.learn_scale or self.trainable != "scale",
+                "on where the scale is trained",
+            ),
+            (
+                "batch_norm",
+                not self.hold_statistics or self.batch_norm == "batch",
+                "batch to hold_statistics",
+            ),
+            ("trainable", not (self.hold_statistics and frozen), "all to hold_statistics"),
+            ("swa_epoch", swa, f"in 0..{self.epochs - 1}"),
+        ):
+            check(name, getattr(self, name), holds, need)
 
 
 def check(name: str, value: object, holds: bool, need: str) -> None:
