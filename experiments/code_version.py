@@ -7,7 +7,10 @@ from pathlib import Path
 import jaxlt
 
 # What of this package computes, besides the library: the rest arranges runs and shows them.
-_COMPUTING = ("build", "built_stage", "experiment", "feed", "methods", "parameters", "paths")
+_COMPUTING = (
+    *("build", "built_stage", "experiment", "feed"),
+    *("methods", "parameters", "paths", "stage"),
+)
 
 
 @functools.cache

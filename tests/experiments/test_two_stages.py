@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
+from experiments.build import build_loss, build_model, build_optimizer, build_regime
 from experiments.experiment import Experiment, Replica
 from experiments.recipe import Recipe
 from experiments.recipes import RECIPES
 from experiments.stage import Stage
 from jaxlt import UsageError
-from jaxlt.training import train
+from jaxlt.training import make_state_fn, make_train_step, train
 
 FIRST = dataclasses.replace(
     RECIPES["sgd_digits"], model="mlp", epochs=3, eval_epochs=3, classifier="linear"
@@ -147,6 +148,25 @@ def test_nearest_class_means_classify_as_scikit_learn_does(tmp_path, first):
     assert found == pytest.approx(accuracy, abs=0.005)
 
 
+def flops_of_a_step(stage):
+    counts = (50, 20, 5)
+    model = build_model(Recipe(model="resnet20"), 3, (16, 16, 3))
+    optimizer = build_optimizer(stage, counts)
+    regime = build_regime(stage, counts, first_step=0)
+    step = make_train_step(model, optimizer, build_loss(stage, counts), 3, regime=regime)
+    state = jax.eval_shape(lambda: make_state_fn(model, optimizer, (16, 16, 3))(0))
+    batch = jnp.zeros((16, 16, 16, 3)), jnp.zeros(16, jnp.int32)
+    return jax.jit(step).lower(state, *batch).compile().cost_analysis()["flops"]
+
+
+def test_a_stage_of_the_classifier_costs_a_forward_pass():
+    """A third of a step on all parameters, whatever is done to the classifier."""
+    whole = flops_of_a_step(Stage())
+    for fields in ({}, {"adversary": "paper"}, {"method": "cc_sam"}):
+        stage = Stage(trainable="classifier", **fields)
+        assert flops_of_a_step(stage) / whole == pytest.approx(1 / 3, abs=0.01)
+
+
 @pytest.mark.parametrize("batch_norm", ["batch", "running"])
 def test_shifted_batch_norm(tmp_path, batch_norm):
     """A frozen network goes on averaging its statistics, or does not."""
@@ -197,7 +217,7 @@ def test_what_cannot_be_is_refused_in_one_line(make, words):
 
 
 def test_held_out_images_are_none_of_the_split(tmp_path):
-    recipe = dataclasses.replace(FIRST, max_per_class=100, held_out=20, epochs=1)
+    recipe = dataclasses.replace(FIRST, max_per_class=90, held_out=20, epochs=1)
     experiment = Experiment(recipe)
     evaluated = [batch.labels[batch.labels >= 0] for batch in experiment._feed.evaluated()]
     assert np.bincount(np.concatenate(evaluated)).tolist() == [20] * 10
