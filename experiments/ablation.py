@@ -42,6 +42,7 @@ _PUBLISHED = {
     "both_crt": 40.1,
     "both_adversary": 40.6,
 }
+_RADIUS_SCALE = 0.01
 # What the rows of the table differ in, or share, whatever the flags say.
 _VARIED = ("method", "scope", "direction", "magnitude", "then")
 
@@ -60,9 +61,10 @@ class Arguments:
 
     chosen: tyro.conf.OmitArgPrefixes[Chosen]
     base: Annotated[Recipe, tyro.conf.arg(name="")]
-    constant_radius: float = 0.05
-    """Norm of each class's perturbation where the direction alone is CC-SAM's; radius_scale is a
-    factor on the characteristic radius."""
+    constant_radius: float = 0.01
+    """Norm of each class's perturbation where the direction alone is CC-SAM's. Where the magnitude
+    is CC-SAM's it is the characteristic radius times radius_scale, here 0.01 unless it is given:
+    at 1, max_relative_radius would bound every class and leave no magnitude to compare."""
     second_epochs: int | None = None
     """Epochs of the second stage; None for a sixth of the first's."""
     workdir: Path | None = None
@@ -79,7 +81,8 @@ def main() -> None:
     about = "experiments.ablation", description
     # The chosen recipe gives the defaults of all other flags, so it is read before them.
     chosen, _ = command_line.parse(Chosen, *about, return_unknown_args=True, add_help=False)
-    default = Arguments(chosen, RECIPES[chosen.recipe])
+    base = dataclasses.replace(RECIPES[chosen.recipe], radius_scale=_RADIUS_SCALE)
+    default = Arguments(chosen, base)
     arguments: Arguments = command_line.parse(Arguments, *about, default=default)
     plan = plan_ablation(arguments.base, arguments.constant_radius, arguments.second_epochs)
     workdir = arguments.workdir or Path(f"runs/ablation_{arguments.chosen.recipe}")
@@ -98,6 +101,8 @@ def plan_ablation(base: Recipe, constant_radius: float, second_epochs: int | Non
     Raises:
         UsageError: the base is more than a stage of SGD, or a number is out of range.
     """
+    if not 0 <= constant_radius < float("inf"):
+        raise UsageError(f"constant_radius must be finite and at least 0, got {constant_radius}")
     for name in _VARIED:
         found, need = getattr(base, name), getattr(Recipe(), name)
         if found != need:

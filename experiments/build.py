@@ -41,10 +41,7 @@ def build_model(
 
 
 def build_loss(stage: Stage, class_counts: ClassCounts) -> PerExampleLoss:
-    """Builds the per-example loss, with class-balanced weights where the stage has them.
-
-    Re-weighted losses are divided by the batch size, not by the sum of their weights.
-    """
+    """Builds the per-example loss, with class-balanced weights where the stage has them."""
     per_example = _losses(stage, class_counts)[stage.loss]
     if stage.reweight_epoch is None:
         return per_example
@@ -52,7 +49,10 @@ def build_loss(stage: Stage, class_counts: ClassCounts) -> PerExampleLoss:
     class_weights = losses.deferred_reweighting(class_counts, start, stage.reweight_beta)
 
     def weighted(logits: jax.Array, labels: jax.Array, moment: Moment) -> jax.Array:
-        return per_example(logits, labels, moment) * class_weights(moment.step)[labels]
+        weights = class_weights(moment.step)[labels]
+        if stage.reweight_mean == "weights":
+            weights = weights / weights.mean()
+        return per_example(logits, labels, moment) * weights
 
     return weighted
 
@@ -97,7 +97,8 @@ def build_regime(stage: Stage, class_counts: ClassCounts, first_step: int) -> Re
     return Regime(
         first_step=first_step,
         mixup=stage.mixup,
-        row_losses=stage.loss not in _LOSSES_OF_WHOLE_BATCHES,
+        row_losses=stage.loss not in _LOSSES_OF_WHOLE_BATCHES
+        and (stage.reweight_epoch is None or stage.reweight_mean == "batch"),
         loss_of_features=None
         if stage.adversary == "none"
         else _adversary(stage, build_loss(stage, class_counts), class_counts),
@@ -162,8 +163,9 @@ def build_optimizer(
     if stage.classifier_lr_factor != 1:
         links.append(optax.masked(optax.scale(stage.classifier_lr_factor), kernel_and_bias))
     if stage.swa_epoch is not None:
-        start = stage.num_steps(num_images, stage.swa_epoch)
-        links.append(weight_average(start, every=stage.num_steps(num_images, 1)))
+        links.append(
+            weight_average(stage.swa_epoch, num_images=num_images, batch_size=stage.batch_size)
+        )
     return optax.chain(*links)
 
 

@@ -30,23 +30,14 @@ from jaxlt.training import (
     steps_per_chunk,
 )
 from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
+from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.step import TrainStep
 from jaxlt.training.weight_average import averaged_params, recomputed_statistics
 
 # What entering a stage draws from the step's key, beside what the steps draw.
 _NEW_CLASSIFIER = 3
-
-
-def heads(recipe: Recipe) -> list[str]:
-    """Returns the kind of classifier that the network has in each stage."""
-    kinds, head = [], recipe.classifier
-    for stage in recipe.stages:
-        if stage.learn_scale:
-            head = "scaled_linear"
-        if stage.kind == "ncm":
-            head = "nearest_class_mean"
-        kinds.append(head)
-    return kinds
+# Averaged weights are not those that the vectors have followed.
+_POWER_ITERATIONS = 20
 
 
 class BuiltStage:
@@ -73,7 +64,7 @@ class BuiltStage:
         first_step = sum(steps_of(stage, len(split.indices)) for stage in before)
         self._regime = build_regime(self.stage, self._counts, first_step)
         self.model = build_model(
-            recipe, source.num_classes, source.image_shape, heads(recipe)[number]
+            recipe, source.num_classes, source.image_shape, recipe.heads[number]
         )
         self._image_shape = source.image_shape
         self._spectral_norm = build_spectral_norm(self.stage)
@@ -164,20 +155,30 @@ class BuiltStage:
 
     def leave(self, state: TrainState) -> TrainState:
         """Returns the state in which the stage ends: averaged and normalised where it says so."""
-        if self.stage.swa_epoch is not None:
+        averages = self.stage.swa_epoch is not None
+        if averages:
             params = averaged_params(state.opt_state, state.params)
+            state = dataclasses.replace(state, params=params)
+        if self._spectral_norm is not None:
+            state = _normalised(state, self._spectral_norm)
+        if averages and self.stage.trainable == "all":
+            # No step has had these weights. Those of a frozen network are what they were.
             statistics = recomputed_statistics(
                 self.model,
-                params,
+                state.params,
                 state.batch_stats,
-                self._feed.whole_batches(self.stage.batch_size),
+                self._feed.epoch(self.stage, self._number),
             )
-            state = dataclasses.replace(state, params=params, batch_stats=statistics)
-        if self._spectral_norm is not None:
-            # At unit norm the kernels are what further normalisation would make of them.
-            params = self._spectral_norm(state.params, state.singular_vectors)
-            state = dataclasses.replace(state, params=params)
+            state = dataclasses.replace(state, batch_stats=statistics)
         return state
+
+
+def _normalised(state: TrainState, norm: SpectralNorm) -> TrainState:
+    """Divides the kernels by their spectral norms; normalised again, they stay as they are."""
+    vectors = state.singular_vectors
+    for _ in range(_POWER_ITERATIONS):
+        vectors = norm.advance(state.params, vectors)
+    return dataclasses.replace(state, params=norm(state.params, vectors), singular_vectors=vectors)
 
 
 def steps_of(stage: Stage, num_images: int) -> int:

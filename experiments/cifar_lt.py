@@ -23,7 +23,10 @@ else:
     RecipeName = Literal[*RECIPES]
 
 
-_METHODS_WITH_RHO = ("sam", "imb_sam", "focal_sam")
+_METHODS_WITH_RHO = (
+    *("sam", "imb_sam", "focal_sam"),
+    *("gradient_norm_penalty", "random_perturbation"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

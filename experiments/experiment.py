@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.build import build_optimizer
-from experiments.built_stage import BuiltStage, heads, steps_of
+from experiments.built_stage import BuiltStage, steps_of
 from experiments.code_version import code_version
 from experiments.execution import PipelineKind
 from experiments.feed import Feed
@@ -109,8 +109,9 @@ class Experiment:
             "images": _digest(self.split.indices),
         }
         workdir = Workdir(replica.path, described, code_version())
-        if not (replica.path / "split.json").exists():
-            self.split.write(replica.path / "split.json")
+        for file in (replica.path / "split.json", _split_file(self.recipe)):
+            if file is not None and not file.exists():
+                self.split.write(file)
         write_json(replica.path / "model.json", self._model_description())
         return workdir
 
@@ -119,7 +120,7 @@ class Experiment:
         return {
             "model": self.recipe.model,
             "num_classes": self.source.num_classes,
-            "classifier": heads(self.recipe)[-1],
+            "classifier": self.recipe.heads[-1],
             "precision": self.recipe.precision,
             "image_shape": list(self.source.image_shape),
             "mean": list(self.source.mean),
@@ -200,7 +201,7 @@ class Experiment:
 
 
 def _split(recipe: Recipe, source: Source) -> Split:
-    file = Path(recipe.split_file) if recipe.split_file else None
+    file = _split_file(recipe)
     if file is not None and file.exists():
         split = Split.read(file, source)
         _logger.info(
@@ -212,7 +213,7 @@ def _split(recipe: Recipe, source: Source) -> Split:
             split.seed,
         )
         return split
-    split = long_tailed_split(
+    return long_tailed_split(
         source,
         profile=recipe.profile,
         imbalance_factor=recipe.imbalance_factor,
@@ -221,9 +222,10 @@ def _split(recipe: Recipe, source: Source) -> Split:
         rule=recipe.selection,
         seed=recipe.split_seed,
     )
-    if file is not None:
-        split.write(file)
-    return split
+
+
+def _split_file(recipe: Recipe) -> Path | None:
+    return Path(recipe.split_file) if recipe.split_file else None
 
 
 def _digest(indices: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from jaxlt.data import (
     DeviceEvaluation,
     DevicePipeline,
     DrawStream,
+    ImageSet,
     Pipeline,
     Source,
     Split,
@@ -108,23 +109,16 @@ class Feed:
         """Yields the training images of the split once, without augmentation."""
         return self._in_order(self._split.indices, self._source.train)
 
-    def whole_batches(self, batch_size: int) -> Iterator[jax.Array | np.ndarray]:
-        """Yields training images in batches of a size, mixed, those that fill no batch left out.
+    def epoch(self, stage: Stage, number: int) -> Iterator[jax.Array]:
+        """Yields the images of an epoch of a stage's batches, without mixup."""
+        pipeline = self.pipeline(0, stage, number)
+        for chunk in pipeline.chunks(0, stage.num_steps(len(self._split.indices), 1), 1):
+            step = jax.tree.map(lambda leaf: leaf[0], chunk.payload)
+            yield pipeline.read(pipeline.resident, step)[0]
 
-        For a split smaller than a batch it is all of them at once.
-        """
-        # A split is ordered by class, and batch norm wants batches like those of training.
-        order = np.random.default_rng(0).permutation(self._split.indices)
-        size = min(batch_size, len(order))
-        whole = order[: len(order) // size * size]
-        batches = self._in_order(whole, self._source.train, size)
-        return (batch.images for batch in batches)
-
-    def _in_order(
-        self, indices: np.ndarray | None, images: Any, batch_size: int = _EVALUATION_BATCH
-    ) -> Iterator[Batch]:
+    def _in_order(self, indices: np.ndarray | None, images: ImageSet) -> Iterator[Batch]:
         return evaluation_batches(
-            images, batch_size=batch_size, indices=indices, **self._statistics
+            images, batch_size=_EVALUATION_BATCH, indices=indices, **self._statistics
         )
 
     @functools.cached_property

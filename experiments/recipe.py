@@ -64,16 +64,32 @@ class Recipe(Stage):
             check(
                 "kind", stage.kind, stage.kind != "ncm", "train or tau_norm, ncm must be the last,"
             )
-        for stage in self.then:
-            linear = stage.kind != "tau_norm" or self.classifier == "linear"
-            check("classifier", self.classifier, linear, "linear for tau_norm")
-            scaled = not stage.learn_scale or self.classifier == "linear"
-            check("classifier", self.classifier, scaled, "linear where a scale is learned")
+        check("learn_scale", self.learn_scale, not self.learn_scale, "off in the first stage")
+        for before, stage in zip(self.heads, self.then, strict=False):
+            for needs, heads, what in (
+                (stage.kind == "tau_norm", ("linear",), "for tau_norm"),
+                (stage.learn_scale, ("linear", "scaled_linear"), "where a scale is learned"),
+                (stage.adversary != "none", ("linear", "cosine"), "with an adversary"),
+            ):
+                need = f"{' or '.join(heads)} {what}"
+                check("classifier", before, not needs or before in heads, need)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The first stage, which is the recipe itself, and those after it."""
         return (self, *self.then)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The kind of classifier that the network has in each stage."""
+        kinds, head = [], str(self.classifier)
+        for stage in self.stages:
+            if stage.learn_scale:
+                head = "scaled_linear"
+            if stage.kind == "ncm":
+                head = "nearest_class_mean"
+            kinds.append(head)
+        return tuple(kinds)
 
     def shortened(self, epochs: int) -> Self:
         """Returns the recipe with a first stage of so many epochs and all else in proportion."""

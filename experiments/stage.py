@@ -114,6 +114,8 @@ class Stage:
     """First zero-based epoch with class-balanced weights (DRW), 0 for all; None for never."""
     reweight_beta: float = 0.9999
     """Class-balanced weights: beta of the effective number."""
+    reweight_mean: Literal["batch", "weights"] = "batch"
+    """What re-weighted losses are divided by: the batch's size, or the sum of its weights."""
 
     adversary: Literal["none", "paper", "released"] = "none"
     """CC-SAM's second stage on a frozen network: the classifier also learns from features moved
@@ -258,6 +260,7 @@ class Stage:
     def _check_together(self) -> None:
         adversary, frozen = self.adversary != "none", self.trainable != "all"
         swa = self.swa_epoch is None or 0 <= self.swa_epoch < self.epochs
+        steps = self.kind == "train"
         for name, holds, need in (
             (
                 "trainable",
@@ -278,6 +281,12 @@ class Stage:
             ),
             ("trainable", not (self.hold_statistics and frozen), "all to hold_statistics"),
             ("swa_epoch", swa, f"in 0..{self.epochs - 1}"),
+            ("swa_epoch", steps or self.swa_epoch is None, "none in a stage without steps"),
+            (
+                "spectral_norm",
+                steps or self.spectral_norm == "none",
+                "none in a stage without steps",
+            ),
         ):
             check(name, getattr(self, name), holds, need)
 

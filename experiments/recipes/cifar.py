@@ -16,7 +16,8 @@ _FACTORS = (200, 100, 50, 10)
 _SADDLE_SOURCE = "val-iisc/Saddle-LongTail (NeurIPS 2022)"
 # Batch 128, steep multistep, as LDAM-DRW before it.
 _SADDLE = replace(_CIFAR, batch_size=128, schedule="ldam", weight_decay=2e-4)
-_SADDLE_DRW = replace(_SADDLE, reweight_epoch=160)
+_SADDLE_DRW = replace(_SADDLE, reweight_epoch=160, reweight_mean="weights")
+_CLASS_BALANCED = replace(_SADDLE, reweight_epoch=0, reweight_mean="weights")
 _SADDLE_LDAM_DRW = replace(_SADDLE_DRW, loss="ldam", classifier="cosine")
 # Its radius "step" option: 0.05 in the first 5 epochs, then 0.1, 0.5 after 160, 0.6 after 180.
 _SADDLE_RHO_STEPS = replace(
@@ -93,7 +94,10 @@ _GCL_STAGE = Stage(
     schedule="cosine",
 )
 
-_CC_SAM_SOURCE = "zzpustc/CC-SAM (CVPR 2023), as released"
+_CC_SAM_SOURCE = (
+    "zzpustc/CC-SAM (CVPR 2023), as released but for mixup, whose perturbed loss there is of an "
+    "image's own label alone"
+)
 _CC_SAM_PAPER_SOURCE = "CC-SAM (CVPR 2023), equations 7-14, radius bounded"
 _CC_SAM = replace(
     _CIFAR, method="cc_sam", scope="classifier", batch_size=64, schedule="cc_sam", mixup=1.0
@@ -153,7 +157,7 @@ def _add(
     A field given as a dictionary has one value for each of CIFAR-10 and CIFAR-100.
     """
     for classes in cifar:
-        own = {name: values[classes] for name, values in by_classes.items()}
+        own = {field: values[classes] for field, values in by_classes.items()}
         for factor in factors:
             full = f"{name}_cifar{classes}" + ("" if factor == 100 else f"_if{factor}")
             RECIPES[full] = replace(
@@ -164,30 +168,24 @@ def _add(
 
 _add("sgd", _SADDLE, _SADDLE_SOURCE)
 _add("sgd_drw", _SADDLE_DRW, _SADDLE_SOURCE)
-_add("class_balanced", replace(_SADDLE, reweight_epoch=0), "Cui et al. (CVPR 2019), after Saddle")
+_add("class_balanced", _CLASS_BALANCED, "Cui et al. (CVPR 2019), after Saddle")
 _add(
     "class_balanced_focal",
-    replace(_SADDLE, reweight_epoch=0, loss="focal", focal_gamma=1.0),
+    replace(_CLASS_BALANCED, loss="focal", focal_gamma=1.0),
     "Cui et al. (CVPR 2019), after Saddle",
 )
 _add("ldam_drw", _SADDLE_LDAM_DRW, _SADDLE_SOURCE)
 _add("vs", replace(_SADDLE, loss="vector_scaling"), _SADDLE_SOURCE)
 _add(
     "vs_sam",
-    replace(_SADDLE, loss="vector_scaling", method="sam"),
+    replace(_SADDLE, loss="vector_scaling", method="sam", rho=0.8),
     f"{_SADDLE_SOURCE}; the radius, which is not published, is that of LDAM-DRW+SAM",
-    rho={10: 0.8, 100: 0.8},
 )
 _add("sam", replace(_SADDLE, method="sam"), _SADDLE_SOURCE, rho={10: 0.1, 100: 0.2})
 _add("sam_drw", replace(_SADDLE_DRW, method="sam"), _SADDLE_SOURCE, rho={10: 0.5, 100: 0.8})
 _add("sam_rho_steps", _SADDLE_RHO_STEPS, _SADDLE_SOURCE, factors=(100,))
 _add("sam_rho_linear", _SADDLE_RHO_LINEAR, _SADDLE_SOURCE, factors=(100,))
-_add(
-    "sam_ldam_drw",
-    replace(_SADDLE_LDAM_DRW, method="sam"),
-    _SADDLE_SOURCE,
-    rho={10: 0.8, 100: 0.8},
-)
+_add("sam_ldam_drw", replace(_SADDLE_LDAM_DRW, method="sam", rho=0.8), _SADDLE_SOURCE)
 _add(
     "focal_sam",
     _FOCAL_SAM,
@@ -231,12 +229,7 @@ for _classes, _by_factor in _MISLAS_NUMBERS.items():
         )
         _add("mislas", replace(_MIXUP, then=(_stage,)), _MISLAS_SOURCE, (_classes,), (_factor,))
 _add("gcl", replace(_GCL, then=(_GCL_STAGE,)), _GCL_SOURCE)
-_add(
-    "cc_sam",
-    replace(_CC_SAM, then=(_CC_SAM_STAGE,)),
-    _CC_SAM_PAPER_SOURCE,
-    max_relative_radius={10: 0.05, 100: 0.05},
-)
+_add("cc_sam", replace(_CC_SAM, then=(_CC_SAM_STAGE,)), _CC_SAM_PAPER_SOURCE)
 for _classes, _ratio, _limit in ((10, 0.3, 1.0), (100, 0.5, 0.3)):
     _add(
         "cc_sam_released",

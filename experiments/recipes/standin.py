@@ -59,7 +59,11 @@ def _recipes(base: Recipe) -> dict[str, Recipe]:
         "sgd": base,
         "mixup": mixup,
         "ldam_drw": replace(
-            base, classifier="cosine", loss="ldam", reweight_epoch=base.epochs * 4 // 5
+            base,
+            classifier="cosine",
+            loss="ldam",
+            reweight_epoch=base.epochs * 4 // 5,
+            reweight_mean="weights",
         ),
         "la": adjusted,
         "vs": replace(base, loss="vector_scaling", scaling_gamma=0.05),

@@ -94,7 +94,8 @@ TABLES: dict[str, Layout] = {
         by_group=True,
     ),
     "flattening": Layout(
-        "CC-SAM's figure 2: flattening operations, CIFAR-100-LT, imbalance factor 100",
+        "CC-SAM's figure 2: flattening operations by stage, CIFAR-100-LT, imbalance factor 100. "
+        "The figure has one SWA and one MP, and M2m as a fifth baseline",
         (
             ("none", ""),
             *(

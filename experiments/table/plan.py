@@ -141,8 +141,10 @@ def plan_table(
     if not cells:
         chosen = f"rows {' '.join(rows) or '(all)'} and columns {' '.join(columns) or '(all)'}"
         raise UsageError(f"{chosen} must have a recipe in common, there is none")
-    note = changes.note(published=any(cell.published for cell in cells))
-    return Plan(layout.title, tuple(cells), layout.by_group, note, comparable=not note)
+    sources = dict.fromkeys(cell.published.source for cell in cells if cell.published)
+    note = changes.note(published=bool(sources))
+    cited = (f"Published in: {'; '.join(sources)}.",) if sources else ()
+    return Plan(layout.title, tuple(cells), layout.by_group, cited + note, comparable=not note)
 
 
 def _chosen(

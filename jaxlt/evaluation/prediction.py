@@ -106,6 +106,8 @@ class Predictor:
         """
         path = Path(path)
         description = _Description.read(path / "model.json")
+        if not (path / "result.json").exists():
+            raise UsageError(f"run in {path} must be finished, it has no result.json")
         return cls(description, _restore_newest(path / "checkpoints", description))
 
     def logits(self, images: np.ndarray) -> np.ndarray:

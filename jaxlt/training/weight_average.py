@@ -26,18 +26,21 @@ class WeightAverageState(NamedTuple):
     average: Any
 
 
-def weight_average(start_step: int, every: int) -> optax.GradientTransformation:
+def weight_average(
+    first_epoch: int, *, num_images: int, batch_size: int
+) -> optax.GradientTransformation:
     """Averages parameters along a run and leaves the updates alone.
 
-    With steps numbered from 0, the parameters that steps `start_step + every - 1`,
-    `start_step + 2 * every - 1`, ... leave behind are averaged with equal weights: with an epoch's
-    number of steps as `every`, those after each epoch that begins at `start_step` or later.
+    An epoch is the real number of batches that the images make: epoch e, from 0, ends with step
+    number `ceil((e + 1) * num_images / batch_size)`, counted from 1. What these steps leave behind
+    is averaged with equal weights, from epoch `first_epoch` on.
 
     It must be the last link of a chain, since it takes the updates for those that will be applied.
 
     Args:
-        start_step: at least 0.
-        every: at least 1.
+        first_epoch: at least 0.
+        num_images: training images, at least 1.
+        batch_size: images a step, at least 1.
 
     Returns:
         A transformation with state `WeightAverageState`, whose `update` takes `params`.
@@ -45,10 +48,11 @@ def weight_average(start_step: int, every: int) -> optax.GradientTransformation:
     Raises:
         ValueError: an argument is too small.
     """
-    if start_step < 0:
-        raise ValueError(f"start_step must be at least 0, got {start_step}")
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    if first_epoch < 0:
+        raise ValueError(f"first_epoch must be at least 0, got {first_epoch}")
+    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
     def init_fn(params: optax.Params) -> WeightAverageState:
         # A copy, since a donated state may not share its buffers with the parameters.
@@ -61,7 +65,8 @@ def weight_average(start_step: int, every: int) -> optax.GradientTransformation:
         if params is None:
             raise ValueError("params must be given, got None: call update(grads, state, params)")
         count = jnp.asarray(optax.safe_increment(state.count))
-        taken = (count > start_step) & ((count - start_step) % every == 0)
+        epochs, before = (number * batch_size // num_images for number in (count, count - 1))
+        taken = (epochs > before) & (epochs > first_epoch)
         num_averaged = state.num_averaged + taken
         share = taken / jnp.maximum(num_averaged, 1)
         average = jax.tree.map(

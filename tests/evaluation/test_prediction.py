@@ -53,6 +53,7 @@ def save_run(directory, name="small_conv", num=1, classifier="linear"):
         saved.append(dataclasses.replace(state, step=state.step + seed, batch_stats=moved))
         checkpoints.save(saved[-1], {"seconds": 1.0}, {"balanced_accuracy": 0.5})
     checkpoints.close()
+    (directory / "result.json").write_text("{}")
     return model, saved
 
 
@@ -105,6 +106,7 @@ def test_every_head_comes_back(tmp_path, classifier):
 def test_precision_is_the_runs(run, tmp_path):
     directory, model, state = run
     (tmp_path / "checkpoints").symlink_to(directory / "checkpoints")
+    (tmp_path / "result.json").write_text("{}")
     values = description("small_conv", precision="bfloat16")
     (tmp_path / "model.json").write_text(json.dumps(values))
     images = random_images("small_conv")
@@ -259,6 +261,8 @@ def test_directories_that_are_no_finished_run_are_named(tmp_path):
     file.write_text(json.dumps({"model": "mlp"}))
     assert f"{file} must be an object with the keys model, num_classes" in refusal()
     file.write_text(json.dumps(description("small_conv")))
+    assert "it has no result.json" in refusal()
+    (directory / "result.json").write_text("{}")
     assert f"{directory} has no checkpoint" in refusal()
     (directory / "checkpoints").mkdir()
     assert f"{directory} has no checkpoint" in refusal()
@@ -280,6 +284,7 @@ checkpoints.save(state, {}, None)
 checkpoints.close()
 """
     (tmp_path / "model.json").write_text(json.dumps(description("small_conv")))
+    (tmp_path / "result.json").write_text("{}")
     flags = "--xla_force_host_platform_device_count=4"
     finished = subprocess.run(
         [sys.executable, "-c", save, str(tmp_path / "checkpoints")],

@@ -31,6 +31,7 @@ def directory(tmp_path_factory):
     """A run's directory and two images."""
     path = tmp_path_factory.mktemp("run")
     (path / "model.json").write_text(json.dumps(DESCRIPTION))
+    (path / "result.json").write_text("{}")
     state_fn = make_state_fn(create_model("mlp", 3, image_shape=SHAPE), optax.sgd(0.1), SHAPE)
     checkpoints = Checkpoints(path / "checkpoints")
     checkpoints.save(state_fn(0), {}, None)

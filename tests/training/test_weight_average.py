@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -38,15 +39,27 @@ def trajectory(transformation, steps):
     return visited, opt_state
 
 
+def after_every(steps, first_epoch=0):
+    """Averages after every so many steps."""
+    return weight_average(first_epoch, num_images=steps, batch_size=1)
+
+
 def optimizer(*last):
     return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.1, momentum=0.5), *last)
 
 
 @settings(max_examples=12, deadline=None)
-@given(start=st.integers(0, 6), every=st.integers(1, 4), steps=st.integers(1, 14))
-def test_average_is_that_of_the_parameters_which_the_chosen_steps_left(start, every, steps):
-    visited, opt_state = trajectory(optimizer(weight_average(start, every)), steps)
-    chosen = [visited[s] for s in range(steps) if s in range(start + every - 1, steps, every)]
+@given(
+    first=st.integers(0, 3),
+    num_images=st.integers(7, 30),
+    batch_size=st.integers(1, 7),
+    steps=st.integers(1, 14),
+)
+def test_average_is_that_of_the_parameters_after_each_epoch(first, num_images, batch_size, steps):
+    average = weight_average(first, num_images=num_images, batch_size=batch_size)
+    visited, opt_state = trajectory(optimizer(average), steps)
+    ends = [math.ceil((e + 1) * num_images / batch_size) for e in range(first, first + steps)]
+    chosen = [visited[end - 1] for end in ends if end <= steps]
     average = jax.jit(averaged_params)(opt_state, visited[-1])
     if not chosen:
         jax.tree.map(np.testing.assert_array_equal, average, visited[-1])
@@ -59,25 +72,25 @@ def test_average_is_that_of_the_parameters_which_the_chosen_steps_left(start, ev
 
 
 def test_a_single_average_is_the_parameters_bit_by_bit():
-    visited, opt_state = trajectory(optimizer(weight_average(3, 2)), 6)
-    jax.tree.map(np.testing.assert_array_equal, averaged_params(opt_state, visited[-1]), visited[4])
+    visited, opt_state = trajectory(optimizer(after_every(2, 2)), 7)
+    jax.tree.map(np.testing.assert_array_equal, averaged_params(opt_state, visited[-1]), visited[5])
 
 
 def test_updates_are_left_alone():
-    averaged, _ = trajectory(optimizer(weight_average(1, 2)), 5)
+    averaged, _ = trajectory(optimizer(after_every(2, 1)), 5)
     plain, _ = trajectory(optimizer(), 5)
     jax.tree.map(np.testing.assert_array_equal, averaged, plain)
 
 
 def test_average_is_found_inside_other_transformations():
-    nested = optax.chain(optax.identity(), optax.chain(optax.sgd(0.1), weight_average(0, 1)))
+    nested = optax.chain(optax.identity(), optax.chain(optax.sgd(0.1), after_every(1)))
     visited, opt_state = trajectory(nested, 3)
     expected = np.mean([params["w"] for params in visited], axis=0)
     np.testing.assert_allclose(averaged_params(opt_state, visited[-1])["w"], expected, rtol=1e-6)
 
 
 def test_state_can_be_donated_with_the_parameters():
-    transformation = optimizer(weight_average(0, 1))
+    transformation = optimizer(after_every(1))
     state: Any = jax.jit(lambda params: (params, transformation.init(params)))(initial_params())
     double = jax.jit(lambda state: jax.tree.map(lambda x: 2 * x, state), donate_argnums=0)
     doubled = double(state)
@@ -88,19 +101,19 @@ def test_state_can_be_donated_with_the_parameters():
 
 def test_what_cannot_be_averaged_is_refused():
     params = initial_params()
-    transformation = weight_average(0, 1)
+    transformation = after_every(1)
     with pytest.raises(ValueError, match="params must be given, got None"):
         transformation.update(params, transformation.init(params))
     with pytest.raises(ValueError, match="must hold a WeightAverageState"):
         averaged_params(optax.sgd(0.1).init(params), params)
-    with pytest.raises(ValueError, match="start_step must be at least 0, got -1"):
-        weight_average(-1, 1)
-    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
-        weight_average(0, 0)
+    with pytest.raises(ValueError, match="first_epoch must be at least 0, got -1"):
+        weight_average(-1, num_images=1, batch_size=1)
+    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+        weight_average(0, num_images=0, batch_size=1)
 
 
 def test_state_is_a_named_tuple_of_count_number_and_average():
-    state = weight_average(0, 1).init(initial_params())
+    state = after_every(1).init(initial_params())
     assert isinstance(state, WeightAverageState)
     assert state._fields == ("count", "num_averaged", "average")
 
