@@ -86,10 +86,25 @@ def idx_directory(tmp_path):
         (["--rho-epochs", "1", "--rho-values", "-1"], "rho_values must be finite and at least 0"),
         (["--rho-epochs", "5", "2", "--rho-values", "1", "2"], "rho_epochs must be ascending"),
         (["--reweight-epoch", "1", "--reweight-beta", "1"], "reweight_beta must be in [0, 1)"),
+        (["--policy", "autoaugment", "--pipeline", "device"], "use --pipeline tf"),
+        (["--sampler", "rare_first"], "--sampler"),
+        (["--sampler", "class_aware", "--consecutive", "0"], "consecutive"),
+        (["--cutout", "-1"], "cutout"),
+        (["--mixup", "-1"], "mixup must be at least 0, got -1.0"),
+        (["--learn-scale"], "learn_scale must be off in the first stage"),
+        (["--adversary", "paper"], "trainable must be classifier with an adversary, got all"),
+        (["--then.0.epochs", "3"], "--then.0.epochs"),
+        (["--recipe", "cc_sam_digits", "--then.0.mixup", "1"], "mixup must be 0 with an adversary"),
     ],
 )
 def test_a_bad_flag(refused, flags, named):
     assert named in refused(*flags)
+
+
+def test_a_refused_run_writes_no_split(refused, tmp_path):
+    split = tmp_path / "split.json"
+    line = refused("--held-out", 5000, "--split-file", split)
+    assert "held_out is 5000" in line
 
 
 def test_a_truncated_gzip(refused, idx_directory):

@@ -123,3 +123,19 @@ def test_deferred_weights_start_with_their_epoch():
 def test_impossible_numbers(fields):
     with pytest.raises(UsageError, match=next(iter(fields))):
         Recipe(**fields)
+
+
+def test_reweighted_losses_are_divided_by_the_batch_or_by_its_weights():
+    counts, labels = (90, 10), jnp.array([0, 0, 0, 1])
+    logits = jnp.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0], [0.5, -0.5]])
+    plain = jaxlt.losses.cross_entropy(logits, labels)
+    weights = jaxlt.losses.class_balanced_weights(counts)[labels]
+    means = {
+        mean: float(build_loss(recipe, counts)(logits, labels, moment(0)).mean())
+        for mean in ("batch", "weights")
+        if (recipe := Recipe(reweight_epoch=0, reweight_mean=mean))
+    }
+    total = float((weights * plain).sum())
+    assert means["batch"] == pytest.approx(total / 4)
+    assert means["weights"] == pytest.approx(total / float(weights.sum()))
+    assert not build_regime(Recipe(reweight_epoch=0, reweight_mean="weights"), counts, 0).row_losses
