@@ -44,9 +44,14 @@ def _second_stage(base: Recipe, **fields) -> Stage:
         augmentation=base.augmentation,
         batch_size=base.batch_size,
         weight_decay=base.weight_decay,
-        lr=base.lr,
         epochs=base.epochs // 6,
-        **{"trainable": "classifier", "sampler": "class_aware", "consecutive": 4, **fields},
+        **{
+            "trainable": "classifier",
+            "sampler": "class_aware",
+            "consecutive": 4,
+            "lr": base.lr,
+            **fields,
+        },
     )
 
 
@@ -104,7 +109,9 @@ def _recipes(base: Recipe) -> dict[str, Recipe]:
         "sse_sam_la": replace(adjusted, method="sse_sam", head_rho=0.02, tail_rho=0.02),
         "focal_sam": replace(base, method="focal_sam", rho=0.01, gamma=2.0, sharpness=0.8),
         "focal_sam_la": replace(adjusted, method="focal_sam", rho=0.01, gamma=2.0, sharpness=0.8),
-        "cc_sam": replace(cc_sam, then=(_second_stage(base, consecutive=1, adversary="paper"),)),
+        "cc_sam": replace(
+            cc_sam, then=(_second_stage(base, consecutive=1, adversary="paper", lr=base.lr / 5),)
+        ),
     }
 
 
