@@ -144,7 +144,7 @@ def plan_table(
     sources = dict.fromkeys(cell.published.source for cell in cells if cell.published)
     note = changes.note(published=bool(sources))
     cited = (f"Published in: {'; '.join(sources)}.",) if sources else ()
-    return Plan(layout.title, tuple(cells), layout.by_group, cited + note, comparable=not note)
+    return Plan(layout.title, tuple(cells), layout.by_group, note + cited, comparable=not note)
 
 
 def _chosen(

@@ -330,7 +330,7 @@ def stop_in_the_middle(process, workdir, stop):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux for a process's children")
 def test_stopped_and_killed_runs_of_two_processes_have_the_bits_of_one(program, tmp_path):
-    flags = ["--epochs", "400", "--eval-epochs", "20"]
+    flags = ["--epochs", "200", "--eval-epochs", "10"]
     workdir, log = tmp_path / "stopped", tmp_path / "log"
     # The first stop is in the middle of training; the second while the processes are starting.
     for stop, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
