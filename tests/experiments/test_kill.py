@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NUM_KILLS = 6
+NUM_KILLS = 4
 # 720 steps of ImbSAM with batches that straddle epochs, an evaluation and a checkpoint every 18.
 ONE_STAGE = {
     "dataset": "digits",
@@ -86,7 +86,7 @@ def test_sigkill_at_random_points(tmp_path, run, uninterrupted):
         time.sleep(generator.uniform(0, 0.5))
         process.kill()
         survived += process.wait() == -signal.SIGKILL
-    assert survived >= 5, "the run must be long enough to be killed in it"
+    assert survived >= 3, "the run must be long enough to be killed in it"
     assert finish(run, workdir, log) == uninterrupted
     assert log.read_text().count("resumed after step") == NUM_KILLS
 
