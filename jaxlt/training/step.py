@@ -76,7 +76,7 @@ def make_train_step(
             state.opt_state,
             state.params,
             class_losses_fn=losses_of.function(further_pass, batch, moment, capacity),
-            key=state.key,
+            key=key,
         )
         loss = _loss_of_method(opt_state, default=loss)
         after = dataclasses.replace(
