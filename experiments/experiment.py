@@ -112,7 +112,8 @@ class Experiment:
         for file in (replica.path / "split.json", _split_file(self.recipe)):
             if file is not None and not file.exists():
                 self.split.write(file)
-        write_json(replica.path / "model.json", self._model_description())
+        if not (description := replica.path / "model.json").exists():
+            write_json(description, self._model_description())
         return workdir
 
     def _model_description(self) -> dict[str, Any]:

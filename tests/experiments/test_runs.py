@@ -169,7 +169,7 @@ def test_seeds_and_radii_make_a_product_of_runs(tmp_path, monkeypatch, capfd, tr
         (["--seeds", "5-2"], "'5-2' is neither a number nor a range"),
         (["--seeds", "0-2", "1"], "seeds must be different, got 0 1 2 1"),
         (["--seeds"], "seeds must name at least one seed"),
-        (["--rhos", "0.1"], "rhos are for the methods sam, imb_sam, focal_sam, method is sgd"),
+        (["--rhos", "0.1"], "random_perturbation, method is sgd"),
         (["--method", "sam", "--rhos", "0.1", "-1"], "rho must be at least 0 and finite, got -1"),
         (["--method", "sam", "--rhos", "0.1", "0.1"], "rhos must be different"),
         (["--replicas", "some"], "--replicas"),
