@@ -27,6 +27,19 @@ def batch(step, seed=0):
     return Batch(images, rng.integers(0, 3, 8).astype(np.int32))
 
 
+class Killed(BaseException):
+    """What a batch raises in place of a kill from outside."""
+
+
+def killed_at(at):
+    def one(step):
+        if step == at:
+            raise Killed
+        return batch(step)
+
+    return one
+
+
 class Batches:
     """A pipeline of whatever batches a function makes."""
 

@@ -12,9 +12,11 @@ from small_training import (
     EVAL_STEPS,
     NUM_STEPS,
     Batches,
+    Killed,
     batch,
     initial_state,
     job_of,
+    killed_at,
     make_job,
     step_of,
 )
@@ -79,19 +81,6 @@ def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path, monkeypatch,
     means = [record["train_loss"] for record in workdir.read_metrics()]
     expected = [np.mean(losses[:10]), np.mean(losses[10:20]), np.mean(losses[20:])]
     np.testing.assert_allclose(means, expected, rtol=1e-6)
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_at(at):
-    def one(step):
-        if step == at:
-            raise Killed
-        return batch(step)
-
-    return one
 
 
 def signalled_at(at, signum):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_training import Batches, Linear, batch, evaluate
+from small_training import Batches, Killed, Linear, batch, evaluate, killed_at
 
 import jaxlt
 from jaxlt.training import (
@@ -131,19 +131,6 @@ def test_the_stages_follow_each_other_as_by_hand(uninterrupted, tmp_path):
     ):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     assert int(trained.step) == BOUNDARIES[-1]
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_at(at):
-    def one(step):
-        if step == at:
-            raise Killed
-        return batch(step)
-
-    return one
 
 
 @pytest.mark.parametrize(
