@@ -10,9 +10,11 @@ import pytest
 
 CORE_TESTS = Path(__file__).parent
 
-# Neither this process nor those that tests start read or fill the user's compilation cache.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-jax.config.update("jax_enable_compilation_cache", False)
+# Neither this process nor those that tests start read or fill the user's compilation cache, and
+# compiling is what small problems wait for: the same HLO, less work by LLVM.
+for _name, _value in (("enable_compilation_cache", False), ("disable_most_optimizations", True)):
+    os.environ[f"JAX_{_name.upper()}"] = str(_value).lower()
+    jax.config.update(f"jax_{_name}", _value)
 
 
 class Precision(NamedTuple):
@@ -24,15 +26,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == CORE_TESTS:
             item.add_marker(pytest.mark.filterwarnings("error"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation(request):
-    """Compiling is what these small problems wait for: the same HLO, less work by LLVM."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", request.path.parent == CORE_TESTS or before)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="class")

@@ -125,16 +125,7 @@ def peers_step(problem, recipe, tensors=None):
     return network, loss
 
 
-@pytest.fixture
-def quick_compilation():
-    """Compiling takes longer than all else here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # Every method on the quickest network, and each other network with a step of several passes.
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     ("model", "case"),
     [
@@ -149,7 +140,6 @@ def test_one_step_from_the_same_weights(model, case):
     assert_same_step(problem, problem.recipe(case))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_cc_sams_radius_where_no_bound_hides_it():
     problem = problem_of("mlp")
     recipe = dataclasses.replace(

@@ -279,12 +279,13 @@ def test_a_mistake_in_a_process_ends_all_in_one_line(program, tmp_path):
     assert "the tail class has no image" in lines[0]
 
 
-def start(workdir, log, *flags):
+def start(workdir, log, environment, *flags):
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.table", *RUN, f"--workdir={workdir}", *flags],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=log.open("a"),
+        env=environment,
     )
 
 
@@ -329,16 +330,17 @@ def stop_in_the_middle(process, workdir, stop):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux for a process's children")
-def test_stopped_and_killed_runs_of_two_processes_have_the_bits_of_one(program, tmp_path):
+def test_stopped_and_killed_runs_of_two_processes_have_the_bits_of_one(tmp_path, user_environment):
     flags = ["--epochs", "200", "--eval-epochs", "10"]
+    two = (user_environment, *flags, "--jobs", "2")
     workdir, log = tmp_path / "stopped", tmp_path / "log"
     # The first stop is in the middle of training; the second while the processes are starting.
     for stop, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-        process = start(workdir, log, *flags, "--jobs", "2")
+        process = start(workdir, log, *two)
         assert stop_in_the_middle(process, workdir, stop) == status, log.read_text()
     assert log.read_text().splitlines()[-1] == "stopped by SIGINT with 2 runs to go, state saved"
-    assert start(workdir, log, *flags, "--jobs", "2").wait() == 0, log.read_text()
-    assert program(*RUN, *flags, "--workdir", tmp_path / "whole")[0] == 0
+    assert start(workdir, log, *two).wait() == 0, log.read_text()
+    assert start(tmp_path / "whole", tmp_path / "log of one", user_environment, *flags).wait() == 0
     assert list(metrics(workdir)) == [f"crt_cifar10/seed{n}/metrics.jsonl" for n in (0, 1)]
     assert metrics(workdir) == metrics(tmp_path / "whole")
     lines = [line for line in log.read_text().splitlines() if line]

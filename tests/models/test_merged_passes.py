@@ -53,14 +53,6 @@ def _flops(model, method):
     return program.cost_analysis()["flops"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """The same HLO, whose FLOPs are counted, with less work by LLVM."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @cache
 def _sgd_flops(name):
     return _flops(MODELS[name], optax.identity())
