@@ -1,0 +1,18 @@
+"""Fixtures for the tests of the programs."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def user_environment(tmp_path_factory):
+    """As a user has it: optimised programs, of which later processes find the earlier ones'."""
+    return {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
