@@ -1,5 +1,6 @@
 """Fixtures and strictness for the tests of the core, which lie at the top level of this folder."""
 
+import gc
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == CORE_TESTS:
             item.add_marker(pytest.mark.filterwarnings("error"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap():
+    """Programs kept for ever fill gigabytes, through which each garbage collection must go."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="class")

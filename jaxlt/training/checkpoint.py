@@ -186,8 +186,10 @@ def quiet_garbage() -> Iterator[None]:
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
             yield
-        finally:
+        except BaseException:
             gc.collect()
+            raise
+        finally:
             sys.unraisablehook = before
 
 
