@@ -1,148 +1,16 @@
 """Runs of one recipe on CIFAR-10/100-LT or any other source: `python -m experiments.cifar_lt`."""
 
-import dataclasses
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
-from tabulate import tabulate
-
 from experiments import command_line
-from experiments.command_line import check_distinct
-from experiments.execution import DEFAULT_EXECUTION, Execution
-from experiments.presentation import MEASURES
-from experiments.recipe import Recipe
-from experiments.recipes import PUBLISHED, RECIPES, SOURCES
-from jaxlt import UsageError
-
-if TYPE_CHECKING:
-    RecipeName = str
-else:
-    RecipeName = Literal[*RECIPES]
-
-
-_METHODS_WITH_RHO = (
-    *("sam", "imb_sam", "focal_sam"),
-    *("gradient_norm_penalty", "random_perturbation"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The named recipe whose values the other flags start from."""
-
-    recipe: RecipeName = "sgd_cifar10"
-    """Named recipe; every other flag overrides one of its values."""
-    list: bool = False
-    """Print the named recipes and train nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Arguments:
-    """Flags of the program."""
-
-    chosen: tyro.conf.OmitArgPrefixes[Chosen]
-    options: Annotated[Recipe, tyro.conf.arg(name="")]
-    workdir: Path | None = None
-    """Directory of the run; None for runs/cifar_lt/RECIPE-seedN. With several seeds or with rhos,
-    the directory of the runs' directories, seedN or rhoX-seedN; None for runs/cifar_lt/RECIPE."""
-    seeds: Annotated[command_line.Numbers, tyro.conf.arg(aliases=["--seed"])] = (0,)
-    """Seeds of parameters, data order and augmentation, one run each. Ranges such as 0-7 are
-    understood."""
-    rhos: tuple[float, ...] = ()
-    """Radii in place of rho, one run each with every seed; none for rho's."""
-    execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
-    resume: bool = True
-    """Go on where the workdir's runs of the same recipe stopped."""
-    keep_checkpoints: int = 2
-    """Latest checkpoints kept, beside the best by balanced accuracy."""
+from experiments.recipe_program import train_recipe
 
 
 def main() -> None:
-    """Parses the flags, then lists recipes, or trains and logs each run's last evaluation."""
-    arguments = _arguments()
-    if arguments.chosen.list:
-        print(format_list())
-        return
-    paths = _paths(arguments)
-    for path in paths.values():
-        if not arguments.resume and path.exists():
-            raise UsageError(f"workdir must be new with --no-resume, {path} exists")
-    if arguments.keep_checkpoints < 1:
-        raise UsageError(f"keep_checkpoints must be at least 1, got {arguments.keep_checkpoints}")
-    from experiments.experiment import Experiment, Replica
-    from experiments.runs import run_all
-    from jaxlt.training.compilation_cache import enable_compilation_cache
-
-    enable_compilation_cache()
-    results = run_all(
-        Experiment(arguments.options, arguments.execution.pipeline),
-        [Replica(seed, path, rho) for (seed, rho), path in paths.items()],
-        label=arguments.chosen.recipe,
-        mode=arguments.execution.replicas,
-        keep_checkpoints=arguments.keep_checkpoints,
+    """Trains, or lists recipes; see `train_recipe`."""
+    train_recipe(
+        "cifar_lt",
+        default="sgd_cifar10",
+        description="Trains a recipe on CIFAR-10/100-LT or any other source.",
     )
-    for path, result in zip(paths.values(), results, strict=True):
-        _report(path, result)
-
-
-def format_list() -> str:
-    """Renders the named recipes: what they follow, and the published accuracy in percent."""
-    headers = ["recipe", "after", *MEASURES.values(), "published in"]
-    rows = [[name, SOURCES[name], *_published(name)] for name in RECIPES]
-    return tabulate(rows, headers, tablefmt="github", floatfmt=".2f")
-
-
-def _published(name: str) -> Sequence[object]:
-    published = PUBLISHED.get(name)
-    if published is None:
-        return ()
-    return [*(getattr(published, measure) for measure in MEASURES), published.source]
-
-
-def _paths(arguments: Arguments) -> dict[tuple[int, float | None], Path]:
-    """Returns the directory of each seed and radius, the radius being None for the recipe's."""
-    check_distinct("seed", arguments.seeds)
-    radii: tuple[float | None, ...] = arguments.rhos or (None,)
-    check_distinct("rho", radii)
-    if arguments.rhos and arguments.options.method not in _METHODS_WITH_RHO:
-        raise UsageError(
-            f"rhos are for the methods {', '.join(_METHODS_WITH_RHO)}, method is "
-            f"{arguments.options.method}"
-        )
-    recipe = arguments.chosen.recipe
-    if len(arguments.seeds) == 1 and not arguments.rhos:
-        (seed,) = arguments.seeds
-        return {(seed, None): arguments.workdir or Path("runs/cifar_lt") / f"{recipe}-seed{seed}"}
-    directory = arguments.workdir or Path("runs/cifar_lt") / recipe
-    return {
-        (seed, rho): directory / (("" if rho is None else f"rho{rho}-") + f"seed{seed}")
-        for rho in radii
-        for seed in arguments.seeds
-    }
-
-
-def _report(path: Path, result: dict[str, Any]) -> None:
-    groups = ("many", "medium", "few")
-    shown = ", ".join(f"{g} {100 * result[g]:.2f}" for g in groups if result[g] is not None)
-    logging.getLogger(__name__).info(
-        "accuracy %.2f %% (%s) after %d steps in %.1f s, %s",
-        100 * result["accuracy"],
-        shown,
-        result["step"],
-        result["seconds"],
-        path,
-    )
-
-
-def _arguments() -> Arguments:
-    about = "experiments.cifar_lt", "Trains a recipe on CIFAR-10/100-LT or any other source."
-    # The chosen recipe gives the defaults of all other flags, so it is read before them.
-    chosen, _ = command_line.parse(Chosen, *about, return_unknown_args=True, add_help=False)
-    default = Arguments(chosen=chosen, options=RECIPES[chosen.recipe])
-    return command_line.parse(Arguments, *about, default=default)
 
 
 if __name__ == "__main__":

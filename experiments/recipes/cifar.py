@@ -99,14 +99,14 @@ _CC_SAM_SOURCE = (
     "image's own label alone"
 )
 _CC_SAM_PAPER_SOURCE = "CC-SAM (CVPR 2023), equations 7-14, radius bounded"
-_CC_SAM = replace(
+CC_SAM = replace(
     _CIFAR, method="cc_sam", scope="classifier", batch_size=64, schedule="cc_sam", mixup=1.0
 )
 # One norm a tensor; radius_scale 1e-6 moves the classifier by about 1e-5.
 _CC_SAM_RELEASED = replace(
-    _CC_SAM, grad_norm="per_leaf", radius_scale=1e-6, max_relative_radius=None
+    CC_SAM, grad_norm="per_leaf", radius_scale=1e-6, max_relative_radius=None
 )
-_CC_SAM_STAGE = Stage(
+CC_SAM_STAGE = Stage(
     trainable="classifier",
     sampler="class_aware",
     adversary="paper",
@@ -115,7 +115,7 @@ _CC_SAM_STAGE = Stage(
     lr=0.01,
     schedule="constant",
 )
-_CC_SAM_STAGE_RELEASED = replace(_CC_SAM_STAGE, adversary="released")
+_CC_SAM_STAGE_RELEASED = replace(CC_SAM_STAGE, adversary="released")
 
 _BALMS_SOURCE = "jiawei-ren/BalancedMetaSoftmax (NeurIPS 2020)"
 # 13,000 iterations of 512 images, whatever the dataset, and 2,000 in the second stage.
@@ -229,7 +229,7 @@ for _classes, _by_factor in _MISLAS_NUMBERS.items():
         )
         _add("mislas", replace(_MIXUP, then=(_stage,)), _MISLAS_SOURCE, (_classes,), (_factor,))
 _add("gcl", replace(_GCL, then=(_GCL_STAGE,)), _GCL_SOURCE)
-_add("cc_sam", replace(_CC_SAM, then=(_CC_SAM_STAGE,)), _CC_SAM_PAPER_SOURCE)
+_add("cc_sam", replace(CC_SAM, then=(CC_SAM_STAGE,)), _CC_SAM_PAPER_SOURCE)
 for _classes, _ratio, _limit in ((10, 0.3, 1.0), (100, 0.5, 0.3)):
     _add(
         "cc_sam_released",

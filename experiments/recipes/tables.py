@@ -66,7 +66,50 @@ _STANDIN_ROWS = (
     ("CC-SAM, both stages", "cc_sam"),
 )
 
+_LARGE_ROWS = (
+    ("CE", "sgd"),
+    ("tau-norm", "tau_norm"),
+    ("Balanced softmax", "balanced_softmax"),
+    ("LADE", "lade"),
+    ("MiSLAS", "mislas"),
+    ("LDAM-DRW + SAM", "sam_ldam_drw"),
+    ("GCL", "gcl"),
+    ("LA", "la"),
+    ("Focal-SAM + LA", "focal_sam"),
+    ("CC-SAM", "cc_sam"),
+)
+_KANG_ROWS = (
+    ("CE, class-balanced", "class_balanced"),
+    ("CE, square-root", "square_root"),
+    ("CE, progressive", "progressive"),
+    ("NCM", "ncm"),
+    ("cRT", "crt"),
+    ("LWS", "lws"),
+    ("tau-norm, ResNet-50", "tau_norm_resnet50"),
+    ("CC-SAM, ResNeXt-50", "cc_sam_resnext50"),
+)
+_NOT_ON_PLACES = ("sam_ldam_drw", "la", "focal_sam")
+
 TABLES: dict[str, Layout] = {
+    "imagenet_lt": Layout(
+        "CC-SAM's table 3: ImageNet-LT, and classifier-balancing's. ResNeXt-50 for CE, tau-norm, "
+        "balanced softmax and LADE",
+        (*_LARGE_ROWS, *_KANG_ROWS),
+        (("ImageNet-LT", "imagenet_lt"),),
+        by_group=True,
+    ),
+    "places_lt": Layout(
+        "CC-SAM's table 3: Places-LT, ResNet-152 with weights of ImageNet",
+        tuple(row for row in (*_LARGE_ROWS, ("cRT", "crt")) if row[1] not in _NOT_ON_PLACES),
+        (("Places-LT", "places_lt"),),
+        by_group=True,
+    ),
+    "inaturalist": Layout(
+        "CC-SAM's table 3: iNaturalist 2018, ResNet-50",
+        _LARGE_ROWS,
+        (("iNaturalist 2018", "inaturalist"),),
+        by_group=True,
+    ),
     "cifar_lt": Layout(
         "CC-SAM's table 1: accuracy on CIFAR-LT, ResNet-32",
         (
