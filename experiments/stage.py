@@ -264,6 +264,7 @@ class Stage:
         adversary, frozen = self.adversary != "none", self.trainable != "all"
         swa = self.swa_epoch is None or 0 <= self.swa_epoch < self.epochs
         steps = self.kind == "train"
+        batch, block = self.batch_norm == "batch", self.trainable == "last_block"
         for name, holds, need in (
             (
                 "trainable",
@@ -277,17 +278,9 @@ class Stage:
                 self.learn_scale or self.trainable != "scale",
                 "on where the scale is trained",
             ),
-            (
-                "batch_norm",
-                not self.hold_statistics or self.batch_norm == "batch",
-                "batch to hold_statistics",
-            ),
+            ("batch_norm", batch or not self.hold_statistics, "batch to hold_statistics"),
+            ("batch_norm", not (batch and block), "last_block or running to train last_block"),
             ("trainable", not (self.hold_statistics and frozen), "all to hold_statistics"),
-            (
-                "batch_norm",
-                self.trainable != "last_block" or self.batch_norm != "batch",
-                "last_block or running where the last block is trained",
-            ),
             ("swa_epoch", swa, f"in 0..{self.epochs - 1}"),
             ("swa_epoch", steps or self.swa_epoch is None, "none in a stage without steps"),
             (
