@@ -29,14 +29,18 @@ def build_model(
     num_classes: int,
     image_shape: tuple[int, int, int],
     head: str | None = None,
+    *,
+    frozen_trunk_norm: bool = False,
 ) -> ImageClassifier:
-    """Builds the network, with the recipe's kind of classifier or another."""
+    """Builds the network, with the recipe's kind of classifier or another, see `create_model`."""
     return create_model(
         recipe.model,
         num_classes,
         classifier=head or recipe.classifier,
         dtype=jnp.dtype(recipe.precision),
         image_shape=image_shape,
+        remat=recipe.remat,
+        frozen_trunk_norm=frozen_trunk_norm,
     )
 
 

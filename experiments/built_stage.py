@@ -16,10 +16,12 @@ from experiments.build import (
     build_spectral_norm,
 )
 from experiments.feed import Feed
+from experiments.parameters import last_block
 from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
 from experiments.stage import Stage
 from jaxlt.data import Pipeline, Source, Split
+from jaxlt.models import ImageClassifier, load_initial_weights
 from jaxlt.training import (
     Program,
     TrainState,
@@ -53,7 +55,8 @@ class BuiltStage:
     Attributes:
         stage: the fields of the recipe that concern the stage.
         model: its network.
-        initial_state: from a seed to the state in which a run would begin with this stage.
+        initial_state: from a seed to the state in which a run would begin with this stage, with
+            the recipe's weights where it is the first.
         logits: from a state and images to logits.
     """
 
@@ -64,13 +67,21 @@ class BuiltStage:
         first_step = sum(steps_of(stage, len(split.indices)) for stage in before)
         self._regime = build_regime(self.stage, self._counts, first_step)
         self.model = build_model(
-            recipe, source.num_classes, source.image_shape, recipe.heads[number]
+            recipe,
+            source.num_classes,
+            source.image_shape,
+            recipe.heads[number],
+            frozen_trunk_norm=self.stage.batch_norm == "last_block",
         )
         self._image_shape = source.image_shape
         self._spectral_norm = build_spectral_norm(self.stage)
         self._optimizer = build_optimizer(self.stage, self._counts)
         self.initial_state = make_state_fn(
-            self.model, self._optimizer, source.image_shape, self._spectral_norm
+            self.model,
+            self._optimizer,
+            source.image_shape,
+            self._spectral_norm,
+            weights=_initial_weights(recipe, self.model, source.image_shape) if number == 0 else {},
         )
         self.logits = make_logits_fn(self.model, self._spectral_norm)
         self._paths = Paths(self.stage, self._counts, self.model, self._regime)
@@ -161,7 +172,7 @@ class BuiltStage:
             state = dataclasses.replace(state, params=params)
         if self._spectral_norm is not None:
             state = _normalised(state, self._spectral_norm)
-        if averages and self.stage.trainable == "all":
+        if averages and self.stage.trainable in ("all", "last_block"):
             # No step has had these weights. Those of a frozen network are what they were.
             statistics = recomputed_statistics(
                 self.model,
@@ -179,6 +190,18 @@ def _normalised(state: TrainState, norm: SpectralNorm) -> TrainState:
     for _ in range(_POWER_ITERATIONS):
         vectors = norm.advance(state.params, vectors)
     return dataclasses.replace(state, params=norm(state.params, vectors), singular_vectors=vectors)
+
+
+def _initial_weights(
+    recipe: Recipe, model: ImageClassifier, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Returns what of the variables comes from the recipe's file, nothing without one."""
+    if recipe.init_weights is None:
+        return {}
+    image = jnp.zeros((1, *image_shape))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    drawn = () if recipe.init_last_block else (last_block(shapes["params"]),)
+    return load_initial_weights(recipe.init_weights, shapes, drawn=drawn)
 
 
 def steps_of(stage: Stage, num_images: int) -> int:

@@ -1,10 +1,12 @@
 """Which parameters of a network a stage trains, and which it perturbs."""
 
+import re
 from typing import Any
 
 import jax
 
 from experiments.stage import Stage
+from jaxlt import UsageError
 
 
 def trained(stage: Stage, params: dict[str, Any]) -> dict[str, Any]:
@@ -12,13 +14,16 @@ def trained(stage: Stage, params: dict[str, Any]) -> dict[str, Any]:
     return {
         "all": lambda: _where(params, lambda names: True),
         "classifier": lambda: _where(params, lambda names: names[0] == "classifier"),
+        "last_block": lambda: _where(
+            params, lambda names: names[0] in ("classifier", last_block(params))
+        ),
         "scale": lambda: _where(params, lambda names: names == ["classifier", "scale"]),
     }[stage.trainable]()
 
 
 def perturbed(stage: Stage, params: dict[str, Any]) -> dict[str, Any]:
     """Returns a tree like the parameters that says which of them its method perturbs."""
-    if stage.trainable == "all" and stage.scope == "classifier":
+    if stage.trainable in ("all", "last_block") and stage.scope == "classifier":
         return _where(params, lambda names: names[0] == "classifier")
     return trained(stage, params)
 
@@ -26,6 +31,22 @@ def perturbed(stage: Stage, params: dict[str, Any]) -> dict[str, Any]:
 def kernel_and_bias(params: dict[str, Any]) -> dict[str, Any]:
     """Returns a tree like the parameters that selects the classifier's kernel and bias."""
     return _where(params, lambda names: names[0] == "classifier" and names[-1] != "scale")
+
+
+def last_block(params: dict[str, Any]) -> str:
+    """Returns the name of a ResNet's last block, under which its parameters lie.
+
+    Raises:
+        UsageError: the network has none.
+    """
+    matches = (re.fullmatch(r"layer(\d+)_(\d+)", name) for name in params)
+    blocks = [(int(found[1]), int(found[2]), found[0]) for found in matches if found]
+    if not blocks:
+        raise UsageError(
+            "model must be a ResNet where its last block is named, it has parameters under "
+            f"{', '.join(params)}"
+        )
+    return max(blocks)[2]
 
 
 def _where(params: dict[str, Any], condition: Any) -> dict[str, Any]:

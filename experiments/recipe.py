@@ -1,9 +1,12 @@
 """A recipe: every number that a run depends on, as data."""
 
 import dataclasses
+import hashlib
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
+from jaxlt import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +37,20 @@ class Recipe(Stage):
 
     model: str = "resnet32"
     """resnet20/32/44/56/110 (CIFAR ResNets), resnet20_gn/32_gn (with group norm), resnet34 (3x3
-    stem), small_vit, small_conv or mlp."""
+    stem), resnet10/50/101/152 and resnext50_32x4d (ImageNet's), small_vit, small_conv or mlp."""
     classifier: Literal["linear", "cosine"] = "linear"
     """Last layer; cosine has normalised features and weights, as LDAM needs."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the network's computations; parameters and logits stay float32."""
+    remat: bool = False
+    """ImageNet's networks: compute each block again in the backward pass in place of keeping what
+    it computed. Less memory, about a third more work, the same results."""
+    init_weights: str | None = None
+    """File of PyTorch weights that the network begins with: safetensors, .pth or .pt, under
+    torchvision's names. Its classifier is used if it has this one's kind and number of classes;
+    everything else must match. A run is known by the file's contents, wherever it lies."""
+    init_last_block: bool = True
+    """init_weights: False leaves the last block as it was drawn (MiSLAS and GCL on Places-LT)."""
 
     many_above: int = 100
     """Classes with more training images are many-shot."""
@@ -65,6 +77,12 @@ class Recipe(Stage):
                 "kind", stage.kind, stage.kind != "ncm", "train or tau_norm, ncm must be the last,"
             )
         check("learn_scale", self.learn_scale, not self.learn_scale, "off in the first stage")
+        check(
+            "init_last_block",
+            self.init_last_block,
+            self.init_last_block or self.init_weights is not None,
+            "True without init_weights",
+        )
         for before, stage in zip(self.heads, self.then, strict=False):
             for needs, heads, what in (
                 (stage.kind == "tau_norm", ("linear",), "for tau_norm"),
@@ -98,8 +116,16 @@ class Recipe(Stage):
         return dataclasses.replace(first, then=tuple(stage.scaled(factor) for stage in self.then))
 
     def described(self) -> dict[str, Any]:
-        """Returns all fields by name, those of later stages as `then.0.epochs`."""
+        """Returns all fields by name, those of later stages as `then.0.epochs`.
+
+        In place of a file of weights stands its SHA-256.
+
+        Raises:
+            UsageError: that file cannot be read.
+        """
         fields = dataclasses.asdict(self)
+        if self.init_weights is not None:
+            fields["init_weights"] = f"sha256:{_sha256(Path(self.init_weights))}"
         stages = fields.pop("then")
         later = {
             f"then.{number}.{name}": value
@@ -107,3 +133,13 @@ class Recipe(Stage):
             for name, value in stage.items()
         }
         return {**fields, **later}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(
+            f"init_weights {path} must be a readable file: {error.strerror}"
+        ) from error

@@ -32,7 +32,7 @@ Loss = Literal[
 Schedule = Literal[
     "constant", "cosine", "cosine_stepped_first", "warmup_cosine", "ldam", "tenths", "cc_sam"
 ]
-Trainable = Literal["all", "classifier", "scale"]
+Trainable = Literal["all", "last_block", "classifier", "scale"]
 
 _NOT_NEGATIVE_IN_LOSSES = (
     *("focal_gamma", "max_margin", "tau", "scaling_gamma", "noise_scale"),
@@ -52,16 +52,19 @@ class Stage:
     """tau_norm: exponent, 0 to leave the weights alone and 1 for unit norms."""
 
     trainable: Trainable = "all"
-    """Parameters that are trained. scale: a factor on each class's logit (LWS), alone."""
+    """Parameters that are trained. last_block: a ResNet's last block and the classifier, on
+    batch_norm last_block or running (MiSLAS and GCL on Places-LT). scale: a factor on each class's
+    logit (LWS), alone."""
     reset_classifier: bool = False
     """Begin with a new classifier, as cRT does."""
     learn_scale: bool = False
     """Give each class's logit a factor that is learned (LWS), 1 at first."""
     classifier_lr_factor: float = 1.0
     """Factor on the learning rate of the classifier's kernel and bias."""
-    batch_norm: Literal["batch", "running"] = "batch"
+    batch_norm: Literal["batch", "last_block", "running"] = "batch"
     """batch: normalise by the batch's statistics and go on averaging them, even where the network
-    is frozen (cRT, shifted batch norm). running: by the averages, which then stay."""
+    is frozen (cRT, shifted batch norm). running: by the averages, which then stay. last_block: by
+    the batch's in the last block of an ImageNet ResNet, by the averages below."""
 
     sampler: SamplerName = "instance"
     """How often each class is seen: instance (as often as it has images), class_balanced,
@@ -261,6 +264,7 @@ class Stage:
         adversary, frozen = self.adversary != "none", self.trainable != "all"
         swa = self.swa_epoch is None or 0 <= self.swa_epoch < self.epochs
         steps = self.kind == "train"
+        batch, block = self.batch_norm == "batch", self.trainable == "last_block"
         for name, holds, need in (
             (
                 "trainable",
@@ -274,11 +278,8 @@ class Stage:
                 self.learn_scale or self.trainable != "scale",
                 "on where the scale is trained",
             ),
-            (
-                "batch_norm",
-                not self.hold_statistics or self.batch_norm == "batch",
-                "batch to hold_statistics",
-            ),
+            ("batch_norm", batch or not self.hold_statistics, "batch to hold_statistics"),
+            ("batch_norm", not (batch and block), "last_block or running to train last_block"),
             ("trainable", not (self.hold_statistics and frozen), "all to hold_statistics"),
             ("swa_epoch", swa, f"in 0..{self.epochs - 1}"),
             ("swa_epoch", steps or self.swa_epoch is None, "none in a stage without steps"),

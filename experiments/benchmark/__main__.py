@@ -41,8 +41,13 @@ class Arguments:
     peer: Literal["none", "torch"] = "none"
     """torch: times PyTorch loops of the same steps in the same rounds. Its threads spin while
     they wait: where other programs use the cores too, set OMP_WAIT_POLICY=passive."""
+    remat: bool = False
+    """ImageNet's networks: compute blocks again in the backward pass, for less memory."""
+    memory_only: bool = False
+    """Compile each step for XLA's count of its memory and run none: what a batch takes that this
+    machine could not."""
     workdir: Path = Path("runs/benchmark")
-    """Directory of table.md, results.json and ratios.png, which are replaced."""
+    """Directory of table.md, results.json and, of times, ratios.png, which are replaced."""
 
 
 def main() -> None:
@@ -62,6 +67,7 @@ def main() -> None:
         num_classes=arguments.num_classes,
         image_size=arguments.image_size,
         tail_share=arguments.tail_share,
+        remat=arguments.remat,
     )
     chosen = _choose(arguments, problem)
     peers = _torch_steps(problem, chosen) if arguments.peer == "torch" else {}
@@ -69,7 +75,10 @@ def main() -> None:
     from jaxlt.training.workdir import claim_directory
 
     claim_directory(arguments.workdir)
-    _measure(arguments, problem, chosen, peers)
+    if arguments.memory_only:
+        _count_memory(arguments, problem, chosen)
+    else:
+        _measure(arguments, problem, chosen, peers)
 
 
 def _check(arguments: Arguments) -> None:
@@ -77,6 +86,9 @@ def _check(arguments: Arguments) -> None:
         raise UsageError(f"rounds must be at least 1, got {arguments.rounds}")
     if arguments.methods is not None and len(set(arguments.methods)) < len(arguments.methods):
         raise UsageError(f"methods must be different, got {' '.join(arguments.methods)}")
+
+    if arguments.memory_only and arguments.peer != "none":
+        raise UsageError(f"peer must be none with memory_only, got {arguments.peer}")
 
 
 def _choose(arguments: Arguments, problem: Problem) -> tuple[CaseName, ...]:
@@ -103,6 +115,30 @@ def _torch_steps(problem: Problem, cases: tuple[CaseName, ...]) -> dict[CaseName
             raise
         raise UsageError("peer was torch, which must be installed: pip install torch") from None
     return build_steps(problem, cases)
+
+
+def _count_memory(arguments: Arguments, problem: Problem, cases: tuple[CaseName, ...]) -> None:
+    import jax
+
+    from experiments.benchmark.compiled_step import step_memory
+    from experiments.benchmark.machine import describe_machine
+    from experiments.benchmark.report import format_memory
+    from jaxlt.training.workdir import write_json
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    counted = {}
+    for case in cases:
+        counted[case], seconds = step_memory(problem, case)
+        _logger.info("%s: %d MiB, in %.1f s", case, counted[case].peak / 2**20, seconds)
+    table = format_memory(counted)
+    (arguments.workdir / "table.md").write_text(table + "\n")
+    results = {
+        "machine": describe_machine(),
+        "settings": dataclasses.asdict(arguments) | {"workdir": str(arguments.workdir)},
+        "memory": {case: memory._asdict() for case, memory in counted.items()},
+    }
+    write_json(arguments.workdir / "results.json", results)
+    print(f"\n{table}\n")
 
 
 def _measure(

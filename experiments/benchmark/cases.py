@@ -35,12 +35,15 @@ _FIELDS: dict[CaseName, dict[str, Any]] = {
 _TAIL_THRESHOLD = 100
 
 
-def case_recipe(case: CaseName, model: str, precision: Precision, batch_size: int) -> Recipe:
+def case_recipe(
+    case: CaseName, model: str, precision: Precision, batch_size: int, *, remat: bool = False
+) -> Recipe:
     """Returns the recipe of a case's step: momentum SGD with weight decay behind the method."""
     base = Recipe(
         model=model,
         precision=precision,
         batch_size=batch_size,
+        remat=remat,
         schedule="constant",
         tail_threshold=_TAIL_THRESHOLD,
     )
@@ -62,6 +65,7 @@ class Problem:
         class_counts: (C,) training images of each class.
         images: (B, H, W, channels) float32, noise.
         labels: (B,) int32.
+        remat: whether the network keeps less for its backward pass, see `Recipe`.
     """
 
     model: str
@@ -69,6 +73,7 @@ class Problem:
     class_counts: tuple[int, ...]
     images: np.ndarray
     labels: np.ndarray
+    remat: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -78,7 +83,8 @@ class Problem:
 
     def recipe(self, case: CaseName) -> Recipe:
         """Returns the recipe of a case's step."""
-        return case_recipe(case, self.model, self.precision, len(self.labels))
+        size = len(self.labels)
+        return case_recipe(case, self.model, self.precision, size, remat=self.remat)
 
     def count_tail(self) -> int:
         """Returns how many images of the batch belong to tail classes."""
@@ -93,6 +99,7 @@ def make_problem(
     num_classes: int,
     image_size: int,
     tail_share: float | None,
+    remat: bool = False,
 ) -> Problem:
     """Draws the batch: noise for images, and labels from the long-tailed prior.
 
@@ -104,6 +111,7 @@ def make_problem(
         image_size: side of the images, which have 3 channels.
         tail_share: share of the batch that belongs to tail classes, rounded to whole images;
             None draws every label from the prior.
+        remat: see `Problem`.
 
     Raises:
         UsageError: a number is out of range.
@@ -121,7 +129,7 @@ def make_problem(
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
     labels = _draw_labels(rng, np.array(counts), batch_size, tail_share)
-    return Problem(model, precision, counts, images, labels)
+    return Problem(model, precision, counts, images, labels, remat)
 
 
 def _draw_labels(

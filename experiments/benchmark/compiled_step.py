@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,38 @@ from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
 from jaxlt.training import TrainState, make_state_fn, make_train_step
 from jaxlt.training.step import TrainStep
+
+
+class StepMemory(NamedTuple):
+    """XLA's count of a program's memory in bytes.
+
+    Attributes:
+        arguments: of what goes in.
+        results: of what comes out.
+        temporaries: of what is in between, at its most.
+        reused: of results that lie where donated arguments were.
+    """
+
+    arguments: int
+    results: int
+    temporaries: int
+    reused: int
+
+    @classmethod
+    def of(cls, program: jax.stages.Compiled) -> Self:
+        """Reads the analysis of a compiled program."""
+        memory: Any = program.memory_analysis()
+        return cls(
+            memory.argument_size_in_bytes,
+            memory.output_size_in_bytes,
+            memory.temp_size_in_bytes,
+            memory.alias_size_in_bytes,
+        )
+
+    @property
+    def peak(self) -> int:
+        """All of it, what is donated counted once."""
+        return self.arguments + self.results + self.temporaries - self.reused
 
 
 @dataclass
@@ -95,7 +127,7 @@ def compile_step(problem: Problem, case: CaseName) -> CompiledStep:
     for_host = program if device.platform == "cpu" else None
     return CompiledStep(
         cost=path_cost(step, state, images, labels, compiled_for_host=for_host),
-        peak_memory=_peak_memory(program),
+        peak_memory=StepMemory.of(program).peak,
         trace_seconds=traced - began,
         compile_seconds=compiled - traced,
         _program=program,
@@ -104,11 +136,23 @@ def compile_step(problem: Problem, case: CaseName) -> CompiledStep:
     )
 
 
-def _peak_memory(program: jax.stages.Compiled) -> int:
-    memory: Any = program.memory_analysis()
-    return (
-        memory.temp_size_in_bytes
-        + memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+def step_memory(problem: Problem, case: CaseName) -> tuple[StepMemory, float]:
+    """Compiles a case's step for its memory alone, without an array on the device.
+
+    Returns:
+        Its memory, and the seconds that compiling took, in a form that is not to be run: the same
+        operations in slower machine code.
+    """
+    training = build_training(problem.recipe(case), problem.class_counts, problem.image_shape)
+    step = training.step_at(training.paths.choose(0, problem.labels[np.newaxis]))
+    state = jax.eval_shape(lambda: training.initialise(0))
+    batch = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (problem.images, problem.labels))
+    options: dict[str, Any] = {}
+    if jax.default_backend() == "cpu":
+        options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+        if problem.remat:
+            # Else the CPU's compiler merges what is computed again with what was computed before.
+            options["xla_disable_hlo_passes"] = "cse_barrier_expander"
+    began = time.perf_counter()
+    program = jax.jit(step, donate_argnums=0).lower(state, *batch).compile(options)
+    return StepMemory.of(program), time.perf_counter() - began

@@ -9,6 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.benchmark.cases import CaseName
+from experiments.benchmark.compiled_step import StepMemory
 from experiments.benchmark.rounds import paired_ratio, spread
 
 mpl.use("Agg")
@@ -64,6 +65,20 @@ def format_table(measurements: Measurements) -> str:
         [_NAMES[case], *_own_cells(measured, sgd)]
         + (_peer_cells(measured, sgd) if with_peer else [])
         for case, measured in measurements.items()
+    ]
+    return tabulate(rows, headers, tablefmt="github", stralign="right", disable_numparse=True)
+
+
+def format_memory(memory: Mapping[CaseName, StepMemory]) -> str:
+    """Renders bytes in MiB and, in brackets, the ratio of their sum to SGD's, as Markdown."""
+    headers = ["method", "arguments MiB", "results MiB", "temporaries MiB", "reused MiB", "MiB"]
+    rows = [
+        [
+            _NAMES[case],
+            *(_number(size / 2**20) for size in step),
+            _with_ratio(step.peak / 2**20, memory["sgd"].peak / 2**20),
+        ]
+        for case, step in memory.items()
     ]
     return tabulate(rows, headers, tablefmt="github", stralign="right", disable_numparse=True)
 

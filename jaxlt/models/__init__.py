@@ -16,7 +16,9 @@ from jaxlt.models.heads import NearestClassMeanClassifier as NearestClassMeanCla
 from jaxlt.models.heads import ScaledLinearClassifier as ScaledLinearClassifier
 from jaxlt.models.layer_norm import LayerNorm as LayerNorm
 from jaxlt.models.mlp import MLP as MLP
+from jaxlt.models.pretrained import load_initial_weights as load_initial_weights
 from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
+from jaxlt.models.resnet import ResNet as ResNet
 from jaxlt.models.resnet_cifar import CifarResNet as CifarResNet
 from jaxlt.models.small_conv import SmallConvNet as SmallConvNet
 from jaxlt.models.vit import VisionTransformer as VisionTransformer
@@ -58,15 +60,30 @@ def _small_vit(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     return model
 
 
+def _imagenet_resnet(
+    blocks: tuple[int, ...], *, image_shape: ImageShape, **fields: Any
+) -> ImageClassifier:
+    del image_shape
+    return ResNet(blocks=blocks, **fields)
+
+
 def _mlp(image_shape: ImageShape, **fields: Any) -> ImageClassifier:
     del image_shape
     return MLP(**fields)
 
 
+_IMAGENET: dict[str, Callable[..., ImageClassifier]] = {
+    "resnet10": partial(_imagenet_resnet, (1, 1, 1, 1), bottleneck=False),
+    "resnet50": partial(_imagenet_resnet, (3, 4, 6, 3)),
+    "resnet101": partial(_imagenet_resnet, (3, 4, 23, 3)),
+    "resnet152": partial(_imagenet_resnet, (3, 8, 36, 3)),
+    "resnext50_32x4d": partial(_imagenet_resnet, (3, 4, 6, 3), groups=32, width_per_group=4),
+}
 _MODELS: dict[str, Callable[..., ImageClassifier]] = {
     **{f"resnet{6 * n + 2}": partial(_resnet, n) for n in (3, 5, 7, 9, 18)},
     **{f"resnet{6 * n + 2}_gn": partial(_resnet, n, norm="group") for n in (3, 5)},
     "resnet34": _resnet34,
+    **_IMAGENET,
     "small_vit": _small_vit,
     "small_conv": _small_conv,
     "mlp": _mlp,
@@ -80,23 +97,34 @@ def create_model(
     classifier: str = "linear",
     dtype: jnp.dtype | type = jnp.float32,
     image_shape: ImageShape,
+    remat: bool = False,
+    frozen_trunk_norm: bool = False,
 ) -> ImageClassifier:
     """Builds a network by name.
 
     Args:
         name: "resnet20", "resnet32", "resnet44", "resnet56", "resnet110" (the CIFAR ResNets),
             "resnet20_gn", "resnet32_gn" (with group norm), "resnet34" (ImageNet's widths with a 3x3
-            stem), "small_vit", "small_conv" or "mlp".
+            stem), "resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d" (ImageNet's),
+            "small_vit", "small_conv" or "mlp".
         num_classes: Number of logits.
         classifier: "linear", "cosine", "scaled_linear" (LWS) or "nearest_class_mean" (NCM).
         dtype: Type in which the backbone computes; parameters and logits are float32.
         image_shape: (height, width, channels) of one image.
+        remat: See `ResNet`; of ImageNet's networks alone.
+        frozen_trunk_norm: Likewise.
 
     Raises:
-        UsageError: `name` or `classifier` is unknown, or the images do not fit the network.
+        UsageError: `name` or `classifier` is unknown, the images do not fit the network, or it has
+            no such choice.
     """
     if name not in _MODELS:
         raise UsageError(f"model was {name!r}, must be one of {', '.join(_MODELS)}")
-    return _MODELS[name](
-        image_shape=image_shape, num_classes=num_classes, classifier=classifier, dtype=dtype
-    )
+    fields: dict[str, Any] = {"num_classes": num_classes, "classifier": classifier, "dtype": dtype}
+    choices = {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
+    if name in _IMAGENET:
+        fields |= choices
+    elif any(choices.values()):
+        what = next(choice for choice, made in choices.items() if made)
+        raise UsageError(f"model was {name!r}, must be one of {', '.join(_IMAGENET)} with {what}")
+    return _MODELS[name](image_shape=image_shape, **fields)

@@ -1,16 +1,18 @@
-"""Weights of PyTorch networks, read from safetensors files."""
+"""Weights of PyTorch networks for networks of this package."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from jaxlt.errors import UsageError
+from jaxlt.models.torch_files import read_tensors
+
+_logger = logging.getLogger(__name__)
 
 # The last part of a parameter's name, by Flax collection and name.
 _TORCH_LEAF = {
@@ -22,17 +24,23 @@ _TORCH_LEAF = {
 }
 # PyTorch counts batches for an averaging rule that neither library's default uses.
 _IGNORED_SUFFIX = ".num_batches_tracked"
+_CLASSIFIER = "classifier"
+# What torchvision calls it, and what the LDAM-DRW family does.
+_TORCH_CLASSIFIERS = ("fc", "linear")
+
+_Tensors = dict[str, np.ndarray]
 
 
 def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills a CIFAR ResNet's variables from a PyTorch state dict saved as safetensors.
+    """Fills a ResNet's variables from a PyTorch state dict, safetensors or `.pth`.
 
-    The names are those of the LDAM-DRW family: `conv1`, `bn1`, `layer1.0.conv1`, ..., `linear`;
-    shortcuts that project are torchvision's `downsample.0` and `downsample.1`.
+    The names are torchvision's, which the LDAM-DRW family shares: `conv1`, `bn1`,
+    `layer1.0.conv1`, `layer1.0.downsample.0`, ... The classifier is `fc` or `linear`.
 
     Args:
-        path: The safetensors file.
-        variables: What `CifarResNet.init` returns, or its shapes from `jax.eval_shape`.
+        path: The file, see `jaxlt.models.torch_files.read_tensors`.
+        variables: What `CifarResNet.init` or `ResNet.init` returns, or its shapes from
+            `jax.eval_shape`.
 
     Returns:
         A tree like `variables` with the file's values, each cast to its leaf's type.
@@ -41,20 +49,78 @@ def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[s
         UsageError: The file cannot be read, lacks a tensor, holds one that the network has no
             place for, or holds one of another shape.
     """
-    tensors = _read(path)
+    return _filled(path, read_tensors(path), variables)
+
+
+def load_initial_weights(
+    path: str | Path, variables: Mapping[str, Any], *, drawn: Collection[str] = ()
+) -> dict[str, Any]:
+    """Reads the weights with which a ResNet begins its training, as `load_torch_weights` does.
+
+    The classifier is among them where the file has one of the network's kind and number of
+    classes. Everything else must match.
+
+    Args:
+        path: The file.
+        variables: Of the network, or their shapes.
+        drawn: Modules, such as "layer4_2", that are to stay as they were drawn.
+
+    Returns:
+        The part of a tree like `variables` that the file gives.
+
+    Raises:
+        UsageError: As for `load_torch_weights`.
+    """
+    tensors = read_tensors(path)
+    left_out = set(drawn)
+    if not _has_classifier(tensors, variables["params"][_CLASSIFIER]):
+        left_out.add(_CLASSIFIER)
+        _logger.info("%s: has no classifier for this network, which keeps a new one", path)
+    classifier = _torch_classifier(tensors)
+    names = {classifier if module == _CLASSIFIER else _dotted(module) for module in left_out}
+    kept = {name: x for name, x in tensors.items() if not _lies_in(names, name)}
+    wanted = {
+        collection: {name: leaf for name, leaf in modules.items() if name not in left_out}
+        for collection, modules in variables.items()
+    }
+    return _filled(path, kept, wanted)
+
+
+def _has_classifier(tensors: _Tensors, classifier: Mapping[str, Any]) -> bool:
+    """Whether the file's classifier is of the same kind and size as the network's."""
+    name = _torch_classifier(tensors)
+    found = {key: x.shape for key, x in tensors.items() if _lies_in({name}, key)}
+    kernel = classifier["kernel"].shape
+    wanted = {
+        f"{name}.{_TORCH_LEAF.get(('params', leaf), leaf)}": value.shape
+        for leaf, value in classifier.items()
+    }
+    if "bias" in classifier:
+        wanted[f"{name}.weight"] = kernel[::-1]
+    return found == wanted
+
+
+def _lies_in(modules: Collection[str], name: str) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def _filled(path: str | Path, tensors: _Tensors, variables: Mapping[str, Any]) -> dict[str, Any]:
+    tensors = dict(tensors)
     # Only PyTorch's Linear stores (classes, features); the cosine head, known by its missing
     # bias, stores (features, classes) as Flax does.
-    transposed_head = "bias" in variables["params"]["classifier"]
+    transposed_head = "bias" in variables["params"].get(_CLASSIFIER, {})
+    classifier = _torch_classifier(tensors)
 
     def fill(key_path: Any, leaf: Any) -> jax.Array:
-        keys = tuple(key.key for key in key_path)
-        name = _torch_name(keys)
+        collection, *modules, last = (key.key for key in key_path)
+        dotted = [classifier if name == _CLASSIFIER else _dotted(name) for name in modules]
+        name = ".".join([*dotted, _TORCH_LEAF[collection, last]])
         if name not in tensors:
             raise UsageError(f"{path}: has no tensor {name}, which the network needs")
         value = tensors.pop(name)
         if value.ndim == 4:
             value = value.transpose(2, 3, 1, 0)
-        elif name == "linear.weight" and transposed_head:
+        elif name == f"{classifier}.weight" and transposed_head:
             value = value.T
         if value.shape != leaf.shape:
             raise UsageError(
@@ -73,18 +139,11 @@ def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[s
     return filled
 
 
-def _read(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: must be a readable safetensors file: {reason}") from error
+def _dotted(module: str) -> str:
+    """PyTorch's name of a Flax module: layer1_0 is layer1.0."""
+    return module.replace("_", ".")
 
 
-def _torch_name(keys: tuple[str, ...]) -> str:
-    """PyTorch's name of a Flax leaf: (params, layer1_0, bn1, scale) is layer1.0.bn1.weight."""
-    collection, *modules, leaf = keys
-    if modules == ["classifier"]:
-        modules = ["linear"]
-    dotted = [module.replace("_", ".") for module in modules]
-    return ".".join([*dotted, _TORCH_LEAF[collection, leaf]])
+def _torch_classifier(tensors: _Tensors) -> str:
+    names = [name for name in _TORCH_CLASSIFIERS if f"{name}.weight" in tensors]
+    return names[0] if names else _TORCH_CLASSIFIERS[-1]

@@ -7,13 +7,16 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import Initializer
 
 from jaxlt.models.batch_norm import BatchNorm
 from jaxlt.models.group_norm import GroupNorm
 from jaxlt.models.heads import ImageClassifier, kaiming_normal
 
 
-def _conv3x3(width: int, stride: int, dtype, name: str) -> nn.Conv:
+def _conv3x3(
+    width: int, stride: int, dtype, name: str, kernel_init: Initializer = kaiming_normal
+) -> nn.Conv:
     return nn.Conv(
         width,
         (3, 3),
@@ -21,7 +24,7 @@ def _conv3x3(width: int, stride: int, dtype, name: str) -> nn.Conv:
         # "SAME" would pad a strided convolution on one side alone; the reference pads both.
         padding=1,
         use_bias=False,
-        kernel_init=kaiming_normal,
+        kernel_init=kernel_init,
         dtype=dtype,
         name=name,
     )
@@ -44,6 +47,7 @@ class BasicBlock(nn.Module):
         projection: Whether a shortcut that changes the shape is a normalised 1x1 convolution
             ("option B") or free of parameters ("option A").
         dtype: Type of the computations.
+        kernel_init: Of the convolutions.
     """
 
     width: int
@@ -51,13 +55,15 @@ class BasicBlock(nn.Module):
     norm: Callable[..., nn.Module]
     projection: bool = False
     dtype: jnp.dtype | type = jnp.float32
+    kernel_init: Initializer = kaiming_normal
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `(B, H, W, channels)` to `(B, H/stride, W/stride, width)`, sides rounded up."""
-        y = _conv3x3(self.width, self.stride, self.dtype, "conv1")(x)
+        y = _conv3x3(self.width, self.stride, self.dtype, "conv1", self.kernel_init)(x)
         y = nn.relu(self.norm(name="bn1")(y))
-        y = self.norm(name="bn2")(_conv3x3(self.width, 1, self.dtype, "conv2")(y))
+        y = _conv3x3(self.width, 1, self.dtype, "conv2", self.kernel_init)(y)
+        y = self.norm(name="bn2")(y)
         if x.shape == y.shape or not self.projection:
             return nn.relu(y + _subsample_and_pad(x, self.width, self.stride))
         x = nn.Conv(
@@ -65,7 +71,7 @@ class BasicBlock(nn.Module):
             (1, 1),
             strides=self.stride,
             use_bias=False,
-            kernel_init=kaiming_normal,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="downsample_0",
         )(x)

@@ -1,7 +1,7 @@
 """Everything that training carries from one step to the next, as one pytree."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -42,6 +42,7 @@ def make_state_fn(
     transformation: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     spectral_norm: SpectralNorm | None = None,
+    weights: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[int], TrainState]:
     """Builds the jitted initialisation, from a seed to the state before the first step.
 
@@ -50,14 +51,17 @@ def make_state_fn(
         transformation: the whole optimizer.
         image_shape: (height, width, channels).
         spectral_norm: of the first stage.
+        weights: modules' variables by collection and name, such as `jaxlt.models`'
+            `load_initial_weights` returns; they take the place of those drawn. None for none.
 
     Returns:
         A function of the seed of the initial parameters and of whatever the steps draw.
     """
 
     @jax.jit
-    def initialise(init_key: jax.Array, key: jax.Array) -> TrainState:
-        variables = model.init(init_key, jnp.zeros((1, *image_shape)), train=False)
+    def initialise(init_key: jax.Array, key: jax.Array, weights: Any) -> TrainState:
+        drawn = model.init(init_key, jnp.zeros((1, *image_shape)), train=False)
+        variables = {name: {**drawn[name], **weights.get(name, {})} for name in drawn}
         params = variables["params"]
         return TrainState(
             step=jnp.zeros([], jnp.int32),
@@ -69,7 +73,8 @@ def make_state_fn(
             loss_sum=jnp.zeros([]),
         )
 
-    return lambda seed: initialise(*jax.random.split(jax.random.key(seed)))
+    # Arguments, since constants of hundreds of megabytes would be part of the program.
+    return lambda seed: initialise(*jax.random.split(jax.random.key(seed)), weights or {})
 
 
 def next_stage(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.models.batch_norm import HELD_STATISTICS
 
@@ -109,8 +110,8 @@ def recomputed_statistics(
     Args:
         model: a network whose batch norm is `jaxlt.models.BatchNorm`.
         params: its parameters.
-        batch_stats: running statistics, for their structure alone; if there are none, no pass is
-            made and they are returned as they are.
+        batch_stats: running statistics, which stay where a layer normalises by them in training
+            mode too; if there are none, no pass is made.
         batches: images as the network takes them, (B, H, W, channels), at least one batch.
 
     Returns:
@@ -123,19 +124,22 @@ def recomputed_statistics(
         return batch_stats
 
     @jax.jit
-    def add_statistics(total: Any, params: Any, images: jax.Array) -> Any:
+    def statistics_of(params: Any, images: jax.Array) -> Any:
         _, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats", HELD_STATISTICS],
         )
-        return jax.tree.map(jnp.add, total, updated[HELD_STATISTICS])
+        return updated[HELD_STATISTICS]
 
-    total, num_batches = jax.tree.map(jnp.zeros_like, batch_stats), 0
+    total, num_batches = None, 0
     for images in batches:
-        total = add_statistics(total, params, images)
+        found = statistics_of(params, images)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
         num_batches += 1
     if not num_batches:
         raise ValueError("batches must hold at least one batch of images, got none")
-    return jax.tree.map(lambda leaf: leaf / num_batches, total)
+    means = jax.tree.map(lambda leaf: leaf / num_batches, total)
+    # Layers that normalise by their running statistics in training too have no others.
+    return unflatten_dict({**flatten_dict(batch_stats), **flatten_dict(means)})

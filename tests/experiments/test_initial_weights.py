@@ -1,0 +1,248 @@
+"""Runs that begin with the weights of a file, and what Places-LT's recipe trains of them."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from experiments.build import build_loss, build_model, build_optimizer, build_regime
+from experiments.experiment import Experiment, Replica
+from experiments.parameters import last_block, perturbed, trained
+from experiments.recipe import Recipe
+from experiments.recipes import RECIPES
+from experiments.stage import Stage
+from jaxlt import UsageError
+from jaxlt.models import ResNet, load_initial_weights
+from jaxlt.training import make_state_fn, make_train_step
+
+DIGITS = dataclasses.replace(
+    RECIPES["sgd_digits"], model="resnet10", batch_size=8, augmentation="none"
+)
+PLACES = {"trainable": "last_block", "batch_norm": "last_block"}
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def small(**fields):
+    return ResNet(num_classes=3, blocks=(1, 1, 1, 2), width=4, **fields)
+
+
+def variables_of(model, shape, seed=0):
+    draw = jax.jit(lambda key: model.init(key, jnp.zeros((1, *shape)), train=False))
+    return jax.tree.map(np.asarray, draw(jax.random.key(seed)))
+
+
+def as_torch(variables):
+    """The tensors of a network under torchvision's names."""
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        _, *modules, last = (key.key for key in path)
+        names = ["fc" if name == "classifier" else name.replace("_", ".") for name in modules]
+        value = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+        tensors[".".join([*names, LEAVES.get(last, last)])] = np.ascontiguousarray(value)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The weights of another ResNet-10 for the digits, and their file."""
+    model = build_model(DIGITS, 10, (8, 8, 1))
+    variables = variables_of(model, (8, 8, 1), seed=9)
+    path = tmp_path_factory.mktemp("published") / "resnet10.safetensors"
+    save_file(as_torch(variables), path)
+    return variables, path
+
+
+def assert_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.mark.parametrize("init_last_block", [True, False])
+def test_a_run_begins_with_the_files_weights(published, init_last_block):
+    variables, path = published
+    recipe = dataclasses.replace(
+        DIGITS, init_weights=str(path), init_last_block=init_last_block, method="sam"
+    )
+    state, drawn = (
+        Experiment(chosen)._stages[0].initial_state(3)
+        for chosen in (recipe, dataclasses.replace(DIGITS, method="sam"))
+    )
+    for name, module in state.params.items():
+        mine = name == "layer4_0" and not init_last_block
+        assert_equal(module, drawn.params[name] if mine else variables["params"][name])
+    assert_equal(state.batch_stats, variables["batch_stats"])
+    assert_equal(state.opt_state, drawn.opt_state)
+
+
+def test_a_run_is_of_its_files_contents(tmp_path, published):
+    variables, path = published
+    recipe = dataclasses.replace(DIGITS, init_weights=str(path))
+    replica = Replica(0, tmp_path / "run")
+    Experiment(recipe).workdir(replica)
+    described = json.loads((replica.path / "recipe.json").read_text())
+    assert described["init_weights"].startswith("sha256:")
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(path.read_bytes())
+    same = dataclasses.replace(recipe, init_weights=str(moved))
+    assert same.described() == {**recipe.described()}
+    Experiment(same).workdir(replica)
+    save_file(as_torch(jax.tree.map(lambda x: x + 1, variables)), moved)
+    with pytest.raises(UsageError, match="another recipe: init_weights is 'sha256:"):
+        Experiment(same).workdir(replica)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    recipe = dataclasses.replace(DIGITS, init_weights=str(tmp_path / "none.pth"))
+    with pytest.raises(UsageError, match=r"init_weights .*none.pth must be a readable file"):
+        recipe.described()
+    with pytest.raises(UsageError, match=r"none.pth: must be a readable"):
+        Experiment(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x.pop("layer3.0.bn1.weight"), "has no tensor layer3.0.bn1.weight"),
+        (lambda x: x.update(extra=np.zeros(1)), "no place for, the first of them extra"),
+        (lambda x: x.update({"conv1.weight": np.zeros((4, 1, 7, 7))}), "conv1.weight was of shape"),
+    ],
+)
+def test_everything_but_the_classifier_must_match(tmp_path, change, words):
+    tensors = as_torch(variables_of(small(), (32, 32, 3)))
+    change(tensors)
+    save_file(tensors, tmp_path / "x.safetensors")
+    template = variables_of(small(), (32, 32, 3))
+    with pytest.raises(UsageError, match=words):
+        load_initial_weights(tmp_path / "x.safetensors", template)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [({}, True), ({"num_classes": 5}, False), ({"classifier": "cosine"}, False)],
+)
+def test_the_files_classifier_is_used_where_it_fits(tmp_path, fields, kept):
+    path = tmp_path / "x.safetensors"
+    source = variables_of(small(), (32, 32, 3))
+    save_file(as_torch(source), path)
+    template = variables_of(
+        dataclasses.replace(small(), **{"classifier": "linear", **fields}), (32, 32, 3), 1
+    )
+    found = load_initial_weights(path, template)
+    assert ("classifier" in found["params"]) == kept
+    wanted = {name: x for name, x in source["params"].items() if kept or name != "classifier"}
+    assert_equal(found["params"], wanted)
+    without = {name: x for name, x in as_torch(source).items() if not name.startswith("fc.")}
+    save_file(without, path)
+    assert "classifier" not in load_initial_weights(path, template)["params"]
+
+
+def test_the_last_block_is_that_of_the_highest_number():
+    names = ["bn1", "classifier", "conv1", "layer3_35", "layer4_0", "layer4_10", "layer4_2"]
+    assert last_block(dict.fromkeys(names)) == "layer4_10"
+    with pytest.raises(UsageError, match="model must be a ResNet where its last block is named"):
+        last_block({"Dense_0": 0, "classifier": 0})
+
+
+def modules_of(tree):
+    return {path[0].key for path, chosen in jax.tree_util.tree_leaves_with_path(tree) if chosen}
+
+
+@pytest.mark.parametrize("scope", ["all", "classifier"])
+def test_what_is_trained_and_what_is_perturbed(scope):
+    params = variables_of(small(), (32, 32, 3))["params"]
+    stage = Stage(**PLACES, scope=scope)
+    assert modules_of(trained(stage, params)) == {"layer4_1", "classifier"}
+    assert modules_of(perturbed(stage, params)) == (
+        {"classifier"} if scope == "classifier" else {"layer4_1", "classifier"}
+    )
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "focal_sam", "cc_sam"])
+@pytest.mark.parametrize("batch_norm", ["last_block", "running"])
+def test_a_step_moves_the_last_block_and_its_statistics_alone(method, batch_norm):
+    scope = "classifier" if method == "cc_sam" else "all"
+    stage = Stage(trainable="last_block", batch_norm=batch_norm, method=method, scope=scope)
+    program, state = compiled_step(stage)
+    drawn = state(0)
+    rng = np.random.default_rng(0)
+    batch = jnp.asarray(rng.normal(size=BATCH), jnp.float32), jnp.arange(BATCH[0]) % 3
+    after, loss = program(drawn, *batch)
+    assert np.isfinite(loss)
+    moved = jax.tree.map(lambda x, y: not np.array_equal(x, y), after.params, drawn.params)
+    assert modules_of(moved) == {"layer4_1", "classifier"}
+    moved = jax.tree.map(
+        lambda x, y: not np.array_equal(x, y), after.batch_stats, drawn.batch_stats
+    )
+    assert modules_of(moved) == ({"layer4_1"} if batch_norm == "last_block" else set())
+
+
+BATCH, COUNTS = (8, 32, 32, 3), (50, 20, 5)
+
+
+def compiled_step(stage, model=None):
+    model = model or small(frozen_trunk_norm=stage.batch_norm == "last_block")
+    optimizer = build_optimizer(stage, COUNTS)
+    regime = build_regime(stage, COUNTS, first_step=0)
+    step = make_train_step(model, optimizer, build_loss(stage, COUNTS), 3, regime=regime)
+    state_fn = make_state_fn(model, optimizer, BATCH[1:])
+    state = jax.eval_shape(lambda: state_fn(0))
+    images = jax.ShapeDtypeStruct(BATCH, jnp.float32)
+    labels = jax.ShapeDtypeStruct(BATCH[:1], jnp.int32)
+    return jax.jit(step).lower(state, images, labels).compile(), state_fn
+
+
+def flops_and_memory(stage, model=None):
+    program = compiled_step(stage, model)[0]
+    return program.cost_analysis()["flops"], program.memory_analysis().temp_size_in_bytes
+
+
+def test_a_stage_of_the_last_block_costs_a_forward_pass_below_it():
+    """So SAM, whose passes share the one below the block, costs little more than SGD."""
+    whole, memory = flops_and_memory(Stage())
+    evaluated = small()
+    shapes = jax.eval_shape(
+        lambda: evaluated.init(jax.random.key(0), jnp.zeros(BATCH), train=False)
+    )
+    forward = (
+        jax.jit(lambda v, x: evaluated.apply(v, x, train=False))
+        .lower(shapes, jax.ShapeDtypeStruct(BATCH, jnp.float32))
+        .compile()
+        .cost_analysis()["flops"]
+    )
+    for method, passes in (("sgd", 3), ("sam", 6)):
+        block, less = flops_and_memory(Stage(**PLACES, method=method))
+        # The block has 2 x 17 x 16^2 weights with products at one position of eight images.
+        products = 2 * 8 * 17 * 32**2
+        assert block == pytest.approx(forward + (passes - 1) * products, rel=0.1)
+        assert block < 0.5 * whole
+        assert less < 0.6 * memory
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: Stage(trainable="last_block"),
+            "batch_norm must be last_block or running to train",
+        ),
+        (
+            lambda: Recipe(init_last_block=False),
+            "init_last_block must be True without init_weights",
+        ),
+        (
+            lambda: build_model(Recipe(model="mlp", remat=True), 3, (8, 8, 1)),
+            "model was 'mlp', must be one of resnet10, .* with remat",
+        ),
+        (
+            lambda: Experiment(dataclasses.replace(DIGITS, model="mlp", **PLACES)),
+            "model was 'mlp', must be one of resnet10, .* with frozen_trunk_norm",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(make, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
