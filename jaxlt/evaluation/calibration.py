@@ -1,6 +1,7 @@
 """Calibration: how far a classifier's confidence is from its accuracy."""
 
 import dataclasses
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,14 @@ class ConfidenceBins:
         equation 5).
         """
         return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
+
+    def __add__(self, other: Self) -> Self:
+        """Returns the bins of both sets of images together."""
+        return type(self)(
+            self.counts + other.counts,
+            self.confidence_sums + other.confidence_sums,
+            self.correct + other.correct,
+        )
 
     @property
     def edges(self) -> np.ndarray:

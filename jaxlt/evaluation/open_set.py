@@ -106,9 +106,10 @@ def f_measure(labels: np.ndarray, predictions: np.ndarray, definition: FMeasure)
     closed image is ever a false negative, whatever the name says. They differ in FP. In the code of
     OLTR ("oltr") FP are all other closed images, rejected ones among them, so that P is the closed
     accuracy. In the code of Kang et al. and of BALMS ("balms") FP are the closed images of a
-    wrong class, and a rejected closed image counts nowhere. "balms" is therefore never below "oltr"
-    and can be raised by rejecting what is uncertain; the two agree where no closed image is
-    rejected. Papers seldom say which one they print.
+    wrong class, and a rejected closed image counts nowhere. "balms" is therefore never below "oltr",
+    and reaches 1 where all but one correct image are rejected, so it means little without the
+    closed accuracy beside it; the two agree where no closed image is rejected. Papers seldom say
+    which one they print.
 
     Args:
         labels: (N,), REJECTED for open images.
@@ -126,9 +127,7 @@ def f_measure(labels: np.ndarray, predictions: np.ndarray, definition: FMeasure)
     return float(_f(right, int(wrong.sum()), int((~closed & (predictions != REJECTED)).sum())))
 
 
-def per_class_accuracy(
-    labels: np.ndarray, predictions: np.ndarray, num_classes: int
-) -> np.ndarray:
+def per_class_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
     """Each class's accuracy, rejected images being wrong, (C,); NaN for a class without image."""
     closed = labels != REJECTED
     images = np.bincount(labels[closed], minlength=num_classes)
