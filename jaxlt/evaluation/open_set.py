@@ -105,11 +105,11 @@ def f_measure(labels: np.ndarray, predictions: np.ndarray, definition: FMeasure)
     the closed images that are classified correctly, and FN the open images that are accepted: no
     closed image is ever a false negative, whatever the name says. They differ in FP. In the code of
     OLTR ("oltr") FP are all other closed images, rejected ones among them, so that P is the closed
-    accuracy. In the code of Kang et al. and of BALMS ("balms") FP are the closed images of a
-    wrong class, and a rejected closed image counts nowhere. "balms" is therefore never below "oltr",
-    and reaches 1 where all but one correct image are rejected, so it means little without the
-    closed accuracy beside it; the two agree where no closed image is rejected. Papers seldom say
-    which one they print.
+    accuracy. In the code of Kang et al. and of BALMS ("balms") FP are the closed images that are
+    given a wrong class, and a rejected closed image counts nowhere. "balms" is therefore never
+    below "oltr", and reaches 1 where all but one correct image are rejected, so it means little
+    without the closed accuracy beside it; the two agree where no closed image is rejected. Papers
+    seldom say which one they print.
 
     Args:
         labels: (N,), REJECTED for open images.

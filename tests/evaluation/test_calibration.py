@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def brute_force(confidence, correct):
     """ECE, MCE and the bins' sizes, one image and one bin at a time."""
     edges = np.linspace(0, 1, NUM_BINS + 1)
     ece, gaps, sizes = 0.0, [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         members = [i for i, value in enumerate(confidence) if low < value <= high]
         sizes.append(len(members))
         if members:
