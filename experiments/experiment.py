@@ -197,6 +197,7 @@ class Experiment:
             "accuracy": result.accuracy,
             "balanced_accuracy": result.balanced_accuracy,
             **group_accuracy(result.per_class, counts, self.groups),
+            "ece": result.calibration.ece,
             "per_class": result.per_class.tolist(),
         }
 

@@ -131,6 +131,9 @@ def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None
 def _report(path: Path, result: dict[str, Any]) -> None:
     groups = ("many", "medium", "few")
     shown = ", ".join(f"{g} {100 * result[g]:.2f}" for g in groups if result[g] is not None)
+    # A run that an earlier version finished has none.
+    if "ece" in result:
+        shown += f", ECE {100 * result['ece']:.2f}"
     logging.getLogger(__name__).info(
         "accuracy %.2f %% (%s) after %d steps in %.1f s, %s",
         100 * result["accuracy"],

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxlt.errors import UsageError
+from jaxlt.evaluation.calibration import NUM_BINS, ConfidenceBins, count_confidences
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,10 +21,12 @@ class Evaluation:
     Attributes:
         confusion: (C, C) int64; entry (i, j) counts the images of class i predicted as class j.
         loss: Cross-entropy of the logits in nats, the mean over images.
+        calibration: The images by the confidence with which they were classified.
     """
 
     confusion: np.ndarray
     loss: float
+    calibration: ConfidenceBins
 
     @property
     def accuracy(self) -> float:
@@ -42,17 +46,27 @@ class Evaluation:
         return float(np.nanmean(self.per_class))
 
 
+class _Counts(NamedTuple):
+    """What stays on the device from batch to batch: a confusion matrix, and bins as they are.
+
+    The images of a bin are counted in float32, exactly up to 2**24 of them.
+    """
+
+    confusion: jax.Array
+    bins: jax.Array
+
+
 @partial(jax.jit, donate_argnums=0)
-def _count(
-    confusion: jax.Array, logits: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Adds one batch to the confusion matrix; returns it with the batch's summed loss."""
+def _count(counts: _Counts, logits: jax.Array, labels: jax.Array) -> tuple[_Counts, jax.Array]:
+    """Adds one batch to the counts; returns them with the batch's summed loss."""
     real = labels >= 0
     losses = optax.softmax_cross_entropy_with_integer_labels(
         logits.astype(jnp.float32), jnp.where(real, labels, 0)
     )
-    confusion = confusion.at[labels, jnp.argmax(logits, axis=-1)].add(real.astype(jnp.int32))
-    return confusion, jnp.sum(jnp.where(real, losses, 0.0))
+    predictions = jnp.argmax(logits, axis=-1)
+    confusion = counts.confusion.at[labels, predictions].add(real.astype(jnp.int32))
+    bins = counts.bins + count_confidences(logits, labels)
+    return _Counts(confusion, bins), jnp.sum(jnp.where(real, losses, 0.0))
 
 
 def evaluate(
@@ -72,7 +86,9 @@ def evaluate(
     Raises:
         ValueError: A label or the logits' width does not fit `num_classes`, or there is no image.
     """
-    confusion = jnp.zeros((num_classes, num_classes), jnp.int32)
+    counts = _Counts(
+        jnp.zeros((num_classes, num_classes), jnp.int32), jnp.zeros((3, NUM_BINS), jnp.float32)
+    )
     loss, pending = 0.0, 0.0
     for images, labels in batches:
         labels = np.asarray(labels)
@@ -82,15 +98,20 @@ def evaluate(
             raise ValueError(
                 f"logits were of shape {logits.shape}, must be {(len(labels), num_classes)}"
             )
-        confusion, batch_loss = _count(confusion, logits, labels)
+        counts, batch_loss = _count(counts, logits, labels)
         # Fetched one batch late: the device stays busy, yet the host cannot run far ahead and
         # fill the device's memory with images.
         loss += float(pending)
         pending = batch_loss
-    counts = np.asarray(confusion, np.int64)
-    if not counts.any():
+    confusion = np.asarray(counts.confusion, np.int64)
+    if not confusion.any():
         raise ValueError("the test set had no labelled image, must have at least one")
-    return Evaluation(counts, (loss + float(pending)) / int(counts.sum()))
+    members, confidence_sums, correct = np.asarray(counts.bins, np.float64)
+    return Evaluation(
+        confusion,
+        (loss + float(pending)) / int(confusion.sum()),
+        ConfidenceBins(members.astype(np.int64), confidence_sums, correct.astype(np.int64)),
+    )
 
 
 def _check_labels(labels: np.ndarray, num_classes: int) -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -11,17 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from PIL import Image
 
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.errors import UsageError
+from jaxlt.evaluation.image_files import first_line, fit_image, read_image
 from jaxlt.models import ImageClassifier, create_model
 from jaxlt.training.checkpoint import quiet_garbage
 
 _logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 64
-_MODES = {1: "L", 3: "RGB"}
+_READERS = 4
 
 
 class Prediction(NamedTuple):
@@ -95,7 +97,22 @@ class Predictor:
         def logits(variables: Any, images: jax.Array) -> jax.Array:
             return jnp.asarray(model.apply(variables, images * scale + shift, train=False))
 
-        self._logits = logits
+        @jax.jit
+        def features(variables: Any, images: jax.Array) -> jax.Array:
+            normalised = images * scale + shift
+            return jnp.asarray(model.apply(variables, normalised, train=False, method="features"))
+
+        self._logits, self._features = logits, features
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return tuple(self._description.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the network takes."""
+        return self._description.shape
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -118,13 +135,27 @@ class Predictor:
         Raises:
             ValueError: the images have another type or shape.
         """
+        self._check_images(images)
+        return np.asarray(self._logits(self._variables, images))
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 images (B, H, W, C) of the run's shape to float32 features (B, D).
+
+        They are what the classifier sees; batch norm normalises by its running statistics.
+
+        Raises:
+            ValueError: the images have another type or shape.
+        """
+        self._check_images(images)
+        return np.asarray(self._features(self._variables, images))
+
+    def _check_images(self, images: np.ndarray) -> None:
         shape = self._description.shape
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise ValueError(
                 f"images were {images.dtype} of shape {images.shape}, must be uint8 of shape "
                 f"(B, {', '.join(map(str, shape))})"
             )
-        return np.asarray(self._logits(self._variables, images))
 
     def top_k(self, paths: Sequence[str | Path], k: int = 5) -> list[list[Prediction]]:
         """Finds the likeliest classes of image files.
@@ -155,7 +186,7 @@ class Predictor:
     def _logits_of_files(self, paths: Sequence[str | Path]) -> Iterator[np.ndarray]:
         for start in range(0, len(paths), _BATCH_SIZE):
             chunk = paths[start : start + _BATCH_SIZE]
-            yield from self.logits(np.stack([self._read(Path(path)) for path in chunk]))
+            yield from self.logits(self.read_files(chunk))
 
     def _likeliest(self, logits: np.ndarray, k: int) -> list[Prediction]:
         exponentials = np.exp(logits.astype(np.float64) - logits.max())
@@ -164,27 +195,32 @@ class Predictor:
         order = np.argsort(-logits, kind="stable")[:k]
         return [Prediction(names[c], float(probabilities[c])) for c in order]
 
-    def _read(self, path: Path) -> np.ndarray:
-        height, width, channels = self._description.shape
-        if channels not in _MODES:
-            raise UsageError(f"the run's images have {channels} channels, files must have 1 or 3")
-        try:
-            with Image.open(path) as file:
-                image = _eight_bits(file).convert(_MODES[channels])
-        # Pillow's decoders raise whatever a broken file makes them stumble over.
-        except Exception as error:
-            raise UsageError(
-                f"image {path} must be a file that Pillow reads: {_first_line(error)}"
-            ) from error
-        resized = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(resized).reshape(height, width, channels)
+    def read_files(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Reads image files as `top_k` does, into uint8 (B, H, W, C) of the run's shape.
 
+        Raises:
+            UsageError: a file cannot be read as an image, or the run's images are neither grey
+                nor RGB.
+        """
+        read = partial(read_image, shape=self._description.shape)
+        with ThreadPoolExecutor(_READERS) as readers:
+            return np.stack(list(readers.map(read, map(Path, paths))))
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion would make all but the darkest of 16-bit greys white.
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image
+    def fit(self, images: np.ndarray) -> np.ndarray:
+        """Converts images of any shape to the run's, as `top_k` converts those of files.
+
+        Args:
+            images: uint8 (B, H, W, C), grey or RGB.
+
+        Returns:
+            uint8 images (B, H, W, C) of the run's shape.
+
+        Raises:
+            UsageError: the images are neither grey nor RGB, here or in the run.
+        """
+        if images.shape[1:] == self._description.shape:
+            return images
+        return np.stack([fit_image(image, self._description.shape) for image in images])
 
 
 def _restore_newest(directory: Path, description: _Description) -> Any:
@@ -203,7 +239,7 @@ def _restore_newest(directory: Path, description: _Description) -> Any:
                 "checkpoint of step %d in %s cannot be read: %s",
                 step,
                 directory,
-                _first_line(error),
+                first_line(error),
             )
     raise UsageError(f"checkpoints in {directory}: none of the {len(steps)} can be read")
 
@@ -227,8 +263,3 @@ def _restore(path: Path, description: _Description) -> Any:
     if jax.tree.map(np.shape, restored) != jax.tree.map(np.shape, variables):
         raise ValueError("its parameters are not those of the network in model.json")
     return jax.device_put(restored)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__

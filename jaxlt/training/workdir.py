@@ -75,7 +75,7 @@ class Workdir:
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Appends one evaluation, on disk when this returns."""
         with self._metrics_file.open("a") as file:
-            file.write(json.dumps(_without_nan(record)) + "\n")
+            file.write(json.dumps(without_nan(record)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -114,12 +114,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     _write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Replaces NaN by null: JSON has none."""
     if isinstance(value, Mapping):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if value != value else value
 
 

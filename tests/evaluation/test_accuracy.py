@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlt.errors import UsageError
-from jaxlt.evaluation import Evaluation, ShotGroups, evaluate, group_accuracy
+from jaxlt.evaluation import ConfidenceBins, Evaluation, ShotGroups, evaluate, group_accuracy
 
 NUM_CLASSES = 4
 OLTR = ShotGroups(many_above=99, few_below=21)
@@ -58,7 +58,8 @@ def test_evaluate_counts_what_brute_force_counts(labels, seed, batch_size):
 
 
 def test_accuracies_by_hand():
-    evaluation = Evaluation(np.array([[8, 2, 0], [1, 0, 0], [0, 0, 0]]), loss=0.0)
+    bins = ConfidenceBins(np.array([11]), np.array([9.5]), np.array([8]))
+    evaluation = Evaluation(np.array([[8, 2, 0], [1, 0, 0], [0, 0, 0]]), 0.0, bins)
     assert evaluation.accuracy == 8 / 11
     np.testing.assert_array_equal(evaluation.per_class, [0.8, 0.0, np.nan])
     assert evaluation.balanced_accuracy == 0.4

@@ -308,3 +308,27 @@ checkpoints.close()
         direct_logits(model, state_fn(0), "small_conv", images),
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("name", ["small_conv", "resnet20"])
+def test_features_are_what_the_classifier_sees(tmp_path, name):
+    _, (state,) = save_run(tmp_path, name)
+    predictor, images = Predictor.load(tmp_path), random_images(name)
+    classifier = state.params["classifier"]
+    logits = predictor.features(images) @ classifier["kernel"] + classifier["bias"]
+    np.testing.assert_allclose(logits, predictor.logits(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="must be uint8 of shape"):
+        predictor.features(images.astype(np.float32))
+
+
+def test_arrays_are_fitted_as_files_are(run, tmp_path):
+    predictor = Predictor.load(run[0])
+    rng = np.random.default_rng(0)
+    for channels in (1, 3):
+        images = rng.integers(0, 256, (3, 17, 9, channels), dtype=np.uint8)
+        files = [write_image(tmp_path / f"{channels}-{n}.png", i) for n, i in enumerate(images)]
+        np.testing.assert_array_equal(predictor.fit(images), predictor.read_files(files))
+    own = random_images("small_conv")
+    assert predictor.fit(own) is own
+    with pytest.raises(UsageError, match="must have 1 or 3 channels, they have 4"):
+        predictor.fit(np.zeros((1, 9, 9, 4), np.uint8))

@@ -1,0 +1,123 @@
+"""A finished run as the programs that evaluate it need it: network, data, groups of classes."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from experiments.command_line import check_distinct
+from jaxlt.data import ImageSet, Source, Split, load_source
+from jaxlt.errors import UsageError
+from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
+
+_CHUNK = 500
+_RECIPE_FIELDS = ("dataset", "image_size", "many_above", "few_below")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run's directory, read.
+
+    Attributes:
+        path: the directory.
+        label: short name, different from those of other runs of the call.
+        predictor: its trained network.
+        recipe: contents of its `recipe.json`.
+        class_counts: (C,) training images of each class.
+    """
+
+    path: Path
+    label: str
+    predictor: Predictor
+    recipe: dict[str, Any]
+    class_counts: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path, label: str) -> Self:
+        """Reads a directory.
+
+        Raises:
+            UsageError: it is no finished run's.
+        """
+        predictor = Predictor.load(path)
+        recipe, split = _read_object(path / "recipe.json"), _read_object(path / "split.json")
+        for name, found in (("recipe", recipe), ("split", split)):
+            needed = _RECIPE_FIELDS if name == "recipe" else ("class_counts",)
+            if missing := [field for field in needed if field not in found]:
+                raise UsageError(f"{path / name}.json must say {missing[0]}, it does not")
+        counts = np.array(split["class_counts"])
+        if counts.shape != (len(predictor.class_names),):
+            raise UsageError(
+                f"{path / 'split.json'} must have a count for each of the "
+                f"{len(predictor.class_names)} classes in model.json, it has {counts.size}"
+            )
+        return cls(path, label, predictor, recipe, counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_counts)
+
+    @functools.cached_property
+    def source(self) -> Source:
+        """The data set that it was trained on."""
+        source = load_source(self.recipe["dataset"], image_size=self.recipe["image_size"])
+        if source.image_shape != self.predictor.image_shape:
+            raise UsageError(
+                f"dataset {source.name} has images of shape {source.image_shape} now, run "
+                f"{self.path} was trained on images of shape {self.predictor.image_shape}"
+            )
+        return source
+
+    @functools.cached_property
+    def split(self) -> Split:
+        """The training images that it saw."""
+        return Split.read(self.path / "split.json", self.source)
+
+    def by_group(self, per_class: np.ndarray) -> dict[str, float]:
+        """Averages (C,) accuracies over the many-, medium- and few-shot classes of its recipe."""
+        groups = ShotGroups(self.recipe["many_above"], self.recipe["few_below"])
+        return group_accuracy(per_class, self.class_counts, groups)
+
+
+def load_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """Reads the directories of several runs; their labels are what their paths differ in.
+
+    Raises:
+        UsageError: none is named, one is named twice, or one is no finished run's.
+    """
+    check_distinct("checkpoint", [path.absolute() for path in paths])
+    common = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    return [FinishedRun.load(path, str(path.absolute().relative_to(common))) for path in paths]
+
+
+def in_chunks(
+    function: Callable[[np.ndarray], np.ndarray], images: ImageSet, indices: np.ndarray
+) -> np.ndarray:
+    """Applies a function of uint8 images (B, H, W, C) to those at `indices`, some at a time."""
+    return np.concatenate([function(images.load(chunk)) for chunk in chunks(indices)])
+
+
+def chunks(sequence: Any) -> Iterator[Any]:
+    """Cuts an array or a list into pieces that fit in memory as images."""
+    for start in range(0, len(sequence), _CHUNK):
+        yield sequence[start : start + _CHUNK]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(
+            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must be a JSON object, it is a {type(values).__name__}")
+    return values

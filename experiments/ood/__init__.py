@@ -1,0 +1,1 @@
+"""Finished runs on images of another distribution: `python -m experiments.ood`."""

@@ -1,0 +1,49 @@
+"""Where the programs that evaluate finished runs write: a table, its numbers, pictures."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experiments.finished_run import FinishedRun
+from jaxlt.errors import UsageError
+from jaxlt.training.workdir import claim_directory, without_nan, write_json
+
+_Result = TypeVar("_Result")
+
+
+def destinations(
+    runs: Sequence[FinishedRun], output: Path | None, name: str
+) -> dict[Path, list[int]]:
+    """Returns which runs, by number, are reported in which directory.
+
+    That is `output` for all of them, or without it `RUN/name` for each of its own.
+
+    Raises:
+        UsageError: a directory cannot be written to. Nothing is created yet.
+    """
+    if output is not None:
+        places = {output: list(range(len(runs)))}
+    else:
+        places = {run.path / name: [number] for number, run in enumerate(runs)}
+    for place in places:
+        existing = next(path for path in (place, *place.absolute().parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UsageError(f"output {place} must be a writable directory, {existing} is none")
+    return places
+
+
+def write_reports(
+    places: Mapping[Path, Sequence[int]],
+    results: Sequence[_Result],
+    write: Callable[[Path, list[_Result]], None],
+) -> None:
+    """Creates each directory and lets `write` fill it with the results of its runs."""
+    for place, numbers in places.items():
+        claim_directory(place)
+        write(place, [results[number] for number in numbers])
+
+
+def write_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON, null for NaN."""
+    write_json(path, without_nan(values))

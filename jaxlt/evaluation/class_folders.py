@@ -1,0 +1,121 @@
+"""Image folders of other data sets with the classes that a network was trained on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlt.errors import UsageError
+from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS
+
+_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+
+
+class LabelledFiles(NamedTuple):
+    """Image files and their classes.
+
+    Attributes:
+        paths: N files, ordered by class and name.
+        labels: (N,) int64.
+    """
+
+    paths: list[Path]
+    labels: np.ndarray
+
+
+def find_class_folders(directory: Path, class_names: Sequence[str]) -> LabelledFiles:
+    """Finds the images of `directory/CLASS/`, for networks that know these classes.
+
+    The directories are named after classes, as in ImageNet-Sketch, or if not all of them are,
+    numbered as in ImageNetV2: 0, 1, 2, ... are the labels themselves, so "10" comes after "9".
+    Classes may be without directory.
+
+    Args:
+        directory: the one that holds the classes.
+        class_names: names of the network's classes, by label.
+
+    Returns:
+        The files of the formats BMP, JPEG, PNG and WebP; others are passed over.
+
+    Raises:
+        UsageError: there is no such directory, a class in it is none of the network's or has no
+            image.
+    """
+    folders = _subdirectories(directory, "a class")
+    labels = _labels([folder.name for folder in folders], class_names, directory)
+    paths: list[Path] = []
+    repeated: list[int] = []
+    for label, folder in sorted(zip(labels, folders, strict=True)):
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        if not files:
+            raise UsageError(
+                f"class directory {folder} must hold a {', '.join(sorted(_SUFFIXES))} image, it "
+                "has none"
+            )
+        paths += files
+        repeated += [label] * len(files)
+    return LabelledFiles(paths, np.array(repeated))
+
+
+def find_corruption_tree(
+    directory: Path, class_names: Sequence[str]
+) -> dict[str, dict[int, LabelledFiles]]:
+    """Finds the images of ImageNet-C: `directory/CORRUPTION/SEVERITY/CLASS/`.
+
+    Args:
+        directory: the one that holds the corruptions, some or all of the 15 and the 4 extra ones.
+        class_names: names of the network's classes, by label.
+
+    Returns:
+        Files by corruption, in the order of the paper, and by severity.
+
+    Raises:
+        UsageError: a directory is no corruption's, a corruption lacks one of the severities 1 to 5
+            or has another, or as `find_class_folders`.
+    """
+    known = (*CORRUPTIONS, *VALIDATION_CORRUPTIONS)
+    found = {folder.name: folder for folder in _subdirectories(directory, "a corruption")}
+    if unknown := sorted(set(found) - set(known)):
+        raise UsageError(
+            f"directory {directory / unknown[0]} must be named after a corruption of ImageNet-C: "
+            f"{', '.join(known)}"
+        )
+    tree: dict[str, dict[int, LabelledFiles]] = {}
+    for name in (name for name in known if name in found):
+        severities = {folder.name for folder in _subdirectories(found[name], "a severity")}
+        if severities != set(map(str, SEVERITIES)):
+            raise UsageError(
+                f"directory {found[name]} must hold the severities 1 to 5, it holds "
+                f"{', '.join(sorted(severities))}"
+            )
+        tree[name] = {
+            severity: find_class_folders(found[name] / str(severity), class_names)
+            for severity in SEVERITIES
+        }
+    return tree
+
+
+def _subdirectories(directory: Path, what: str) -> list[Path]:
+    if not directory.is_dir():
+        raise UsageError(f"image folder {directory} does not exist or is no directory")
+    folders = sorted(path for path in directory.iterdir() if path.is_dir())
+    if not folders:
+        raise UsageError(f"image folder {directory} must hold one directory {what}, it has none")
+    return folders
+
+
+def _labels(names: Sequence[str], class_names: Sequence[str], directory: Path) -> list[int]:
+    by_name = {name: label for label, name in enumerate(class_names)}
+    if all(name in by_name for name in names):
+        return [by_name[name] for name in names]
+    numbers = [int(name) if name.isdecimal() else -1 for name in names]
+    if all(0 <= number < len(class_names) for number in numbers):
+        if len(set(numbers)) < len(numbers):
+            raise UsageError(f"image folder {directory} has two directories of one class number")
+        return numbers
+    unknown = next(name for name in names if name not in by_name)
+    raise UsageError(
+        f"class directory {directory / unknown} must be named after a class of the run "
+        f"({', '.join(class_names[:3])}, ...), or all must be numbered 0 to {len(class_names) - 1}"
+    )

@@ -1,0 +1,77 @@
+"""Image files and arrays, converted to the shape of the images that a network takes."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jaxlt.errors import UsageError
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads a file of any format that Pillow reads.
+
+    Args:
+        path: the file.
+        shape: height, width and channels to convert the image to, see `fit_image`.
+
+    Returns:
+        uint8 array of that shape.
+
+    Raises:
+        UsageError: the file cannot be read as an image, or `shape` is neither grey nor RGB.
+    """
+    mode = _mode(shape, "the run's images")
+    try:
+        with Image.open(path) as file:
+            image = _eight_bits(file).convert(mode)
+    # Pillow's decoders raise whatever a broken file makes them stumble over.
+    except Exception as error:
+        raise UsageError(
+            f"image {path} must be a file that Pillow reads: {first_line(error)}"
+        ) from error
+    return _resized(image, shape)
+
+
+def fit_image(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Converts an image to other channels and another size (bilinear, antialiased).
+
+    Args:
+        image: uint8 (H, W, C), grey or RGB. Grey is repeated, RGB becomes luma (ITU-R 601).
+        shape: height, width and channels of the result.
+
+    Returns:
+        uint8 array of that shape.
+
+    Raises:
+        UsageError: `image` or `shape` is neither grey nor RGB.
+    """
+    _mode(image.shape, "images to convert")
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    return _resized(Image.fromarray(pixels).convert(_mode(shape, "the run's images")), shape)
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an exception's message, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _mode(shape: tuple[int, ...], whose: str) -> str:
+    if shape[-1] not in _MODES:
+        raise UsageError(f"{whose} must have 1 or 3 channels, they have {shape[-1]}")
+    return _MODES[shape[-1]]
+
+
+def _resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    height, width, _ = shape
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion would make all but the darkest of 16-bit greys white.
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image

@@ -1,0 +1,34 @@
+"""Runs that end within seconds, for the tests of the programs that evaluate finished ones."""
+
+import sys
+
+import pytest
+
+from experiments import cifar_lt, command_line
+
+FLAGS = ("--dataset", "digits", "--model", "mlp", "--imbalance-factor", "10", "--batch-size", "32")
+
+
+def train(path, *flags, epochs=2):
+    """Trains a small network on long-tailed digits."""
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = [*FLAGS, "--epochs", str(epochs), "--workdir", str(path), *flags]
+        patch.setattr(sys, "argv", ["cifar_lt", *arguments])
+        command_line.run(cifar_lt.main)
+    return path
+
+
+def run_program(monkeypatch, capsys, program, *flags):
+    """Returns the exit status and the lines of standard output and error."""
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, flags)])
+    status = 0
+    try:
+        command_line.run(program.main)
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out.splitlines(), captured.err.splitlines()
+
+
+def files_of(*directories):
+    return sorted(file for directory in directories for file in directory.rglob("*"))
