@@ -71,9 +71,22 @@ class Experiment:
     def __init__(self, recipe: Recipe, pipeline: PipelineKind = "tf"):
         self.recipe = recipe
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
-        self.source = load_source(recipe.dataset, image_size=recipe.image_size)
+        self.source = load_source(
+            recipe.dataset,
+            image_size=recipe.image_size,
+            resize=recipe.resize,
+            normalization=recipe.normalization,
+            unreadable=recipe.unreadable,
+        )
         self.split = _split(recipe, self.source)
-        self._feed = Feed(self.source, self.split, pipeline, recipe.held_out)
+        self._feed = Feed(
+            self.source,
+            self.split,
+            pipeline,
+            recipe.held_out,
+            evaluated=recipe.evaluated,
+            unreadable=recipe.unreadable,
+        )
         self._stages = [
             BuiltStage(recipe, number, self.source, self.split, self._feed)
             for number in range(len(recipe.stages))

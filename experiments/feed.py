@@ -3,13 +3,14 @@
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from experiments.execution import PipelineKind
 from experiments.stage import Stage
+from jaxlt import UsageError
 from jaxlt.data import (
     Augmentation,
     Batch,
@@ -21,6 +22,7 @@ from jaxlt.data import (
     Source,
     Split,
     TfDataPipeline,
+    Unreadable,
     create_sampler,
     evaluation_batches,
     held_out_images,
@@ -40,16 +42,34 @@ class Feed:
         split: which training images.
         kind: whether the host or the device makes the batches.
         held_out: training images of each class to evaluate in place of the test images, 0 for none.
+        evaluated: the set of images that is evaluated otherwise.
+        unreadable: what is done about images that cannot be decoded, see `TfDataPipeline`.
 
     Raises:
-        UsageError: a class has fewer training images outside the split.
+        UsageError: a class has fewer training images outside the split, there is no validation
+            set, or the device is to skip images.
     """
 
-    def __init__(self, source: Source, split: Split, kind: PipelineKind, held_out: int = 0):
+    def __init__(
+        self,
+        source: Source,
+        split: Split,
+        kind: PipelineKind,
+        held_out: int = 0,
+        *,
+        evaluated: Literal["test", "val"] = "test",
+        unreadable: Unreadable = "error",
+    ):
+        if kind == "device" and unreadable == "skip":
+            raise UsageError("unreadable skip needs the host: use --pipeline tf")
         self._source, self._split, self._kind = source, split, kind
         self._statistics: dict[str, Any] = {"mean": source.mean, "std": source.std}
+        self._unreadable: Unreadable = unreadable
         self._resident: DevicePipeline | None = None
-        self._evaluated = source.train if held_out else source.test
+        images = {"test": source.test, "val": source.val}[evaluated]
+        if images is None:
+            raise UsageError(f"evaluated is val, {source.name} must have validation images")
+        self._evaluated = source.train if held_out else images
         self._evaluated_indices = None
         if held_out:
             self._evaluated_indices = held_out_images(
@@ -73,7 +93,9 @@ class Feed:
             if self._resident is None:
                 self._resident = DevicePipeline(self._source.train, stream, **self._statistics)
             return self._resident.with_stream(stream)
-        return TfDataPipeline(self._source.train, stream, **self._statistics)
+        return TfDataPipeline(
+            self._source.train, stream, **self._statistics, unreadable=self._unreadable
+        )
 
     def _stream(self, seed: int, stage: Stage) -> DrawStream:
         labels = self._source.train.labels[self._split.indices]
@@ -92,6 +114,7 @@ class Feed:
             seed=seed,
             augmentation=Augmentation(
                 shift=stage.augmentation,
+                color_jitter=stage.color_jitter,
                 policy=stage.policy,
                 randaugment_ops=stage.randaugment_ops,
                 randaugment_magnitude=stage.randaugment_magnitude,
@@ -118,7 +141,11 @@ class Feed:
 
     def _in_order(self, indices: np.ndarray | None, images: ImageSet) -> Iterator[Batch]:
         return evaluation_batches(
-            images, batch_size=_EVALUATION_BATCH, indices=indices, **self._statistics
+            images,
+            batch_size=_EVALUATION_BATCH,
+            indices=indices,
+            **self._statistics,
+            unreadable=self._unreadable,
         )
 
     @functools.cached_property

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
 from jaxlt import UsageError
+from jaxlt.data import Normalization, Profile, Resize, Unreadable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,11 +15,21 @@ class Recipe(Stage):
     """Data, network, first stage and further stages of a run."""
 
     dataset: str = "tfds:cifar10"
-    """digits, idx:DIR, tfds:NAME or folder:DIR."""
+    """digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,TRAIN[,VAL],TEST[,OPEN] (list files)."""
     image_size: int | None = None
-    """Side in pixels that images are resized to; None keeps them (folder: 32)."""
-    profile: Literal["exponential", "step", "balanced"] = "exponential"
-    """Shape of the class counts from head to tail."""
+    """Side in pixels that images are resized to; None keeps them (folder, list: 32)."""
+    resize: Resize = "stretch"
+    """How image files are resized where they are not cropped at random. stretch: to a square.
+    centre_crop: the shorter side to 8/7 of image_size, of which the middle is taken."""
+    normalization: Normalization = "dataset"
+    """Mean and standard deviation of pixels: the data set's own, or those published."""
+    unreadable: Unreadable = "error"
+    """What is done about an image file that cannot be decoded. skip: in training the next image
+    of its class takes its place, in evaluation it does not count; the log tells how many."""
+    evaluated: Literal["test", "val"] = "test"
+    """Images that are evaluated: the test set, or the validation set of a source that has one."""
+    profile: Profile = "exponential"
+    """Shape of the class counts from head to tail. native: all images, as many as there are."""
     imbalance_factor: float = 100.0
     """Images of the largest class over images of the smallest, at least 1."""
     max_per_class: int | None = None
@@ -72,6 +83,8 @@ class Recipe(Stage):
         check("kind", self.kind, self.kind == "train", "train in the first stage")
         check("eval_epochs", self.eval_epochs, self.eval_epochs >= 1, "at least 1")
         check("held_out", self.held_out, self.held_out >= 0, "at least 0")
+        test = self.evaluated == "test"
+        check("held_out", self.held_out, not self.held_out or test, "0 unless evaluated is test")
         for stage in self.stages[:-1]:
             check(
                 "kind", stage.kind, stage.kind != "ncm", "train or tau_norm, ncm must be the last,"

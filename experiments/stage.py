@@ -75,7 +75,10 @@ class Stage:
     sampling_beta: float = 0.9999
     """effective_number: beta."""
     augmentation: Shift = "crop_flip"
-    """Random crop after padding by 4 pixels, and random horizontal flip."""
+    """crop_flip: random crop after padding by 4 pixels, and random horizontal flip.
+    resized_crop_flip: a part of the image file, 8% to 100% of its area, in place of the crop."""
+    color_jitter: float = 0.0
+    """Largest change of brightness, contrast and saturation, in parts of their own; 0 for none."""
     policy: Policy = "none"
     """Further augmentation: the CIFAR-10 policy of AutoAugment, or RandAugment."""
     randaugment_ops: int = 2

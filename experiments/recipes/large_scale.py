@@ -14,6 +14,7 @@ from experiments.stage import Stage
 _IMAGES: dict[str, Any] = {
     "profile": "native",
     "image_size": 224,
+    "resize": "centre_crop",
     "augmentation": "resized_crop_flip",
     "color_jitter": 0.4,
     "normalization": "imagenet",

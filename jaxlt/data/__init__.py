@@ -22,13 +22,16 @@ from jaxlt.data.pipeline import Chunk as Chunk
 from jaxlt.data.pipeline import Pipeline as Pipeline
 from jaxlt.data.pipeline import TfDataPipeline as TfDataPipeline
 from jaxlt.data.pipeline import evaluation_batches as evaluation_batches
+from jaxlt.data.resampling import Resize as Resize
 from jaxlt.data.samplers import ClassAware as ClassAware
 from jaxlt.data.samplers import ClassProbability as ClassProbability
 from jaxlt.data.samplers import InstanceBalanced as InstanceBalanced
 from jaxlt.data.samplers import Sampler as Sampler
 from jaxlt.data.samplers import SamplerName as SamplerName
 from jaxlt.data.samplers import create_sampler as create_sampler
+from jaxlt.data.sources import Normalization as Normalization
 from jaxlt.data.sources import Source as Source
 from jaxlt.data.sources import load_source as load_source
 from jaxlt.data.splits import Split as Split
 from jaxlt.data.splits import long_tailed_split as long_tailed_split
+from jaxlt.data.unreadable import Unreadable as Unreadable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaxlt.data.color_jitter import jitter_colors
 from jaxlt.data.draws import CROP_PAD, cutout_start
 from jaxlt.data.pillow_operations import apply_operations
 from jaxlt.data.tensorflow_runtime import import_tensorflow
@@ -16,7 +17,7 @@ def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
     """Does to the images of one step what was drawn for them.
 
     Args:
-        images: uint8 tensor (B, H, W, C).
+        images: uint8 tensor (B, H, W, C); resized crops where these were drawn.
         draws: the `Draws` of the step, of tensors (B, ...).
         cutout: side of the black square, in pixels.
 
@@ -27,6 +28,8 @@ def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
         images = pad_crop(images, draws.top, draws.left)
     if draws.flip is not None:
         images = flip_left_right(images, draws.flip)
+    if draws.jitter_order is not None:
+        images = jitter_colors(images, draws.jitter_order, draws.jitter_factors)
     if draws.operations is not None:
         images = apply_policy(images, draws.operations, draws.amounts)
     if draws.cutout_row is not None:

@@ -40,12 +40,12 @@ class DevicePipeline:
 
         Args:
             images: see `TfDataPipeline`, as for all that follow.
-            stream: without a policy.
+            stream: without a policy, resized crops and colour jitter.
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
 
         Raises:
-            UsageError: the augmentation has a policy, the images do not fit the device, or an
+            UsageError: the augmentation needs the host, the images do not fit the device, or an
                 image file cannot be decoded.
         """
         self._indices = stream.indices
@@ -58,7 +58,7 @@ class DevicePipeline:
         """Returns the pipeline of another stream over the same copy of the images.
 
         Raises:
-            UsageError: the augmentation has a policy.
+            UsageError: the augmentation needs the host.
             ValueError: the stream's indices are not those of this pipeline.
         """
         if not np.array_equal(stream.indices, self._indices):
@@ -91,9 +91,14 @@ class DevicePipeline:
 
 def _numbered_by_place(stream: DrawStream) -> DrawStream:
     """Returns a stream that numbers the images as the device does, by their places in the split."""
-    policy = stream.augmentation.policy
-    if policy != "none":
-        raise UsageError(f"policy {policy} needs the host: use --pipeline tf")
+    chosen = stream.augmentation
+    for name, used in (
+        (f"policy {chosen.policy}", chosen.policy != "none"),
+        (f"augmentation {chosen.shift}", chosen.shift == "resized_crop_flip"),
+        (f"color jitter {chosen.color_jitter:g}", chosen.color_jitter != 0),
+    ):
+        if used:
+            raise UsageError(f"{name} needs the host: use --pipeline tf")
     return dataclasses.replace(stream, indices=np.arange(len(stream.indices)))
 
 

@@ -1,16 +1,19 @@
 """What chance decides in training: the images of each step and their augmentation."""
 
 import dataclasses
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from jaxlt.data.counter_random import random_integers, stream_key
+from jaxlt.data.color_jitter import draw_color_jitter
+from jaxlt.data.counter_random import random_integers, random_uniforms, stream_key
+from jaxlt.data.crops import NUM_TRIES
 from jaxlt.data.policies import NUM_MAGNITUDES, draw_autoaugment, draw_randaugment
 from jaxlt.data.samplers import Sampler
 from jaxlt.errors import UsageError
 
-Shift = Literal["none", "crop", "crop_flip"]
+Shift = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 Policy = Literal["none", "autoaugment", "randaugment"]
 
 # He et al., "Deep residual learning", CVPR 2016, section 4.2.
@@ -28,6 +31,10 @@ class Augmentation:
 
     Attributes:
         shift: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the images.
+            "resized_crop_flip" enlarges a part of the image as it is stored, see
+            `jaxlt.data.crops`, and mirrors half of them.
+        color_jitter: brightness, contrast and saturation are multiplied, in random order, by
+            factors uniform in 1 - color_jitter..1 + color_jitter; 0 for none.
         policy: "autoaugment" applies one of the 25 sub-policies for CIFAR-10, "randaugment"
             operations drawn from a list of 14; see `jaxlt.data.policies`.
         randaugment_ops: RandAugment's N, operations an image.
@@ -44,6 +51,7 @@ class Augmentation:
     """
 
     shift: Shift = "none"
+    color_jitter: float = 0.0
     policy: Policy = "none"
     randaugment_ops: int = 2
     randaugment_magnitude: int = 9
@@ -52,6 +60,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         if self.shift not in (known := get_args(Shift)):
             raise UsageError(f"shift is {self.shift!r}, it must be {' or '.join(known)}")
+        if not 0 <= self.color_jitter <= 1:
+            raise UsageError(f"color jitter is {self.color_jitter}, it must lie in 0..1")
         if self.policy not in (known := get_args(Policy)):
             raise UsageError(f"policy is {self.policy!r}, it must be {' or '.join(known)}")
         if self.randaugment_ops < 1:
@@ -73,7 +83,12 @@ class Draws(NamedTuple):
         top: int32 array (steps, batch), the row of the image padded by `CROP_PAD` black pixels
             on every side at which its crop begins.
         left: int32 array (steps, batch), the column at which it begins.
+        crop_tries: float64 array (steps, batch, NUM_TRIES, 2), for
+            `jaxlt.data.crops.resized_crop_box`.
+        crop_place: float64 array (steps, batch, 2), for the same.
         flip: bool array (steps, batch), whether the crop is mirrored left to right.
+        jitter_order: int32 array (steps, batch, 3), see `jaxlt.data.color_jitter`.
+        jitter_factors: float32 array (steps, batch, 3), see there.
         operations: int32 array (steps, batch, K), the policy's operations one after the other,
             as numbers in `jaxlt.data.pillow_operations.OPERATIONS`.
         amounts: float32 array (steps, batch, K), their amounts.
@@ -85,7 +100,11 @@ class Draws(NamedTuple):
     indices: np.ndarray
     top: np.ndarray | None = None
     left: np.ndarray | None = None
+    crop_tries: np.ndarray | None = None
+    crop_place: np.ndarray | None = None
     flip: np.ndarray | None = None
+    jitter_order: np.ndarray | None = None
+    jitter_factors: np.ndarray | None = None
     operations: np.ndarray | None = None
     amounts: np.ndarray | None = None
     cutout_row: np.ndarray | None = None
@@ -152,7 +171,7 @@ class DrawStream:
         steps = np.arange(start_step, stop_step, dtype=np.int64)[:, np.newaxis]
         positions = steps * self.batch_size + self.shard[0] * self.rows + np.arange(self.rows)
         draws = Draws(self.indices[self.sampler(positions)].astype(np.int32))
-        for add in (self._with_shift, self._with_policy, self._with_cutout):
+        for add in (self._with_shift, self._with_jitter, self._with_policy, self._with_cutout):
             draws = add(draws, positions)
         return draws
 
@@ -160,13 +179,26 @@ class DrawStream:
         shift = self.augmentation.shift
         if shift == "none":
             return draws
-        draws = draws._replace(
-            top=self._integers("crop top", positions, 2 * CROP_PAD + 1),
-            left=self._integers("crop left", positions, 2 * CROP_PAD + 1),
-        )
+        if shift == "resized_crop_flip":
+            draws = draws._replace(
+                crop_tries=self._uniforms("resized crop shape", positions, (NUM_TRIES, 2)),
+                crop_place=self._uniforms("resized crop place", positions, (2,)),
+            )
+        else:
+            draws = draws._replace(
+                top=self._integers("crop top", positions, 2 * CROP_PAD + 1),
+                left=self._integers("crop left", positions, 2 * CROP_PAD + 1),
+            )
         if shift == "crop":
             return draws
         return draws._replace(flip=self._integers("flip", positions, 2).astype(bool))
+
+    def _with_jitter(self, draws: Draws, positions: np.ndarray) -> Draws:
+        strength = self.augmentation.color_jitter
+        if strength == 0:
+            return draws
+        order, factors = draw_color_jitter(self.seed, positions, strength)
+        return draws._replace(jitter_order=order, jitter_factors=factors)
 
     def _with_policy(self, draws: Draws, positions: np.ndarray) -> Draws:
         chosen = self.augmentation
@@ -190,3 +222,10 @@ class DrawStream:
 
     def _integers(self, use: str, positions: np.ndarray, bound: int) -> np.ndarray:
         return random_integers(stream_key(self.seed, use), positions, bound).astype(np.int32)
+
+    def _uniforms(self, use: str, positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Draws an array of a shape for each position."""
+        size = math.prod(shape)
+        slots = positions[..., np.newaxis] * size + np.arange(size)
+        uniforms = random_uniforms(stream_key(self.seed, use), slots)
+        return uniforms.reshape(*positions.shape, *shape)

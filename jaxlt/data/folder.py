@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxlt.data.image_set import ImageSet, LoadedImages, resize
+from jaxlt.data.encoded_images import EncodedImages
+from jaxlt.data.image_set import LoadedImages
+from jaxlt.data.resampling import Resize
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
 
@@ -18,12 +21,20 @@ if TYPE_CHECKING:
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
 
 
-class FileImages(ImageSet):
-    """Image files, read and decoded on demand and resized to one square shape in RGB."""
+class FileImages(EncodedImages):
+    """Image files, read when they are needed.
 
-    def __init__(self, paths: list[str], labels: np.ndarray, image_size: int) -> None:
-        self.labels = labels.astype(np.int32)
-        self.image_shape = (image_size, image_size, 3)
+    Args:
+        paths: one for each image.
+        labels: integer array (N,), the class of each image.
+        image_size: see `EncodedImages`.
+        resize: see `EncodedImages`.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], labels: np.ndarray, image_size: int, resize: Resize
+    ) -> None:
+        super().__init__(labels, image_size, resize)
         self._paths = paths
 
     @functools.cached_property
@@ -33,30 +44,17 @@ class FileImages(ImageSet):
         with tf.init_scope():
             return tf.constant(self._paths)
 
-    def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
-        """Decodes the files at `indices` (B,) into a uint8 tensor (B, H, W, 3)."""
+    def contents(self, number: tf.Tensor) -> tf.Tensor:
+        """Reads the file of a number, scalar tensors both."""
         tf = import_tensorflow()
-        spec = tf.TensorSpec(self.image_shape, tf.uint8)
-        paths = tf.gather(self._paths_tensor, indices)
-        return tf.map_fn(self._decode, paths, fn_output_signature=spec)
+        return tf.io.read_file(tf.gather(self._paths_tensor, number))
 
-    def verify(self) -> None:
-        """Raises `UsageError` for the first file that cannot be decoded."""
-        tf = import_tensorflow()
-        for path in self._paths:
-            try:
-                self._decode(path)
-            except tf.errors.OpError as error:
-                reason = str(error.message).splitlines()[0]
-                raise UsageError(f"image {path} cannot be decoded: {reason}") from error
-
-    def _decode(self, path: tf.Tensor | str) -> tf.Tensor:
-        tf = import_tensorflow()
-        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
-        return resize(image, self.image_shape[0])
+    def name(self, number: int) -> str:
+        """Returns the path."""
+        return self._paths[number]
 
 
-def load_folder(directory: Path, image_size: int) -> LoadedImages:
+def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") -> LoadedImages:
     """Finds the images of `directory/train/CLASS/` and `directory/test/CLASS/`.
 
     Classes are numbered in the order of their names, images in the order of theirs. Files
@@ -65,6 +63,7 @@ def load_folder(directory: Path, image_size: int) -> LoadedImages:
     Args:
         directory: the one that holds `train` and `test`.
         image_size: side to which every image is resized, whatever its own shape.
+        resize: how, see `jaxlt.data.resampling`.
 
     Returns:
         Images of shape (image_size, image_size, 3).
@@ -83,8 +82,8 @@ def load_folder(directory: Path, image_size: int) -> LoadedImages:
     class_names = tuple(train)
     return LoadedImages(
         class_names,
-        _file_images(train, class_names, image_size),
-        _file_images(test, class_names, image_size),
+        _file_images(train, class_names, image_size, resize),
+        _file_images(test, class_names, image_size, resize),
     )
 
 
@@ -108,8 +107,9 @@ def _image_files(directory: Path) -> list[str]:
 
 
 def _file_images(
-    files: dict[str, list[str]], class_names: tuple[str, ...], image_size: int
+    files: dict[str, list[str]], class_names: tuple[str, ...], image_size: int, resize: Resize
 ) -> FileImages:
     paths = [path for name in class_names for path in files.get(name, [])]
     sizes = [len(files.get(name, [])) for name in class_names]
-    return FileImages(paths, np.repeat(np.arange(len(class_names)), sizes), image_size)
+    labels = np.repeat(np.arange(len(class_names)), sizes)
+    return FileImages(paths, labels, image_size, resize)

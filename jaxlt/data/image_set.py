@@ -5,11 +5,13 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxlt.data.crops import cropped
+from jaxlt.data.resampling import stretch
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
 if TYPE_CHECKING:
@@ -25,10 +27,12 @@ class ImageSet(abc.ABC):
     Attributes:
         labels: int32 array (N,), the class of each image.
         image_shape: height, width and channels of every image.
+        is_decoded: whether images are decoded when they are read, which is worth every core.
     """
 
     labels: np.ndarray
     image_shape: tuple[int, int, int]
+    is_decoded: bool = False
 
     @abc.abstractmethod
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
@@ -40,6 +44,27 @@ class ImageSet(abc.ABC):
         Returns:
             uint8 tensor (B, H, W, C).
         """
+
+    def read_crops(
+        self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
+    ) -> tf.Tensor:
+        """Reads a random crop of each image, resized to the shape of all.
+
+        Args:
+            indices: integer tensor or array (B,) with values in [0, N).
+            tries: float64 tensor (B, NUM_TRIES, 2), see `jaxlt.data.crops.resized_crop_box`.
+            places: float64 tensor (B, 2), see there.
+
+        Returns:
+            uint8 tensor (B, H, W, C).
+        """
+        tf = import_tensorflow()
+        drawn = (self.read(indices), tries, places)
+        return tf.map_fn(
+            lambda x: stretch(cropped(*x), self.image_shape[0]),
+            drawn,
+            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+        )
 
     def load(self, indices: np.ndarray) -> np.ndarray:
         """Reads images by number into memory.
@@ -60,26 +85,39 @@ class ImageSet(abc.ABC):
             .batch(_LOAD_CHUNK)
             .map(self.read, num_parallel_calls=tf.data.AUTOTUNE)
         )
-        with named_decoding_errors(self):
+        with named_decoding_errors(self, lambda: indices):
             for number, chunk in enumerate(chunks.as_numpy_iterator()):
                 start = number * _LOAD_CHUNK
                 pixels[start : start + len(chunk)] = chunk
         return pixels
 
-    def verify(self) -> None:
-        """Raises `UsageError` for the first image that cannot be decoded.
+    def name(self, number: int) -> str:
+        """Returns what a message calls an image."""
+        return f"number {number}"
+
+    def readable(self, indices: np.ndarray) -> np.ndarray:
+        """Returns those of the image numbers (n,) whose images can be decoded, ascending."""
+        return np.unique(indices)
+
+    def verify(self, indices: np.ndarray | None = None) -> None:
+        """Raises one `UsageError` for all images that cannot be decoded.
 
         Images that are in memory already always can, so the base class has nothing to do.
+
+        Args:
+            indices: integer array (n,), the images to try; None tries all.
         """
-        return
+        del indices
 
 
 class LoadedImages(NamedTuple):
-    """What every data format yields: the names of the classes and the two sets of images."""
+    """What every data format yields: the names of the classes and its sets of images."""
 
     class_names: tuple[str, ...]
     train: ImageSet
     test: ImageSet
+    val: ImageSet | None = None
+    open: ImageSet | None = None
 
 
 class ArrayImages(ImageSet):
@@ -125,11 +163,16 @@ def resize_array(images: np.ndarray, size: int | None) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def named_decoding_errors(images: ImageSet) -> Iterator[None]:
-    """Turns TensorFlow's nameless decoding error into the `UsageError` that names the file."""
+def named_decoding_errors(images: ImageSet, suspects: Callable[[], np.ndarray]) -> Iterator[None]:
+    """Turns TensorFlow's nameless decoding error into the `UsageError` that names the file.
+
+    Args:
+        images: the set that is read.
+        suspects: returns the numbers of the images among which the bad one must be.
+    """
     tf = import_tensorflow()
     try:
         yield
     except tf.errors.OpError:
-        images.verify()
+        images.verify(suspects())
         raise

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxlt.errors import UsageError
 
-Profile = Literal["exponential", "step", "balanced"]
+Profile = Literal["exponential", "step", "balanced", "native"]
 SelectionRule = Literal["shuffled", "first"]
 
 

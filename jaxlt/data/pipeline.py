@@ -14,6 +14,7 @@ from jaxlt.data.draws import Draws, DrawStream
 from jaxlt.data.image_set import ImageSet, named_decoding_errors
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.data.unreadable import SkipLog, Unreadable, candidates, first_readable, successors
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class TfDataPipeline:
         *,
         mean: Sequence[float],
         std: Sequence[float],
+        unreadable: Unreadable = "error",
     ) -> None:
         """Prepares the stream of training batches.
 
@@ -101,6 +103,10 @@ class TfDataPipeline:
             stream: which of them each batch has, and how they are augmented.
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
+            unreadable: "error" ends with a `UsageError` that names the image. "skip" takes in
+                its place the next image of its class in the split, under the same augmentation:
+                labels stay as they were drawn, and a batch is still a pure function of seed and
+                step (and of which files can be read). Skipped images are logged and counted.
 
         Raises:
             UsageError: the images have a number of channels that the policy does not know.
@@ -113,6 +119,15 @@ class TfDataPipeline:
         self._stream = stream
         self._images = images
         self._statistics = (mean, std)
+        self._successor = None
+        if unreadable == "skip":
+            self._successor = successors(images.labels, stream.indices)
+        self._skips = SkipLog(images)
+
+    @property
+    def num_skipped(self) -> int:
+        """How often an unreadable image was skipped in the batches handed out."""
+        return self._skips.count
 
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
         """Yields steps `start_step` to `stop_step - 1`; see `Pipeline`.
@@ -120,20 +135,39 @@ class TfDataPipeline:
         The payload is a `Batch` of arrays (K, B, ...).
 
         Raises:
-            UsageError: an image file cannot be decoded.
+            UsageError: an image file cannot be decoded, nor, if it is to be skipped, those that
+                follow it.
         """
         tf = import_tensorflow()
         all_labels = tf.constant(self._images.labels)
 
-        def batch(used: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+        def batch(used: dict[str, Any]) -> tuple[tf.Tensor, ...]:
             draws = Draws(**used)
-            chosen = self._images.read(draws.indices)
+            chosen, skipped = self._read(draws)
             pixels = augment(chosen, draws, self._stream.augmentation.cutout)
-            return _normalise(pixels, *self._statistics), tf.gather(all_labels, draws.indices)
+            labels = tf.gather(all_labels, draws.indices)
+            return _normalise(pixels, *self._statistics), labels, skipped
+
+        def suspects(number: int) -> np.ndarray:
+            first = start_step + number * size
+            return self._stream.draw(first, min(first + size, stop_step)).indices.ravel()
 
         draws = _draws_dataset(self._stream, start_step, stop_step)
-        for images, labels in _iterate(self._images, draws, batch, size):
+        for images, labels, skipped in _iterate(self._images, draws, batch, suspects, size):
+            self._skips.add(skipped)
             yield Chunk(Batch(images, labels), labels)
+
+    def _read(self, draws: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the images of a step and the numbers of those skipped, -1 for all others."""
+        tf = import_tensorflow()
+        read, drawn = self._images.read, ()
+        if draws.crop_tries is not None:
+            read, drawn = self._images.read_crops, (draws.crop_tries, draws.crop_place)
+        if self._successor is None:
+            return read(draws.indices, *drawn), tf.fill(tf.shape(draws.indices), -1)
+        tried = candidates(tf.constant(self._successor), draws.indices)
+        pixels, taken = first_readable(tried, read, *drawn)
+        return pixels, tf.where(taken == draws.indices, -1, draws.indices)
 
     def read(self, resident: tuple[()], payload: Any) -> tuple[jax.Array, jax.Array]:
         """Returns the images and labels of one step's `Batch`; see `Pipeline`."""
@@ -148,6 +182,7 @@ def evaluation_batches(
     mean: Sequence[float],
     std: Sequence[float],
     indices: np.ndarray | None = None,
+    unreadable: Unreadable = "error",
 ) -> Iterator[Batch]:
     """Yields the images once, in order and without augmentation.
 
@@ -158,29 +193,49 @@ def evaluation_batches(
         mean: per channel, in units where white is 1.
         std: per channel, in the same units.
         indices: integer array (n,), the images to take; None takes all.
+        unreadable: "error", or "skip" to give zeros with label -1 for an image that cannot be
+            decoded, and a line in the log.
 
     Returns:
         Iterator over batches.
 
     Raises:
         UsageError: the batch size is not positive, or, while iterating, an image file cannot
-            be decoded.
+            be decoded and is not to be skipped.
     """
     if batch_size < 1:
         raise UsageError(f"evaluation batch size is {batch_size}, it must be positive")
     tf = import_tensorflow()
-    order = tf.constant(np.arange(len(images.labels)) if indices is None else indices, tf.int64)
-    labels = tf.constant(images.labels)
+    numbers = np.arange(len(images.labels)) if indices is None else indices
+    order = tf.constant(numbers, tf.int32)
+    all_labels = tf.constant(images.labels)
 
-    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(start: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chosen = order[start : start + batch_size]
+        labels, skipped = tf.gather(all_labels, chosen), tf.fill(tf.shape(chosen), -1)
+        if unreadable == "skip":
+            pixels, taken = first_readable(chosen[:, tf.newaxis], images.read, blank=True)
+            labels, skipped = tf.where(taken < 0, -1, labels), tf.where(taken < 0, chosen, -1)
+        else:
+            pixels = images.read(chosen)
+        present = tf.cast(labels >= 0, tf.float32)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        normalised = _normalise(pixels, mean, std) * present
         missing = batch_size - tf.size(chosen)
-        pixels = _normalise(images.read(chosen), mean, std)
-        padded = tf.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        return padded, tf.pad(tf.gather(labels, chosen), [(0, missing)], constant_values=-1)
+        padded = tf.pad(normalised, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        return padded, tf.pad(labels, [(0, missing)], constant_values=-1), skipped
+
+    def suspects(number: int) -> np.ndarray:
+        return numbers[number * batch_size : (number + 1) * batch_size]
 
     starts = tf.data.Dataset.range(0, len(order), batch_size)
-    return (Batch(x[0], y[0]) for x, y in _iterate(images, starts, batch))
+    skips = SkipLog(images)
+
+    def read() -> Iterator[Batch]:
+        for pixels, labels, skipped in _iterate(images, starts, batch, suspects):
+            skips.add(skipped)
+            yield Batch(pixels[0], labels[0])
+
+    return read()
 
 
 def _normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
@@ -211,12 +266,21 @@ def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:
 
 
 def _iterate(
-    images: ImageSet, steps: Any, batch: Callable[..., Any], size: int = 1
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields images and labels that `batch` makes of each step, `size` of them stacked."""
+    images: ImageSet,
+    steps: Any,
+    batch: Callable[..., Any],
+    suspects: Callable[[int], np.ndarray],
+    size: int = 1,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields what `batch` makes of each step, `size` of them stacked.
+
+    `suspects` gives the images of what is yielded by its number, counted from 0.
+    """
     tf = import_tensorflow()
-    # Half the cores are left to XLA. Batches are made side by side, each by one thread.
-    threads = min(_MAX_THREADS, max(1, (os.cpu_count() or 1) // 2))
+    # Batches are made side by side, each by one thread. Half the cores are left to XLA, except
+    # where decoding takes longer than a step of the network.
+    cores = os.cpu_count() or 1
+    threads = min(_MAX_THREADS, cores if images.is_decoded else max(1, cores // 2))
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
@@ -224,7 +288,9 @@ def _iterate(
     if size > 1:
         dataset = dataset.batch(size)
     dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
-    with named_decoding_errors(images):
-        for pixels, labels in dataset.as_numpy_iterator():
+    yielded = 0
+    with named_decoding_errors(images, lambda: suspects(yielded)):
+        for arrays in dataset.as_numpy_iterator():
             # tf.data would copy a batch to give it an axis of length 1.
-            yield (pixels, labels) if size > 1 else (pixels[np.newaxis], labels[np.newaxis])
+            yield arrays if size > 1 else tuple(array[np.newaxis] for array in arrays)
+            yielded += 1

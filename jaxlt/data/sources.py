@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -10,11 +11,21 @@ from jaxlt.data.folder import load_folder
 from jaxlt.data.idx import load_idx
 from jaxlt.data.image_set import ImageSet as ImageSet
 from jaxlt.data.image_set import LoadedImages
+from jaxlt.data.listed import load_listed
+from jaxlt.data.resampling import Resize
 from jaxlt.data.tfds import load_tfds
+from jaxlt.data.unreadable import Unreadable
 from jaxlt.errors import UsageError
 
 _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024
+Normalization = Literal["dataset", "imagenet", "inaturalist2018"]
+# Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
+# ICLR 2020, and of the code after it. Places-LT is normalised by ImageNet's.
+_PUBLISHED_STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
+}
 # What all code of the long-tailed literature normalises CIFAR-10 and CIFAR-100 with.
 _CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
@@ -28,6 +39,8 @@ class Source:
         class_names: one name a class, by label.
         train: training images.
         test: test images, never thinned out.
+        val: validation images, of the same classes, where the source has a set of them.
+        open: images of no class, all with label -1, where the source has a set of them.
         mean: per-channel mean of the training pixels, in units where white is 1.
         std: per-channel standard deviation, in the same units.
     """
@@ -38,6 +51,8 @@ class Source:
     test: ImageSet
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    val: ImageSet | None = None
+    open: ImageSet | None = None
 
     @property
     def num_classes(self) -> int:
@@ -50,45 +65,63 @@ class Source:
         return self.train.image_shape
 
 
-def load_source(spec: str, *, image_size: int | None = None) -> Source:
+def load_source(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    resize: Resize = "stretch",
+    normalization: Normalization = "dataset",
+    unreadable: Unreadable = "error",
+) -> Source:
     """Loads a data set by its specification.
-
-    CIFAR-10 and CIFAR-100 get the mean and standard deviation that the literature uses; for
-    any other set they are those of up to 1024 training images, evenly spaced.
 
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
-            (tensorflow-datasets, loaded into memory) or "folder:DIR" (DIR/train/CLASS/*.png).
+            (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png) or
+            "list:ROOT,TRAIN[,VAL],TEST[,OPEN]" (list files, see `load_listed`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
-            32 where they may differ in size (`folder:`, some of `tfds:`).
+            32 where they may differ in size (`folder:`, `list:`, some of `tfds:`).
+        resize: how images of files are brought to that size where they are not cropped at
+            random: "stretch" disregards their aspect ratio, "centre_crop" is the test transform
+            of ImageNet, see `jaxlt.data.resampling`.
+        normalization: mean and standard deviation: "imagenet" and "inaturalist2018" are the
+            published ones; "dataset" those that the literature uses for CIFAR-10 and CIFAR-100,
+            for any other set those of up to 1024 training images, evenly spaced.
+        unreadable: whether images among those that cannot be decoded are left out ("skip").
 
     Returns:
         The source.
 
     Raises:
-        UsageError: the specification is none of these, or the data are missing or damaged.
+        UsageError: the specification is none of these, the data are missing or damaged, or
+            `resize` asks for what can be done to image files alone.
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"image size is {image_size}, it must be at least 1")
-    loaded = _load_images(spec, image_size)
+    loaded = _load_images(spec, image_size, resize)
     for part, images in (("training", loaded.train), ("test", loaded.test)):
         _check_labels(spec, part, images, len(loaded.class_names))
-    mean, std = _statistics(spec, loaded.train)
-    return Source(spec, *loaded, mean=mean, std=std)
+    mean, std = _statistics(spec, loaded.train, normalization, unreadable)
+    return Source(spec, **loaded._asdict(), mean=mean, std=std)
 
 
-def _load_images(spec: str, image_size: int | None) -> LoadedImages:
+def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedImages:
     kind, _, place = spec.partition(":")
+    if kind == "folder" and place:
+        return load_folder(Path(place), image_size or _DEFAULT_SIZE, resize)
+    if kind == "list" and place:
+        return load_listed(place, image_size or _DEFAULT_SIZE, resize)
+    if resize != "stretch":
+        raise UsageError(f"resize {resize} is for image files (folder:, list:), not for {spec}")
     if spec == "digits":
         return load_digits(image_size)
     if kind == "idx" and place:
         return load_idx(Path(place), image_size)
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
-    if kind == "folder" and place:
-        return load_folder(Path(place), image_size or _DEFAULT_SIZE)
     raise UsageError(
-        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME or folder:DIR"
+        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR or "
+        "list:ROOT,TRAIN,TEST"
     )
 
 
@@ -103,11 +136,23 @@ def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> N
         )
 
 
-def _statistics(spec: str, images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(
+    spec: str, images: ImageSet, normalization: Normalization, unreadable: Unreadable
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if normalization != "dataset":
+        if images.image_shape[2] != len(_PUBLISHED_STATISTICS[normalization][0]):
+            raise UsageError(
+                f"normalization {normalization} is for images of 3 channels, those of {spec} "
+                f"have {images.image_shape[2]}"
+            )
+        return _PUBLISHED_STATISTICS[normalization]
     if spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100"):
         return _CIFAR_STATISTICS
     count = min(len(images.labels), _STATISTICS_SAMPLE)
-    sample = images.load(np.linspace(0, len(images.labels) - 1, count, dtype=np.int64))
+    numbers = np.linspace(0, len(images.labels) - 1, count, dtype=np.int64)
+    if unreadable == "skip":
+        numbers = images.readable(numbers)
+    sample = images.load(numbers)
     pixels = sample.reshape(-1, images.image_shape[2]) / 255
     # A channel that never varies must be centred, not divided by zero.
     std = np.maximum(pixels.std(axis=0), 1 / 255)

@@ -127,9 +127,10 @@ def long_tailed_split(
 
     Args:
         source: the data.
-        profile: see `profile_counts`.
+        profile: see `profile_counts`; "native" takes all images, for a source that is
+            long-tailed as it was published. The options that follow have no meaning then.
         imbalance_factor: see `profile_counts`.
-        max_per_class: see `long_tailed_counts`.
+        max_per_class: see `long_tailed_counts`; none for "native".
         class_order: see `long_tailed_counts`.
         rule: see `select_images`.
         seed: see `select_images`.
@@ -140,6 +141,8 @@ def long_tailed_split(
     Raises:
         UsageError: an argument is out of range or does not fit the data.
     """
+    if profile == "native":
+        return _native_split(source, max_per_class)
     labels = source.train.labels
     counts = long_tailed_counts(
         labels,
@@ -159,6 +162,27 @@ def long_tailed_split(
         imbalance_factor=imbalance_factor,
         rule=rule,
         seed=seed,
+    )
+
+
+def _native_split(source: Source, max_per_class: int | None) -> Split:
+    labels = source.train.labels
+    counts = np.bincount(labels, minlength=source.num_classes)
+    if max_per_class is not None:
+        raise UsageError(f"max per class is {max_per_class}, it must be none with profile native")
+    if not counts.all():
+        empty = int(np.flatnonzero(counts == 0)[0])
+        raise UsageError(f"class {empty} has no training image, every class must have one")
+    return Split(
+        source=source.name,
+        num_images=len(labels),
+        labels_sha256=labels_digest(labels),
+        class_counts=tuple(counts.tolist()),
+        indices=np.arange(len(labels)),
+        profile="native",
+        imbalance_factor=float(counts.max() / counts.min()),
+        rule="first",
+        seed=0,
     )
 
 

@@ -1,0 +1,133 @@
+"""Images kept as encoded files of any size, decoded when they are needed."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxlt.data.crops import cropped, resized_crop_box
+from jaxlt.data.image_set import ImageSet
+from jaxlt.data.resampling import Resize, centre_crop, stretch
+from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.errors import UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_REPORTED = 5
+# Pillow's and so torchvision's: TensorFlow's own default differs by several grey levels.
+_DCT = "INTEGER_ACCURATE"
+
+
+class EncodedImages(ImageSet):
+    """BMP, GIF, JPEG and PNG images, decoded to RGB and brought to one square shape.
+
+    Grey JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some,
+    are read too, by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does.
+    A truncated file is unreadable.
+
+    Args:
+        labels: integer array (N,), the class of each image.
+        image_size: height and width of what is read.
+        resize: how `read` brings an image to this size; see `jaxlt.data.resampling`.
+    """
+
+    is_decoded = True
+
+    def __init__(self, labels: np.ndarray, image_size: int, resize: Resize) -> None:
+        self.labels = labels.astype(np.int32)
+        self.image_shape = (image_size, image_size, 3)
+        self._fit = {"stretch": stretch, "centre_crop": centre_crop}[resize]
+
+    @abc.abstractmethod
+    def contents(self, number: tf.Tensor) -> tf.Tensor:
+        """Reads the encoded image of a number, scalar tensors both."""
+
+    @abc.abstractmethod
+    def name(self, number: int) -> str:
+        """Returns what an error message calls an image."""
+
+    def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Decodes the images at `indices` (B,) whole, into a uint8 tensor (B, H, W, 3)."""
+        tf = import_tensorflow()
+        spec = tf.TensorSpec(self.image_shape, tf.uint8)
+        return tf.map_fn(self._decode, indices, fn_output_signature=spec)
+
+    def read_crops(
+        self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
+    ) -> tf.Tensor:
+        """Decodes of each image no more than its crop; see `ImageSet`."""
+        tf = import_tensorflow()
+        spec = tf.TensorSpec(self.image_shape, tf.uint8)
+        drawn = (indices, tries, places)
+        return tf.map_fn(lambda x: self._decode_crop(*x), drawn, fn_output_signature=spec)
+
+    def verify(self, indices: np.ndarray | None = None) -> None:
+        """Decodes images in parallel and raises one `UsageError` for all that cannot be.
+
+        Args:
+            indices: integer array (n,), the images to try; None tries all, which takes as long
+                as an epoch's decoding.
+        """
+        numbers = np.arange(len(self.labels)) if indices is None else np.unique(indices)
+        bad = np.setdiff1d(numbers, self.readable(numbers)).tolist()
+        if len(bad) == 1:
+            raise UsageError(f"image {self.name(bad[0])} cannot be decoded: {self._reason(bad[0])}")
+        if bad:
+            shown = "; ".join(f"{self.name(x)} ({self._reason(x)})" for x in bad[:_REPORTED])
+            more = f"; and {len(bad) - _REPORTED} more" if len(bad) > _REPORTED else ""
+            raise UsageError(f"{len(bad)} images cannot be decoded: {shown}{more}")
+
+    def readable(self, indices: np.ndarray) -> np.ndarray:
+        """Returns those of the image numbers (n,) whose images can be decoded, ascending."""
+        tf = import_tensorflow()
+
+        def decoded(number: tf.Tensor) -> tf.Tensor:
+            with tf.control_dependencies([_decode(self.contents(number))]):
+                return tf.identity(number)
+
+        tried = tf.data.Dataset.from_tensor_slices(indices).map(decoded, tf.data.AUTOTUNE)
+        return np.unique(np.fromiter(tried.ignore_errors().as_numpy_iterator(), np.int64))
+
+    def _reason(self, number: int) -> str:
+        tf = import_tensorflow()
+        try:
+            _decode(self.contents(tf.constant(number)))
+        except tf.errors.OpError as error:
+            return str(error.message).splitlines()[0]
+        return "it could not be read a moment ago"
+
+    def _decode(self, number: tf.Tensor) -> tf.Tensor:
+        return self._fit(_decode(self.contents(number)), self.image_shape[0])
+
+    def _decode_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        tf = import_tensorflow()
+        contents = self.contents(number)
+
+        def from_jpeg() -> tf.Tensor:
+            height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(contents))
+            box = resized_crop_box(height, width, tries, place)
+            return tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method=_DCT)
+
+        def from_others() -> tf.Tensor:
+            return cropped(_decode_image(contents), tries, place)
+
+        crop = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_others)
+        return stretch(crop, self.image_shape[0])
+
+
+def _decode(contents: tf.Tensor) -> tf.Tensor:
+    tf = import_tensorflow()
+    return tf.cond(
+        tf.io.is_jpeg(contents),
+        lambda: tf.io.decode_jpeg(contents, channels=3, dct_method=_DCT),
+        lambda: _decode_image(contents),
+    )
+
+
+def _decode_image(contents: tf.Tensor) -> tf.Tensor:
+    tf = import_tensorflow()
+    image = tf.io.decode_image(contents, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
