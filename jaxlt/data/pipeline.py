@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_THREADS = 8
 _PREFETCHED_BATCHES = 2
+_LARGE_IMAGE = 2**15
 
 
 class Chunk(NamedTuple):
@@ -241,7 +243,14 @@ def evaluation_batches(
 def _normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
     tf = import_tensorflow()
     scale, shift = scale_and_shift(mean, std)
-    return tf.cast(pixels, tf.float32) * scale + shift
+    if math.prod(pixels.shape[1:]) < _LARGE_IMAGE:
+        return tf.cast(pixels, tf.float32) * scale + shift
+    # A batch of large images does not fit the cache, one image does.
+    return tf.map_fn(
+        lambda image: tf.cast(image, tf.float32) * scale + shift,
+        pixels,
+        fn_output_signature=tf.TensorSpec(pixels.shape[1:], tf.float32),
+    )
 
 
 def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:

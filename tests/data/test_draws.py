@@ -12,7 +12,19 @@ from jaxlt.errors import UsageError
 INDICES = np.random.default_rng(0).permutation(90)[:70]
 
 
-STRONG = Augmentation("crop_flip", "autoaugment", cutout=16)
+STRONG = Augmentation("crop_flip", policy="autoaugment", cutout=16)
+POLICY = ("operations", "amounts")
+SHAPES = {
+    **dict.fromkeys(POLICY, (2,)),
+    **dict.fromkeys(("jitter_order", "jitter_factors"), (3,)),
+    "crop_tries": (10, 2),
+    "crop_place": (2,),
+}
+DTYPES = {
+    "flip": bool,
+    **dict.fromkeys(("amounts", "jitter_factors"), np.float32),
+    **dict.fromkeys(("crop_tries", "crop_place"), np.float64),
+}
 
 
 def stream(*, seed=0, batch_size=8, augmentation=STRONG, shard=(0, 1)) -> Any:
@@ -34,17 +46,26 @@ def assert_same(left, right):
         (Augmentation(policy="autoaugment"), {"operations", "amounts"}),
         (Augmentation(policy="randaugment"), {"operations", "amounts"}),
         (Augmentation(cutout=3), {"cutout_row", "cutout_column"}),
-        (STRONG, set(Draws._fields) - {"indices"}),
+        (STRONG, {"top", "left", "flip", *POLICY, "cutout_row", "cutout_column"}),
+        (Augmentation(color_jitter=0.4), {"jitter_order", "jitter_factors"}),
+        (Augmentation("resized_crop_flip"), {"crop_tries", "crop_place", "flip"}),
     ],
 )
 def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
     draws = stream(augmentation=augmentation).draw(3, 9)._asdict()
     assert {name for name, values in draws.items() if values is not None} == used | {"indices"}
-    full = stream().draw(3, 9)._asdict()
+    used_by_some = stream(
+        augmentation=Augmentation("crop_flip", "autoaugment", cutout=16, color_jitter=0.4)
+    )
+    crops = stream(augmentation=Augmentation("resized_crop_flip")).draw(3, 9)
+    full = used_by_some.draw(3, 9)._asdict() | {
+        "crop_tries": crops.crop_tries,
+        "crop_place": crops.crop_place,
+    }
     for name in used | {"indices"}:
-        per_example = (2,) if name in ("operations", "amounts") else ()
+        per_example = SHAPES.get(name, ())
         assert draws[name].shape == (6, 8, *per_example)
-        assert draws[name].dtype == {"flip": bool, "amounts": np.float32}.get(name, np.int32)
+        assert draws[name].dtype == DTYPES.get(name, np.int32)
         if augmentation.policy != "randaugment":
             np.testing.assert_array_equal(draws[name], full[name])
 
