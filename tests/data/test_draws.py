@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.draws import CROP_PAD, Augmentation, Draws, DrawStream, cutout_start
+from jaxlt.data.draws import CROP_PAD, Augmentation, DrawStream, cutout_start
 from jaxlt.data.samplers import InstanceBalanced
 from jaxlt.errors import UsageError
 

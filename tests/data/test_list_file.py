@@ -91,7 +91,7 @@ def test_bad_lines_are_reported_together_in_one_line(tmp_path):
 
 
 def test_a_file_that_is_no_list_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="none.txt cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"none\.txt cannot be read: No such file"):
         read_list(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     with pytest.raises(UsageError, match="binary must be UTF-8 text"):
