@@ -62,8 +62,9 @@ def test_where_no_try_fits_the_middle_is_taken(shape, expected):
 
 
 def test_later_tries_count_only_when_the_first_do_not_fit():
-    tries = np.full((NUM_TRIES, 2), 0.999999)
+    # A square of the image's whole area is higher than the image.
+    tries = np.full((NUM_TRIES, 2), (0.999, 0.5))
     tries[0] = 0.1, 0.5
     first = box(300, 400, tries, np.zeros(2))
-    tries[0], tries[1] = 0.999999, (0.1, 0.5)
+    tries[0], tries[1] = (0.999, 0.5), (0.1, 0.5)
     assert first == box(300, 400, tries, np.zeros(2))
