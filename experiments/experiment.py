@@ -106,6 +106,14 @@ class Experiment:
         """Steps of a run, in all stages."""
         return sum(steps_of(stage, self.num_images) for stage in self.recipe.stages)
 
+    def verify_images(self) -> None:
+        """Decodes every image of the split and every evaluated one.
+
+        Raises:
+            UsageError: some cannot be decoded; all are counted and the first few named.
+        """
+        self._feed.verify_images()
+
     def check(self, replica: Replica) -> None:
         """Raises UsageError if the radius is out of range."""
         build_optimizer(self._recipe_of(replica.rho), self.split.class_counts)

@@ -122,6 +122,11 @@ class Feed:
             ),
         )
 
+    def verify_images(self) -> None:
+        """Raises UsageError if an image of the split or an evaluated one cannot be decoded."""
+        self._source.train.verify(self._split.indices)
+        self._evaluated.verify(self._evaluated_indices)
+
     def evaluated(self) -> Iterator[Batch]:
         """Yields the test images, or the held-out ones."""
         if self._kind == "device":

@@ -81,8 +81,11 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
     from jaxlt.training.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
+    experiment = Experiment(arguments.options, arguments.execution.pipeline)
+    if arguments.execution.check_images:
+        experiment.verify_images()
     results = run_all(
-        Experiment(arguments.options, arguments.execution.pipeline),
+        experiment,
         [Replica(seed, path, rho) for (seed, rho), path in paths.items()],
         label=arguments.chosen.recipe,
         mode=arguments.execution.replicas,

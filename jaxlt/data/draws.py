@@ -27,20 +27,20 @@ _EXAMPLES_AT_ONCE = 2048
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to each training image, in this order.
+    """What is done to each training image: shift, colour jitter, policy and Cutout, in this order.
 
     Attributes:
         shift: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the images.
             "resized_crop_flip" enlarges a part of the image as it is stored, see
             `jaxlt.data.crops`, and mirrors half of them.
-        color_jitter: brightness, contrast and saturation are multiplied, in random order, by
-            factors uniform in 1 - color_jitter..1 + color_jitter; 0 for none.
         policy: "autoaugment" applies one of the 25 sub-policies for CIFAR-10, "randaugment"
             operations drawn from a list of 14; see `jaxlt.data.policies`.
         randaugment_ops: RandAugment's N, operations an image.
         randaugment_magnitude: RandAugment's M, in 0..30.
         cutout: side in pixels of a black square with its centre at a uniform pixel, cut off at
             the image's borders; 0 for none.
+        color_jitter: brightness, contrast and saturation are multiplied, in random order, by
+            factors uniform in 1 - color_jitter..1 + color_jitter; 0 for none.
 
     Raises:
         UsageError: a value is not one of these.
@@ -51,11 +51,11 @@ class Augmentation:
     """
 
     shift: Shift = "none"
-    color_jitter: float = 0.0
     policy: Policy = "none"
     randaugment_ops: int = 2
     randaugment_magnitude: int = 9
     cutout: int = 0
+    color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.shift not in (known := get_args(Shift)):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlt.data.augment import augment
 from jaxlt.data.draws import Draws, DrawStream
 from jaxlt.data.image_set import ImageSet, named_decoding_errors
-from jaxlt.data.normalisation import scale_and_shift
+from jaxlt.data.normalisation import normalise
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.data.unreadable import SkipLog, Unreadable, candidates, first_readable, successors
 from jaxlt.errors import UsageError
@@ -146,7 +146,7 @@ class TfDataPipeline:
             chosen, skipped = self._read(draws)
             pixels = augment(chosen, draws, self._stream.augmentation.cutout)
             labels = tf.gather(all_labels, draws.indices)
-            return _normalise(pixels, *self._statistics), labels, skipped
+            return normalise(pixels, *self._statistics), labels, skipped
 
         def suspects(number: int) -> np.ndarray:
             first = start_step + number * size
@@ -219,7 +219,7 @@ def evaluation_batches(
         else:
             pixels = images.read(chosen)
         present = tf.cast(labels >= 0, tf.float32)[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        normalised = _normalise(pixels, mean, std) * present
+        normalised = normalise(pixels, mean, std) * present
         missing = batch_size - tf.size(chosen)
         padded = tf.pad(normalised, [(0, missing), (0, 0), (0, 0), (0, 0)])
         return padded, tf.pad(labels, [(0, missing)], constant_values=-1), skipped
@@ -236,12 +236,6 @@ def evaluation_batches(
             yield Batch(pixels[0], labels[0])
 
     return read()
-
-
-def _normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    tf = import_tensorflow()
-    scale, shift = scale_and_shift(mean, std)
-    return tf.cast(pixels, tf.float32) * scale + shift
 
 
 def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:

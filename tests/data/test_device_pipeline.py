@@ -105,15 +105,23 @@ def test_a_stream_of_other_images_has_no_place_on_the_device():
         build(DevicePipeline).with_stream(draw_stream(indices=INDICES[::-1]))
 
 
-def test_a_policy_needs_the_host():
-    strong = draw_stream(augmentation=Augmentation(policy="autoaugment"))
+@pytest.mark.parametrize(
+    ("augmentation", "named"),
+    [
+        (Augmentation(policy="autoaugment"), "policy autoaugment"),
+        (Augmentation("resized_crop_flip"), "augmentation resized_crop_flip"),
+        (Augmentation(color_jitter=0.4), "color jitter 0.4"),
+    ],
+)
+def test_some_augmentations_need_the_host(augmentation, named):
+    strong = draw_stream(augmentation=augmentation)
     for made in (
         lambda: DevicePipeline(IMAGES, strong, **STATISTICS),
         lambda: build(DevicePipeline).with_stream(strong),
     ):
         with pytest.raises(UsageError) as caught:
             made()
-        assert str(caught.value) == "policy autoaugment needs the host: use --pipeline tf"
+        assert str(caught.value) == f"{named} needs the host: use --pipeline tf"
 
 
 def test_late_steps_of_a_long_run_start_at_once():

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -5,14 +6,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.draws import CROP_PAD, Augmentation, Draws, DrawStream, cutout_start
+from jaxlt.data.draws import CROP_PAD, Augmentation, DrawStream, cutout_start
 from jaxlt.data.samplers import InstanceBalanced
 from jaxlt.errors import UsageError
 
 INDICES = np.random.default_rng(0).permutation(90)[:70]
 
 
-STRONG = Augmentation("crop_flip", "autoaugment", cutout=16)
+STRONG = Augmentation("crop_flip", policy="autoaugment", cutout=16)
+POLICY = ("operations", "amounts")
+SHAPES = {
+    **dict.fromkeys(POLICY, (2,)),
+    **dict.fromkeys(("jitter_order", "jitter_factors"), (3,)),
+    "crop_tries": (10, 2),
+    "crop_place": (2,),
+}
+DTYPES = {
+    "flip": bool,
+    **dict.fromkeys(("amounts", "jitter_factors"), np.float32),
+    **dict.fromkeys(("crop_tries", "crop_place"), np.float64),
+}
+
+
+EVERYTHING = dataclasses.replace(STRONG, shift="resized_crop_flip", color_jitter=0.4)
+
+
+def used(draws):
+    return [values for values in draws if values is not None]
 
 
 def stream(*, seed=0, batch_size=8, augmentation=STRONG, shard=(0, 1)) -> Any:
@@ -34,17 +54,26 @@ def assert_same(left, right):
         (Augmentation(policy="autoaugment"), {"operations", "amounts"}),
         (Augmentation(policy="randaugment"), {"operations", "amounts"}),
         (Augmentation(cutout=3), {"cutout_row", "cutout_column"}),
-        (STRONG, set(Draws._fields) - {"indices"}),
+        (STRONG, {"top", "left", "flip", *POLICY, "cutout_row", "cutout_column"}),
+        (Augmentation(color_jitter=0.4), {"jitter_order", "jitter_factors"}),
+        (Augmentation("resized_crop_flip"), {"crop_tries", "crop_place", "flip"}),
     ],
 )
 def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
     draws = stream(augmentation=augmentation).draw(3, 9)._asdict()
     assert {name for name, values in draws.items() if values is not None} == used | {"indices"}
-    full = stream().draw(3, 9)._asdict()
+    used_by_some = stream(
+        augmentation=Augmentation("crop_flip", "autoaugment", cutout=16, color_jitter=0.4)
+    )
+    crops = stream(augmentation=Augmentation("resized_crop_flip")).draw(3, 9)
+    full = used_by_some.draw(3, 9)._asdict() | {
+        "crop_tries": crops.crop_tries,
+        "crop_place": crops.crop_place,
+    }
     for name in used | {"indices"}:
-        per_example = (2,) if name in ("operations", "amounts") else ()
+        per_example = SHAPES.get(name, ())
         assert draws[name].shape == (6, 8, *per_example)
-        assert draws[name].dtype == {"flip": bool, "amounts": np.float32}.get(name, np.int32)
+        assert draws[name].dtype == DTYPES.get(name, np.int32)
         if augmentation.policy != "randaugment":
             np.testing.assert_array_equal(draws[name], full[name])
 
@@ -99,8 +128,8 @@ def test_a_step_draws_the_same_wherever_drawing_starts(start, steps, shard):
     whole = stream().draw(start, start + steps)
     first, count = shard[0] * sharded.rows, sharded.rows
     one_by_one = [sharded.draw(step, step + 1) for step in range(start, start + steps)]
-    joined = (np.concatenate(column) for column in zip(*one_by_one, strict=True))
-    assert_same(joined, [values[:, first : first + count] for values in whole])
+    joined = (np.concatenate(column) for column in zip(*map(used, one_by_one), strict=True))
+    assert_same(joined, [values[:, first : first + count] for values in used(whole)])
 
 
 def test_every_run_ever_started_keeps_its_draws():
@@ -112,7 +141,8 @@ def test_every_run_ever_started_keeps_its_draws():
 
 
 def test_seeds_have_draws_of_their_own():
-    for ours, others in zip(stream().draw(0, 20), stream(seed=1).draw(0, 20), strict=True):
+    both = (used(stream(seed=seed, augmentation=EVERYTHING).draw(0, 20)) for seed in (0, 1))
+    for ours, others in zip(*both, strict=True):
         # Half of AutoAugment's operations are not applied, many have no amount.
         assert (ours != others).mean() > 0.3
 
@@ -141,7 +171,11 @@ def test_bad_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shift": "flip"}, "shift is 'flip', it must be none or crop or crop_flip"),
+        (
+            {"shift": "flip"},
+            "shift is 'flip', it must be none or crop or crop_flip or resized_crop_flip",
+        ),
+        ({"color_jitter": 1.5}, "color jitter is 1.5, it must lie in 0..1"),
         ({"policy": "auto"}, "policy is 'auto', it must be none or autoaugment or randaugment"),
         ({"randaugment_ops": 0}, "randaugment ops is 0, it must be at least 1"),
         ({"randaugment_magnitude": 31}, "randaugment magnitude is 31, it must lie in 0..30"),

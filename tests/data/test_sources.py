@@ -45,10 +45,13 @@ def test_images_are_resized_on_request():
 
 
 @pytest.mark.parametrize(
-    "spec", ["mnist", "", "digits:", "idx:", "tfds:", "folder:", "IDX:/data", "/data/mnist"]
+    "spec",
+    ["mnist", "", "digits:", "idx:", "tfds:", "folder:", "list:", "IDX:/data", "/data/mnist"],
 )
 def test_unknown_specifications_are_refused(spec):
-    with pytest.raises(UsageError, match="is unknown, it must be digits, idx:DIR, tfds:NAME or"):
+    with pytest.raises(
+        UsageError, match="is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR or list:"
+    ):
         load_source(spec)
 
 

@@ -1,0 +1,120 @@
+"""Measures what the input pipeline makes a second, beside bare decoding of the same files."""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from experiments import command_line
+from jaxlt import UsageError
+from jaxlt.data import Augmentation, DrawStream, InstanceBalanced, TfDataPipeline, load_source
+from jaxlt.data.encoded_images import EncodedImages
+from jaxlt.data.tensorflow_runtime import import_tensorflow
+
+_WARM_UP = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Flags of the program."""
+
+    dataset: str
+    """list:ROOT,TRAIN,TEST or folder:DIR."""
+    image_size: int = 224
+    """Side in pixels of what the network would see."""
+    batch_size: int = 64
+    """Images a step."""
+    steps: int = 40
+    """Steps that are timed, in each round."""
+    rounds: int = 3
+    """Rounds, in which the ways take turns; the table has the median of each."""
+    color_jitter: float = 0.4
+    """Strength of the colour jitter."""
+
+
+def main() -> None:
+    """Prints images a second and processor time of each way to read the training images."""
+    arguments = command_line.parse(Arguments, "experiments.input_throughput", __doc__ or "")
+    for name in ("batch_size", "steps", "rounds"):
+        if getattr(arguments, name) < 1:
+            raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
+    source = load_source(
+        arguments.dataset, image_size=arguments.image_size, normalization="imagenet"
+    )
+    if not isinstance(source.train, EncodedImages):
+        raise UsageError(f"dataset must be of image files, got {arguments.dataset}")
+    rows = measure(source.train, arguments)
+    headers = ["", "images/s", "of bare", "ms of processor an image"]
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", ".0f", ".2f", ".2f")))
+
+
+def measure(images: EncodedImages, arguments: Arguments) -> list[tuple[str, float, float, float]]:
+    """Returns of each way its name, images/s, that over the first's, and processor ms/image."""
+    crops = Augmentation("resized_crop_flip")
+    jittered = dataclasses.replace(crops, color_jitter=arguments.color_jitter)
+    ways = {
+        "bare decode_jpeg and resize": lambda: _bare(images, arguments, antialias=False),
+        "bare, with antialiasing": lambda: _bare(images, arguments, antialias=True),
+        "resized_crop_flip": lambda: _batches(images, arguments, crops),
+        "and color_jitter": lambda: _batches(images, arguments, jittered),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for number in range(arguments.rounds):
+        for name, batches in ways.items():
+            times[name].append(_time(batches()))
+            logging.getLogger(__name__).info("round %d: %s", number, name)
+    pixels = arguments.steps * arguments.batch_size
+    medians = {name: np.median(pairs, axis=0) for name, pairs in times.items()}
+    bare = next(iter(medians.values()))[0]
+    return [
+        (name, pixels / wall, bare / wall, 1000 * processor / pixels)
+        for name, (wall, processor) in medians.items()
+    ]
+
+
+def _time(batches: Iterable[Any]) -> tuple[float, float]:
+    """Returns seconds and processor seconds of all batches after the first few."""
+    stream = iter(batches)
+    for _ in range(_WARM_UP):
+        next(stream)
+    start = time.perf_counter(), time.process_time()
+    for _ in stream:
+        pass
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def _batches(
+    images: EncodedImages, arguments: Arguments, augmentation: Augmentation
+) -> Iterator[Any]:
+    count = len(images.labels)
+    sampler = InstanceBalanced(count, 0)
+    stream = DrawStream(np.arange(count), sampler, arguments.batch_size, 0, augmentation)
+    pipeline = TfDataPipeline(images, stream, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return pipeline.chunks(0, arguments.steps + _WARM_UP, 1)
+
+
+def _bare(images: EncodedImages, arguments: Arguments, *, antialias: bool) -> Iterable[Any]:
+    tf = import_tensorflow()
+    size, threads = (arguments.image_size,) * 2, os.cpu_count() or 1
+    order = InstanceBalanced(len(images.labels), 0)
+    count = (arguments.steps + _WARM_UP) * arguments.batch_size
+
+    def read(number: Any) -> Any:
+        decoded = tf.io.decode_jpeg(images.contents(number), channels=3)
+        return tf.image.resize(decoded, size, antialias=antialias)
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = 1
+    numbers = tf.data.Dataset.from_tensor_slices(order(np.arange(count)))
+    resized = numbers.map(read, num_parallel_calls=threads).batch(arguments.batch_size)
+    return resized.with_options(options)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
