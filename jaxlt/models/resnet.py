@@ -114,7 +114,9 @@ class ResNet(ImageClassifier, kw_only=True):
             name="conv1",
         )(images)
         x = nn.relu(trunk_norm(name="bn1")(x))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        sides = ((1, 1), (1, 1))
+        # Flax's annotation is that of its default, "VALID".
+        x = nn.max_pool(x, (3, 3), (2, 2), sides)  # pyright: ignore[reportArgumentType]
         places = [(stage, index) for stage, n in enumerate(self.blocks) for index in range(n)]
         for stage, index in places[:-1]:
             x = self._block(stage, index, trunk_norm)(x)
