@@ -43,16 +43,15 @@ def brute_force(run, opened, threshold):
     predictor = Predictor.load(run)
     closed, other = load_source("digits").test, load_source(opened, image_size=8).test
     counts = {"right": 0, "wrong": 0, "rejected": 0, "accepted_open": 0, "rejected_open": 0}
-    for number in range(len(closed.labels)):
-        (row,) = predictor.logits(closed.load(np.array([number])))
+    logits = predictor.logits(closed.load(np.arange(len(closed.labels))))
+    for row, label in zip(logits, closed.labels, strict=True):
         p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         rejected = p.max() < threshold
-        right = not rejected and p.argmax() == closed.labels[number]
+        right = not rejected and p.argmax() == label
         counts["rejected" if rejected else "right" if right else "wrong"] += 1
-    for number in range(len(other.labels)):
-        colours = other.load(np.array([number]))[0]
-        grey = np.asarray(Image.fromarray(colours).convert("L"))[np.newaxis, ..., np.newaxis]
-        (row,) = predictor.logits(grey)
+    colours = other.load(np.arange(len(other.labels)))
+    grey = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in colours]
+    for row in predictor.logits(np.stack(grey)[..., np.newaxis]):
         p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         counts["rejected_open" if p.max() < threshold else "accepted_open"] += 1
     return counts
