@@ -148,6 +148,7 @@ class Experiment:
             "mean": list(self.source.mean),
             "std": list(self.source.std),
             "class_names": list(self.source.class_names),
+            "resize": self.recipe.resize,
         }
 
     def describe(self, label: str, where: str) -> None:

@@ -16,6 +16,7 @@ from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
 
 _CHUNK = 500
+_READING_FIELDS = ("resize", "normalization", "unreadable")
 _RECIPE_FIELDS = ("dataset", "image_size", "many_above", "few_below")
 
 
@@ -66,7 +67,9 @@ class FinishedRun:
     @functools.cached_property
     def source(self) -> Source:
         """The data set that it was trained on."""
-        source = load_source(self.recipe["dataset"], image_size=self.recipe["image_size"])
+        # Runs of an earlier version say nothing of these.
+        how = {name: self.recipe[name] for name in _READING_FIELDS if name in self.recipe}
+        source = load_source(self.recipe["dataset"], image_size=self.recipe["image_size"], **how)
         if source.image_shape != self.predictor.image_shape:
             raise UsageError(
                 f"dataset {source.name} has images of shape {source.image_shape} now, run "

@@ -15,7 +15,7 @@ from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.finished_run import FinishedRun
-    from jaxlt.data import Source
+    from jaxlt.data import ImageSet, Source
     from jaxlt.evaluation.open_set import Answers
 
 _SOFTMAX_THRESHOLD = 0.1
@@ -39,9 +39,10 @@ class Arguments:
 
     checkpoint: tuple[Path, ...]
     """Directories of finished runs, those that were their workdirs; one row of the table each."""
-    open: str
+    open: str | None = None
     """Source of the open set, of whose classes the runs know none: its test images are taken.
-    digits, idx:DIR, tfds:NAME or folder:DIR. Images are converted to a run's size and channels."""
+    digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,... Images are converted to a run's size and
+    channels. None for the open list of a run's own source."""
     metric: Literal["softmax", "prototype"] = "softmax"
     """Score by which images are rejected. softmax: largest probability (OLTR). prototype: largest
     cosine similarity to the mean of a class's training features (CC-SAM)."""
@@ -83,8 +84,12 @@ def main() -> None:
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
     places = destinations(runs, arguments.output, "open_set")
-    opened = load_source(arguments.open, image_size=_largest_side(runs))
-    results = [_evaluate(run, opened, arguments) for run in runs]
+    opened = (
+        None
+        if arguments.open is None
+        else load_source(arguments.open, image_size=_largest_side(runs))
+    )
+    results = [_evaluate(run, _open_images(run, opened), arguments) for run in runs]
     write_reports(places, results, lambda place, shown: _write(place, shown, arguments))
     print(f"\n{format_table(results)}\n\n{_NOTE}\n")
     logging.getLogger(__name__).info("written to %s", ", ".join(map(str, places)))
@@ -107,15 +112,23 @@ def _largest_side(runs: Sequence["FinishedRun"]) -> int:
     return max(side for run in runs for side in run.predictor.image_shape[:2])
 
 
-def _evaluate(run: "FinishedRun", opened: "Source", arguments: Arguments) -> Result:
+def _open_images(run: "FinishedRun", opened: "Source | None") -> "ImageSet":
+    if opened is None:
+        if run.source.open is None:
+            raise UsageError(f"open must name a source, that of run {run.path} has no open list")
+        return run.source.open
+    if opened.name == run.source.name:
+        raise UsageError(f"open must be another source than run {run.path}'s own, {opened.name}")
+    return opened.test
+
+
+def _evaluate(run: "FinishedRun", opened: "ImageSet", arguments: Arguments) -> Result:
     from jaxlt.evaluation.open_set import (
         open_set_measures,
         per_class_accuracy,
         threshold_curve,
     )
 
-    if opened.name == run.source.name:
-        raise UsageError(f"open must be another source than run {run.path}'s own, {opened.name}")
     answers, threshold = _answers(run, opened, arguments)
     curve = threshold_curve(answers)
     per_class = per_class_accuracy(answers.labels, answers.decided(threshold), run.num_classes)
@@ -134,13 +147,15 @@ def _evaluate(run: "FinishedRun", opened: "Source", arguments: Arguments) -> Res
     return Result(run.label, measures, curve)
 
 
-def _answers(run: "FinishedRun", opened: "Source", arguments: Arguments) -> tuple["Answers", float]:
+def _answers(
+    run: "FinishedRun", opened: "ImageSet", arguments: Arguments
+) -> tuple["Answers", float]:
     """Returns the answers for the closed and the open test images, and the threshold."""
     from experiments.finished_run import in_chunks
     from jaxlt.evaluation.open_set import REJECTED, Answers, accepting_threshold, softmax_scores
 
     closed = run.source.test
-    sets = [(image_set, np.arange(len(image_set.labels))) for image_set in (closed, opened.test)]
+    sets = [(image_set, np.arange(len(image_set.labels))) for image_set in (closed, opened)]
 
     def of_both(function: Any) -> np.ndarray:
         fitted = [
@@ -158,7 +173,7 @@ def _answers(run: "FinishedRun", opened: "Source", arguments: Arguments) -> tupl
         scores = prototypes.scores(of_both(run.predictor.features))
         if arguments.threshold is None:
             threshold = accepting_threshold(prototypes.scores(trained), _ACCEPTED_SHARE)
-    labels = np.concatenate([closed.labels, np.full(len(opened.test.labels), REJECTED)])
+    labels = np.concatenate([closed.labels, np.full(len(opened.labels), REJECTED)])
     return Answers(labels, logits.argmax(axis=1), scores), threshold
 
 

@@ -5,17 +5,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxlt.data import Resize
 from jaxlt.errors import UsageError
 
 _MODES = {1: "L", 3: "RGB"}
 
 
-def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+def read_image(path: Path, shape: tuple[int, int, int], resize: Resize = "stretch") -> np.ndarray:
     """Reads a file of any format that Pillow reads.
 
     Args:
         path: the file.
         shape: height, width and channels to convert the image to, see `fit_image`.
+        resize: how to bring it to this size, see `jaxlt.data.resampling`.
 
     Returns:
         uint8 array of that shape.
@@ -32,6 +34,8 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         raise UsageError(
             f"image {path} must be a file that Pillow reads: {first_line(error)}"
         ) from error
+    if resize == "centre_crop":
+        image = _centre_cropped(image, shape[0])
     return _resized(image, shape)
 
 
@@ -68,6 +72,14 @@ def _mode(shape: tuple[int, ...], whose: str) -> str:
 def _resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, _ = shape
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
+
+
+def _centre_cropped(image: Image.Image, size: int) -> Image.Image:
+    shorter = size * 8 // 7
+    width, height = (shorter * side // min(image.size) for side in image.size)
+    left, top = (round((side - size) / 2) for side in (width, height))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

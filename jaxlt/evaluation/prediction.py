@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxlt.data import Resize
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
@@ -50,6 +51,8 @@ class _Description:
     mean: list[float]
     std: list[float]
     class_names: list[str]
+    # Those of earlier versions do not say it.
+    resize: Resize = "stretch"
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -62,7 +65,7 @@ class _Description:
         except ValueError as error:
             raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
         names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(values, dict) or sorted(values) != sorted(names):
+        if not isinstance(values, dict) or {"resize", *values} != set(names):
             raise UsageError(f"{path} must be an object with the keys {', '.join(names)}")
         return cls(**values)
 
@@ -161,7 +164,7 @@ class Predictor:
         """Finds the likeliest classes of image files.
 
         A file, of any format that Pillow reads, is converted to the run's channels and resized to
-        its image shape (bilinear, antialiased). The probabilities are the softmax of the logits as
+        its image shape as its test images were (bilinear, antialiased). The probabilities are the softmax of the logits as
         they are: with a cosine or a nearest-class-mean head, whose logits have no scale, they rank
         the classes but are far too even.
 
@@ -202,7 +205,7 @@ class Predictor:
             UsageError: a file cannot be read as an image, or the run's images are neither grey
                 nor RGB.
         """
-        read = partial(read_image, shape=self._description.shape)
+        read = partial(read_image, shape=self._description.shape, resize=self._description.resize)
         with ThreadPoolExecutor(_READERS) as readers:
             return np.stack(list(readers.map(read, map(Path, paths))))
 
