@@ -164,9 +164,9 @@ class Predictor:
         """Finds the likeliest classes of image files.
 
         A file, of any format that Pillow reads, is converted to the run's channels and resized to
-        its image shape as its test images were (bilinear, antialiased). The probabilities are the softmax of the logits as
-        they are: with a cosine or a nearest-class-mean head, whose logits have no scale, they rank
-        the classes but are far too even.
+        its image shape as its test images were (bilinear, antialiased). The probabilities are the
+        softmax of the logits as they are: with a cosine or a nearest-class-mean head, whose logits
+        have no scale, they rank the classes but are far too even.
 
         Args:
             paths: image files.
