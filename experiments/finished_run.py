@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from experiments.command_line import check_distinct
 from jaxlt.data import ImageSet, Source, Split, load_source
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
+from jaxlt.training.workdir import read_json
 
 _CHUNK = 500
 _READING_FIELDS = ("resize", "normalization", "unreadable")
@@ -46,7 +46,7 @@ class FinishedRun:
             UsageError: it is no finished run's.
         """
         predictor = Predictor.load(path)
-        recipe, split = _read_object(path / "recipe.json"), _read_object(path / "split.json")
+        recipe, split = read_json(path / "recipe.json"), read_json(path / "split.json")
         for name, found in (("recipe", recipe), ("split", split)):
             needed = _RECIPE_FIELDS if name == "recipe" else ("class_counts",)
             if missing := [field for field in needed if field not in found]:
@@ -110,17 +110,3 @@ def chunks(sequence: Any) -> Iterator[Any]:
     """Cuts an array or a list into pieces that fit in memory as images."""
     for start in range(0, len(sequence), _CHUNK):
         yield sequence[start : start + _CHUNK]
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(
-            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must be a JSON object, it is a {type(values).__name__}")
-    return values

@@ -79,7 +79,7 @@ _MISLAS_NUMBERS = {
 
 _GCL_SOURCE = "Keke921/GCLLoss (CVPR 2022)"
 _GCL = replace(_CIFAR, classifier="cosine", loss="gcl", batch_size=64, schedule="tenths", mixup=1.0)
-_GCL_STAGE = Stage(
+GCL_STAGE = Stage(
     trainable="classifier",
     batch_norm="running",
     sampler="class_balanced",
@@ -228,7 +228,7 @@ for _classes, _by_factor in _MISLAS_NUMBERS.items():
             classifier_lr_factor=_lr_factor,
         )
         _add("mislas", replace(_MIXUP, then=(_stage,)), _MISLAS_SOURCE, (_classes,), (_factor,))
-_add("gcl", replace(_GCL, then=(_GCL_STAGE,)), _GCL_SOURCE)
+_add("gcl", replace(_GCL, then=(GCL_STAGE,)), _GCL_SOURCE)
 _add("cc_sam", replace(CC_SAM, then=(CC_SAM_STAGE,)), _CC_SAM_PAPER_SOURCE)
 for _classes, _ratio, _limit in ((10, 0.3, 1.0), (100, 0.5, 0.3)):
     _add(

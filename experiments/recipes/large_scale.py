@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.recipe import Recipe
-from experiments.recipes.cifar import CC_SAM, CC_SAM_STAGE
+from experiments.recipes.cifar import CC_SAM, CC_SAM_STAGE, GCL_STAGE
 from experiments.stage import Stage
 
 _IMAGES: dict[str, Any] = {
@@ -93,22 +93,7 @@ _GCL: dict[str, Any] = {
     "weight_decay": 5e-4,
     "mixup": 0.2,
 }
-_GCL_STAGE = Stage(
-    **_STAGE_IMAGES,
-    trainable="classifier",
-    batch_norm="running",
-    sampler="class_balanced",
-    mixup=1.0,
-    loss="gcl",
-    gcl_margin=0.1,
-    gcl_focusing=1.0,
-    scale=20.0,
-    epochs=30,
-    batch_size=512,
-    lr=0.02,
-    schedule="cosine",
-    weight_decay=5e-4,
-)
+_GCL_STAGE = replace(GCL_STAGE, **_STAGE_IMAGES, batch_size=512, lr=0.02, weight_decay=5e-4)
 
 _FOCAL_SOURCE = "scongl/Focal-SAM (ICML 2025)"
 _LOGIT_ADJUSTED: dict[str, Any] = {"loss": "logit_adjusted", "schedule": "cosine"}

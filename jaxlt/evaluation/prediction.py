@@ -1,7 +1,6 @@
 """Predictions of a finished run's network for image files."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from jaxlt.errors import UsageError
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
 from jaxlt.models import ImageClassifier, create_model
 from jaxlt.training.checkpoint import quiet_garbage
+from jaxlt.training.workdir import read_json
 
 _logger = logging.getLogger(__name__)
 
@@ -56,16 +56,9 @@ class _Description:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        try:
-            values = json.loads(path.read_text())
-        except OSError as error:
-            raise UsageError(
-                f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
-            ) from error
-        except ValueError as error:
-            raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+        values = read_json(path)
         names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(values, dict) or {"resize", *values} != set(names):
+        if {"resize", *values} != set(names):
             raise UsageError(f"{path} must be an object with the keys {', '.join(names)}")
         return cls(**values)
 

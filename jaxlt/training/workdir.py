@@ -37,7 +37,7 @@ class Workdir:
                 )
             claim_directory(path)
             write_json(recipe_file, recipe)
-        _check_same_recipe(path, _read_json(recipe_file), json.loads(json.dumps(recipe)))
+        _check_same_recipe(path, read_json(recipe_file), json.loads(json.dumps(recipe)))
         claim_directory(path)
 
     @property
@@ -86,7 +86,7 @@ class Workdir:
     def read_result(self) -> dict[str, Any] | None:
         """Returns `result.json`, None for a run that is not finished."""
         file = self.path / "result.json"
-        return _read_json(file) if file.exists() else None
+        return read_json(file) if file.exists() else None
 
     @property
     def _metrics_file(self) -> Path:
@@ -114,6 +114,25 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     _write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object of a run's directory.
+
+    Raises:
+        UsageError: the file cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(
+            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must be a JSON object, it is a {type(values).__name__}")
+    return values
+
+
 def without_nan(value: Any) -> Any:
     """Replaces NaN by null: JSON has none."""
     if isinstance(value, Mapping):
@@ -130,13 +149,6 @@ def _write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
 
 
 def _check_same_recipe(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -60,7 +60,15 @@ def test_augmentation_does_what_was_drawn(count):
     operations: Any = RNG.integers(0, len(OPERATIONS), (SIDE**2, 2))
     amounts: Any = RNG.random((SIDE**2, 2), np.float32)
     row, column = (RNG.integers(0, 2**16, SIDE**2, np.int32) for _ in range(2))
-    drawn = (TOP, LEFT, FLIP, operations, amounts, row, column)
+    drawn = {
+        "top": TOP,
+        "left": LEFT,
+        "flip": FLIP,
+        "operations": operations,
+        "amounts": amounts,
+        "cutout_row": row,
+        "cutout_column": column,
+    }
     expected: Any = IMAGES
     if count >= 2:
         expected = pad_crop(expected, TOP, LEFT)
@@ -70,6 +78,6 @@ def test_augmentation_does_what_was_drawn(count):
         expected = apply_operations(np.asarray(expected), operations, amounts)
     if count >= 7:
         expected = cut_out(expected, row, column, 3)
-    draws = Draws(np.arange(SIDE**2), *drawn[:count])
+    draws = Draws(np.arange(SIDE**2), **dict(list(drawn.items())[:count]))
     result: Any = augment(IMAGES, draws, 3)
     np.testing.assert_array_equal(np.asarray(result), np.asarray(expected))

@@ -64,13 +64,15 @@ DISTINCT = [name for name in RECIPES if "_if" not in name and not name.endswith(
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_one_step_of_every_stage_traces(name):
-    recipe = dataclasses.replace(RECIPES[name], model="mlp")
+    model = "resnet10" if RECIPES[name].trainable == "last_block" else "mlp"
+    recipe = dataclasses.replace(RECIPES[name], model=model)
     num_classes = 100 if "cifar100" in recipe.dataset else 10
     counts = profile_counts("exponential", 50.0, num_classes, 500)
     for stage, head in zip(recipe.stages, recipe.heads, strict=True):
         if stage.kind != "train":
             continue
-        model = build_model(recipe, num_classes, (8, 8, 1), head)
+        frozen = stage.batch_norm == "last_block"
+        model = build_model(recipe, num_classes, (8, 8, 1), head, frozen_trunk_norm=frozen)
         optimizer = build_optimizer(stage, counts)
         regime = build_regime(stage, counts, first_step=0)
         state_fn = make_state_fn(model, optimizer, (8, 8, 1), regime.spectral_norm)
