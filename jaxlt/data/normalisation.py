@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ def normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) ->
     """
     tf = import_tensorflow()
     scale, shift = scale_and_shift(mean, std)
-    if math.prod(pixels.shape[1:].as_list()) < _LARGE_IMAGE:
+    if (pixels.shape[1:].num_elements() or 0) < _LARGE_IMAGE:
         return tf.cast(pixels, tf.float32) * scale + shift
     # A batch of large images does not fit the cache, one image does.
     return tf.map_fn(
