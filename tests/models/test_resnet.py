@@ -124,11 +124,11 @@ def test_remat_takes_less_memory_and_more_work():
 
 
 def kept_by(model, x, train):
-    kept = ["intermediates", "batch_stats"]
+    kept, weights = ["intermediates", "batch_stats"], variables()
 
     @jax.jit
     def apply(x):
-        return model.apply(variables(), x, train=train, mutable=kept, capture_intermediates=True)
+        return model.apply(weights, x, train=train, mutable=kept, capture_intermediates=True)
 
     return apply(x)[1]
 
