@@ -19,7 +19,7 @@ CHOSEN = {
     "focal_sam_imagenet_lt": ("imagenet", ["--rho-epochs", "1"]),
     "mislas_places_lt": (
         "places",
-        [*SHORT_STAGE, "--init-weights", "None", "--init-last-block", "True"],
+        [*SHORT_STAGE, "--init-weights", "None", "--init-last-block"],
     ),
     "cc_sam_inaturalist": ("inaturalist", SHORT_STAGE),
 }
