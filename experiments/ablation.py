@@ -106,7 +106,8 @@ def plan_ablation(base: Recipe, constant_radius: float, second_epochs: int | Non
     for name in _VARIED:
         found, need = getattr(base, name), getattr(Recipe(), name)
         if found != need:
-            raise UsageError(f"{name} is the table's own to choose, it must be {need}, got {found}")
+            shown = f"{len(found)} later stages" if name == "then" else found
+            raise UsageError(f"{name} is the table's own to choose, it must be {need}, got {shown}")
     firsts = _first_stages(base, constant_radius)
     epochs = max(1, base.epochs // 6) if second_epochs is None else second_epochs
     cells: list[Cell] = []

@@ -186,10 +186,8 @@ def quiet_garbage() -> Iterator[None]:
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
             yield
-        except BaseException:
-            gc.collect()
-            raise
         finally:
+            gc.collect()
             sys.unraisablehook = before
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 4
-# 200 steps of ImbSAM with batches that straddle epochs and 250 of CC-SAM's second stage, an
+# 71 steps of ImbSAM with batches that straddle epochs and 305 of CC-SAM's second stage, an
 # evaluation and a checkpoint every 18 or so.
+BOUNDARY = 71
 RUN = {
     "recipe": "cc_sam_digits",
     "model": "small_conv",
@@ -19,9 +20,9 @@ RUN = {
     "scope": "all",
     "rho": 0.1,
     "batch-size": 66,
-    "epochs": 33,
+    "epochs": 12,
     "eval-epochs": 3,
-    "then.0.epochs": 40,
+    "then.0.epochs": 50,
 }
 
 
@@ -60,15 +61,17 @@ def test_killed_and_stopped_at_random_points(tmp_path, user_environment):
         )
 
     assert start(whole).wait() == 0, log.read_text()
-    generator = random.Random(0)
+    generator, stops = random.Random(0), []
     for stop in [signal.SIGKILL] * NUM_KILLS + [signal.SIGTERM]:
         process = start(workdir)
         wait_for_progress(process, workdir, newest_checkpoint(workdir))
-        time.sleep(generator.uniform(0, 0.5))
+        time.sleep(generator.uniform(0, 0.3))
         process.send_signal(stop)
         status = process.wait()
         expected = 128 + stop if stop == signal.SIGTERM else -stop
         assert status == expected, "the run must be long enough to be stopped in it"
+        stops.append(newest_checkpoint(workdir))
+    assert stops[0] < BOUNDARY < stops[-1], "there must be stops in both stages"
     last = log.read_text().splitlines()[-1]
     assert last.startswith("stopped by SIGTERM after step")
     step = int(last.split("step ")[1].split(",")[0])

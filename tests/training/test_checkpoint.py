@@ -144,7 +144,6 @@ def test_any_damage_of_the_newest_falls_back_or_is_harmless(two_checkpoints, tmp
             assert "checkpoint of step 2" in caplog.text, name
             assert "damaged" in caplog.text, name
             assert (directory / "damaged-2").is_dir(), name
-        if fallbacks == 1:
             checkpoints.save(state_at(2), {"seconds": 4.0}, METRICS)
             checkpoints.wait()
             assert int(checkpoints.restore_latest(template_at)[0].step) == 2, name
