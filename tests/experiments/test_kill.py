@@ -39,12 +39,11 @@ def wait_for_progress(process, workdir, step):
 
 def ending(workdir):
     """What two runs of the same bits have in common."""
-    steps = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
-    last = max(steps, key=lambda path: int(path.name))
-    record = json.loads((last / "record" / "metadata").read_text())
+    last = newest_checkpoint(workdir)
+    record = json.loads((workdir / "checkpoints" / str(last) / "record" / "metadata").read_text())
     result = json.loads((workdir / "result.json").read_text())
     del result["seconds"]
-    return last.name, record["digest"], result, (workdir / "metrics.jsonl").read_bytes()
+    return last, record["digest"], result, (workdir / "metrics.jsonl").read_bytes()
 
 
 def test_killed_and_stopped_at_random_points(tmp_path, user_environment):
