@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaxlt.data.color_jitter import jitter_colors
 from jaxlt.data.draws import CROP_PAD, cutout_start
 from jaxlt.data.pillow_operations import apply_operations
 from jaxlt.data.tensorflow_runtime import import_tensorflow
@@ -28,10 +27,8 @@ def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
         images = pad_crop(images, draws.top, draws.left)
     if draws.flip is not None:
         images = flip_left_right(images, draws.flip)
-    if draws.jitter_order is not None:
-        images = jitter_colors(images, draws.jitter_order, draws.jitter_factors)
     if draws.operations is not None:
-        images = apply_policy(images, draws.operations, draws.amounts)
+        images = operated(images, draws.operations, draws.amounts)
     if draws.cutout_row is not None:
         images = cut_out(images, draws.cutout_row, draws.cutout_column, cutout)
     return images
@@ -69,7 +66,7 @@ def flip_left_right(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     return tf.gather(both, tf.range(rows) + tf.cast(flip, tf.int32) * rows)
 
 
-def apply_policy(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
+def operated(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Applies `apply_operations` to the images (B, H, W, C) of one step, in Python."""
     tf = import_tensorflow()
     applied = tf.numpy_function(apply_operations, (images, operations, amounts), tf.uint8)

@@ -91,14 +91,8 @@ class DevicePipeline:
 
 def _numbered_by_place(stream: DrawStream) -> DrawStream:
     """Returns a stream that numbers the images as the device does, by their places in the split."""
-    chosen = stream.augmentation
-    for name, used in (
-        (f"policy {chosen.policy}", chosen.policy != "none"),
-        (f"augmentation {chosen.shift}", chosen.shift == "resized_crop_flip"),
-        (f"color jitter {chosen.color_jitter:g}", chosen.color_jitter != 0),
-    ):
-        if used:
-            raise UsageError(f"{name} needs the host: use --pipeline tf")
+    for name in stream.augmentation.needing_pillow:
+        raise UsageError(f"{name} needs the host: use --pipeline tf")
     return dataclasses.replace(stream, indices=np.arange(len(stream.indices)))
 
 

@@ -6,10 +6,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from jaxlt.data.color_jitter import draw_color_jitter
 from jaxlt.data.counter_random import random_integers, random_uniforms, stream_key
 from jaxlt.data.crops import NUM_TRIES
-from jaxlt.data.policies import NUM_MAGNITUDES, draw_autoaugment, draw_randaugment
+from jaxlt.data.policies import (
+    NUM_MAGNITUDES,
+    draw_autoaugment,
+    draw_color_jitter,
+    draw_randaugment,
+)
 from jaxlt.data.samplers import Sampler
 from jaxlt.errors import UsageError
 
@@ -74,6 +78,16 @@ class Augmentation:
         if not 0 <= self.cutout <= _MAX_CUTOUT:
             raise UsageError(f"cutout is {self.cutout}, it must lie in 0..{_MAX_CUTOUT}")
 
+    @property
+    def needing_pillow(self) -> tuple[str, ...]:
+        """Names of what is done on the host by Pillow, and so to images of 1 or 3 channels."""
+        named = {
+            f"policy {self.policy}": self.policy != "none",
+            f"augmentation {self.shift}": self.shift == "resized_crop_flip",
+            f"color jitter {self.color_jitter:g}": self.color_jitter != 0,
+        }
+        return tuple(name for name, used in named.items() if used)
+
 
 class Draws(NamedTuple):
     """The draws of some steps, one an example; None where the augmentation has no use for them.
@@ -87,10 +101,8 @@ class Draws(NamedTuple):
             `jaxlt.data.crops.resized_crop_box`.
         crop_place: float64 array (steps, batch, 2), for the same.
         flip: bool array (steps, batch), whether the crop is mirrored left to right.
-        jitter_order: int32 array (steps, batch, 3), see `jaxlt.data.color_jitter`.
-        jitter_factors: float32 array (steps, batch, 3), see there.
-        operations: int32 array (steps, batch, K), the policy's operations one after the other,
-            as numbers in `jaxlt.data.pillow_operations.OPERATIONS`.
+        operations: int32 array (steps, batch, K), the operations of jitter and policy one after
+            the other, as numbers in `jaxlt.data.pillow_operations.OPERATIONS`.
         amounts: float32 array (steps, batch, K), their amounts.
         cutout_row: int32 array (steps, batch), the row at the centre of the black square, for
             `cutout_start`.
@@ -103,8 +115,6 @@ class Draws(NamedTuple):
     crop_tries: np.ndarray | None = None
     crop_place: np.ndarray | None = None
     flip: np.ndarray | None = None
-    jitter_order: np.ndarray | None = None
-    jitter_factors: np.ndarray | None = None
     operations: np.ndarray | None = None
     amounts: np.ndarray | None = None
     cutout_row: np.ndarray | None = None
@@ -171,7 +181,7 @@ class DrawStream:
         steps = np.arange(start_step, stop_step, dtype=np.int64)[:, np.newaxis]
         positions = steps * self.batch_size + self.shard[0] * self.rows + np.arange(self.rows)
         draws = Draws(self.indices[self.sampler(positions)].astype(np.int32))
-        for add in (self._with_shift, self._with_jitter, self._with_policy, self._with_cutout):
+        for add in (self._with_shift, self._with_operations, self._with_cutout):
             draws = add(draws, positions)
         return draws
 
@@ -193,23 +203,19 @@ class DrawStream:
             return draws
         return draws._replace(flip=self._integers("flip", positions, 2).astype(bool))
 
-    def _with_jitter(self, draws: Draws, positions: np.ndarray) -> Draws:
-        strength = self.augmentation.color_jitter
-        if strength == 0:
-            return draws
-        order, factors = draw_color_jitter(self.seed, positions, strength)
-        return draws._replace(jitter_order=order, jitter_factors=factors)
-
-    def _with_policy(self, draws: Draws, positions: np.ndarray) -> Draws:
+    def _with_operations(self, draws: Draws, positions: np.ndarray) -> Draws:
         chosen = self.augmentation
-        if chosen.policy == "none":
-            return draws
+        drawn = []
+        if chosen.color_jitter:
+            drawn.append(draw_color_jitter(self.seed, positions, chosen.color_jitter))
         if chosen.policy == "autoaugment":
-            operations, amounts = draw_autoaugment(self.seed, positions)
-        else:
-            operations, amounts = draw_randaugment(
-                self.seed, positions, chosen.randaugment_ops, chosen.randaugment_magnitude
-            )
+            drawn.append(draw_autoaugment(self.seed, positions))
+        elif chosen.policy == "randaugment":
+            count, magnitude = chosen.randaugment_ops, chosen.randaugment_magnitude
+            drawn.append(draw_randaugment(self.seed, positions, count, magnitude))
+        if not drawn:
+            return draws
+        operations, amounts = (np.concatenate(x, axis=-1) for x in zip(*drawn, strict=True))
         return draws._replace(operations=operations, amounts=amounts)
 
     def _with_cutout(self, draws: Draws, positions: np.ndarray) -> Draws:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlt.data.crops import cropped, resized_crop_box
 from jaxlt.data.image_set import ImageSet
-from jaxlt.data.resampling import Resize, centre_crop, stretch
+from jaxlt.data.resampling import Resize, fit
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
 
@@ -39,7 +39,7 @@ class EncodedImages(ImageSet):
     def __init__(self, labels: np.ndarray, image_size: int, resize: Resize) -> None:
         self.labels = labels.astype(np.int32)
         self.image_shape = (image_size, image_size, 3)
-        self._fit = {"stretch": stretch, "centre_crop": centre_crop}[resize]
+        self._resize: Resize = resize
 
     @abc.abstractmethod
     def contents(self, number: tf.Tensor) -> tf.Tensor:
@@ -101,7 +101,7 @@ class EncodedImages(ImageSet):
         return "it could not be read a moment ago"
 
     def _decode(self, number: tf.Tensor) -> tf.Tensor:
-        return self._fit(_decode(self.contents(number)), self.image_shape[0])
+        return fit(_decode(self.contents(number)), self.image_shape[0], self._resize)
 
     def _decode_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         tf = import_tensorflow()
@@ -116,7 +116,7 @@ class EncodedImages(ImageSet):
             return cropped(_decode_image(contents), tries, place)
 
         crop = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_others)
-        return stretch(crop, self.image_shape[0])
+        return fit(crop, self.image_shape[0])
 
 
 def _decode(contents: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxlt.data.crops import cropped
-from jaxlt.data.resampling import stretch
+from jaxlt.data.resampling import fit
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ImageSet(abc.ABC):
         tf = import_tensorflow()
         drawn = (self.read(indices), tries, places)
         return tf.map_fn(
-            lambda x: stretch(cropped(*x), self.image_shape[0]),
+            lambda x: fit(cropped(*x), self.image_shape[0]),
             drawn,
             fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
         )

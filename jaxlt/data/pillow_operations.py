@@ -1,4 +1,4 @@
-"""The image operations of AutoAugment and RandAugment, by Pillow.
+"""The image operations of colour jitter, AutoAugment and RandAugment, by Pillow.
 
 Shears are bicubic, rotations and translations take the nearest pixel, and what comes from
 outside the image is mid-grey (128), as in the reimplementation of AutoAugment for CIFAR that

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlt.data.augment import augment
 from jaxlt.data.draws import Draws, DrawStream
 from jaxlt.data.image_set import ImageSet, named_decoding_errors
-from jaxlt.data.normalisation import normalise
+from jaxlt.data.normalisation import normalise, scale_and_shift
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.data.unreadable import SkipLog, Unreadable, candidates, first_readable, successors
 from jaxlt.errors import UsageError
@@ -70,7 +70,8 @@ class Batch(NamedTuple):
     """One batch, or several stacked along a leading axis.
 
     Attributes:
-        images: float32 array (B, H, W, C), normalised per channel, on the host or the device.
+        images: float32 array (B, H, W, C), normalised per channel, on the host or the device; in
+            the payload of a `TfDataPipeline` uint8, to be normalised on the device.
         labels: int32 array (B,), on the host; -1 marks the padding of a last evaluation batch.
     """
 
@@ -109,16 +110,16 @@ class TfDataPipeline:
                 step (and of which files can be read). Skipped images are logged and counted.
 
         Raises:
-            UsageError: the images have a number of channels that the policy does not know.
+            UsageError: the images have a number of channels that the augmentation does not know.
         """
-        policy, channels = stream.augmentation.policy, images.image_shape[-1]
-        if policy != "none" and channels not in (1, 3):
-            raise UsageError(
-                f"policy {policy} is given images of {channels} channels, it must be 1 or 3"
-            )
+        if (channels := images.image_shape[-1]) not in (1, 3):
+            for name in stream.augmentation.needing_pillow:
+                raise UsageError(
+                    f"{name} is given images of {channels} channels, it must be 1 or 3"
+                )
         self._stream = stream
         self._images = images
-        self._statistics = (mean, std)
+        self._scale, self._shift = scale_and_shift(mean, std)
         self._successor = None
         if unreadable == "skip":
             self._successor = successors(images.labels, stream.indices)
@@ -146,7 +147,7 @@ class TfDataPipeline:
             chosen, skipped = self._read(draws)
             pixels = augment(chosen, draws, self._stream.augmentation.cutout)
             labels = tf.gather(all_labels, draws.indices)
-            return normalise(pixels, *self._statistics), labels, skipped
+            return pixels, labels, skipped
 
         def suspects(number: int) -> np.ndarray:
             first = start_step + number * size
@@ -170,9 +171,9 @@ class TfDataPipeline:
         return pixels, tf.where(taken == draws.indices, -1, draws.indices)
 
     def read(self, resident: tuple[()], payload: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns the images and labels of one step's `Batch`; see `Pipeline`."""
+        """Normalises the images of one step's `Batch`; see `Pipeline`."""
         del resident
-        return payload.images, payload.labels
+        return payload.images * self._scale + self._shift, payload.labels
 
 
 def evaluation_batches(

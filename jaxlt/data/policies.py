@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment: which operations each training image undergoes.
+"""Colour jitter, AutoAugment and RandAugment: which operations each training image undergoes.
 
 The tables stand here because the libraries that offer these policies draw from generators of
 their own, while training needs draws that depend on seed and position alone.
@@ -57,11 +57,34 @@ RANDAUGMENT: tuple[Operation, ...] = tuple(name for name in OPERATIONS if name !
 
 _NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
 _IDENTITY = _NUMBERS["identity"]
+_JITTER = np.array([_NUMBERS[name] for name in ("brightness", "contrast", "color")], np.int32)
 _SIGNED = np.array([name in MAX_AMOUNTS and name not in UNSIGNED for name in OPERATIONS])
 _MAX_AMOUNTS = np.array([MAX_AMOUNTS.get(name, 0.0) for name in OPERATIONS])
 _SUB_POLICIES = np.array([[_NUMBERS[name] for name, _, _ in row] for row in AUTOAUGMENT_CIFAR10])
 _PROBABILITIES = np.array([[chance for _, chance, _ in row] for row in AUTOAUGMENT_CIFAR10])
 _LEVELS = np.array([[level for _, _, level in row] for row in AUTOAUGMENT_CIFAR10])
+
+
+def draw_color_jitter(
+    seed: int, positions: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws for each example the order of brightness, contrast and colour, and their amounts.
+
+    This is torchvision's `ColorJitter` with three equal strengths and no change of hue.
+
+    Args:
+        seed: any integer.
+        positions: int64 array (...,), positions of the training stream.
+        strength: bound of the amounts, at most 1.
+
+    Returns:
+        Operations, int32 (..., 3), a permutation of the three as numbers in `OPERATIONS`, and
+        their amounts, float32 (..., 3), uniform in -strength..strength.
+    """
+    slots = _slots(positions, len(_JITTER))
+    order = np.argsort(random_uniforms(stream_key(seed, "jitter order"), slots), axis=-1)
+    uniforms = random_uniforms(stream_key(seed, "jitter factor"), slots)
+    return _JITTER[order], (strength * (2 * uniforms - 1)).astype(np.float32)
 
 
 def draw_autoaugment(seed: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

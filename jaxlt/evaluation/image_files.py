@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxlt.data import Resize
+from jaxlt.data.resampling import Resize, centre_crop, stretch
 from jaxlt.errors import UsageError
 
 _MODES = {1: "L", 3: "RGB"}
@@ -35,8 +35,8 @@ def read_image(path: Path, shape: tuple[int, int, int], resize: Resize = "stretc
             f"image {path} must be a file that Pillow reads: {first_line(error)}"
         ) from error
     if resize == "centre_crop":
-        image = _centre_cropped(image, shape[0])
-    return _resized(image, shape)
+        image = centre_crop(image, shape[0])
+    return _stretched(image, shape)
 
 
 def fit_image(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -54,7 +54,7 @@ def fit_image(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """
     _mode(image.shape, "images to convert")
     pixels = image[..., 0] if image.shape[-1] == 1 else image
-    return _resized(Image.fromarray(pixels).convert(_mode(shape, "the run's images")), shape)
+    return _stretched(Image.fromarray(pixels).convert(_mode(shape, "the run's images")), shape)
 
 
 def first_line(error: Exception) -> str:
@@ -69,17 +69,8 @@ def _mode(shape: tuple[int, ...], whose: str) -> str:
     return _MODES[shape[-1]]
 
 
-def _resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    height, width, _ = shape
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
-
-
-def _centre_cropped(image: Image.Image, size: int) -> Image.Image:
-    shorter = size * 8 // 7
-    width, height = (shorter * side // min(image.size) for side in image.size)
-    left, top = (round((side - size) / 2) for side in (width, height))
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + size, top + size))
+def _stretched(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.asarray(stretch(image, *shape[:2])).reshape(shape)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

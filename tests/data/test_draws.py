@@ -17,13 +17,12 @@ STRONG = Augmentation("crop_flip", policy="autoaugment", cutout=16)
 POLICY = ("operations", "amounts")
 SHAPES = {
     **dict.fromkeys(POLICY, (2,)),
-    **dict.fromkeys(("jitter_order", "jitter_factors"), (3,)),
     "crop_tries": (10, 2),
     "crop_place": (2,),
 }
 DTYPES = {
     "flip": bool,
-    **dict.fromkeys(("amounts", "jitter_factors"), np.float32),
+    "amounts": np.float32,
     **dict.fromkeys(("crop_tries", "crop_place"), np.float64),
 }
 
@@ -55,18 +54,14 @@ def assert_same(left, right):
         (Augmentation(policy="randaugment"), {"operations", "amounts"}),
         (Augmentation(cutout=3), {"cutout_row", "cutout_column"}),
         (STRONG, {"top", "left", "flip", *POLICY, "cutout_row", "cutout_column"}),
-        (Augmentation(color_jitter=0.4), {"jitter_order", "jitter_factors"}),
         (Augmentation("resized_crop_flip"), {"crop_tries", "crop_place", "flip"}),
     ],
 )
 def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
     draws = stream(augmentation=augmentation).draw(3, 9)._asdict()
     assert {name for name, values in draws.items() if values is not None} == used | {"indices"}
-    used_by_some = stream(
-        augmentation=Augmentation("crop_flip", "autoaugment", cutout=16, color_jitter=0.4)
-    )
     crops = stream(augmentation=Augmentation("resized_crop_flip")).draw(3, 9)
-    full = used_by_some.draw(3, 9)._asdict() | {
+    full = stream(augmentation=STRONG).draw(3, 9)._asdict() | {
         "crop_tries": crops.crop_tries,
         "crop_place": crops.crop_place,
     }
@@ -76,6 +71,18 @@ def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
         assert draws[name].dtype == DTYPES.get(name, np.int32)
         if augmentation.policy != "randaugment":
             np.testing.assert_array_equal(draws[name], full[name])
+
+
+def test_jitter_comes_before_the_policy():
+    both = Augmentation(policy="autoaugment", color_jitter=0.4)
+    jittered, policy, draws = (
+        stream(augmentation=chosen).draw(3, 9)
+        for chosen in (Augmentation(color_jitter=0.4), Augmentation(policy="autoaugment"), both)
+    )
+    for name in POLICY:
+        parts = getattr(jittered, name), getattr(policy, name)
+        assert [part.shape for part in parts] == [(6, 8, 3), (6, 8, 2)]
+        np.testing.assert_array_equal(getattr(draws, name), np.concatenate(parts, axis=-1))
 
 
 def test_randaugment_draws_as_many_operations_as_it_is_told():

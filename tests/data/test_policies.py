@@ -12,6 +12,7 @@ from jaxlt.data.policies import (
     AUTOAUGMENT_CIFAR10,
     RANDAUGMENT,
     draw_autoaugment,
+    draw_color_jitter,
     draw_randaugment,
 )
 
@@ -101,6 +102,18 @@ def test_randaugment_draws_all_operations_alike(num_ops):
     mean = len(POSITIONS) / 14**num_ops
     degrees = 14**num_ops - 1
     assert ((counts - mean) ** 2 / mean).sum() / degrees < 1 + 5 * np.sqrt(2 / degrees)
+
+
+def test_jitter_permutes_three_operations_of_uniform_amounts():
+    operations, amounts = draw_color_jitter(3, np.arange(12_000).reshape(60, 200), 0.4)
+    assert operations.shape == amounts.shape == (60, 200, 3)
+    found = Counter(names(operations.reshape(-1, 3)))
+    assert set(found) == set(itertools.permutations(("brightness", "contrast", "color")))
+    assert min(found.values()) > 1800
+    assert -0.4 <= amounts.min() < -0.399
+    assert 0.399 < amounts.max() <= 0.4
+    assert abs(amounts.mean()) < 0.005
+    assert abs(np.corrcoef(amounts.reshape(-1, 3).T) - np.eye(3)).max() < 0.03
 
 
 def test_randaugment_has_the_papers_14_operations():
