@@ -3,7 +3,17 @@
 from typing import Any
 
 
-def write(tfds, directory, name, features, *, splits, keys=("image", "label"), version="1.0.0"):
+def write(
+    tfds,
+    directory,
+    name,
+    features,
+    *,
+    splits,
+    keys=("image", "label"),
+    version="1.0.0",
+    file_format=None,
+):
     """Writes a data set; `splits` maps each split's name to a list of its examples."""
 
     def info(self):
@@ -20,11 +30,19 @@ def write(tfds, directory, name, features, *, splits, keys=("image", "label"), v
     }
     base: Any = tfds.core.GeneratorBasedBuilder
     builder = type(base)(name, (base,), members, skip_registration=True)
-    builder(data_dir=str(directory)).download_and_prepare()
+    builder(data_dir=str(directory), file_format=file_format).download_and_prepare()
 
 
-def write_known(tfds, directory, name, class_name, splits):
+def write_known(tfds, directory, name, class_name, splits, file_format=None):
     """Writes a stand-in for a set that tensorflow-datasets knows, with its features."""
     known = tfds.builder(name, data_dir=str(directory))
-    features, version = known.info.features, str(known.version)
-    write(tfds, directory, class_name, features, splits=splits, version=version)
+    write(
+        tfds,
+        directory,
+        class_name,
+        known.info.features,
+        splits=splits,
+        keys=known.info.supervised_keys,
+        version=str(known.version),
+        file_format=file_format,
+    )

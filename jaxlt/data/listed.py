@@ -20,7 +20,7 @@ from jaxlt.data.list_file import (
 from jaxlt.data.resampling import Resize
 from jaxlt.errors import UsageError
 
-_FORM = "list:ROOT,TRAIN,TEST or list:ROOT,TRAIN,VAL,TEST or list:ROOT,TRAIN,VAL,TEST,OPEN"
+_PARTS = (("train", "test"), ("train", "val", "test"), ("train", "val", "test", "open"))
 
 
 class ListedImages(FileImages):
@@ -57,23 +57,44 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
         UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
             has no training image.
     """
-    root, *names = place.split(",")
-    if not root or len(names) not in (2, 3, 4) or not all(names):
-        raise UsageError(f"dataset list:{place} must be {_FORM}")
+    root, lists, bad = read_lists("list:ROOT", place)
     if not Path(root).is_dir():
         raise UsageError(f"dataset list:{place} has root {root}, it must be a directory")
-    parts = (("train", "test"), ("train", "val", "test"), ("train", "val", "test", "open"))
-    lists, bad = {}, []
-    for part, name in zip(parts[len(names) - 2], names, strict=True):
-        lists[part], wrong = read_list(Path(name))
-        bad += wrong
     for listed in lists.values():
         bad += missing_images(Path(root), listed)
-    refuse(bad + _wrong_labels(lists) + _also_trained_on(lists))
+    refuse(bad)
     sets = {
         part: ListedImages(Path(root), listed, image_size, resize) for part, listed in lists.items()
     }
     return LoadedImages(class_names(lists["train"]), **sets)
+
+
+def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[BadLine]]:
+    """Reads the list files of a set.
+
+    Args:
+        form: how `place` begins, for a message: "list:ROOT", say.
+        place: where the images are and the files, separated by commas: TRAIN and TEST, or TRAIN,
+            VAL and TEST, or those and OPEN.
+
+    Returns:
+        Where the images are, the lists by the names of `LoadedImages`, and the bad lines of all:
+        those of `read_list`, labels outside those of the training list (-1 in OPEN), and images
+        of the training list that are in another one too.
+
+    Raises:
+        UsageError: `place` is of another form, a list cannot be read, or a class has no training
+            image.
+    """
+    images, *names = place.split(",")
+    if not images or len(names) not in (2, 3, 4) or not all(names):
+        forms = " or ".join(",".join((form, *map(str.upper, parts))) for parts in _PARTS)
+        raise UsageError(f"dataset {form.partition(':')[0]}:{place} must be {forms}")
+    lists, bad = {}, []
+    for part, name in zip(_PARTS[len(names) - 2], names, strict=True):
+        lists[part], wrong = read_list(Path(name))
+        bad += wrong
+    return images, lists, bad + _wrong_labels(lists) + _also_trained_on(lists)
 
 
 def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:

@@ -14,6 +14,7 @@ from jaxlt.data.image_set import LoadedImages
 from jaxlt.data.listed import load_listed
 from jaxlt.data.resampling import Resize
 from jaxlt.data.tfds import load_tfds
+from jaxlt.data.tfds_listed import load_listed_tfds
 from jaxlt.data.unreadable import Unreadable
 from jaxlt.errors import UsageError
 
@@ -77,10 +78,12 @@ def load_source(
 
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
-            (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png) or
-            "list:ROOT,TRAIN[,VAL],TEST[,OPEN]" (list files, see `load_listed`).
+            (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png),
+            "list:ROOT,TRAIN[,VAL],TEST[,OPEN]" (list files, see `load_listed`) or
+            "tfds:NAME,TRAIN[,VAL],TEST[,OPEN]" (list files of images that tensorflow-datasets
+            keeps, see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
-            32 where they may differ in size (`folder:`, `list:`, some of `tfds:`).
+            32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
             random: "stretch" disregards their aspect ratio, "centre_crop" is the test transform
             of ImageNet, see `jaxlt.data.resampling`.
@@ -111,8 +114,12 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
         return load_folder(Path(place), image_size or _DEFAULT_SIZE, resize)
     if kind == "list" and place:
         return load_listed(place, image_size or _DEFAULT_SIZE, resize)
+    if kind == "tfds" and "," in place:
+        return load_listed_tfds(place, image_size or _DEFAULT_SIZE, resize)
     if resize != "stretch":
-        raise UsageError(f"resize {resize} is for image files (folder:, list:), not for {spec}")
+        raise UsageError(
+            f"resize {resize} is for image files (folder: or list files), not for {spec}"
+        )
     if spec == "digits":
         return load_digits(image_size)
     if kind == "idx" and place:
@@ -120,8 +127,8 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
     raise UsageError(
-        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR or "
-        "list:ROOT,TRAIN,TEST"
+        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, "
+        "list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST"
     )
 
 

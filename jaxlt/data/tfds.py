@@ -35,14 +35,9 @@ def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedIma
         UsageError: no such set, it could not be prepared (no network, say), or it does not
             hold images with one label each.
     """
-    import_tensorflow()
-    import tensorflow_datasets as tfds
-
-    with _preparation_errors(name):
-        # Given here because tensorflow-datasets reads the variable only once, when imported.
-        builder: Any = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    image_key, label_key = _supervised_keys(builder, name)
-    with _preparation_errors(name):
+    builder = make_builder(name)
+    image_key, label_key = supervised_keys(builder, name)
+    with preparation_errors(name):
         builder.download_and_prepare()
     image_feature = builder.info.features[image_key]
     if image_size is None and None in image_feature.shape:
@@ -61,8 +56,27 @@ def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedIma
     return LoadedImages(tuple(builder.info.features[label_key].names), train, test)
 
 
+def make_builder(name: str, **options: Any) -> Any:
+    """Returns the builder of a set; nothing is downloaded yet.
+
+    Args:
+        name: what `tfds.builder` takes.
+        **options: other arguments of it.
+
+    Raises:
+        UsageError: there is no such set.
+    """
+    import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    with preparation_errors(name):
+        # Given here because tensorflow-datasets reads the variable only once, when imported.
+        return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"), **options)
+
+
 @contextlib.contextmanager
-def _preparation_errors(name: str) -> Iterator[None]:
+def preparation_errors(name: str) -> Iterator[None]:
+    """Turns what tensorflow-datasets raises into a `UsageError` of one line."""
     try:
         yield
     # A failed look-up, download or extraction has no exception type in common: requests, urllib3,
@@ -72,13 +86,18 @@ def _preparation_errors(name: str) -> Iterator[None]:
         raise UsageError(f"dataset tfds:{name} could not be prepared: {reason}") from error
 
 
-def _supervised_keys(builder: Any, name: str) -> tuple[str, str]:
+def supervised_keys(builder: Any, name: str) -> tuple[str, str]:
+    """Returns the features that are a set's images and labels.
+
+    Raises:
+        UsageError: it has no 8-bit images with one label each.
+    """
     import tensorflow_datasets as tfds
 
     keys, features = builder.info.supervised_keys, builder.info.features
     if (
         keys is None
-        or len(keys) != 2
+        or len(keys) < 2
         or not isinstance(features[keys[0]], tfds.features.Image)
         or not isinstance(features[keys[1]], tfds.features.ClassLabel)
         or features[keys[0]].np_dtype != np.uint8
@@ -87,7 +106,8 @@ def _supervised_keys(builder: Any, name: str) -> tuple[str, str]:
             f"dataset tfds:{name} must hold 8-bit images with one class label each, "
             f"its supervised keys are {keys}"
         )
-    return keys
+    # places365_small has the file's name as a third.
+    return keys[0], keys[1]
 
 
 def _read_split(
