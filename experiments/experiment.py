@@ -220,6 +220,10 @@ class Experiment:
             "balanced_accuracy": result.balanced_accuracy,
             **group_accuracy(result.per_class, counts, self.groups),
             "ece": result.calibration.ece,
+            "confidence_bins": {
+                name: values.tolist()
+                for name, values in dataclasses.asdict(result.calibration).items()
+            },
             "per_class": result.per_class.tolist(),
         }
 

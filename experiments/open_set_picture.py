@@ -7,38 +7,36 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from experiments.presentation import COLOURS
+from experiments.presentation import COLOURS, legend_beside
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-_LINES = {"f_oltr": "-", "f_balms": "--"}
+_LINES = ("-", "--", ":", "-.")
 
 
 def draw(curves: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
-    """Draws one colour a run.
+    """Draws one line a run.
 
     Args:
         curves: for each run's label its `threshold_curve`.
         path: of the PNG.
     """
-    figure, (measures, trade) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-    for (label, curve), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
-        for name, line in _LINES.items():
-            measures.plot(
-                curve["threshold"],
-                curve[name],
-                line,
-                color=colour,
-                label=f"{label}, {name.removeprefix('f_')}",
-            )
-        trade.plot(100 * curve["open_accuracy"], 100 * curve["accuracy"], color=colour, label=label)
-    measures.set_xlabel("threshold on the score")
-    measures.set_ylabel("F-measure")
+    figure, panels = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
+    oltr, balms, trade = panels
+    styles = ((line, colour) for line in itertools.cycle(_LINES) for colour in COLOURS)
+    for (label, curve), (line, colour) in zip(curves.items(), styles, strict=False):
+        style = {"linestyle": line, "color": colour, "label": label}
+        oltr.plot(curve["threshold"], curve["f_oltr"], **style)
+        balms.plot(curve["threshold"], curve["f_balms"], **style)
+        trade.plot(100 * curve["open_accuracy"], 100 * curve["accuracy"], **style)
+    for axes, name in ((oltr, "oltr"), (balms, "balms")):
+        axes.set_xlabel("threshold on the score")
+        axes.set_ylabel(f"F-measure ({name})")
     trade.set_xlabel("open images rejected (%)")
     trade.set_ylabel("closed images classified correctly (%)")
-    for axes in (measures, trade):
+    for axes in panels:
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    legend_beside(figure, trade)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,6 +1,8 @@
 """How the tables and pictures of this package show numbers: names, colours, deviations."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,25 @@ COLOURS = (
 )
 MARKERS = "osD^vPX*"
 
+
+def run_styles() -> Iterator[dict[str, str]]:
+    """Yields a colour and a marker for each run, the same again after the eighth."""
+    for colour, marker in itertools.cycle(zip(COLOURS, MARKERS, strict=True)):
+        yield {"color": colour, "marker": marker}
+
+
 MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 """From the name of an accuracy in a result to its heading: of a group of classes, or of all."""
+
+
+_LEGEND_LINE = 0.25  # inches
+
+
+def legend_beside(figure: Any, axes: Any) -> None:
+    """Puts the legend of `axes` beside all panels, in a figure that is high enough for it."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.set_figheight(max(figure.get_figheight(), _LEGEND_LINE * (len(labels) + 1)))
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
 
 
 def percent(value: float | None) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from tabulate import tabulate
 
@@ -132,11 +133,16 @@ def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None
 
 
 def _report(path: Path, result: dict[str, Any]) -> None:
+    from experiments.reliability_diagram import draw_run
+    from jaxlt.evaluation import ConfidenceBins
+
     groups = ("many", "medium", "few")
     shown = ", ".join(f"{g} {100 * result[g]:.2f}" for g in groups if result[g] is not None)
     # A run that an earlier version finished has none.
-    if "ece" in result:
+    if "confidence_bins" in result:
         shown += f", ECE {100 * result['ece']:.2f}"
+        bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
+        draw_run(path.name, ConfidenceBins(**bins), path / "reliability.png")
     logging.getLogger(__name__).info(
         "accuracy %.2f %% (%s) after %d steps in %.1f s, %s",
         100 * result["accuracy"],

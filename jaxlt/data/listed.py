@@ -57,9 +57,10 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
         UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
             has no training image.
     """
-    root, lists, bad = read_lists("list:ROOT", place)
-    if not Path(root).is_dir():
+    root = place.partition(",")[0]
+    if root and not Path(root).is_dir():
         raise UsageError(f"dataset list:{place} has root {root}, it must be a directory")
+    _, lists, bad = read_lists("list:ROOT", place)
     for listed in lists.values():
         bad += missing_images(Path(root), listed)
     refuse(bad)

@@ -7,21 +7,22 @@ import sys
 import numpy as np
 import pytest
 from jpeg_trees import long_tail, write_tree
+from matplotlib import image
 
 from experiments import command_line
 from experiments.recipes import BENCHMARKS, PUBLISHED, RECIPES
+from jaxlt.evaluation import ConfidenceBins
 
 COUNTS = long_tail(8, 24, 2)
-SHORT = ["--model", "resnet10", "--image-size", "32", "--batch-size", "16"]
-SHORT += ["--epochs", "2", "--eval-epochs", "1"]
+SHORT = ["--image-size", "32", "--batch-size", "16", "--epochs", "2", "--eval-epochs", "1"]
 SHORT_STAGE = ["--then.0.epochs", "1", "--then.0.batch-size", "16"]
 CHOSEN = {
-    "focal_sam_imagenet_lt": ("imagenet", ["--rho-epochs", "1"]),
+    "focal_sam_imagenet_lt": ("imagenet", ["--model", "small_conv", "--rho-epochs", "1"]),
     "mislas_places_lt": (
         "places",
-        [*SHORT_STAGE, "--init-weights", "None", "--init-last-block"],
+        ["--model", "resnet10", *SHORT_STAGE, "--init-weights", "None", "--init-last-block"],
     ),
-    "cc_sam_inaturalist": ("inaturalist", SHORT_STAGE),
+    "cc_sam_inaturalist": ("inaturalist", ["--model", "small_conv", *SHORT_STAGE]),
 }
 
 
@@ -55,6 +56,9 @@ def test_a_recipe_runs_from_its_lists_to_its_result(name, train, tmp_path):
     assert len(result["per_class"]) == len(COUNTS)
     assert result.get("stage", 0) == len(RECIPES[name].then)
     assert np.isfinite(result["test_loss"])
+    bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
+    assert ConfidenceBins(**bins).ece == result["ece"]
+    assert image.imread(workdir / "reliability.png").std() > 0
     assert json.loads((workdir / "split.json").read_text())["class_counts"] == list(COUNTS)
 
 
