@@ -17,7 +17,7 @@ from matplotlib import image
 from experiments import command_line
 from experiments.benchmark import __main__ as program
 from experiments.benchmark.cases import CASES, make_problem
-from experiments.benchmark.compiled_step import compile_step
+from experiments.benchmark.compiled_step import StepMemory, compile_step
 from experiments.benchmark.report import Measurement, draw, format_table
 from experiments.benchmark.rounds import alternate, paired_ratio, spread
 from experiments.build import build_optimizer
@@ -57,6 +57,23 @@ def test_the_table_is_that_of_the_results(finished):
     measurements = {name: Measurement(**values) for name, values in cases.items()}
     assert (finished / "table.md").read_text() == format_table(measurements) + "\n"
     assert image.imread(finished / "ratios.png").shape[0] > 500
+
+
+def test_memory_alone_is_counted_without_a_step(monkeypatch, tmp_path, capfd):
+    flags = ["--model", "mlp", "--image-size", 4, "--batch-size", 16, "--num-classes", 10]
+    flags += ["--methods", "sam", "--memory-only", "--workdir", tmp_path]
+    run(monkeypatch, *flags)
+    memory = json.loads((tmp_path / "results.json").read_text())["memory"]
+    assert list(memory) == ["sgd", "sam"]
+    problem = make_problem("mlp", "float32", **SMALL)
+    for case, found in memory.items():
+        assert StepMemory(**found).peak == compile_step(problem, case).peak_memory
+    table = (tmp_path / "table.md").read_text()
+    assert table in capfd.readouterr().out
+    assert not (tmp_path / "ratios.png").exists()
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, *flags, "--peer", "torch")
+    assert "peer must be none with memory_only, got torch" in capfd.readouterr().err
 
 
 def test_flops_are_those_of_the_networks_matrix_products():

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestCentroid
 
 from experiments.build import build_loss, build_model, build_optimizer, build_regime
 from experiments.experiment import Experiment, Replica
+from experiments.parameters import last_block
 from experiments.paths import StepPath
 from experiments.recipe import Recipe
 from experiments.recipes import RECIPES
@@ -213,6 +214,21 @@ def test_averaging_renews_the_statistics_of_a_network_that_it_averages(tmp_path,
         jax.tree.leaves(before.batch_stats), jax.tree.leaves(after.batch_stats), strict=True
     )
     assert all(differ(*pair) == (trainable == "all") for pair in statistics)
+
+
+def test_averaging_renews_no_statistics_below_the_last_block_where_it_alone_is_trained():
+    base = dataclasses.replace(FIRST, model="resnet10", batch_size=128)
+    stage = dataclasses.replace(
+        BALANCED, trainable="last_block", batch_norm="last_block", epochs=1, swa_epoch=0
+    )
+    built = Experiment(dataclasses.replace(base, then=(stage,)))._stages[1]
+    before = built.initial_state(0)
+    renewed = {
+        layer: any(map(differ, jax.tree.leaves(stats), jax.tree.leaves(before.batch_stats[layer])))
+        for layer, stats in built.leave(before).batch_stats.items()
+    }
+    assert len(renewed) == 5  # the stem and four stages of a block each
+    assert renewed == {layer: layer == last_block(before.params) for layer in renewed}
 
 
 @pytest.mark.parametrize(
