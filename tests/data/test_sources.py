@@ -50,7 +50,7 @@ def test_images_are_resized_on_request():
 )
 def test_unknown_specifications_are_refused(spec):
     with pytest.raises(
-        UsageError, match="is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR or list:"
+        UsageError, match="is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, list:"
     ):
         load_source(spec)
 

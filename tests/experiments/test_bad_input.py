@@ -214,8 +214,8 @@ def test_a_real_process_prints_no_traceback(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: dataset 'mnits' is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR or "
-        "list:ROOT,TRAIN,TEST\n"
+        "error: dataset 'mnits' is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, "
+        "list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST\n"
     )
     assert done.stdout == ""
     assert not (tmp_path / "x").exists()
