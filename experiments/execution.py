@@ -18,9 +18,6 @@ class Execution:
     """Several runs of one recipe. together: side by side in one program, as many as fit in memory;
     their numbers differ from those of a run alone by rounding. apart: one after the other. auto:
     together on accelerators; on CPU, where it hardly pays, for small_vit alone."""
-    check_images: bool = False
-    """Decode all training and evaluated images once, in parallel, before training: what cannot be
-    decoded is then reported together. It takes as long as an epoch's decoding."""
 
 
 DEFAULT_EXECUTION = Execution()

@@ -77,6 +77,7 @@ class Experiment:
             resize=recipe.resize,
             normalization=recipe.normalization,
             unreadable=recipe.unreadable,
+            relabel=recipe.relabel,
         )
         self.split = _split(recipe, self.source)
         self._feed = Feed(
@@ -106,13 +107,9 @@ class Experiment:
         """Steps of a run, in all stages."""
         return sum(steps_of(stage, self.num_images) for stage in self.recipe.stages)
 
-    def verify_images(self) -> None:
-        """Decodes every image of the split and every evaluated one.
-
-        Raises:
-            UsageError: some cannot be decoded; all are counted and the first few named.
-        """
-        self._feed.verify_images()
+    def check_images(self) -> None:
+        """Decodes every image of the split and every evaluated one; see `Feed`."""
+        self._feed.check_images()
 
     def check(self, replica: Replica) -> None:
         """Raises UsageError if the radius is out of range."""
@@ -149,6 +146,7 @@ class Experiment:
             "std": list(self.source.std),
             "class_names": list(self.source.class_names),
             "resize": self.recipe.resize,
+            "class_numbers": list(self.source.class_numbers),
         }
 
     def describe(self, label: str, where: str) -> None:
@@ -225,6 +223,7 @@ class Experiment:
                 for name, values in dataclasses.asdict(result.calibration).items()
             },
             "per_class": result.per_class.tolist(),
+            "unreadable_images": self._feed.num_evaluated - int(result.confusion.sum()),
         }
 
 

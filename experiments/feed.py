@@ -1,6 +1,7 @@
 """The images of an experiment, as training and evaluation take them."""
 
 import functools
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from jaxlt.data import (
     DrawStream,
     ImageSet,
     Pipeline,
+    SkipLog,
     Source,
     Split,
     TfDataPipeline,
@@ -26,8 +28,11 @@ from jaxlt.data import (
     create_sampler,
     evaluation_batches,
     held_out_images,
+    refuse_undecodable,
 )
 from jaxlt.data.counter_random import stream_key
+
+_logger = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 500
 # Number of the image, corner of the crop, whether it is mirrored, and centre of the Cutout.
@@ -69,7 +74,14 @@ class Feed:
         images = {"test": source.test, "val": source.val}[evaluated]
         if images is None:
             raise UsageError(f"evaluated is val, {source.name} must have validation images")
+        if len(images.labels) == 0 and not held_out:
+            raise UsageError(
+                f"dataset {source.name} must have a list of test images, it has none; held_out "
+                "takes training images outside the split in their place"
+            )
         self._evaluated = source.train if held_out else images
+        # Each evaluation skips the same ones, of which the first tells.
+        self._skips = SkipLog(self._evaluated)
         self._evaluated_indices = None
         if held_out:
             self._evaluated_indices = held_out_images(
@@ -78,7 +90,7 @@ class Feed:
 
     def bytes_per_step(self, batch_size: int) -> int:
         """Returns what the host sends to the device for one step of one run."""
-        pixels = 4 * math.prod(self._source.image_shape)
+        pixels = math.prod(self._source.image_shape)
         return batch_size * (_BYTES_OF_DRAWS if self._kind == "device" else pixels)
 
     def pipeline(self, seed: int, stage: Stage, number: int) -> Pipeline:
@@ -122,16 +134,30 @@ class Feed:
             ),
         )
 
-    def verify_images(self) -> None:
-        """Raises UsageError if an image of the split or an evaluated one cannot be decoded."""
-        self._source.train.verify(self._split.indices)
-        self._evaluated.verify(self._evaluated_indices)
+    def check_images(self) -> None:
+        """Decodes the images of the split and those evaluated.
+
+        Raises:
+            UsageError: some cannot be decoded. If they are to be skipped they are logged instead.
+        """
+        found = self._source.train.undecodable(self._split.indices)
+        found += self._evaluated.undecodable(self._evaluated_indices)
+        if self._unreadable == "error":
+            refuse_undecodable(found)
+        for image in found:
+            _logger.warning("image %s", image)
+
+    @property
+    def num_evaluated(self) -> int:
+        """Images of an evaluation, those that cannot be decoded among them."""
+        indices = self._evaluated_indices
+        return len(self._evaluated.labels if indices is None else indices)
 
     def evaluated(self) -> Iterator[Batch]:
         """Yields the test images, or the held-out ones."""
         if self._kind == "device":
             return self._resident_evaluation.batches()
-        return self._in_order(self._evaluated_indices, self._evaluated)
+        return self._in_order(self._evaluated_indices, self._evaluated, self._skips)
 
     def training_images(self) -> Iterator[Batch]:
         """Yields the training images of the split once, without augmentation."""
@@ -144,13 +170,16 @@ class Feed:
             step = jax.tree.map(lambda leaf: leaf[0], chunk.payload)
             yield pipeline.read(pipeline.resident, step)[0]
 
-    def _in_order(self, indices: np.ndarray | None, images: ImageSet) -> Iterator[Batch]:
+    def _in_order(
+        self, indices: np.ndarray | None, images: ImageSet, skips: SkipLog | None = None
+    ) -> Iterator[Batch]:
         return evaluation_batches(
             images,
             batch_size=_EVALUATION_BATCH,
             indices=indices,
             **self._statistics,
             unreadable=self._unreadable,
+            skips=skips,
         )
 
     @functools.cached_property

@@ -15,8 +15,8 @@ from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
 from jaxlt.training.workdir import read_json
 
-_CHUNK = 500
-_READING_FIELDS = ("resize", "normalization", "unreadable")
+_CHUNK = 128
+_READING_FIELDS = ("resize", "normalization", "unreadable", "relabel")
 _RECIPE_FIELDS = ("dataset", "image_size", "many_above", "few_below")
 
 
@@ -81,6 +81,11 @@ class FinishedRun:
     def split(self) -> Split:
         """The training images that it saw."""
         return Split.read(self.path / "split.json", self.source)
+
+    def usable(self, images: ImageSet, indices: np.ndarray) -> np.ndarray:
+        """Leaves out of image numbers (n,) those that its recipe skips, being unreadable."""
+        skips = self.recipe.get("unreadable") == "skip"
+        return images.readable(indices) if skips else indices
 
     def by_group(self, per_class: np.ndarray) -> dict[str, float]:
         """Averages (C,) accuracies over the many-, medium- and few-shot classes of its recipe."""

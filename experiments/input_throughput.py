@@ -12,7 +12,14 @@ from tabulate import tabulate
 
 from experiments import command_line
 from jaxlt import UsageError
-from jaxlt.data import Augmentation, DrawStream, InstanceBalanced, TfDataPipeline, load_source
+from jaxlt.data import (
+    Augmentation,
+    DrawStream,
+    InstanceBalanced,
+    TfDataPipeline,
+    is_of_files,
+    load_source,
+)
 from jaxlt.data.encoded_images import EncodedImages
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
@@ -43,12 +50,14 @@ def main() -> None:
     for name in ("batch_size", "steps", "rounds"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
+    if not is_of_files(arguments.dataset):
+        raise UsageError(f"dataset must be of image files, got {arguments.dataset}")
     source = load_source(
         arguments.dataset, image_size=arguments.image_size, normalization="imagenet"
     )
-    if not isinstance(source.train, EncodedImages):
-        raise UsageError(f"dataset must be of image files, got {arguments.dataset}")
-    rows = measure(source.train, arguments)
+    images = source.train
+    assert isinstance(images, EncodedImages)
+    rows = measure(images, arguments)
     headers = ["", "images/s", "of bare", "ms of processor an image"]
     print(tabulate(rows, headers, tablefmt="github", floatfmt=("", ".0f", ".2f", ".2f")))
 

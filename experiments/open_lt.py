@@ -15,7 +15,7 @@ from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.finished_run import FinishedRun
-    from jaxlt.data import ImageSet, Source
+    from jaxlt.data import ImageSet
     from jaxlt.evaluation.open_set import Answers
 
 _SOFTMAX_THRESHOLD = 0.1
@@ -40,9 +40,9 @@ class Arguments:
     checkpoint: tuple[Path, ...]
     """Directories of finished runs, those that were their workdirs; one row of the table each."""
     open: str | None = None
-    """Source of the open set, of whose classes the runs know none: its test images are taken.
-    digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,... Images are converted to a run's size and
-    channels. None for the open list of a run's own source."""
+    """Source of the open set, of whose classes the runs know none: its open list if it has one,
+    otherwise its test images. digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS. Images are
+    converted to a run's size and channels. None for the open list of a run's own source."""
     metric: Literal["softmax", "prototype"] = "softmax"
     """Score by which images are rejected. softmax: largest probability (OLTR). prototype: largest
     cosine similarity to the mean of a class's training features (CC-SAM)."""
@@ -78,18 +78,12 @@ def main() -> None:
     )
     from experiments.finished_run import load_runs
     from experiments.written_report import destinations, write_reports
-    from jaxlt.data import load_source
     from jaxlt.training.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
     places = destinations(runs, arguments.output, "open_set")
-    opened = (
-        None
-        if arguments.open is None
-        else load_source(arguments.open, image_size=_largest_side(runs))
-    )
-    results = [_evaluate(run, _open_images(run, opened), arguments) for run in runs]
+    results = [_evaluate(run, _open_images(run, arguments.open), arguments) for run in runs]
     write_reports(places, results, lambda place, shown: _write(place, shown, arguments))
     print(f"\n{format_table(results)}\n\n{_NOTE}\n")
     logging.getLogger(__name__).info("written to %s", ", ".join(map(str, places)))
@@ -108,18 +102,28 @@ def format_table(results: Sequence[Result]) -> str:
     return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
 
 
-def _largest_side(runs: Sequence["FinishedRun"]) -> int:
-    return max(side for run in runs for side in run.predictor.image_shape[:2])
+def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
+    from jaxlt.data import is_of_files, load_source
 
-
-def _open_images(run: "FinishedRun", opened: "Source | None") -> "ImageSet":
-    if opened is None:
+    if spec is None:
         if run.source.open is None:
-            raise UsageError(f"open must name a source, that of run {run.path} has no open list")
+            raise UsageError(
+                f"open must name a source, that of run {run.path} has no open list; it may be the "
+                "run's own with one more list, list:ROOT,TRAIN,VAL,TEST,OPEN"
+            )
         return run.source.open
-    if opened.name == run.source.name:
-        raise UsageError(f"open must be another source than run {run.path}'s own, {opened.name}")
-    return opened.test
+    # Read as the run reads its own: otherwise how images are cut would tell open from closed.
+    source = load_source(
+        spec,
+        image_size=max(run.predictor.image_shape[:2]),
+        resize=run.recipe.get("resize", "stretch") if is_of_files(spec) else "stretch",
+        unreadable=run.recipe.get("unreadable", "error"),
+    )
+    if source.open is not None:
+        return source.open
+    if spec == run.source.name:
+        raise UsageError(f"open must be another source than run {run.path}'s own, {spec}")
+    return source.test
 
 
 def _evaluate(run: "FinishedRun", opened: "ImageSet", arguments: Arguments) -> Result:
@@ -155,7 +159,10 @@ def _answers(
     from jaxlt.evaluation.open_set import REJECTED, Answers, accepting_threshold, softmax_scores
 
     closed = run.source.test
-    sets = [(image_set, np.arange(len(image_set.labels))) for image_set in (closed, opened)]
+    sets = [
+        (image_set, run.usable(image_set, np.arange(len(image_set.labels))))
+        for image_set in (closed, opened)
+    ]
 
     def of_both(function: Any) -> np.ndarray:
         fitted = [
@@ -173,7 +180,8 @@ def _answers(
         scores = prototypes.scores(of_both(run.predictor.features))
         if arguments.threshold is None:
             threshold = accepting_threshold(prototypes.scores(trained), _ACCEPTED_SHARE)
-    labels = np.concatenate([closed.labels, np.full(len(opened.labels), REJECTED)])
+    (_, shown), (_, unknown) = sets
+    labels = np.concatenate([closed.labels[shown], np.full(len(unknown), REJECTED)])
     return Answers(labels, logits.argmax(axis=1), scores), threshold
 
 
@@ -182,7 +190,8 @@ def _prototypes(run: "FinishedRun") -> tuple[Any, np.ndarray]:
     from experiments.finished_run import in_chunks
     from jaxlt.evaluation.open_set import Prototypes
 
-    indices, images = run.split.indices, run.source.train
+    images = run.source.train
+    indices = run.usable(images, run.split.indices)
     features = in_chunks(run.predictor.features, images, indices)
     return Prototypes(features, images.labels[indices], run.num_classes), features
 

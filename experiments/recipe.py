@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
 from jaxlt import UsageError
-from jaxlt.data import Normalization, Profile, Resize, Unreadable
+from jaxlt.data import Normalization, Profile, Relabel, Resize, Unreadable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Recipe(Stage):
     """Data, network, first stage and further stages of a run."""
 
     dataset: str = "tfds:cifar10"
-    """digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,TRAIN[,VAL],TEST[,OPEN] (list files)."""
+    """digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,LISTS or tfds:NAME,LISTS. LISTS are list
+    files: TRAIN or TRAIN,TEST or TRAIN,VAL,TEST or TRAIN,VAL,TEST,OPEN."""
     image_size: int | None = None
     """Side in pixels that images are resized to; None keeps them (folder, list: 32)."""
     resize: Resize = "stretch"
@@ -23,9 +24,12 @@ class Recipe(Stage):
     centre_crop: the shorter side to 8/7 of image_size, of which the middle is taken."""
     normalization: Normalization = "dataset"
     """Mean and standard deviation of pixels: the data set's own, or those published."""
+    relabel: Relabel = "none"
+    """by_size numbers the classes by their training images, the largest first, as MiSLAS and
+    Saddle-LongTail do."""
     unreadable: Unreadable = "error"
     """What is done about an image file that cannot be decoded. skip: in training the next image
-    of its class takes its place, in evaluation it does not count; the log tells how many."""
+    of its class takes its place, in evaluation it does not count; log and result tell how many."""
     evaluated: Literal["test", "val"] = "test"
     """Images that are evaluated: the test set, or the validation set of a source that has one."""
     profile: Profile = "exponential"
@@ -55,7 +59,8 @@ class Recipe(Stage):
     """Type of the network's computations; parameters and logits stay float32."""
     remat: bool = False
     """ImageNet's networks: compute each block again in the backward pass in place of keeping what
-    it computed. Less memory, about a third more work, the same results."""
+    it computed. Less memory, about a third more work, the same results. Not on CPUs, whose
+    compiler merges the two computations."""
     init_weights: str | None = None
     """File of PyTorch weights that the network begins with: safetensors, .pth or .pt, under
     torchvision's names. Its classifier is used if it has this one's kind and number of classes;

@@ -50,6 +50,9 @@ class Arguments:
     rhos: tuple[float, ...] = ()
     """Radii in place of rho, one run each with every seed; none for rho's."""
     execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
+    check_images: bool = False
+    """Decode all training and evaluated images once, in parallel, before training: what cannot be
+    decoded is then reported together. It takes as long as an epoch's decoding."""
     resume: bool = True
     """Go on where the workdir's runs of the same recipe stopped."""
     keep_checkpoints: int = 2
@@ -83,8 +86,8 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
 
     enable_compilation_cache()
     experiment = Experiment(arguments.options, arguments.execution.pipeline)
-    if arguments.execution.check_images:
-        experiment.verify_images()
+    if arguments.check_images:
+        experiment.check_images()
     results = run_all(
         experiment,
         [Replica(seed, path, rho) for (seed, rho), path in paths.items()],

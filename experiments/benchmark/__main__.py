@@ -42,7 +42,8 @@ class Arguments:
     """torch: times PyTorch loops of the same steps in the same rounds. Its threads spin while
     they wait: where other programs use the cores too, set OMP_WAIT_POLICY=passive."""
     remat: bool = False
-    """ImageNet's networks: compute blocks again in the backward pass, for less memory."""
+    """ImageNet's networks: compute blocks again in the backward pass, for less memory. XLA's
+    compiler for CPUs merges them back; memory_only counts what other devices save."""
     memory_only: bool = False
     """Compile each step for XLA's count of its memory and run none: what a batch takes that this
     machine could not."""

@@ -92,6 +92,9 @@ def _check(arguments: Arguments) -> None:
         raise UsageError("baseline must go with corruptions_tree or generate")
     if arguments.baseline == _ALEXNET and arguments.generate:
         raise UsageError(f"baseline must be a run with generate, got {_ALEXNET}")
+    for name in ("corruptions", "images_per_class"):
+        if getattr(arguments, name) and not arguments.generate:
+            raise UsageError(f"{name} must go with generate")
     command_line.check_distinct("corruption", arguments.corruptions or ("all",))
 
 

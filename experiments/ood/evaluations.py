@@ -7,14 +7,15 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.finished_run import FinishedRun, chunks
-from jaxlt.data import ImageSet
+from jaxlt.data import ImageSet, Resize
 from jaxlt.errors import UsageError
-from jaxlt.evaluation import Evaluation, evaluate
+from jaxlt.evaluation import ConfidenceBins, Evaluation, evaluate
 from jaxlt.evaluation.class_folders import (
     LabelledFiles,
     find_class_folders,
@@ -26,7 +27,29 @@ from jaxlt.evaluation.corruptions import Corruption
 _logger = logging.getLogger(__name__)
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-Corrupted = dict[str, dict[int, Evaluation]]
+Corrupted = dict[str, dict[int, "Measured"]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """What is kept of an `Evaluation`, whose confusion matrix may be of 8142 by 8142 classes."""
+
+    images: int
+    accuracy: float
+    balanced_accuracy: float
+    per_class: np.ndarray
+    calibration: ConfidenceBins
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Self:
+        """Takes the measures out of an evaluation."""
+        return cls(
+            int(evaluation.confusion.sum()),
+            evaluation.accuracy,
+            evaluation.balanced_accuracy,
+            evaluation.per_class,
+            evaluation.calibration,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +61,7 @@ class Shifts:
         corrupted: by corruption and severity; empty without corruptions.
     """
 
-    sets: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
+    sets: dict[str, Measured] = dataclasses.field(default_factory=dict)
     corrupted: Corrupted = dataclasses.field(default_factory=dict)
 
 
@@ -54,6 +77,7 @@ def check_alike(runs: Sequence[FinishedRun], *, same_data: bool) -> None:
         for what, ours, theirs in (
             ("classes", run.predictor.class_names, first.predictor.class_names),
             ("image shape", run.predictor.image_shape, first.predictor.image_shape),
+            ("resize", run.predictor.resize, first.predictor.resize),
             ("dataset", run.recipe["dataset"], first.recipe["dataset"]),
         ):
             if ours != theirs and (same_data or what != "dataset"):
@@ -65,7 +89,7 @@ def check_alike(runs: Sequence[FinishedRun], *, same_data: bool) -> None:
 
 def evaluate_folders(
     runs: Sequence[FinishedRun], directories: Sequence[Path]
-) -> list[dict[str, Evaluation]]:
+) -> list[dict[str, Measured]]:
     """Evaluates each run on each `DIR/CLASS/` tree.
 
     Raises:
@@ -75,9 +99,9 @@ def evaluate_folders(
     names = [directory.resolve().name for directory in directories]
     if len(set(names)) < len(names):
         raise UsageError(f"folders must have different names, got {' '.join(names)}")
-    class_names = runs[0].predictor.class_names
+    classes = runs[0].predictor.class_names, runs[0].predictor.class_numbers
     found = {
-        name: find_class_folders(directory, class_names)
+        name: find_class_folders(directory, *classes)
         for name, directory in zip(names, directories, strict=True)
     }
     evaluated = {name: _evaluate_all(runs, _of_files(runs[0], found[name])) for name in names}
@@ -85,10 +109,14 @@ def evaluate_folders(
 
 
 def evaluate_tree(runs: Sequence[FinishedRun], directory: Path) -> list[Corrupted]:
-    """Evaluates each run on ImageNet-C's tree; raises UsageError as `find_corruption_tree`."""
-    tree = find_corruption_tree(directory, runs[0].predictor.class_names)
+    """Evaluates each run on ImageNet-C's tree; raises UsageError as `find_corruption_tree`.
+
+    Its files are the middle of ImageNet's images at 224 pixels already, so nothing is cut off.
+    """
+    first = runs[0].predictor
+    tree = find_corruption_tree(directory, first.class_names, first.class_numbers)
     return _each_corruption(
-        runs, tree, lambda name, severity: _of_files(runs[0], tree[name][severity])
+        runs, tree, lambda name, severity: _of_files(runs[0], tree[name][severity], "stretch")
     )
 
 
@@ -99,7 +127,7 @@ def evaluate_generated(
     images_per_class: int | None,
     seed: int,
     workers: int,
-) -> tuple[list[Evaluation], list[Corrupted]]:
+) -> tuple[list[Measured], list[Corrupted]]:
     """Evaluates each run on its test set, and on corruptions of it that are made once for all.
 
     Args:
@@ -117,7 +145,8 @@ def evaluate_generated(
     """
     made = {name: {s: Corruption(name, s, seed) for s in SEVERITIES} for name in corruptions}
     images = runs[0].source.test
-    indices = _first_of_each_class(images.labels, images_per_class)
+    usable = runs[0].usable(images, np.arange(len(images.labels)))
+    indices = usable[_first_of_each_class(images.labels[usable], images_per_class)]
     with _mapping(workers) as mapped:
         clean = _evaluate_all(runs, _of_images(images, indices))
         corrupted = _each_corruption(
@@ -148,7 +177,7 @@ def _each_corruption(
     return corrupted
 
 
-def _evaluate_all(runs: Sequence[FinishedRun], batches: Batches) -> list[Evaluation]:
+def _evaluate_all(runs: Sequence[FinishedRun], batches: Batches) -> list[Measured]:
     """Evaluates all runs in one walk over the images, which may be costly to make."""
     logits: list[list[np.ndarray]] = [[] for _ in runs]
     labels = []
@@ -158,13 +187,13 @@ def _evaluate_all(runs: Sequence[FinishedRun], batches: Batches) -> list[Evaluat
             rows.append(run.predictor.logits(images))
     together = np.concatenate(labels)
     return [
-        evaluate(jnp.asarray, [(np.concatenate(rows), together)], run.num_classes)
+        Measured.of(evaluate(jnp.asarray, [(np.concatenate(rows), together)], run.num_classes))
         for run, rows in zip(runs, logits, strict=True)
     ]
 
 
 def _by_run(
-    runs: Sequence[FinishedRun], evaluated: Mapping[str, Sequence[Evaluation]] | Mapping
+    runs: Sequence[FinishedRun], evaluated: Mapping[str, Sequence[Measured]] | Mapping
 ) -> list[dict]:
     return [
         {key: evaluations[number] for key, evaluations in evaluated.items()}
@@ -172,9 +201,9 @@ def _by_run(
     ]
 
 
-def _of_files(run: FinishedRun, files: LabelledFiles) -> Batches:
+def _of_files(run: FinishedRun, files: LabelledFiles, resize: Resize | None = None) -> Batches:
     for paths, labels in zip(chunks(files.paths), chunks(files.labels), strict=True):
-        yield run.predictor.read_files(paths), labels
+        yield run.predictor.read_files(paths, resize), labels
 
 
 def _of_images(images: ImageSet, indices: np.ndarray) -> Batches:

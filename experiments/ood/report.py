@@ -8,9 +8,9 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.finished_run import FinishedRun
-from experiments.ood.evaluations import Shifts
+from experiments.ood.evaluations import Measured, Shifts
 from experiments.presentation import MEASURES, mean_and_deviation, percent
-from jaxlt.evaluation import ConfidenceBins, Evaluation
+from jaxlt.evaluation import ConfidenceBins
 from jaxlt.evaluation.corruption_error import (
     CORRUPTIONS,
     corruption_errors,
@@ -117,9 +117,9 @@ def errors_of(shifts: Shifts) -> dict[str, np.ndarray]:
     }
 
 
-def _measures(run: FinishedRun, evaluation: Evaluation) -> dict[str, Any]:
+def _measures(run: FinishedRun, evaluation: Measured) -> dict[str, Any]:
     return {
-        "images": int(evaluation.confusion.sum()),
+        "images": evaluation.images,
         "accuracy": evaluation.accuracy,
         "balanced_accuracy": evaluation.balanced_accuracy,
         **run.by_group(evaluation.per_class),

@@ -65,10 +65,14 @@ _SADDLE: dict[str, Any] = {
     "rho": 0.05,
     "rho_epochs": (5, 60),
     "rho_values": (0.1, 0.5),
+    "relabel": "by_size",
+    "few_below": 21,
 }
 
 _MISLAS_SOURCE = "dvlab-research/MiSLAS (CVPR 2021)"
-_MISLAS: dict[str, Any] = {"batch_size": 256, "weight_decay": 5e-4, "mixup": 0.2}
+# It and Saddle-LongTail number the classes by size and cut them into groups by number.
+_NUMBERED: dict[str, Any] = {"relabel": "by_size", "few_below": 21}
+_MISLAS: dict[str, Any] = {**_NUMBERED, "batch_size": 256, "weight_decay": 5e-4, "mixup": 0.2}
 _MISLAS_STAGE = replace(
     _KANG_STAGE,
     loss="label_aware_smoothing",
@@ -92,8 +96,16 @@ _GCL: dict[str, Any] = {
     "schedule": "tenths",
     "weight_decay": 5e-4,
     "mixup": 0.2,
+    "noise_scale": 1.0,
 }
-_GCL_STAGE = replace(GCL_STAGE, **_STAGE_IMAGES, batch_size=512, lr=0.02, weight_decay=5e-4)
+_GCL_STAGE = replace(
+    GCL_STAGE,
+    **_STAGE_IMAGES,
+    batch_size=512,
+    scale=15.0,
+    noise_scale=1.0,
+    weight_decay=5e-4,
+)
 
 _FOCAL_SOURCE = "scongl/Focal-SAM (ICML 2025)"
 _LOGIT_ADJUSTED: dict[str, Any] = {"loss": "logit_adjusted", "schedule": "cosine"}
@@ -103,10 +115,12 @@ _CC_SAM_SOURCE = (
     "its code has it for CIFAR"
 )
 # The fields of CIFAR's recipe that are not about its images or its network.
-_CC_SAM = {
+_CC_SAM: dict[str, Any] = {
     name: getattr(CC_SAM, name)
     for name in ("method", "scope", "schedule", "mixup", "epochs", "lr", "weight_decay")
 }
+# OLTR's groups of classes: 100 images are many, 20 are few.
+_CC_SAM |= {"many_above": 99, "few_below": 21}
 _CC_SAM_STAGE = replace(CC_SAM_STAGE, **_STAGE_IMAGES)
 
 RECIPES: dict[str, Recipe] = {}
@@ -246,17 +260,25 @@ def _add_places() -> None:
         "crt_places_lt",
         places,
         f"{_KANG_SOURCE} after {plain}",
-        then=(replace(_KANG_STAGE, reset_classifier=True, batch_size=256, lr=0.1),),
+        then=(
+            replace(
+                _KANG_STAGE,
+                reset_classifier=True,
+                batch_norm="last_block",
+                batch_size=256,
+                lr=0.1,
+            ),
+        ),
     )
     smoothed = replace(
         _MISLAS_STAGE, batch_norm="last_block", smoothing_head=0.4, smoothing_tail=0.1
     )
-    _add("mislas_places_lt", places, _MISLAS_SOURCE, mixup=0.2, then=(smoothed,))
+    _add("mislas_places_lt", places, _MISLAS_SOURCE, **_MISLAS, then=(smoothed,))
     _add("gcl_places_lt", places, _GCL_SOURCE, **_GCL, then=(_GCL_STAGE,))
     _add(
         "cc_sam_places_lt",
         places,
-        f"{_CC_SAM_SOURCE}; trained and frozen as in MiSLAS",
+        f"{_CC_SAM_SOURCE}; epochs, and what is trained and frozen, as in MiSLAS",
         **{**_CC_SAM, "epochs": 90},
         batch_size=128,
         then=(replace(_CC_SAM_STAGE, batch_norm="running", batch_size=128),),

@@ -11,6 +11,7 @@ from jaxlt.data.draws import Policy as Policy
 from jaxlt.data.draws import Shift as Shift
 from jaxlt.data.image_set import ArrayImages as ArrayImages
 from jaxlt.data.image_set import ImageSet as ImageSet
+from jaxlt.data.image_set import refuse_undecodable as refuse_undecodable
 from jaxlt.data.long_tail import Profile as Profile
 from jaxlt.data.long_tail import SelectionRule as SelectionRule
 from jaxlt.data.long_tail import held_out_images as held_out_images
@@ -30,8 +31,11 @@ from jaxlt.data.samplers import Sampler as Sampler
 from jaxlt.data.samplers import SamplerName as SamplerName
 from jaxlt.data.samplers import create_sampler as create_sampler
 from jaxlt.data.sources import Normalization as Normalization
+from jaxlt.data.sources import Relabel as Relabel
 from jaxlt.data.sources import Source as Source
+from jaxlt.data.sources import is_of_files as is_of_files
 from jaxlt.data.sources import load_source as load_source
 from jaxlt.data.splits import Split as Split
 from jaxlt.data.splits import long_tailed_split as long_tailed_split
+from jaxlt.data.unreadable import SkipLog as SkipLog
 from jaxlt.data.unreadable import Unreadable as Unreadable

@@ -28,7 +28,7 @@ def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
     if draws.flip is not None:
         images = flip_left_right(images, draws.flip)
     if draws.operations is not None:
-        images = operated(images, draws.operations, draws.amounts)
+        images = apply_by_pillow(images, draws.operations, draws.amounts)
     if draws.cutout_row is not None:
         images = cut_out(images, draws.cutout_row, draws.cutout_column, cutout)
     return images
@@ -66,7 +66,7 @@ def flip_left_right(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     return tf.gather(both, tf.range(rows) + tf.cast(flip, tf.int32) * rows)
 
 
-def operated(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
+def apply_by_pillow(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Applies `apply_operations` to the images (B, H, W, C) of one step, in Python."""
     tf = import_tensorflow()
     applied = tf.numpy_function(apply_operations, (images, operations, amounts), tf.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,10 @@ from jaxlt.data.crops import cropped, resized_crop_box
 from jaxlt.data.image_set import ImageSet
 from jaxlt.data.resampling import Resize, fit
 from jaxlt.data.tensorflow_runtime import import_tensorflow
-from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_REPORTED = 5
 # Pillow's and so torchvision's: TensorFlow's own default differs by several grey levels.
 _DCT = "INTEGER_ACCURATE"
 
@@ -26,7 +25,7 @@ class EncodedImages(ImageSet):
 
     Grey JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some,
     are read too, by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does.
-    A truncated file is unreadable.
+    A truncated file is unreadable, but for crops from the part that is there.
 
     Args:
         labels: integer array (N,), the class of each image.
@@ -53,7 +52,7 @@ class EncodedImages(ImageSet):
         """Decodes the images at `indices` (B,) whole, into a uint8 tensor (B, H, W, 3)."""
         tf = import_tensorflow()
         spec = tf.TensorSpec(self.image_shape, tf.uint8)
-        return tf.map_fn(self._decode, indices, fn_output_signature=spec)
+        return tf.map_fn(self._read_one, indices, fn_output_signature=spec)
 
     def read_crops(
         self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
@@ -62,10 +61,10 @@ class EncodedImages(ImageSet):
         tf = import_tensorflow()
         spec = tf.TensorSpec(self.image_shape, tf.uint8)
         drawn = (indices, tries, places)
-        return tf.map_fn(lambda x: self._decode_crop(*x), drawn, fn_output_signature=spec)
+        return tf.map_fn(lambda x: self._read_crop(*x), drawn, fn_output_signature=spec)
 
-    def verify(self, indices: np.ndarray | None = None) -> None:
-        """Decodes images in parallel and raises one `UsageError` for all that cannot be.
+    def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
+        """Names each image that cannot be decoded, with the reason; decodes in parallel.
 
         Args:
             indices: integer array (n,), the images to try; None tries all, which takes as long
@@ -73,12 +72,7 @@ class EncodedImages(ImageSet):
         """
         numbers = np.arange(len(self.labels)) if indices is None else np.unique(indices)
         bad = np.setdiff1d(numbers, self.readable(numbers)).tolist()
-        if len(bad) == 1:
-            raise UsageError(f"image {self.name(bad[0])} cannot be decoded: {self._reason(bad[0])}")
-        if bad:
-            shown = "; ".join(f"{self.name(x)} ({self._reason(x)})" for x in bad[:_REPORTED])
-            more = f"; and {len(bad) - _REPORTED} more" if len(bad) > _REPORTED else ""
-            raise UsageError(f"{len(bad)} images cannot be decoded: {shown}{more}")
+        return [f"{self.name(x)} cannot be decoded: {self._reason(x)}" for x in bad]
 
     def readable(self, indices: np.ndarray) -> np.ndarray:
         """Returns those of the image numbers (n,) whose images can be decoded, ascending."""
@@ -86,7 +80,7 @@ class EncodedImages(ImageSet):
 
         def decoded(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # What is not handed out would not be computed.
-            return number, tf.reduce_max(_decode(self.contents(number)))
+            return number, tf.reduce_max(_decoded(self.contents(number)))
 
         tried = tf.data.Dataset.from_tensor_slices(indices).map(decoded, tf.data.AUTOTUNE)
         readable = [number for number, _ in tried.ignore_errors().as_numpy_iterator()]
@@ -95,15 +89,16 @@ class EncodedImages(ImageSet):
     def _reason(self, number: int) -> str:
         tf = import_tensorflow()
         try:
-            _decode(self.contents(tf.constant(number)))
+            _decoded(self.contents(tf.constant(number)))
         except tf.errors.OpError as error:
-            return str(error.message).splitlines()[0]
+            # TensorFlow says in braces and brackets in which of its operations it was.
+            return re.sub(r"\s*(\{\{.*?\}\}|\[Op:.*?\])\s*", "", str(error.message).splitlines()[0])
         return "it could not be read a moment ago"
 
-    def _decode(self, number: tf.Tensor) -> tf.Tensor:
-        return fit(_decode(self.contents(number)), self.image_shape[0], self._resize)
+    def _read_one(self, number: tf.Tensor) -> tf.Tensor:
+        return fit(_decoded(self.contents(number)), self.image_shape[0], self._resize)
 
-    def _decode_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    def _read_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         tf = import_tensorflow()
         contents = self.contents(number)
 
@@ -119,7 +114,7 @@ class EncodedImages(ImageSet):
         return fit(crop, self.image_shape[0])
 
 
-def _decode(contents: tf.Tensor) -> tf.Tensor:
+def _decoded(contents: tf.Tensor) -> tf.Tensor:
     tf = import_tensorflow()
     return tf.cond(
         tf.io.is_jpeg(contents),

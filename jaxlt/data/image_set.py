@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,12 +13,14 @@ import numpy as np
 from jaxlt.data.crops import cropped
 from jaxlt.data.resampling import fit
 from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _RESIZE_CHUNK = 1024
 _LOAD_CHUNK = 64
+_REPORTED = 5
 
 
 class ImageSet(abc.ABC):
@@ -99,15 +101,16 @@ class ImageSet(abc.ABC):
         """Returns those of the image numbers (n,) whose images can be decoded, ascending."""
         return np.unique(indices)
 
-    def verify(self, indices: np.ndarray | None = None) -> None:
-        """Raises one `UsageError` for all images that cannot be decoded.
+    def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
+        """Names each image that cannot be decoded, with the reason.
 
-        Images that are in memory already always can, so the base class has nothing to do.
+        Images that are in memory already always can, so the base class names none.
 
         Args:
             indices: integer array (n,), the images to try; None tries all.
         """
         del indices
+        return []
 
 
 class LoadedImages(NamedTuple):
@@ -174,5 +177,14 @@ def named_decoding_errors(images: ImageSet, suspects: Callable[[], np.ndarray]) 
     try:
         yield
     except tf.errors.OpError:
-        images.verify(suspects())
+        refuse_undecodable(images.undecodable(suspects()))
         raise
+
+
+def refuse_undecodable(found: Sequence[str]) -> None:
+    """Raises one `UsageError` for all images that `ImageSet.undecodable` names, if any."""
+    if len(found) == 1:
+        raise UsageError(f"image {found[0]}")
+    if found:
+        more = f"; and {len(found) - _REPORTED} more" if len(found) > _REPORTED else ""
+        raise UsageError(f"{len(found)} images: {'; '.join(found[:_REPORTED])}{more}")

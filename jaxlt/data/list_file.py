@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 from collections import defaultdict
@@ -14,10 +15,14 @@ import numpy as np
 
 from jaxlt.errors import UsageError
 
+_logger = logging.getLogger(__name__)
+
 _REPORTED = 5
 # A part of the path that is empty (so an absolute path), . or ..
 _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
+# NumPy would read +1 and 1_0 too.
+_SIGNED_DIGITS = re.compile(r"[-0-9]+")
 
 
 class BadLine(NamedTuple):
@@ -73,21 +78,23 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
 
 def _parse_flawless(path: Path, text: str) -> ListFile | None:
     """Parses a file without bad or blank lines, three times as fast as line by line."""
+    text = text.replace("\r\n", "\n").removesuffix("\n")
     words = text.split()
-    num_lines = text.count("\n") + (not text.endswith("\n"))
     images, numbers = words[::2], words[1::2]
     if (
-        len(words) != 2 * num_lines
-        or len(set(images)) < num_lines
+        len(images) != len(numbers)
+        or len(set(images)) < len(images)
+        or any(strange in text for strange in ("//", "/.", "\n.", "\n/", "/ "))
         or text.startswith((".", "/"))
-        or any(strange in text for strange in ("//", "/.", "\n.", "\n/", "/ ", "/\t"))
+        or "\n".join(map(" ".join, zip(images, numbers, strict=True))) != text
+        or not _SIGNED_DIGITS.fullmatch("".join(numbers))
     ):
         return None
     try:
         labels = np.array(numbers, np.bytes_).astype(np.int32)
     except (ValueError, OverflowError):
         return None
-    return ListFile(path, images, labels, np.arange(1, num_lines + 1, dtype=np.int32))
+    return ListFile(path, images, labels, np.arange(1, len(images) + 1, dtype=np.int32))
 
 
 def _parse_lines(path: Path, text: str) -> tuple[ListFile, list[BadLine]]:
@@ -155,12 +162,19 @@ def _files(directory: Path) -> frozenset[str]:
 
 
 def refuse(bad: Iterable[BadLine]) -> None:
-    """Raises one `UsageError` that counts all bad lines and shows the first, if there are any."""
+    """Raises one `UsageError` that counts all bad lines and shows the first, if there are any.
+
+    Where there are more than it shows, all of them are logged before, each with file and line.
+    """
     lines = sorted(bad, key=lambda x: (str(x.file), x.line))
     if not lines:
         return
     shown = "; ".join(f"{x.file}:{x.line} {x.reason}" for x in lines[:_REPORTED])
-    more = f"; and {len(lines) - _REPORTED} more" if len(lines) > _REPORTED else ""
+    more = ""
+    if len(lines) > _REPORTED:
+        more = f"; and {len(lines) - _REPORTED} more, see above"
+        for x in lines:
+            _logger.error("%s:%d %s", x.file, x.line, x.reason)
     noun = "line" if len(lines) == 1 else "lines"
     raise UsageError(f"{len(lines)} bad {noun} in the list files: {shown}{more}")
 

@@ -20,7 +20,12 @@ from jaxlt.data.list_file import (
 from jaxlt.data.resampling import Resize
 from jaxlt.errors import UsageError
 
-_PARTS = (("train", "test"), ("train", "val", "test"), ("train", "val", "test", "open"))
+_PARTS = (
+    ("train",),
+    ("train", "test"),
+    ("train", "val", "test"),
+    ("train", "val", "test", "open"),
+)
 
 
 class ListedImages(FileImages):
@@ -40,18 +45,18 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
     """Loads the images that the official list files of a long-tailed set name.
 
     There are as many classes as the largest training label says. Labels stay as they are. That
-    every file exists is checked, that it can be decoded is not: `ImageSet.verify` does that.
+    every file exists is checked, that it can be decoded is not: `ImageSet.undecodable` says that.
 
     Args:
-        place: ROOT,TRAIN,TEST or ROOT,TRAIN,VAL,TEST or ROOT,TRAIN,VAL,TEST,OPEN: the directory
-            to which paths in the lists are relative, and the list files. All labels in OPEN
-            are -1.
+        place: ROOT,TRAIN or ROOT,TRAIN,TEST or ROOT,TRAIN,VAL,TEST or ROOT,TRAIN,VAL,TEST,OPEN:
+            the directory to which paths in the lists are relative, and the list files. All
+            labels in OPEN are -1.
         image_size: side to which every image is brought, whatever its own shape.
         resize: how, see `jaxlt.data.resampling`.
 
     Returns:
-        Training and test images, those of VAL and OPEN where they are given. Each class is
-        named by `class_names`.
+        Training and test images, none of the latter without TEST, and those of VAL and OPEN
+        where they are given. Each class is named by `class_names`.
 
     Raises:
         UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
@@ -75,11 +80,12 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
 
     Args:
         form: how `place` begins, for a message: "list:ROOT", say.
-        place: where the images are and the files, separated by commas: TRAIN and TEST, or TRAIN,
-            VAL and TEST, or those and OPEN.
+        place: where the images are and the files, separated by commas: TRAIN, or TRAIN and TEST,
+            or TRAIN, VAL and TEST, or those and OPEN.
 
     Returns:
-        Where the images are, the lists by the names of `LoadedImages`, and the bad lines of all:
+        Where the images are, the lists by the names of `LoadedImages` (an empty one for the test
+        images without TEST), and the bad lines of all:
         those of `read_list`, labels outside those of the training list (-1 in OPEN), and images
         of the training list that are in another one too.
 
@@ -88,13 +94,16 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
             image.
     """
     images, *names = place.split(",")
-    if not images or len(names) not in (2, 3, 4) or not all(names):
+    if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):
         forms = " or ".join(",".join((form, *map(str.upper, parts))) for parts in _PARTS)
         raise UsageError(f"dataset {form.partition(':')[0]}:{place} must be {forms}")
     lists, bad = {}, []
-    for part, name in zip(_PARTS[len(names) - 2], names, strict=True):
+    for part, name in zip(_PARTS[len(names) - 1], names, strict=True):
         lists[part], wrong = read_list(Path(name))
         bad += wrong
+    if "test" not in lists:
+        none = np.zeros(0, np.int32)
+        lists["test"] = ListFile(lists["train"].path, [], none, none)
     return images, lists, bad + _wrong_labels(lists) + _also_trained_on(lists)
 
 
@@ -107,10 +116,11 @@ def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:
     num_classes = int(train.labels.max()) + 1
     empty = np.flatnonzero(np.bincount(train.labels, minlength=num_classes) == 0)
     if len(empty):
-        raise UsageError(
-            f"list file {train.path} has labels up to {num_classes - 1} and no image of class "
-            f"{empty[0]}, every class must have one"
+        largest = int(train.labels.argmax())
+        reason = (
+            f"label is {num_classes - 1}, and no line has {empty[0]}: every class must have one"
         )
+        bad.append(BadLine(train.path, int(train.lines[largest]), reason))
     for part, listed in lists.items():
         if part in ("val", "test"):
             bad += outside_labels(listed, 0, num_classes - 1)

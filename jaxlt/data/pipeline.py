@@ -167,7 +167,7 @@ class TfDataPipeline:
         if self._successor is None:
             return read(draws.indices, *drawn), tf.fill(tf.shape(draws.indices), -1)
         tried = candidates(tf.constant(self._successor), draws.indices)
-        pixels, taken = first_readable(tried, read, *drawn)
+        pixels, taken = first_readable(tried, read, *drawn, shape=self._images.image_shape)
         return pixels, tf.where(taken == draws.indices, -1, draws.indices)
 
     def read(self, resident: tuple[()], payload: Any) -> tuple[jax.Array, jax.Array]:
@@ -184,6 +184,7 @@ def evaluation_batches(
     std: Sequence[float],
     indices: np.ndarray | None = None,
     unreadable: Unreadable = "error",
+    skips: SkipLog | None = None,
 ) -> Iterator[Batch]:
     """Yields the images once, in order and without augmentation.
 
@@ -195,7 +196,8 @@ def evaluation_batches(
         std: per channel, in the same units.
         indices: integer array (n,), the images to take; None takes all.
         unreadable: "error", or "skip" to give zeros with label -1 for an image that cannot be
-            decoded, and a line in the log.
+            decoded.
+        skips: logs and counts what is skipped; None takes a new one.
 
     Returns:
         Iterator over batches.
@@ -215,7 +217,9 @@ def evaluation_batches(
         chosen = order[start : start + batch_size]
         labels, skipped = tf.gather(all_labels, chosen), tf.fill(tf.shape(chosen), -1)
         if unreadable == "skip":
-            pixels, taken = first_readable(chosen[:, tf.newaxis], images.read, blank=True)
+            pixels, taken = first_readable(
+                chosen[:, tf.newaxis], images.read, shape=images.image_shape, blank=True
+            )
             labels, skipped = tf.where(taken < 0, -1, labels), tf.where(taken < 0, chosen, -1)
         else:
             pixels = images.read(chosen)
@@ -229,7 +233,7 @@ def evaluation_batches(
         return numbers[number * batch_size : (number + 1) * batch_size]
 
     starts = tf.data.Dataset.range(0, len(order), batch_size)
-    skips = SkipLog(images)
+    skips = skips or SkipLog(images)
 
     def read() -> Iterator[Batch]:
         for pixels, labels, skipped in _iterate(images, starts, batch, suspects):

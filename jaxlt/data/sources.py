@@ -21,6 +21,7 @@ from jaxlt.errors import UsageError
 _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024
 Normalization = Literal["dataset", "imagenet", "inaturalist2018"]
+Relabel = Literal["none", "by_size"]
 # Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
 # ICLR 2020, and of the code after it. Places-LT is normalised by ImageNet's.
 _PUBLISHED_STATISTICS = {
@@ -44,6 +45,7 @@ class Source:
         open: images of no class, all with label -1, where the source has a set of them.
         mean: per-channel mean of the training pixels, in units where white is 1.
         std: per-channel standard deviation, in the same units.
+        class_numbers: by label, what the class was numbered before `relabel`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Source:
     std: tuple[float, ...]
     val: ImageSet | None = None
     open: ImageSet | None = None
+    class_numbers: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -73,14 +76,15 @@ def load_source(
     resize: Resize = "stretch",
     normalization: Normalization = "dataset",
     unreadable: Unreadable = "error",
+    relabel: Relabel = "none",
 ) -> Source:
     """Loads a data set by its specification.
 
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
             (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png),
-            "list:ROOT,TRAIN[,VAL],TEST[,OPEN]" (list files, see `load_listed`) or
-            "tfds:NAME,TRAIN[,VAL],TEST[,OPEN]" (list files of images that tensorflow-datasets
+            "list:ROOT,TRAIN[[,VAL],TEST[,OPEN]]" (list files, see `load_listed`) or
+            "tfds:NAME,TRAIN[[,VAL],TEST[,OPEN]]" (list files of images that tensorflow-datasets
             keeps, see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
@@ -91,6 +95,8 @@ def load_source(
             published ones; "dataset" those that the literature uses for CIFAR-10 and CIFAR-100,
             for any other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
+        relabel: "by_size" numbers the classes anew by their training images, the largest first
+            and equal ones in their old order, as MiSLAS and Saddle-LongTail do.
 
     Returns:
         The source.
@@ -104,8 +110,37 @@ def load_source(
     loaded = _load_images(spec, image_size, resize)
     for part, images in (("training", loaded.train), ("test", loaded.test)):
         _check_labels(spec, part, images, len(loaded.class_names))
+    class_numbers = tuple(range(len(loaded.class_names)))
+    if relabel == "by_size":
+        class_numbers = _by_size(loaded.train.labels, len(class_names := loaded.class_names))
+        _renumber(loaded, class_numbers)
+        loaded = loaded._replace(class_names=tuple(class_names[i] for i in class_numbers))
     mean, std = _statistics(spec, loaded.train, normalization, unreadable)
-    return Source(spec, **loaded._asdict(), mean=mean, std=std)
+    return Source(spec, **loaded._asdict(), mean=mean, std=std, class_numbers=class_numbers)
+
+
+def is_of_files(spec: str) -> bool:
+    """Whether a specification is of image files, each of a size of its own."""
+    return spec.startswith("folder:") or _is_of_lists(spec)
+
+
+def _is_of_lists(spec: str) -> bool:
+    return spec.startswith("list:") or (spec.startswith("tfds:") and "," in spec)
+
+
+def _by_size(labels: np.ndarray, num_classes: int) -> tuple[int, ...]:
+    counts = np.bincount(labels, minlength=num_classes)
+    return tuple(np.argsort(-counts, kind="stable").tolist())
+
+
+def _renumber(loaded: LoadedImages, class_numbers: tuple[int, ...]) -> None:
+    """Gives the class numbered `class_numbers[i]` the label i."""
+    # Label -1, of no class, finds the last entry and stays.
+    labels = np.full(len(class_numbers) + 1, -1, np.int32)
+    labels[list(class_numbers)] = np.arange(len(class_numbers))
+    for images in (loaded.train, loaded.test, loaded.val, loaded.open):
+        if images is not None:
+            images.labels = labels[images.labels]
 
 
 def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedImages:
@@ -114,7 +149,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
         return load_folder(Path(place), image_size or _DEFAULT_SIZE, resize)
     if kind == "list" and place:
         return load_listed(place, image_size or _DEFAULT_SIZE, resize)
-    if kind == "tfds" and "," in place:
+    if kind == "tfds" and _is_of_lists(spec):
         return load_listed_tfds(place, image_size or _DEFAULT_SIZE, resize)
     if resize != "stretch":
         raise UsageError(
@@ -135,6 +170,8 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
 def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> None:
     labels = images.labels
     if len(labels) == 0:
+        if part == "test" and _is_of_lists(spec):
+            return  # Held-out training images may be evaluated in their place.
         raise UsageError(f"dataset {spec} has no {part} image")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UsageError(

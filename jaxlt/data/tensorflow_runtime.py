@@ -16,7 +16,8 @@ def import_tensorflow() -> Any:
     Returns:
         The module `tensorflow`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # Its warnings are of images that cannot be decoded, which we name ourselves.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Pipelines gain nothing from oneDNN, and TensorFlow announces it in every log.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf

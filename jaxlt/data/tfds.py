@@ -14,6 +14,7 @@ from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
 
 _READ_BATCH = 256
+_SHOWN = 400  # characters of a message
 
 
 def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedImages:
@@ -82,7 +83,7 @@ def preparation_errors(name: str) -> Iterator[None]:
     # A failed look-up, download or extraction has no exception type in common: requests, urllib3,
     # TensorFlow, OSError, AssertionError and others come through.
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
         raise UsageError(f"dataset tfds:{name} could not be prepared: {reason}") from error
 
 

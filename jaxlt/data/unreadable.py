@@ -53,7 +53,11 @@ def candidates(successor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
 
 
 def first_readable(
-    tried: tf.Tensor, read: Callable[..., tf.Tensor], *drawn: tf.Tensor, blank: bool = False
+    tried: tf.Tensor,
+    read: Callable[..., tf.Tensor],
+    *drawn: tf.Tensor,
+    shape: tuple[int, int, int],
+    blank: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Reads of each row of images the first that can be read.
 
@@ -61,13 +65,13 @@ def first_readable(
         tried: int32 tensor (B, tries), numbers of images.
         read: reads images by numbers (1,) and one row of each of `drawn`, as uint8 (1, H, W, C).
         *drawn: tensors (B, ...).
+        shape: H, W and C.
         blank: whether a row without a readable image gives zeros; otherwise it is an error.
 
     Returns:
         Images, uint8 (B, H, W, C), and their numbers, int32 (B,), -1 for zeros.
     """
     tf = import_tensorflow()
-    shape = read(tried[:1, 0], *(values[:1] for values in drawn)).shape[1:]
 
     def read_row(row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
         numbers, *values = (part[tf.newaxis] for part in row)

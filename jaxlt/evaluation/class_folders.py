@@ -24,16 +24,19 @@ class LabelledFiles(NamedTuple):
     labels: np.ndarray
 
 
-def find_class_folders(directory: Path, class_names: Sequence[str]) -> LabelledFiles:
+def find_class_folders(
+    directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
+) -> LabelledFiles:
     """Finds the images of `directory/CLASS/`, for networks that know these classes.
 
     The directories are named after classes, as in ImageNet-Sketch, or if not all of them are,
-    numbered as in ImageNetV2: 0, 1, 2, ... are the labels themselves, so "10" comes after "9".
-    Classes may be without directory.
+    numbered as in ImageNetV2. Classes may be without directory.
 
     Args:
         directory: the one that holds the classes.
         class_names: names of the network's classes, by label.
+        class_numbers: by label, what numbered directories call the classes; None for the labels
+            themselves.
 
     Returns:
         The files of the formats BMP, JPEG, PNG and WebP; others are passed over.
@@ -43,7 +46,7 @@ def find_class_folders(directory: Path, class_names: Sequence[str]) -> LabelledF
             image.
     """
     folders = _subdirectories(directory, "a class")
-    labels = _labels([folder.name for folder in folders], class_names, directory)
+    labels = _labels([folder.name for folder in folders], class_names, class_numbers, directory)
     paths: list[Path] = []
     repeated: list[int] = []
     for label, folder in sorted(zip(labels, folders, strict=True)):
@@ -59,13 +62,14 @@ def find_class_folders(directory: Path, class_names: Sequence[str]) -> LabelledF
 
 
 def find_corruption_tree(
-    directory: Path, class_names: Sequence[str]
+    directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
 ) -> dict[str, dict[int, LabelledFiles]]:
     """Finds the images of ImageNet-C: `directory/CORRUPTION/SEVERITY/CLASS/`.
 
     Args:
         directory: the one that holds the corruptions, some or all of the 15 and the 4 extra ones.
         class_names: names of the network's classes, by label.
+        class_numbers: see `find_class_folders`.
 
     Returns:
         Files by corruption, in the order of the paper, and by severity.
@@ -90,7 +94,7 @@ def find_corruption_tree(
                 f"{', '.join(sorted(severities))}"
             )
         tree[name] = {
-            severity: find_class_folders(found[name] / str(severity), class_names)
+            severity: find_class_folders(found[name] / str(severity), class_names, class_numbers)
             for severity in SEVERITIES
         }
     return tree
@@ -105,7 +109,12 @@ def _subdirectories(directory: Path, what: str) -> list[Path]:
     return folders
 
 
-def _labels(names: Sequence[str], class_names: Sequence[str], directory: Path) -> list[int]:
+def _labels(
+    names: Sequence[str],
+    class_names: Sequence[str],
+    class_numbers: Sequence[int] | None,
+    directory: Path,
+) -> list[int]:
     by_name = {name: label for label, name in enumerate(class_names)}
     if all(name in by_name for name in names):
         return [by_name[name] for name in names]
@@ -113,7 +122,9 @@ def _labels(names: Sequence[str], class_names: Sequence[str], directory: Path) -
     if all(0 <= number < len(class_names) for number in numbers):
         if len(set(numbers)) < len(numbers):
             raise UsageError(f"image folder {directory} has two directories of one class number")
-        return numbers
+        if class_numbers is None:
+            return numbers
+        return [list(class_numbers).index(number) for number in numbers]
     unknown = next(name for name in names if name not in by_name)
     raise UsageError(
         f"class directory {directory / unknown} must be named after a class of the run "

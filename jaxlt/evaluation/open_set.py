@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from jaxlt.training.decoupling import nearest_class_mean
+from jaxlt.training.decoupling import nearest_class_mean, unit_rows
 
 REJECTED = -1
 FMeasure = Literal["oltr", "balms"]
@@ -80,11 +80,11 @@ class Prototypes:
     def __init__(self, features: np.ndarray, labels: np.ndarray, num_classes: int):
         means = nearest_class_mean(features, labels, num_classes)
         self._mean = means["mean"].astype(np.float64)
-        self._prototypes = _unit_rows(means["centres"].astype(np.float64))
+        self._prototypes = unit_rows(means["centres"].astype(np.float64))
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Maps (N, D) features to (N,) largest cosine similarities, float64 in [-1, 1]."""
-        return (_unit_rows(features - self._mean) @ self._prototypes.T).max(axis=1)
+        return (unit_rows(features - self._mean) @ self._prototypes.T).max(axis=1)
 
 
 def accepting_threshold(scores: np.ndarray, share: float) -> float:
@@ -196,8 +196,3 @@ def _f(
     # 2PR / (P + R) with P = TP / (TP + FP) and R = TP / (TP + FN), without dividing zero by zero.
     total = np.asarray(2 * right + wrong + accepted_open)
     return np.where(total > 0, 2 * np.asarray(right) / np.maximum(total, 1), 0.0)
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)

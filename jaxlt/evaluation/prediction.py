@@ -51,14 +51,15 @@ class _Description:
     mean: list[float]
     std: list[float]
     class_names: list[str]
-    # Those of earlier versions do not say it.
+    # Those of earlier versions do not say these.
     resize: Resize = "stretch"
+    class_numbers: list[int] = dataclasses.field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> Self:
         values = read_json(path)
         names = [field.name for field in dataclasses.fields(cls)]
-        if {"resize", *values} != set(names):
+        if {"resize", "class_numbers", *values} != set(names):
             raise UsageError(f"{path} must be an object with the keys {', '.join(names)}")
         return cls(**values)
 
@@ -104,6 +105,16 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, by label."""
         return tuple(self._description.class_names)
+
+    @property
+    def class_numbers(self) -> tuple[int, ...]:
+        """What the classes are numbered outside the run, by label; see `Source.class_numbers`."""
+        return tuple(self._description.class_numbers or range(self._description.num_classes))
+
+    @property
+    def resize(self) -> Resize:
+        """How image files are brought to the run's shape."""
+        return self._description.resize
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -191,14 +202,19 @@ class Predictor:
         order = np.argsort(-logits, kind="stable")[:k]
         return [Prediction(names[c], float(probabilities[c])) for c in order]
 
-    def read_files(self, paths: Sequence[str | Path]) -> np.ndarray:
+    def read_files(self, paths: Sequence[str | Path], resize: Resize | None = None) -> np.ndarray:
         """Reads image files as `top_k` does, into uint8 (B, H, W, C) of the run's shape.
+
+        Args:
+            paths: image files.
+            resize: how, in place of the run's own way.
 
         Raises:
             UsageError: a file cannot be read as an image, or the run's images are neither grey
                 nor RGB.
         """
-        read = partial(read_image, shape=self._description.shape, resize=self._description.resize)
+        resize = resize or self._description.resize
+        read = partial(read_image, shape=self._description.shape, resize=resize)
         with ThreadPoolExecutor(_READERS) as readers:
             return np.stack(list(readers.map(read, map(Path, paths))))
 

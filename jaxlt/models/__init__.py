@@ -121,10 +121,9 @@ def create_model(
     if name not in _MODELS:
         raise UsageError(f"model was {name!r}, must be one of {', '.join(_MODELS)}")
     fields: dict[str, Any] = {"num_classes": num_classes, "classifier": classifier, "dtype": dtype}
-    choices = {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
     if name in _IMAGENET:
-        fields |= choices
-    elif any(choices.values()):
-        what = next(choice for choice, made in choices.items() if made)
+        fields |= {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
+    elif remat or frozen_trunk_norm:
+        what = "remat" if remat else "batch norm that is frozen below the last block"
         raise UsageError(f"model was {name!r}, must be one of {', '.join(_IMAGENET)} with {what}")
     return _MODELS[name](image_shape=image_shape, **fields)

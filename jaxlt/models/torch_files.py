@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors import SafetensorError, deserialize
 
 from jaxlt.errors import UsageError
 
@@ -35,14 +34,27 @@ _DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+_SAFETENSORS_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E5M2": jnp.float8_e5m2,
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    "BOOL": np.bool_,
+}
+# What checkpoints keep a state dict under.
+_STATE_DICT_KEYS = ("state_dict", "model")
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict: a safetensors file, or what `torch.save` of torch >= 1.6 wrote.
 
-    Nothing that the file names is imported or called. A state dict may lie in an object under
-    "state_dict", as in many checkpoints, and the prefix "module." that all names have after
-    training with several devices is dropped.
+    Nothing that the file names is imported or called. A state dict may lie in a dict under
+    "state_dict" or "model", beside numbers, texts and other dicts, and the prefix "module." that
+    all names have after training with several devices is dropped.
 
     Returns:
         Read-only arrays by name.
@@ -60,7 +72,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         tensors = (
             _of_state_dict(path, _unpickle(path, content))
             if content.startswith(_ZIP_MAGIC)
-            else load(content)
+            else _of_safetensors(path, content)
         )
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
@@ -76,9 +88,23 @@ def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
+def _of_safetensors(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
+    tensors = {}
+    for name, tensor in deserialize(content):
+        kind, shape = tensor["dtype"], tensor["shape"]
+        if kind not in _SAFETENSORS_DTYPES:
+            known = ", ".join(_SAFETENSORS_DTYPES)
+            raise UsageError(f"{path}: tensor {name} must be of {known}, it is of {kind}")
+        flat = np.frombuffer(bytes(tensor["data"]), np.dtype(_SAFETENSORS_DTYPES[kind]))
+        tensors[name] = flat.reshape(shape)
+    return tensors
+
+
 def _of_state_dict(path: str | Path, value: Any) -> dict[str, np.ndarray]:
-    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        value = value["state_dict"]
+    for key in _STATE_DICT_KEYS:
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+            break
     if not isinstance(value, dict):
         raise UsageError(f"{path}: must hold a state dict, it holds a {type(value).__name__}")
     for name, tensor in value.items():
@@ -179,6 +205,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         self._globals = {
             ("collections", "OrderedDict"): _Standin("OrderedDict", lambda: _StateDict()),
             ("torch._utils", "_rebuild_tensor_v2"): _Standin("_rebuild_tensor_v2", self._tensor),
+            ("torch._utils", "_rebuild_parameter"): _Standin("_rebuild_parameter", _of_parameter),
             **{("torch", name): _Standin(name) for name in _DTYPES},
         }
 
@@ -232,6 +259,11 @@ class _StateDictUnpickler(pickle.Unpickler):
             offset=offset * size,
             strides=[size * stride for stride in strides],
         )
+
+
+def _of_parameter(tensor: object, *unused: object) -> object:
+    """Returns the tensor of an `nn.Parameter`."""
+    return tensor
 
 
 def _fits(storage: _Storage, offset: int, shape: Iterable[int], strides: Iterable[int]) -> bool:

@@ -71,10 +71,11 @@ def nearest_class_mean(
     mean = features.mean(axis=0, dtype=np.float64)
     # Class by class: a float64 copy of all features may not fit.
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-    centres = np.stack([_unit_rows(features[rows] - mean).mean(axis=0) for rows in members])
+    centres = np.stack([unit_rows(features[rows] - mean).mean(axis=0) for rows in members])
     return {"mean": mean.astype(np.float32), "centres": centres.astype(np.float32)}
 
 
-def _unit_rows(x: np.ndarray) -> np.ndarray:
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Scales each row of (N, D) to unit Euclidean norm; a row of zeros stays."""
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(norms > 0, norms, 1)

@@ -143,16 +143,18 @@ def test_a_class_without_a_readable_image_is_an_error(paths):
         batches(made, unreadable="skip")
 
 
-def test_evaluation_leaves_skipped_images_out(paths):
+@pytest.mark.parametrize("bad", [0, 1, 3])
+def test_evaluation_leaves_skipped_images_out(paths, bad):
     whole = images(paths).load(np.arange(6))
-    paths[1].write_bytes(b"nothing")
+    paths[bad].write_bytes(b"nothing")
     made = images(paths)
     stream = list(evaluation_batches(made, batch_size=4, **STATISTICS, unreadable="skip"))
     labels = list(itertools.chain.from_iterable(batch.labels.tolist() for batch in stream))
-    assert labels == [0, -1, 0, 1, 1, 2, -1, -1]
+    kept = np.array([number for number in range(6) if number != bad])
+    assert labels == [LABELS[i] if i in kept else -1 for i in range(8)]
     pixels = np.concatenate([np.asarray(batch.images) for batch in stream])
-    assert (pixels[[1, 6, 7]] == 0).all()
-    np.testing.assert_allclose(pixels[[0, 2, 3, 4, 5]], whole[[0, 2, 3, 4, 5]], atol=1e-3)
+    assert (pixels[[bad, 6, 7]] == 0).all()
+    np.testing.assert_allclose(pixels[kept], whole[kept], atol=1e-3)
 
 
 def test_successors_walk_through_the_images_of_a_class_in_the_split():

@@ -78,13 +78,20 @@ def test_names_that_begin_with_a_dot_are_no_strange_parts(tmp_path):
     assert [row[0] for row in parsed(path)] == [".hidden", "a/.b", "a/...c"]
 
 
-def test_bad_lines_are_reported_together_in_one_line(tmp_path):
+@pytest.mark.parametrize("text", ["a 1_0\n", "a +1\n", "a 1-1\n", "a\n0 b 1\n", "a/ 0\n"])
+def test_what_numpy_would_read_but_is_no_line_is_bad(tmp_path, text):
+    listed, bad = read_list(write(tmp_path / "list.txt", "good 0\n" + text))
+    assert (listed.images, len(bad)) == (["good"], text.count("\n"))
+
+
+def test_bad_lines_are_reported_together_in_one_line(tmp_path, caplog):
     path = write(tmp_path / "list.txt", "".join(f"{number}\n" for number in range(7)))
     _, bad = read_list(path)
     with pytest.raises(UsageError) as caught:
         refuse(reversed(bad))
     shown = "; ".join(f"{path}:{number + 1} '{number}' has no label" for number in range(5))
-    assert str(caught.value) == f"7 bad lines in the list files: {shown}; and 2 more"
+    assert str(caught.value) == f"7 bad lines in the list files: {shown}; and 2 more, see above"
+    assert len(caplog.messages) == 7
     with pytest.raises(UsageError, match=r"^1 bad line in the list files: .*:7 '6' has no label$"):
         refuse(bad[6:])
     refuse([])

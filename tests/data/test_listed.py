@@ -5,6 +5,7 @@ import pytest
 from jpeg_trees import long_tail, write_tree
 from PIL import Image
 
+from jaxlt.data.image_set import refuse_undecodable
 from jaxlt.data.sources import load_source
 from jaxlt.data.splits import Split, long_tailed_split
 from jaxlt.errors import UsageError
@@ -95,7 +96,7 @@ def test_what_is_for_files_is_refused_for_arrays():
         load_source("digits", resize="centre_crop")
 
 
-def test_all_bad_lines_of_all_lists_are_reported_at_once(tree, tmp_path):
+def test_all_bad_lines_of_all_lists_are_reported_at_once(tree, tmp_path, caplog):
     first = tree.test.read_text().splitlines()[0]
     (tmp_path / "test.txt").write_text(f"{first}\nval/none.JPEG 1\n{first}\n")
     trained = tree.train.read_text().splitlines()[0].split()[0]
@@ -115,7 +116,8 @@ def test_all_bad_lines_of_all_lists_are_reported_at_once(tree, tmp_path):
     assert f"{tmp_path}/test.txt:2 {tmp_path}/val/none.JPEG is no file" in message
     assert f"{tmp_path}/train.txt:1 label 77 must lie in 0..15" in message
     assert f"{tmp_path}/train.txt:17 path '../x.JPEG' must be relative" in message
-    assert message.endswith("; and 1 more")
+    assert message.endswith("; and 1 more, see above")
+    assert f"{tmp_path}/val.txt:2 'nolabel' has no label" in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -137,16 +139,14 @@ def test_labels_and_images_of_the_other_lists_are_checked(tree, tmp_path, part, 
 
 def test_a_class_without_a_training_image_is_named(tree, tmp_path):
     changed = edited(tree, tmp_path, lambda lines: [x for x in lines if not x.endswith(" 3")])
-    with pytest.raises(UsageError, match=r"edited\.txt has labels up to 4 and no image of class 3"):
+    with pytest.raises(UsageError, match=r"edited\.txt:2 label is 4, and no line has 3"):
         load_source(changed)
 
 
-@pytest.mark.parametrize(
-    "place", ["{root}", "{root},{train}", ",{train},{test}", "{root},{train},"]
-)
+@pytest.mark.parametrize("place", ["{root}", ",{train},{test}", "{root},{train},"])
 def test_other_forms_are_refused(tree, place):
     place = place.format(root=tree.root, train=tree.train, test=tree.test)
-    with pytest.raises(UsageError, match="must be list:ROOT,TRAIN,TEST or list:"):
+    with pytest.raises(UsageError, match="must be list:ROOT,TRAIN or list:"):
         load_source(f"list:{place}")
 
 
@@ -161,12 +161,36 @@ def test_undecodable_images_are_named_together_with_their_lines(tree):
     paths = [tree.root / lines[number].split()[0] for number in (2, 9)]
     paths[0].write_bytes(paths[0].read_bytes()[:200])
     paths[1].write_bytes(b"no image")
-    with pytest.raises(UsageError) as caught:
-        source.train.verify()
-    message = str(caught.value)
-    assert message.startswith(f"2 images cannot be decoded: {tree.train}:3 {paths[0]} (")
-    assert f"; {tree.train}:10 {paths[1]} (" in message
-    assert "\n" not in message
+    found = source.train.undecodable()
+    assert len(found) == 2
+    for path, line, message in zip(paths, (3, 10), found, strict=True):
+        assert message.startswith(f"{tree.train}:{line} {path} cannot be decoded: ")
+        assert not set("\n{[") & set(message)
+    with pytest.raises(UsageError, match=f"^2 images: {tree.train}:3 .*; {tree.train}:10 "):
+        refuse_undecodable(found)
     with pytest.raises(UsageError, match=f"^image {tree.train}:10 {paths[1]} cannot be decoded: "):
         source.train.load(np.array([8, 9]))
-    source.train.verify(np.array([0, 1, 3]))
+    assert source.train.undecodable(np.array([0, 1, 3])) == []
+
+
+def test_a_training_list_alone_has_no_test_images(tree):
+    source = load_source(f"list:{tree.root},{tree.train}", image_size=8)
+    assert len(source.train.labels) == sum(COUNTS)
+    assert (len(source.test.labels), source.val, source.open) == (0, None, None)
+
+
+def test_classes_may_be_numbered_by_size(tmp_path):
+    counts = (2, 5, 1, 5)
+    tree = write_tree(tmp_path, "imagenet", counts, evaluated_per_class=2, open_images=3)
+    given, sorted_by_size = (
+        load_source(tree.spec, image_size=8, relabel=relabel) for relabel in ("none", "by_size")
+    )
+    order = (1, 3, 0, 2)
+    assert given.class_numbers == (0, 1, 2, 3)
+    assert sorted_by_size.class_numbers == order
+    assert np.bincount(sorted_by_size.train.labels).tolist() == [5, 5, 2, 1]
+    assert sorted_by_size.class_names == tuple(given.class_names[i] for i in order)
+    for part in ("train", "val", "test"):
+        old, new = getattr(given, part).labels, getattr(sorted_by_size, part).labels
+        np.testing.assert_array_equal(np.array(order)[new], old)
+    assert sorted_by_size.open.labels.tolist() == [-1] * 3

@@ -115,8 +115,8 @@ def test_an_unreadable_image_is_named_by_its_line(tfds, tmp_path):
     write_known(tfds, directory, "imagenet2012", "Imagenet2012", splits, "array_record")
     spec = f"tfds:imagenet2012,{tree.train},{tree.test}"
     source = load_source(spec, image_size=8, normalization="imagenet")
-    with pytest.raises(UsageError, match=f"image {tree.train}:1 {first} cannot be decoded"):
-        source.train.verify()
+    (found,) = source.train.undecodable()
+    assert found.startswith(f"{tree.train}:1 {first} cannot be decoded: ")
 
 
 def test_other_formats_are_refused(tfds, tmp_path):
@@ -131,8 +131,8 @@ def test_sets_that_do_not_name_their_images_are_refused(tmp_path, tfds):
         load_source(f"tfds:fashion_mnist,{tree.train},{tree.test}")
 
 
-@pytest.mark.parametrize("place", ["imagenet2012,one.txt", "imagenet2012,a,b,c,d,e", "x,,b"])
+@pytest.mark.parametrize("place", ["imagenet2012,a,b,c,d,e", "x,,b"])
 def test_the_form_is_checked_first(place):
-    form = r"must be tfds:NAME,TRAIN,TEST or tfds:NAME,TRAIN,VAL,TEST or tfds:NAME,TRAIN,"
+    form = r"must be tfds:NAME,TRAIN or tfds:NAME,TRAIN,TEST or tfds:NAME,TRAIN,VAL,TEST or "
     with pytest.raises(UsageError, match=form):
         load_source(f"tfds:{place}")

@@ -34,6 +34,13 @@ def test_numbered_directories_are_labels_in_numeric_order(tmp_path):
     assert [int(path.parent.name) for path in found.paths] == found.labels.tolist()
 
 
+def test_numbers_may_be_those_of_before_the_classes_were_sorted(tmp_path):
+    make(tmp_path, "0", "1", "2")
+    found = find_class_folders(tmp_path, ["cat", "dog", "owl"], [2, 0, 1])
+    assert [path.parent.name for path in found.paths] == ["2", "2", "0", "0", "1", "1"]
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_names_that_are_numbers_are_names_first(tmp_path):
     """The classes of an image folder are in the order of their names: 0, 1, 10, 2."""
     make(tmp_path, "0", "1", "2", "10")
@@ -45,7 +52,7 @@ def test_names_that_are_numbers_are_names_first(tmp_path):
 @given(numbers=st.permutations(range(30)))
 def test_any_order_of_numbered_directories_gives_their_numbers(numbers):
     names = [f"class {n}" for n in range(30)]
-    assert _labels([str(n) for n in numbers], names, None) == list(numbers)
+    assert _labels([str(n) for n in numbers], names, None, None) == list(numbers)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Recipes of the large benchmarks end to end, on trees of JPEG files in the published layouts."""
 
+import dataclasses
 import importlib
+import itertools
 import json
 import sys
 
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 from jpeg_trees import long_tail, write_tree
 from matplotlib import image
+from PIL import Image
+from small_runs import run_program
 
-from experiments import command_line
+from experiments import command_line, open_lt
+from experiments.ood import __main__ as ood
 from experiments.recipes import BENCHMARKS, PUBLISHED, RECIPES
-from jaxlt.evaluation import ConfidenceBins
+from jaxlt.evaluation import ConfidenceBins, Predictor
 
 COUNTS = long_tail(8, 24, 2)
 SHORT = ["--image-size", "32", "--batch-size", "16", "--epochs", "2", "--eval-epochs", "1"]
@@ -62,6 +67,61 @@ def test_a_recipe_runs_from_its_lists_to_its_result(name, train, tmp_path):
     assert json.loads((workdir / "split.json").read_text())["class_counts"] == list(COUNTS)
 
 
+@pytest.fixture(scope="module")
+def skipping(tmp_path_factory):
+    """Trees and flags of a run in which an image of each list cannot be decoded."""
+    directory = tmp_path_factory.mktemp("skipping")
+    tree = write_tree(directory / "data", "imagenet", COUNTS, open_images=5)
+    for listed in (tree.train, tree.test, tree.open):
+        (tree.root / listed.read_text().split()[0]).write_bytes(b"no image")
+    dataset = dataclasses.replace(tree, open=None).spec
+    flags = ["--recipe", "la_imagenet_lt", "--dataset", dataset, *SHORT, "--model", "small_conv"]
+    flags += ["--check-images", "--workdir", directory / "run"]
+    return tree, directory / "run", flags
+
+
+def test_unreadable_images_are_all_named_before_training(train, skipping):
+    tree, workdir, flags = skipping
+    status, line = train("imagenet_lt", *flags)
+    assert status == 2
+    assert line.startswith("error: 2 images: ")
+    assert all(f"{listed}:1 " in line for listed in (tree.train, tree.test))
+    assert not workdir.exists()
+
+
+def test_a_run_that_skips_images_is_evaluated_without_them(
+    train, skipping, monkeypatch, capfd, tmp_path
+):
+    tree, workdir, flags = skipping
+    assert train("imagenet_lt", *flags, "--unreadable", "skip")[0] == 0
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["unreadable_images"] == 1
+    assert sum(result["confidence_bins"]["counts"]) == 2 * len(COUNTS) - 1
+
+    opened = ["--checkpoint", workdir, "--metric", "prototype", "--output", tmp_path / "open"]
+    status, _, errors = run_program(monkeypatch, capfd, open_lt, *opened)
+    assert status == 2
+    assert "has no open list; it may be the run's own with one more list" in errors[-1]
+    assert run_program(monkeypatch, capfd, open_lt, *opened, "--open", tree.spec)[0] == 0
+    (measures,) = json.loads((tmp_path / "open" / "open_set.json").read_text())["runs"].values()
+    assert (measures["closed_images"], measures["open_images"]) == (2 * len(COUNTS) - 1, 4)
+    accuracy = measures["curve"]["accuracy"][0]
+    assert accuracy == pytest.approx(result["accuracy"])
+
+    # The files of ImageNet-C are cut already.
+    pixels = np.random.default_rng(0).integers(0, 256, (len(COUNTS), 32, 32, 3), np.uint8)
+    names = Predictor.load(workdir).class_names
+    for severity, name in itertools.product(range(1, 6), names):
+        place = tmp_path / "c" / "fog" / str(severity) / name
+        place.mkdir(parents=True)
+        Image.fromarray(pixels[names.index(name)]).save(place / "0.png")
+    shifted = ["--checkpoint", workdir, "--corruptions-tree", tmp_path / "c"]
+    assert run_program(monkeypatch, capfd, ood, *shifted, "--output", tmp_path / "ood")[0] == 0
+    (found,) = json.loads((tmp_path / "ood" / "ood.json").read_text())["runs"].values()
+    right = Predictor.load(workdir).logits(pixels).argmax(axis=1) == np.arange(len(COUNTS))
+    assert found["corruption_errors"]["fog"] == pytest.approx(1 - right.mean())
+
+
 def test_recipes_are_those_of_their_benchmark():
     sizes = {name: len(recipes) for name, recipes in BENCHMARKS.items()}
     assert sum(sizes.values()) == len(RECIPES)
@@ -75,7 +135,7 @@ def test_recipes_are_those_of_their_benchmark():
     [
         (["--recipe", "cc_sam_inet"], "--recipe must be one that --list prints"),
         (["--dataset", "list:nowhere,train.txt,test.txt"], "root nowhere"),
-        (["--dataset", "list:.,train.txt"], "must be list:ROOT,TRAIN,TEST or"),
+        (["--dataset", "list:.,train.txt,"], "must be list:ROOT,TRAIN or list:ROOT,TRAIN,TEST or"),
     ],
 )
 def test_a_bad_flag(train, tmp_path, flags, named):
@@ -83,4 +143,15 @@ def test_a_bad_flag(train, tmp_path, flags, named):
     status, line = train("imagenet_lt", *flags, "--workdir", workdir)
     assert status == 2
     assert named in line
+    assert not workdir.exists()
+
+
+def test_without_test_images_training_images_must_be_held_out(train, tmp_path):
+    tree = write_tree(tmp_path, "imagenet", COUNTS)
+    flags = ["--dataset", f"list:{tree.root},{tree.train}", *SHORT, "--model", "small_conv"]
+    flags += ["--profile", "exponential", "--imbalance-factor", "2", "--max-per-class", "2"]
+    workdir = tmp_path / "run"
+    status, line = train("imagenet_lt", *flags, "--workdir", workdir)
+    assert status == 2
+    assert "must have a list of test images, it has none; held_out takes" in line
     assert not workdir.exists()

@@ -144,6 +144,10 @@ def test_a_folder_without_some_classes_leaves_them_out(monkeypatch, capsys, runs
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
+        (
+            ["--folders", "{birds}", "--corruptions", "fog"],
+            "corruptions must go with generate",
+        ),
         ([], "one of folders, corruptions_tree and generate"),
         (["--generate", "--corruptions-tree", "{c}"], "must not be given together"),
         (["--generate", "--corruptions", "rain"], "corruption was 'rain'"),

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import json
 import os
 import pickle
 import re
@@ -141,6 +142,7 @@ def test_what_pytorch_itself_writes(tmp_path):
     for saved in (
         state,
         {"state_dict": state, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}},
+        {"model": {**state, **dict(network.named_parameters())}, "epoch": 3},
         torch.nn.DataParallel(network).state_dict(),
         collections.OrderedDict((name, value.half()) for name, value in state.items()),
     ):
@@ -151,6 +153,22 @@ def test_what_pytorch_itself_writes(tmp_path):
             np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-3)
     torch.save(state, path, _use_new_zipfile_serialization=False)
     assert "it is of the older format" in refusal(tmp_path, path.read_bytes())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float8_e4m3fn", "uint16"])
+def test_numbers_of_safetensors_keep_their_type(tmp_path, dtype):
+    numbers = np.arange(6).reshape(2, 3).astype(jnp.dtype(dtype))
+    save_file({"a": numbers}, tmp_path / "x.safetensors")
+    found = read_tensors(tmp_path / "x.safetensors")["a"]
+    assert found.dtype == numbers.dtype
+    np.testing.assert_array_equal(found, numbers)
+
+
+def test_safetensors_of_an_unknown_type_are_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F8_E8M0", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    message = refusal(tmp_path, struct.pack("<Q", len(header)) + header + b"ab")
+    assert "tensor a must be of F64, " in message
+    assert message.endswith("it is of F8_E8M0")
 
 
 def test_safetensors_are_read_too_and_their_prefix_dropped(tmp_path):
@@ -196,7 +214,7 @@ def test_a_file_that_would_run_something_is_refused(tmp_path, function, protocol
     [
         ("collections", "OrderedDict.__init__"),
         ("torch", "load"),
-        ("torch._utils", "_rebuild_parameter"),
+        ("torch._utils", "_rebuild_device_tensor_from_numpy"),
         ("jaxlt.models.torch_files", "read_tensors"),
         ("numpy", "ndarray"),
     ],
