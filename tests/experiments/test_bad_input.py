@@ -9,22 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import run_program
 
-from experiments import cifar_lt, command_line, fashion_lt, quickstart
+from experiments import cifar_lt, fashion_lt, quickstart
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--dataset", "digits", "--model", "mlp", "--imbalance-factor", "10", "--epochs", "2"]
-
-
-def run(monkeypatch, capfd, program, *flags):
-    """Returns the exit status and the lines of standard error of a program run in this process."""
-    monkeypatch.setattr(sys, "argv", ["program", *map(str, flags)])
-    status = 0
-    try:
-        command_line.run(program.main)
-    except SystemExit as stop:
-        status = stop.code
-    return status, capfd.readouterr().err.splitlines()
 
 
 @pytest.fixture
@@ -34,7 +24,7 @@ def refused(monkeypatch, capfd, tmp_path):
     def check(*flags, workdir=tmp_path / "run", defaults=SMALL):
         before = sorted(tmp_path.rglob("*"))
         arguments = [*defaults, "--workdir", workdir, *flags]
-        status, lines = run(monkeypatch, capfd, cifar_lt, *arguments)
+        status, _, lines = run_program(monkeypatch, capfd, cifar_lt, *arguments)
         assert status == 2
         assert len(lines) == 1, lines
         assert lines[0].startswith("error: ")
@@ -127,7 +117,7 @@ def test_a_class_without_image(refused, idx_directory):
 def test_a_split_of_another_dataset(refused, monkeypatch, capfd, tmp_path, idx_directory):
     split = tmp_path / "split.json"
     flags = [*SMALL, "--workdir", tmp_path / "first", "--split-file", split]
-    assert run(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
+    assert run_program(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
     line = refused("--dataset", f"idx:{idx_directory}", "--split-file", split)
     assert str(split) in line
     assert "digits" in line
@@ -146,7 +136,7 @@ def test_a_workdir_of_something_else(refused, tmp_path):
 
 def test_a_workdir_of_another_recipe_and_no_resume(refused, monkeypatch, capfd, tmp_path):
     workdir = tmp_path / "run"
-    assert run(monkeypatch, capfd, cifar_lt, *SMALL, "--workdir", workdir)[0] == 0
+    assert run_program(monkeypatch, capfd, cifar_lt, *SMALL, "--workdir", workdir)[0] == 0
     line = refused("--lr", "0.3", "--momentum", "0.5")
     assert "lr is 0.1 there and 0.3 here; momentum is 0.9 there and 0.5 here" in line
     assert "seed is 0 there and 1 here" in refused("--seed", "1")
@@ -155,7 +145,7 @@ def test_a_workdir_of_another_recipe_and_no_resume(refused, monkeypatch, capfd, 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_says_so(monkeypatch, capfd, tmp_path):
     flags = [*SMALL, "--eval-epochs", "1", "--workdir", tmp_path / "run"]
-    assert run(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
+    assert run_program(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
     for _ in range(2):
         damage_and_resume(monkeypatch, capfd, tmp_path, flags)
     assert len(list((tmp_path / "run" / "checkpoints").glob("damaged-*"))) == 2
@@ -170,7 +160,7 @@ def damage_and_resume(monkeypatch, capfd, tmp_path, flags):
     for file in newest.rglob("*"):
         if file.is_file() and "state" in file.parts:
             os.truncate(file, 0)
-    status, lines = run(monkeypatch, capfd, cifar_lt, *flags)
+    status, _, lines = run_program(monkeypatch, capfd, cifar_lt, *flags)
     assert status == 0
     assert any(f"checkpoint of step {newest.name}" in line and "damaged" in line for line in lines)
     assert any("resumed after step" in line for line in lines)
@@ -190,7 +180,7 @@ def test_bad_flags_of_the_comparisons(monkeypatch, capfd, tmp_path, program):
         (["--methods"], "methods must name at least one method"),
         (["--workdir", tmp_path / "file"], "writable directory"),
     ):
-        status, lines = run(monkeypatch, capfd, program, *flags)
+        status, _, lines = run_program(monkeypatch, capfd, program, *flags)
         assert status == 2, flags
         assert len(lines) == 1, lines
         assert named in lines[0]

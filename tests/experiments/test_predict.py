@@ -1,14 +1,14 @@
 """The program that classifies image files, from its flags to its lines."""
 
 import json
-import sys
 
 import numpy as np
 import optax
 import pytest
 from PIL import Image
+from small_runs import run_program
 
-from experiments import command_line, predict
+from experiments import predict
 from jaxlt.evaluation import Predictor
 from jaxlt.models import create_model
 from jaxlt.training import Checkpoints, make_state_fn
@@ -42,23 +42,10 @@ def directory(tmp_path_factory):
     return path
 
 
-def run(monkeypatch, capsys, *flags):
-    """Returns the exit status and the lines of standard output and error."""
-    monkeypatch.setattr(sys, "argv", ["predict", *map(str, flags)])
-    status = 0
-    try:
-        command_line.run(predict.main)
-    except SystemExit as stop:
-        status = stop.code
-    captured = capsys.readouterr()
-    return status, captured.out.splitlines(), captured.err.splitlines()
-
-
 def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, directory):
     images = [directory / "a.png", directory / "b.png"]
-    status, lines, errors = run(
-        monkeypatch, capsys, "--checkpoint", directory, "--top-k", "2", *images
-    )
+    flags = ("--checkpoint", directory, "--top-k", "2", *images)
+    status, lines, errors = run_program(monkeypatch, capsys, predict, *flags)
     assert (status, errors) == (0, [])
     expected = []
     for path, predictions in zip(images, Predictor.load(directory).top_k(images, k=2), strict=True):
@@ -82,7 +69,7 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, directory, flags, named):
     flags = [flag.format(run=directory) for flag in flags]
-    status, lines, errors = run(monkeypatch, capsys, *flags)
+    status, lines, errors = run_program(monkeypatch, capsys, predict, *flags)
     assert (status, lines) == (2, [])
     assert len(errors) == 1, errors
     assert errors[0].startswith("error: ")
