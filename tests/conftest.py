@@ -16,6 +16,11 @@ CORE_TESTS = Path(__file__).parent
 for _name, _value in (("enable_compilation_cache", False), ("disable_most_optimizations", True)):
     os.environ[f"JAX_{_name.upper()}"] = str(_value).lower()
     jax.config.update(f"jax_{_name}", _value)
+_CACHE = {
+    "enable_compilation_cache": True,
+    "persistent_cache_min_compile_time_secs": 0.05,
+    "persistent_cache_min_entry_size_bytes": -1,
+}
 
 
 class Precision(NamedTuple):
@@ -27,6 +32,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == CORE_TESTS:
             item.add_marker(pytest.mark.filterwarnings("error"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once(tmp_path_factory):
+    """What one module has compiled the next ones find, and those of the process beside it."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    for name, value in {**_CACHE, "compilation_cache_dir": str(place / "compiled")}.items():
+        jax.config.update(f"jax_{name}", value)
 
 
 @pytest.fixture(autouse=True, scope="module")
