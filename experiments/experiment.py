@@ -60,15 +60,19 @@ class Experiment:
     Args:
         recipe: what to run.
         pipeline: whether the host or the device makes the batches.
+        check_images: whether all images of the split and those evaluated are decoded once.
 
     Attributes:
         suits_loops: see `ImageClassifier`.
 
     Raises:
-        UsageError: the recipe does not fit its data, or a number in it is out of range.
+        UsageError: the recipe does not fit its data, a number in it is out of range, or images
+            cannot be decoded.
     """
 
-    def __init__(self, recipe: Recipe, pipeline: PipelineKind = "tf"):
+    def __init__(
+        self, recipe: Recipe, pipeline: PipelineKind = "tf", *, check_images: bool = False
+    ):
         self.recipe = recipe
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
         self.source = load_source(
@@ -76,7 +80,8 @@ class Experiment:
             image_size=recipe.image_size,
             resize=recipe.resize,
             normalization=recipe.normalization,
-            unreadable=recipe.unreadable,
+            # The check names what is unreadable, all of it.
+            unreadable="skip" if check_images else recipe.unreadable,
             relabel=recipe.relabel,
         )
         self.split = _split(recipe, self.source)
@@ -88,6 +93,8 @@ class Experiment:
             evaluated=recipe.evaluated,
             unreadable=recipe.unreadable,
         )
+        if check_images:
+            self._feed.check_images()
         self._stages = [
             BuiltStage(recipe, number, self.source, self.split, self._feed)
             for number in range(len(recipe.stages))
@@ -106,10 +113,6 @@ class Experiment:
     def num_steps(self) -> int:
         """Steps of a run, in all stages."""
         return sum(steps_of(stage, self.num_images) for stage in self.recipe.stages)
-
-    def check_images(self) -> None:
-        """Decodes every image of the split and every evaluated one; see `Feed`."""
-        self._feed.check_images()
 
     def check(self, replica: Replica) -> None:
         """Raises UsageError if the radius is out of range."""
@@ -223,7 +226,7 @@ class Experiment:
                 for name, values in dataclasses.asdict(result.calibration).items()
             },
             "per_class": result.per_class.tolist(),
-            "unreadable_images": self._feed.num_evaluated - int(result.confusion.sum()),
+            "unreadable_evaluated": self._feed.num_evaluated - int(result.confusion.sum()),
         }
 
 

@@ -163,7 +163,7 @@ class Feed:
         """Yields the training images of the split once, without augmentation."""
         return self._in_order(self._split.indices, self._source.train)
 
-    def epoch(self, stage: Stage, number: int) -> Iterator[jax.Array]:
+    def epoch(self, stage: Stage, number: int) -> Iterator[jax.Array | np.ndarray]:
         """Yields the images of an epoch of a stage's batches, without mixup."""
         pipeline = self.pipeline(0, stage, number)
         for chunk in pipeline.chunks(0, stage.num_steps(len(self._split.indices), 1), 1):

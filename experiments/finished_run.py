@@ -77,6 +77,20 @@ class FinishedRun:
             )
         return source
 
+    @property
+    def test_images(self) -> ImageSet:
+        """Its source's test images.
+
+        Raises:
+            UsageError: there are none, as the run was evaluated on held-out training images.
+        """
+        images = self.source.test
+        if len(images.labels) == 0:
+            raise UsageError(
+                f"run {self.path} must have a list of test images, {self.source.name} has none"
+            )
+        return images
+
     @functools.cached_property
     def split(self) -> Split:
         """The training images that it saw."""

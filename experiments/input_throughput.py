@@ -31,7 +31,7 @@ class Arguments:
     """Flags of the program."""
 
     dataset: str
-    """list:ROOT,TRAIN,TEST or folder:DIR."""
+    """list:ROOT,TRAIN, tfds:NAME,TRAIN or folder:DIR."""
     image_size: int = 224
     """Side in pixels of what the network would see."""
     batch_size: int = 64

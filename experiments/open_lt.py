@@ -41,8 +41,9 @@ class Arguments:
     """Directories of finished runs, those that were their workdirs; one row of the table each."""
     open: str | None = None
     """Source of the open set, of whose classes the runs know none: its open list if it has one,
-    otherwise its test images. digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS. Images are
-    converted to a run's size and channels. None for the open list of a run's own source."""
+    otherwise its test images. digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,LISTS or
+    tfds:NAME,LISTS. Images are converted to a run's size and channels. None for the open list of a
+    run's own source."""
     metric: Literal["softmax", "prototype"] = "softmax"
     """Score by which images are rejected. softmax: largest probability (OLTR). prototype: largest
     cosine similarity to the mean of a class's training features (CC-SAM)."""
@@ -117,12 +118,14 @@ def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
         spec,
         image_size=max(run.predictor.image_shape[:2]),
         resize=run.recipe.get("resize", "stretch") if is_of_files(spec) else "stretch",
-        unreadable=run.recipe.get("unreadable", "error"),
+        unreadable="skip",  # Its training images are not asked for.
     )
     if source.open is not None:
         return source.open
     if spec == run.source.name:
         raise UsageError(f"open must be another source than run {run.path}'s own, {spec}")
+    if len(source.test.labels) == 0:
+        raise UsageError(f"open must have a list of test images or an open one, {spec} has neither")
     return source.test
 
 
@@ -158,7 +161,7 @@ def _answers(
     from experiments.finished_run import in_chunks
     from jaxlt.evaluation.open_set import REJECTED, Answers, accepting_threshold, softmax_scores
 
-    closed = run.source.test
+    closed = run.test_images
     sets = [
         (image_set, run.usable(image_set, np.arange(len(image_set.labels))))
         for image_set in (closed, opened)

@@ -29,7 +29,8 @@ class Recipe(Stage):
     Saddle-LongTail do."""
     unreadable: Unreadable = "error"
     """What is done about an image file that cannot be decoded. skip: in training the next image
-    of its class takes its place, in evaluation it does not count; log and result tell how many."""
+    of its class takes its place, and the log tells of each; in evaluation it does not count, and
+    the result tells how many they were."""
     evaluated: Literal["test", "val"] = "test"
     """Images that are evaluated: the test set, or the validation set of a source that has one."""
     profile: Profile = "exponential"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 from tabulate import tabulate
 
@@ -85,9 +84,9 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
     from jaxlt.training.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
-    experiment = Experiment(arguments.options, arguments.execution.pipeline)
-    if arguments.check_images:
-        experiment.check_images()
+    experiment = Experiment(
+        arguments.options, arguments.execution.pipeline, check_images=arguments.check_images
+    )
     results = run_all(
         experiment,
         [Replica(seed, path, rho) for (seed, rho), path in paths.items()],
@@ -136,16 +135,11 @@ def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None
 
 
 def _report(path: Path, result: dict[str, Any]) -> None:
-    from experiments.reliability_diagram import draw_run
-    from jaxlt.evaluation import ConfidenceBins
-
     groups = ("many", "medium", "few")
     shown = ", ".join(f"{g} {100 * result[g]:.2f}" for g in groups if result[g] is not None)
     # A run that an earlier version finished has none.
-    if "confidence_bins" in result:
+    if "ece" in result:
         shown += f", ECE {100 * result['ece']:.2f}"
-        bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
-        draw_run(path.name, ConfidenceBins(**bins), path / "reliability.png")
     logging.getLogger(__name__).info(
         "accuracy %.2f %% (%s) after %d steps in %.1f s, %s",
         100 * result["accuracy"],

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.execution import ReplicasMode
 from experiments.experiment import Experiment, Replica
+from experiments.reliability_diagram import draw_run
+from jaxlt.evaluation import ConfidenceBins
 from jaxlt.training import Workdir, at_one_step, device_memory, train, train_together
 
 _logger = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ def run_all(
 ) -> list[dict[str, Any]]:
     """Trains replicas to the end, begun ones being resumed, and returns their results.
 
+    Of each it draws `reliability.png` into its directory.
+
     Args:
         experiment: what all of them run.
         replicas: of different seeds or radii; their directories are different too.
@@ -37,8 +42,8 @@ def run_all(
     Returns:
         For each replica its last evaluation: `accuracy`, `balanced_accuracy`, `many`, `medium`,
         `few` (None for a group without class), `per_class`, `ece`, the fields of
-        `ConfidenceBins` under `confidence_bins`, losses, `unreadable_images` (evaluated ones that
-        were skipped), `step`, and `seconds` of training.
+        `ConfidenceBins` under `confidence_bins`, losses, `unreadable_evaluated` (evaluated images
+        that were skipped), `step`, and `seconds` of training.
 
     Raises:
         UsageError: a radius is out of range, or a directory is not this recipe's; nothing in it
@@ -130,4 +135,9 @@ def _run_alone(
 def _result(workdir: Workdir) -> dict[str, Any]:
     result = workdir.read_result()
     assert result is not None, "train returns after the result is written"
+    picture = workdir.path / "reliability.png"
+    # A run that an earlier version finished has no bins.
+    if "confidence_bins" in result and not picture.exists():
+        bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
+        draw_run(workdir.path.name, ConfidenceBins(**bins), picture)
     return result

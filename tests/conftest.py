@@ -36,11 +36,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def compiled_once(tmp_path_factory):
-    """What one module has compiled the next ones find, and those of the process beside it."""
-    place = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        place = place.parent
-    for name, value in {**_CACHE, "compilation_cache_dir": str(place / "compiled")}.items():
+    """What one module has compiled the next ones of the same process find."""
+    place = tmp_path_factory.getbasetemp() / "compiled"
+    for name, value in {**_CACHE, "compilation_cache_dir": str(place)}.items():
         jax.config.update(f"jax_{name}", value)
 
 

@@ -144,7 +144,7 @@ def evaluate_generated(
         UsageError: as `Corruption`, or the data cannot be loaded.
     """
     made = {name: {s: Corruption(name, s, seed) for s in SEVERITIES} for name in corruptions}
-    images = runs[0].source.test
+    images = runs[0].test_images
     usable = runs[0].usable(images, np.arange(len(images.labels)))
     indices = usable[_first_of_each_class(images.labels[usable], images_per_class)]
     with _mapping(workers) as mapped:

@@ -92,7 +92,9 @@ class EncodedImages(ImageSet):
             _decoded(self.contents(tf.constant(number)))
         except tf.errors.OpError as error:
             # TensorFlow says in braces and brackets in which of its operations it was.
-            return re.sub(r"\s*(\{\{.*?\}\}|\[Op:.*?\])\s*", "", str(error.message).splitlines()[0])
+            return re.sub(
+                r"\s*(\{\{.*?\}\}|\[Op:.*?\]( name:)?)\s*", "", str(error.message).splitlines()[0]
+            )
         return "it could not be read a moment ago"
 
     def _read_one(self, number: tf.Tensor) -> tf.Tensor:

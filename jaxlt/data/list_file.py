@@ -188,7 +188,7 @@ def class_names(listed: ListFile) -> tuple[str, ...]:
     Returns:
         For each label the last part of the directory that all its images share, or as many of
         the last parts as tell it from other classes; the label where its images lie in several
-        directories or share one with another class.
+        directories or share one with another class. If two names are the same then, all labels.
     """
     directories = [image.rpartition("/")[0] for image in listed.images]
     owners: dict[str, int] = {}
@@ -207,6 +207,8 @@ def class_names(listed: ListFile) -> tuple[str, ...]:
     }
     names = {label: str(label) for label in shared}
     names |= _shortest_distinct(parts)
+    if len(set(names.values())) < len(names):  # a directory is called as another class's label
+        names = {label: str(label) for label in names}
     return tuple(names[label] for label in range(len(names)))
 
 

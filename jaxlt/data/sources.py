@@ -83,9 +83,8 @@ def load_source(
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
             (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png),
-            "list:ROOT,TRAIN[[,VAL],TEST[,OPEN]]" (list files, see `load_listed`) or
-            "tfds:NAME,TRAIN[[,VAL],TEST[,OPEN]]" (list files of images that tensorflow-datasets
-            keeps, see `load_listed_tfds`).
+            "list:ROOT,LISTS" (list files, see `load_listed`) or "tfds:NAME,LISTS" (list files of
+            images that tensorflow-datasets keeps, see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at

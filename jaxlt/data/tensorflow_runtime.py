@@ -17,7 +17,8 @@ def import_tensorflow() -> Any:
         The module `tensorflow`.
     """
     # Its warnings are of images that cannot be decoded, which we name ourselves.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # JAX sets 1 where it is not set.
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     # Pipelines gain nothing from oneDNN, and TensorFlow announces it in every log.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf

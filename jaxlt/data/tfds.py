@@ -111,14 +111,19 @@ def supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     return keys[0], keys[1]
 
 
+def is_text(feature: Any) -> bool:
+    """Whether a feature of a set is text."""
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.Text)
+
+
 def _read_split(
     builder: Any, split: str, image_key: str, label_key: str, image_size: int | None
 ) -> ArrayImages:
-    import tensorflow_datasets as tfds
-
     tf = import_tensorflow()
     features = builder.info.features
-    has_id = "id" in features and isinstance(features["id"], tfds.features.Text)
+    has_id = "id" in features and is_text(features["id"])
 
     def select(example: dict[str, Any]) -> tuple[Any, Any, Any]:
         image = example[image_key]

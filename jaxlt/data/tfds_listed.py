@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from jaxlt.data.list_file import BadLine, ListFile, class_names, refuse
 from jaxlt.data.listed import read_lists
 from jaxlt.data.resampling import Resize
 from jaxlt.data.tensorflow_runtime import import_tensorflow
-from jaxlt.data.tfds import make_builder, preparation_errors, supervised_keys
+from jaxlt.data.tfds import is_text, make_builder, preparation_errors, supervised_keys
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
     the examples all records are read through once; their names are then kept beside them.
 
     Args:
-        place: NAME,TRAIN,TEST or NAME,TRAIN,VAL,TEST or NAME,TRAIN,VAL,TEST,OPEN: what
-            `tfds.builder` takes and the list files, see `jaxlt.data.listed.read_lists`. The set
-            must be stored as array records, which can be read in any order; it is downloaded
-            and so stored if it is not there.
+        place: NAME,TRAIN or NAME,TRAIN,TEST or NAME,TRAIN,VAL,TEST or NAME,TRAIN,VAL,TEST,OPEN:
+            what `tfds.builder` takes and the list files, see `jaxlt.data.listed.read_lists`.
+            The set must be stored as array records, which can be read in any order; it is
+            downloaded and so stored if it is not there.
         image_size: side to which every image is brought, whatever its own shape.
         resize: how, see `jaxlt.data.resampling`.
 
@@ -92,15 +93,22 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
         As `jaxlt.data.listed.load_listed`.
 
     Raises:
-        UsageError: a list cannot be read, lines are bad, there is no such set, it could not be
+        UsageError: `place` is of another form, a list cannot be read, lines are bad (two of one
+            image, too), a class has no training image, there is no such set, it could not be
             prepared, is stored in another format or does not name its images.
     """
     name, lists, bad = read_lists("tfds:NAME", place)
     builder = make_builder(name)
     if not builder.is_prepared():
+        refuse(bad)
         builder = make_builder(name, file_format=_FORMAT)
     image_key, _ = supervised_keys(builder, name)
-    if not (name_keys := [key for key in _NAME_FEATURES if key in builder.info.features]):
+    texts = [
+        key
+        for key in _NAME_FEATURES
+        if key in builder.info.features and is_text(builder.info.features[key])
+    ]
+    if not texts:
         raise UsageError(
             f"dataset tfds:{name} must name its images by {' or '.join(_NAME_FEATURES)} for list "
             "files to select them"
@@ -108,11 +116,11 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
     splits = _records(builder, name, image_key)
     found = _find(
         {image for listed in lists.values() for image in listed.images},
-        (_names(builder, split, records, name_keys[0]) for split, records in splits.items()),
+        (_names(builder, split, records, texts[0]) for split, records in splits.items()),
     )
     for listed in lists.values():
         bad += _unknown(listed, found, name)
-    refuse(bad)
+    refuse(bad + _taken_twice(lists.values(), found))
     sets = {}
     for part, listed in lists.items():
         places = np.array([found[image] for image in listed.images], np.int64)
@@ -143,8 +151,8 @@ def _names(builder: Any, split: str, records: Any, name_key: str) -> list[str]:
     """Returns the name of each example of a split, from the file that keeps them if it exists."""
     kept = Path(builder.data_dir) / f"jaxlt_names_{split}.txt"
     try:
-        names = kept.read_text().splitlines()
-    except OSError:
+        names = kept.read_text("utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError):
         names = []
     if len(names) == len(records):
         return names
@@ -155,7 +163,7 @@ def _names(builder: Any, split: str, records: Any, name_key: str) -> list[str]:
         names.append(records[number][name_key].decode())
     try:
         partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text("".join(f"{name}\n" for name in names))
+        partial.write_text("".join(f"{name}\n" for name in names), "utf-8")
         partial.replace(kept)
     except OSError as error:
         _logger.warning("names of the images cannot be kept in %s: %s", kept, error.strerror)
@@ -167,6 +175,10 @@ def _find(images: set[str], splits: Any) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for number, names in enumerate(splits):
         positions = {name: position for position, name in enumerate(names)}
+        # A name of several images is no name of one.
+        for name, count in Counter(names).items() if len(positions) < len(names) else ():
+            if count > 1:
+                del positions[name]
         for image in images - found.keys():
             path = PurePosixPath(image)
             for name in (image, path.name, path.stem):
@@ -184,3 +196,16 @@ def _unknown(listed: ListFile, found: dict[str, tuple[int, int]], name: str) -> 
         for image, line in zip(listed.images, listed.lines, strict=True)
         if image not in found
     ]
+
+
+def _taken_twice(lists: Iterable[ListFile], found: dict[str, tuple[int, int]]) -> list[BadLine]:
+    """Returns the lines whose image an earlier line has under another path."""
+    owners: dict[tuple[int, int], str] = {}
+    bad = []
+    for listed in lists:
+        for image, line in zip(listed.images, listed.lines, strict=True):
+            # Validation and test list may name the same image, by the same path.
+            if image in found and owners.setdefault(found[image], image) != image:
+                reason = f"{image} is the image of {owners[found[image]]}"
+                bad.append(BadLine(listed.path, int(line), reason))
+    return bad

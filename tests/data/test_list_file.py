@@ -147,6 +147,11 @@ def test_classes_are_named_after_their_directories(tmp_path, images, names):
     assert class_names(listed) == names
 
 
+def test_no_two_classes_have_one_name(tmp_path):
+    listed, _ = read_list(write(tmp_path / "list.txt", "a/x 0\nb/x 0\n0/y 1\n"))
+    assert class_names(listed) == ("0", "1")
+
+
 def test_labels_may_be_as_many_as_the_lines(tmp_path):
     count = 20_000
     text = "".join(f"{number % 50}/{number}.jpg {number % 50}\n" for number in range(count))

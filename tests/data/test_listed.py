@@ -165,6 +165,7 @@ def test_undecodable_images_are_named_together_with_their_lines(tree):
     assert len(found) == 2
     for path, line, message in zip(paths, (3, 10), found, strict=True):
         assert message.startswith(f"{tree.train}:{line} {path} cannot be decoded: ")
+        assert not message.rstrip().endswith(":")
         assert not set("\n{[") & set(message)
     with pytest.raises(UsageError, match=f"^2 images: {tree.train}:3 .*; {tree.train}:10 "):
         refuse_undecodable(found)

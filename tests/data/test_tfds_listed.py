@@ -100,6 +100,15 @@ def test_lines_without_an_image_are_reported_with_other_bad_ones(tfds, tmp_path)
     )
 
 
+def test_two_paths_of_one_image_are_reported(tfds, tmp_path):
+    tree, spec = prepared(tfds, tmp_path, "imagenet")
+    line = tree.train.read_text().splitlines()[0]
+    with tree.test.open("a") as file:
+        file.write(f"elsewhere/{line}\n")
+    with pytest.raises(UsageError, match=rf"{tree.test}:7 elsewhere/.* is the image of {line[:5]}"):
+        load_source(spec)
+
+
 def test_an_unreadable_image_is_named_by_its_line(tfds, tmp_path):
     tree = write_tree(tmp_path / "tree", "imagenet", COUNTS)
     first = tree.train.read_text().split()[0]

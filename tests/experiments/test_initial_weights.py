@@ -236,7 +236,7 @@ def test_a_stage_of_the_last_block_costs_a_forward_pass_below_it():
         ),
         (
             lambda: Experiment(dataclasses.replace(DIGITS, model="mlp", **PLACES)),
-            "model was 'mlp', must be one of resnet10, .* with frozen_trunk_norm",
+            "model was 'mlp', must be one of resnet10, .* with batch norm that is frozen",
         ),
     ],
 )

@@ -26,7 +26,7 @@ def test_every_way_is_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_no_set_of_files_is_refused(monkeypatch):
-    with pytest.raises(UsageError, match="normalization imagenet is for images of 3 channels"):
+    with pytest.raises(UsageError, match="dataset must be of image files, got digits"):
         run(monkeypatch, "--dataset", "digits")
     with pytest.raises(UsageError, match="steps must be at least 1, got 0"):
         run(monkeypatch, "--dataset", "digits", "--steps", "0")

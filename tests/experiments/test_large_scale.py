@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from small_runs import run_program
 
 from experiments import command_line, open_lt
+from experiments.finished_run import FinishedRun
 from experiments.ood import __main__ as ood
 from experiments.recipes import BENCHMARKS, PUBLISHED, RECIPES
 from jaxlt.evaluation import ConfidenceBins, Predictor
@@ -71,12 +73,13 @@ def test_a_recipe_runs_from_its_lists_to_its_result(name, train, tmp_path):
 def skipping(tmp_path_factory):
     """Trees and flags of a run in which an image of each list cannot be decoded."""
     directory = tmp_path_factory.mktemp("skipping")
-    tree = write_tree(directory / "data", "imagenet", COUNTS, open_images=5)
+    tree = write_tree(directory / "data", "imagenet", COUNTS[::-1], open_images=5)
     for listed in (tree.train, tree.test, tree.open):
         (tree.root / listed.read_text().split()[0]).write_bytes(b"no image")
     dataset = dataclasses.replace(tree, open=None).spec
     flags = ["--recipe", "la_imagenet_lt", "--dataset", dataset, *SHORT, "--model", "small_conv"]
-    flags += ["--check-images", "--workdir", directory / "run"]
+    flags += ["--check-images", "--relabel", "by_size", "--normalization", "dataset"]
+    flags += ["--lr", "0.001", "--workdir", directory / "run"]
     return tree, directory / "run", flags
 
 
@@ -95,7 +98,7 @@ def test_a_run_that_skips_images_is_evaluated_without_them(
     tree, workdir, flags = skipping
     assert train("imagenet_lt", *flags, "--unreadable", "skip")[0] == 0
     result = json.loads((workdir / "result.json").read_text())
-    assert result["unreadable_images"] == 1
+    assert result["unreadable_evaluated"] == 1
     assert sum(result["confidence_bins"]["counts"]) == 2 * len(COUNTS) - 1
 
     opened = ["--checkpoint", workdir, "--metric", "prototype", "--output", tmp_path / "open"]
@@ -107,6 +110,10 @@ def test_a_run_that_skips_images_is_evaluated_without_them(
     assert (measures["closed_images"], measures["open_images"]) == (2 * len(COUNTS) - 1, 4)
     accuracy = measures["curve"]["accuracy"][0]
     assert accuracy == pytest.approx(result["accuracy"])
+
+    reversed_numbers = tuple(range(len(COUNTS)))[::-1]
+    assert FinishedRun.load(workdir, "run").source.class_numbers == reversed_numbers
+    assert json.loads((workdir / "split.json").read_text())["class_counts"] == list(COUNTS)
 
     # The files of ImageNet-C are cut already.
     pixels = np.random.default_rng(0).integers(0, 256, (len(COUNTS), 32, 32, 3), np.uint8)
@@ -120,6 +127,17 @@ def test_a_run_that_skips_images_is_evaluated_without_them(
     (found,) = json.loads((tmp_path / "ood" / "ood.json").read_text())["runs"].values()
     right = Predictor.load(workdir).logits(pixels).argmax(axis=1) == np.arange(len(COUNTS))
     assert found["corruption_errors"]["fog"] == pytest.approx(1 - right.mean())
+
+    # Numbers of directories are those of before the classes were sorted.
+    for name, number in zip(names, reversed_numbers, strict=True):
+        (tmp_path / "v2" / str(number)).mkdir(parents=True)
+        shutil.copy(tmp_path / "c" / "fog" / "1" / name / "0.png", tmp_path / "v2" / str(number))
+    numbered = ["--checkpoint", workdir, "--folders", tmp_path / "v2", "--output", tmp_path / "v"]
+    assert run_program(monkeypatch, capfd, ood, *numbered)[0] == 0
+    (found,) = json.loads((tmp_path / "v" / "ood.json").read_text())["runs"].values()
+    cut = Predictor.load(workdir).read_files([tmp_path / "c/fog/1" / n / "0.png" for n in names])
+    right = Predictor.load(workdir).logits(cut).argmax(axis=1) == np.arange(len(COUNTS))
+    np.testing.assert_array_equal(found["sets"]["v2"]["per_class"], right)
 
 
 def test_recipes_are_those_of_their_benchmark():
@@ -146,7 +164,7 @@ def test_a_bad_flag(train, tmp_path, flags, named):
     assert not workdir.exists()
 
 
-def test_without_test_images_training_images_must_be_held_out(train, tmp_path):
+def test_without_test_images_training_images_must_be_held_out(train, monkeypatch, capfd, tmp_path):
     tree = write_tree(tmp_path, "imagenet", COUNTS)
     flags = ["--dataset", f"list:{tree.root},{tree.train}", *SHORT, "--model", "small_conv"]
     flags += ["--profile", "exponential", "--imbalance-factor", "2", "--max-per-class", "2"]
@@ -155,3 +173,9 @@ def test_without_test_images_training_images_must_be_held_out(train, tmp_path):
     assert status == 2
     assert "must have a list of test images, it has none; held_out takes" in line
     assert not workdir.exists()
+    assert train("imagenet_lt", *flags, "--held-out", "1", "--workdir", workdir)[0] == 0
+    for program, more in ((open_lt, ["--open", "digits"]), (ood, ["--generate"])):
+        asked = ["--checkpoint", workdir, "--output", tmp_path / "out", *more]
+        status, _, errors = run_program(monkeypatch, capfd, program, *asked)
+        assert status == 2
+        assert f"run {workdir} must have a list of test images" in errors[-1]

@@ -153,11 +153,14 @@ def test_a_frozen_trunks_statistics_stay_and_are_what_it_normalises_by():
     assert not np.allclose(trained, other, atol=0.1)
 
 
-@pytest.mark.parametrize("choice", ["remat", "frozen_trunk_norm"])
-def test_other_networks_have_no_such_choices(choice):
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [("remat", "remat"), ("frozen_trunk_norm", "batch norm that is frozen below the last block")],
+)
+def test_other_networks_have_no_such_choices(choice, called):
     model = create_model("resnet10", 3, image_shape=(64, 64, 3), **{choice: True})
     assert getattr(model, choice)
     with pytest.raises(
-        UsageError, match=rf"'mlp', must be one of resnet10, .*32x4d with {choice}$"
+        UsageError, match=rf"'mlp', must be one of resnet10, .*32x4d with {called}$"
     ):
         create_model("mlp", 3, image_shape=(8, 8, 3), **{choice: True})
