@@ -65,6 +65,7 @@ class VisionTower(nn.Module):
     remat: bool = False
 
     def setup(self):
+        """Makes the parts."""
         block = nn.remat(Block) if self.remat else Block
         self.embeddings = VisionEmbeddings(self.config, self.dtype)
         self.pre_layernorm = LayerNorm(self.config.layer_norm_eps, self.dtype)
@@ -140,6 +141,7 @@ class TextTower(nn.Module):
     dtype: jnp.dtype | type = jnp.float32
 
     def setup(self):
+        """Makes the parts."""
         self.embeddings = TextEmbeddings(self.config, self.dtype)
         self.encoder_layers = [
             Block(self.config, causal=True, dtype=self.dtype)
@@ -185,6 +187,7 @@ class Clip(nn.Module):
     dtype: jnp.dtype | type = jnp.float32
 
     def setup(self):
+        """Makes the parts."""
         self.vision_model = VisionTower(self.config.vision, self.dtype)
         self.text_model = TextTower(self.config.text, self.dtype)
         self.visual_projection = self._projection(self.config.vision)

@@ -166,9 +166,7 @@ def read_config(path: str | Path) -> ClipConfig:
 _Tower = TypeVar("_Tower", bound=TowerConfig)
 
 
-def _tower(
-    path: str | Path, values: Mapping[str, Any], section: str, make: type[_Tower]
-) -> _Tower:
+def _tower(path: str | Path, values: Mapping[str, Any], section: str, make: type[_Tower]) -> _Tower:
     found = values.get(section)
     if not isinstance(found, dict):
         raise UsageError(f"{path}: {section} was {found!r:.40}, must be an object")

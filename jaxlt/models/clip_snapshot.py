@@ -19,7 +19,12 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 _OTHERS = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
 # The contrastive loss's temperature, and buffers that old checkpoints hold.
 _IGNORED = re.compile(r"logit_scale|.*\.position_ids")
-_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias", "class_embedding": "class_embedding"}
+_LEAF = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "class_embedding": "class_embedding",
+}
 
 
 class ClipSnapshot(NamedTuple):
