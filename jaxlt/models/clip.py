@@ -123,7 +123,7 @@ class TextEmbeddings(nn.Module):
         shape = (self.config.vocab_size, width)
         table = self.param("token_embedding", normal(0.02), shape, jnp.float32)
         positions = self.param("position_embedding", normal(0.01), (length, width), jnp.float32)
-        return (table[tokens] + positions[: tokens.shape[1]]).astype(self.dtype)
+        return (jnp.take(table, tokens, axis=0) + positions[: tokens.shape[1]]).astype(self.dtype)
 
 
 class TextTower(nn.Module):
