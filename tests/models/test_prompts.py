@@ -18,6 +18,7 @@ TEXTS = [
     "photo of photo of photo of photo of photo of photo of a cat",
     f"what {END} and {BEGIN} do",
     "日本",
+    "cafe\N{COMBINING ACUTE ACCENT}",
 ]
 TOKENS = vocabulary()
 
