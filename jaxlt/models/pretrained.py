@@ -1,7 +1,7 @@
 """Weights of PyTorch networks for networks of this package."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,23 +105,54 @@ def _lies_in(modules: Collection[str], name: str) -> bool:
 
 
 def _filled(path: str | Path, tensors: _Tensors, variables: Mapping[str, Any]) -> dict[str, Any]:
-    tensors = dict(tensors)
     # Only PyTorch's Linear stores (classes, features); the cosine head, known by its missing
     # bias, stores (features, classes) as Flax does.
     transposed_head = "bias" in variables["params"].get(_CLASSIFIER, {})
     classifier = _torch_classifier(tensors)
 
-    def fill(key_path: Any, leaf: Any) -> jax.Array:
-        collection, *modules, last = (key.key for key in key_path)
+    def place(keys: tuple[str, ...]) -> str:
+        collection, *modules, last = keys
         dotted = [classifier if name == _CLASSIFIER else _dotted(name) for name in modules]
-        name = ".".join([*dotted, _TORCH_LEAF[collection, last]])
-        if name not in tensors:
-            raise UsageError(f"{path}: has no tensor {name}, which the network needs")
-        value = tensors.pop(name)
+        return ".".join([*dotted, _TORCH_LEAF[collection, last]])
+
+    def arrange(name: str, value: np.ndarray) -> np.ndarray:
         if value.ndim == 4:
-            value = value.transpose(2, 3, 1, 0)
-        elif name == f"{classifier}.weight" and transposed_head:
-            value = value.T
+            return value.transpose(2, 3, 1, 0)
+        return value.T if name == f"{classifier}.weight" and transposed_head else value
+
+    counted = {name: x for name, x in tensors.items() if not name.endswith(_IGNORED_SUFFIX)}
+    return fill_tree(path, counted, variables, place, arrange)
+
+
+def fill_tree(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    tree: Any,
+    place: Callable[[tuple[str, ...]], str],
+    arrange: Callable[[str, np.ndarray], np.ndarray],
+) -> Any:
+    """Fills a tree of arrays with the tensors of a file, each of which must be used.
+
+    Args:
+        path: The file, for messages.
+        tensors: By name.
+        tree: Nested dicts of arrays or their shapes.
+        place: Maps the keys of a leaf to the name of its tensor.
+        arrange: Maps a tensor's name and value to the value in Flax's order of axes.
+
+    Returns:
+        A tree like `tree` with the file's values, each cast to its leaf's type.
+
+    Raises:
+        UsageError: A tensor is missing, too many or of another shape.
+    """
+    left = dict(tensors)
+
+    def fill(key_path: Any, leaf: Any) -> jax.Array:
+        name = place(tuple(key.key for key in key_path))
+        if name not in left:
+            raise UsageError(f"{path}: has no tensor {name}, which the network needs")
+        value = arrange(name, left.pop(name))
         if value.shape != leaf.shape:
             raise UsageError(
                 f"{path}: tensor {name} was of shape {value.shape} in Flax's order of axes, "
@@ -129,12 +160,11 @@ def _filled(path: str | Path, tensors: _Tensors, variables: Mapping[str, Any]) -
             )
         return jnp.asarray(value, leaf.dtype)
 
-    filled = jax.tree_util.tree_map_with_path(fill, variables)
-    unused = sorted(name for name in tensors if not name.endswith(_IGNORED_SUFFIX))
-    if unused:
+    filled = jax.tree_util.tree_map_with_path(fill, tree)
+    if left:
         raise UsageError(
-            f"{path}: holds {len(unused)} tensors that the network has no place for, "
-            f"the first of them {unused[0]}; must hold this network's tensors alone"
+            f"{path}: holds {len(left)} tensors that the network has no place for, "
+            f"the first of them {min(left)}; must hold this network's tensors alone"
         )
     return filled
 
