@@ -3,13 +3,12 @@
 A text's weights go to the class that it names by the name itself, never by its place in a list.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.classifiers import unit_norm
 from jaxlt.errors import UsageError
 
 PROMPT = "a photo of a {}."
@@ -78,7 +77,7 @@ def text_kernel(
 
     LIFT's semantic-aware initialisation: column c is `norm(P t_c)`, t_c the unit mean of the unit
     features of the class's texts (Shi et al., "Long-tail learning with foundation model: heavy
-    fine-tuning hurts", ICML 2024, section 4.2).
+    fine-tuning hurts", ICML 2024).
 
     Args:
         text_features: from each class's name to the features (T, E) of its T texts.
@@ -88,16 +87,19 @@ def text_kernel(
     Raises:
         UsageError: two classes have the same name, or one has no text.
     """
-    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if repeated is not None:
-        raise UsageError(f"names of classes must differ, {repeated!r} is the name of two")
+    (name, classes), *_ = Counter(names).most_common(1)
+    if classes > 1:
+        raise UsageError(f"names of classes must differ, {name!r} is the name of {classes}")
     missing = next((name for name in names if name not in text_features), None)
     if missing is not None:
         raise UsageError(f"class {missing!r} must have a text, it has none")
-    texts = [unit_norm(jnp.asarray(text_features[name]), axis=-1).mean(0) for name in names]
-    texts = unit_norm(jnp.stack(texts), axis=-1)
-    kernel = jnp.matmul(jnp.asarray(projection), texts.T, precision="highest")
-    return np.asarray(unit_norm(kernel, axis=0), np.float32)
+    # On the host: thousands of classes, each with its own number of texts.
+    texts = np.stack([_unit(np.asarray(text_features[name])).mean(0) for name in names])
+    return _unit(_unit(texts) @ np.asarray(projection).T).astype(np.float32).T
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def class_mean_kernel(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -119,7 +121,7 @@ def class_mean_kernel(features: np.ndarray, labels: np.ndarray, num_classes: int
     # Class by class: a float64 copy of all features may not fit.
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     means = np.stack([features[rows].mean(axis=0, dtype=np.float64) for rows in members])
-    return (means / np.linalg.norm(means, axis=1, keepdims=True)).T.astype(np.float32)
+    return _unit(means).astype(np.float32).T
 
 
 def classifier_params(

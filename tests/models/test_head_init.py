@@ -109,7 +109,7 @@ class TestTexts:
 
     @pytest.mark.parametrize(
         ("names", "message"),
-        [(("Acer rubrum", "Acer"), "'Acer' must have a text"), ([NAMES[0]] * 2, "name of two")],
+        [(("Acer rubrum", "Acer"), "'Acer' must have a text"), ([NAMES[0]] * 2, "the name of 2")],
     )
     def test_need_one_name_and_text_a_class(self, names, message):
         with pytest.raises(UsageError, match=message):
