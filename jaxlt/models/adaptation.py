@@ -34,8 +34,8 @@ _ADDED = {
     "adaptformer": "adaptformer",
     "adapter": "adapter",
     "lora": r"lora_\w+",
-    "vpt_shallow": r"prompts\d+",
-    "vpt_deep": r"prompts\d+",
+    "vpt_shallow": "prompts",
+    "vpt_deep": "prompts",
     "ssf": r"ssf_\w+",
 }
 
@@ -167,8 +167,8 @@ class Adaptation:
 def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
     """Returns a tree like the parameters that says which of them an adaptation trains.
 
-    Goes by names: blocks are `block0`, `block1` and so on, their layer norms `ln1` and `ln2`, the
-    classifier is `classifier`.
+    Goes by the names in CLIP's image tower: blocks are `encoder_layers_0` and so on, their layer
+    norms `layer_norm1` and `layer_norm2`; and the classifier is `classifier`.
 
     Args:
         adaptation: what to train.
@@ -201,7 +201,7 @@ def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[Path]) -> set[Path]
     if kind == "bias":
         return {path for path in blocks if path[-1] == "bias"}
     if kind == "layer_norm":
-        return {path for path in blocks if path[-2] in ("ln1", "ln2")}
+        return {path for path in blocks if path[-2] in ("layer_norm1", "layer_norm2")}
     numbers = sorted(set(blocks.values()))
     if last_blocks > len(numbers):
         raise UsageError(
@@ -212,7 +212,7 @@ def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[Path]) -> set[Path]
 
 
 def _block_number(path: Path) -> int | None:
-    matches = (re.fullmatch(r"block(\d+)", name) for name in path)
+    matches = (re.fullmatch(r"encoder_layers_(\d+)", name) for name in path)
     return next((int(found[1]) for found in matches if found), None)
 
 

@@ -131,7 +131,7 @@ class Prompts(nn.Module):
         return jnp.concatenate([x[:, :tokens], prompts], axis=1)
 
 
-# To be called in a compact method of the transformer, whose module then holds what they add.
+# To be called in the compact methods of a block, whose modules then hold what is added.
 
 
 def prompted(
@@ -147,7 +147,7 @@ def prompted(
         patch: see `Prompts`.
     """
     if "vpt_deep" in adaptation or ("vpt_shallow" in adaptation and block == 0):
-        return Prompts(adaptation.prompt_length, patch, name=f"prompts{block}")(x, tokens)
+        return Prompts(adaptation.prompt_length, patch, name="prompts")(x, tokens)
     return x
 
 
@@ -156,7 +156,7 @@ def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) 
 
     Args:
         adaptation: of the network, its rank set.
-        operation: "ln1", "ln2" or a `jaxlt.models.adaptation.Projection`.
+        operation: "layer_norm1", "layer_norm2" or a `jaxlt.models.adaptation.Projection`.
         x: `(..., inputs)`, what the operation was given.
         y: `(..., features)`, what it has made of it.
     """

@@ -58,12 +58,14 @@ class Mlp(nn.Module):
 
 class Block(nn.Module):
     adaptation: Adaptation
+    number: int
 
     @nn.compact
     def __call__(self, x):
-        y = adapted(self.adaptation, "ln1", x, LayerNorm(name="ln1")(x))
+        x = prompted(self.adaptation, x, block=self.number, tokens=TOKENS, patch=PATCH)
+        y = adapted(self.adaptation, "layer_norm1", x, LayerNorm(name="layer_norm1")(x))
         x = x + Attention(self.adaptation, name="attention")(y)
-        y = adapted(self.adaptation, "ln2", x, LayerNorm(name="ln2")(x))
+        y = adapted(self.adaptation, "layer_norm2", x, LayerNorm(name="layer_norm2")(x))
         return x + adapted_mlp(self.adaptation, x, Mlp(self.adaptation, name="mlp")(y))
 
 
@@ -81,8 +83,7 @@ class Transformer(ImageClassifier, kw_only=True):
         x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, WIDTH)), x], axis=1)
         x = LayerNorm(name="ln_pre")(x)
         for number in range(BLOCKS):
-            x = prompted(self.adaptation, x, block=number, tokens=TOKENS, patch=PATCH)
-            x = Block(self.adaptation, name=f"block{number}")(x)
+            x = Block(self.adaptation, number, name=f"encoder_layers_{number}")(x)
         return LayerNorm(name="ln_post")(x[:, 0])
 
 
@@ -303,8 +304,8 @@ class TestLowRank:
         merged = _moved(_shapes(adaptation))
         for number, projection in itertools.product(range(BLOCKS), projections):
             module = "mlp" if projection.startswith("fc") else "attention"
-            lora = params[f"block{number}"][module][f"lora_{projection}"]
-            kernel = merged[f"block{number}"][module][projection]["kernel"]
+            lora = params[f"encoder_layers_{number}"][module][f"lora_{projection}"]
+            kernel = merged[f"encoder_layers_{number}"][module][projection]["kernel"]
             kernel += lora["A"] @ lora["B"] / adaptation.set_rank
         np.testing.assert_allclose(
             _logits(adaptation, params), _logits(FROZEN, merged), atol=1e-4, rtol=1e-4
@@ -322,13 +323,22 @@ class TestScaleShift:
     def test_by_hand_in_a_block(self):
         """After every operation, and after LoRA."""
         adaptation = _of("ssf", "lora")
-        params = _shapes(adaptation)["block0"]
+        params = _shapes(adaptation)["encoder_layers_0"]
         places = {
             name for module in (params, params["attention"], params["mlp"]) for name in module
         }
         assert {name for name in places if name.startswith("ssf_")} == {
             f"ssf_{name}"
-            for name in ("ln1", "q_proj", "k_proj", "v_proj", "out_proj", "ln2", "fc1", "fc2")
+            for name in (
+                "layer_norm1",
+                "q_proj",
+                "k_proj",
+                "v_proj",
+                "out_proj",
+                "layer_norm2",
+                "fc1",
+                "fc2",
+            )
         }
 
         class Operation(nn.Module):
@@ -360,9 +370,9 @@ class TestPrompts:
 
     @pytest.mark.parametrize(("kind", "blocks"), [("vpt_shallow", 1), ("vpt_deep", BLOCKS)])
     def test_are_those_of_the_blocks_that_have_some(self, kind, blocks):
-        names = {f"prompts{number}" for number in range(blocks)}
-        assert {name for name in _shapes(_of(kind)) if name.startswith("prompts")} == names
-        assert _trained(_of(kind)) == {f"{name}/prompts" for name in names}
+        names = {f"encoder_layers_{number}/prompts/prompts" for number in range(blocks)}
+        assert {name for name in _paths(_shapes(_of(kind))) if "prompts" in name} == names
+        assert _trained(_of(kind)) == names
 
 
 class TestTrainable:
@@ -376,12 +386,12 @@ class TestTrainable:
     @pytest.mark.parametrize("kinds", [("bias",), ("layer_norm",), ("bias", "layer_norm")])
     def test_biases_and_layer_norms_of_the_blocks(self, kinds):
         in_block = {
-            "bias": "ln1/bias ln2/bias attention/q_proj/bias attention/k_proj/bias "
+            "bias": "layer_norm1/bias layer_norm2/bias attention/q_proj/bias attention/k_proj/bias "
             "attention/v_proj/bias attention/out_proj/bias mlp/fc1/bias mlp/fc2/bias",
-            "layer_norm": "ln1/scale ln1/bias ln2/scale ln2/bias",
+            "layer_norm": "layer_norm1/scale layer_norm1/bias layer_norm2/scale layer_norm2/bias",
         }
         assert _trained(_of(*kinds)) == {
-            f"block{number}/{name}"
+            f"encoder_layers_{number}/{name}"
             for number in range(BLOCKS)
             for kind in kinds
             for name in in_block[kind].split()
@@ -389,16 +399,16 @@ class TestTrainable:
 
     @pytest.mark.parametrize("last", [1, 2])
     def test_the_last_blocks_with_partial(self, last):
-        blocks = {f"block{number}" for number in range(BLOCKS - last, BLOCKS)}
+        blocks = {f"encoder_layers_{number}" for number in range(BLOCKS - last, BLOCKS)}
         paths = _paths(_shapes(FROZEN))
         assert _trained(_of("partial", last_blocks=last)) == {
             name for name in paths if name.split("/")[0] in blocks
         }
 
     def test_blocks_are_ordered_by_number(self):
-        params = {f"block{number}": {"fc1": {"bias": number}} for number in range(12)}
+        params = {f"encoder_layers_{number}": {"fc1": {"bias": number}} for number in range(12)}
         mask = trainable(_of("partial", last_blocks=2), params)
-        assert _paths(mask) == {"block10/fc1/bias", "block11/fc1/bias"}
+        assert _paths(mask) == {"encoder_layers_10/fc1/bias", "encoder_layers_11/fc1/bias"}
 
     @pytest.mark.parametrize("kind", ADDING)
     def test_what_was_added(self, kind):
