@@ -1,0 +1,235 @@
+"""How a pretrained vision transformer is adapted: what is added to it and what of it trains."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxlt.errors import UsageError
+
+Kind = Literal[
+    "adaptformer",
+    "adapter",
+    "lora",
+    "vpt_shallow",
+    "vpt_deep",
+    "ssf",
+    "bias",
+    "layer_norm",
+    "partial",
+    "full",
+    "linear_probe",
+]
+Projection = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+# One name for each level of the tree of parameters, the leaf's own last.
+Path: TypeAlias = tuple[str, ...]
+
+_OF_RANK = ("adaptformer", "adapter", "lora")
+_ALONE = ("full", "linear_probe")
+# The modules that each kind adds, as `jaxlt.models.adaptation_modules` names them.
+_ADDED = {
+    "adaptformer": "adaptformer",
+    "adapter": "adapter",
+    "lora": r"lora_\w+",
+    "vpt_shallow": "prompts",
+    "vpt_deep": "prompts",
+    "ssf": r"ssf_\w+",
+}
+
+
+def bottleneck_rank(num_classes: int, num_blocks: int) -> int:
+    """Returns LIFT's rank of bottlenecks, `2**max(0, trunc(log2(K / (2 L))))`.
+
+    With it the modules of all blocks have about as many parameters as a linear classifier, or
+    fewer (Shi et al., "Long-tail learning with foundation model: heavy fine-tuning hurts", ICML
+    2024).
+
+    Args:
+        num_classes: K.
+        num_blocks: L, of the transformer.
+    """
+    return 2 ** max(0, int(math.log2(num_classes / (2 * num_blocks))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """What is added to a pretrained vision transformer and which of its own parameters train.
+
+    The classifier trains with every kind. Kinds go together, save "full" and "linear_probe", which
+    stand alone, and the two of VPT.
+
+    Attributes:
+        kinds: at least one of
+            "adaptformer": a bottleneck beside each block's MLP (Chen et al., NeurIPS 2022);
+            "adapter": a bottleneck after each block's MLP (Houlsby et al., ICML 2019);
+            "lora": a low-rank product beside projections of each block (Hu et al., ICLR 2022);
+            "vpt_shallow", "vpt_deep": learned tokens before the first block, or new ones before
+            each (Jia et al., ECCV 2022);
+            "ssf": a scale and a shift after each operation of a block (Lian et al., NeurIPS 2022);
+            "bias": the biases in the blocks (BitFit; Ben Zaken et al., ACL 2022);
+            "layer_norm": the layer norms in the blocks;
+            "partial": all of the last blocks; of all blocks it is what LIFT calls full;
+            "full": all parameters, and "linear_probe": the classifier alone.
+        rank: of the bottlenecks of AdaptFormer, adapter and LoRA; None for `bottleneck_rank`.
+        lora_projections: the dense layers of a block that LoRA changes.
+        prompt_length: learned tokens of VPT, in each block that has them.
+        last_blocks: blocks that "partial" trains.
+
+    Raises:
+        UsageError: kinds are unknown, repeated or do not go together, or a number or a projection
+            is not what it must be.
+    """
+
+    kinds: tuple[Kind, ...] = ("adaptformer",)
+    rank: int | None = None
+    lora_projections: tuple[Projection, ...] = ("q_proj", "v_proj")
+    prompt_length: int = 10
+    last_blocks: int = 1
+
+    def __post_init__(self):
+        for name, known in (("kinds", Kind), ("lora_projections", Projection)):
+            self._check(
+                name,
+                0
+                < len(set(getattr(self, name)) & set(get_args(known)))
+                == len(getattr(self, name)),
+                f"some of {', '.join(get_args(known))}, each at most once",
+            )
+        for kind in _ALONE:
+            self._check("kinds", kind not in self or len(self.kinds) == 1, f"{kind} alone")
+        both = "vpt_shallow" in self and "vpt_deep" in self
+        self._check("kinds", not both, "with vpt_shallow or vpt_deep, not both")
+        used = any(kind in self for kind in _OF_RANK)
+        self._check("rank", self.rank is None or used, f"unset without {' or '.join(_OF_RANK)}")
+        for name in ("rank", "prompt_length", "last_blocks"):
+            value = getattr(self, name)
+            self._check(name, value is None or value >= 1, "at least 1")
+
+    def _check(self, name: str, holds: bool, need: str) -> None:
+        if not holds:
+            raise UsageError(f"adaptation's {name} must be {need}, got {getattr(self, name)}")
+
+    def __contains__(self, kind: Kind) -> bool:
+        return kind in self.kinds
+
+    def with_rank(self, num_classes: int, num_blocks: int) -> "Adaptation":
+        """Returns the adaptation with its rank by `bottleneck_rank` where it needs and has none."""
+        if self.rank is None and any(kind in self for kind in _OF_RANK):
+            return dataclasses.replace(self, rank=bottleneck_rank(num_classes, num_blocks))
+        return self
+
+    @property
+    def set_rank(self) -> int:
+        """The rank.
+
+        Raises:
+            ValueError: it has none yet.
+        """
+        if self.rank is None:
+            raise ValueError("the adaptation's rank is not set: call with_rank first")
+        return self.rank
+
+    def added_parameters(self, *, width: int, hidden: int, num_blocks: int) -> dict[str, int]:
+        """Returns how many parameters each kind adds to a network, by kind.
+
+        Args:
+            width: of a token, D.
+            hidden: units of a block's MLP.
+            num_blocks: of the transformer.
+        """
+        inputs = dict.fromkeys(get_args(Projection), width) | {"fc2": hidden}
+        outputs = dict.fromkeys(get_args(Projection), width) | {"fc1": hidden}
+
+        def bottleneck() -> int:
+            norm, down, up = 2 * width, (width + 1) * self.set_rank, (self.set_rank + 1) * width
+            return norm + down + up
+
+        of_kind: dict[str, Callable[[], int]] = {
+            "adaptformer": lambda: num_blocks * (bottleneck() + 1),
+            "adapter": lambda: num_blocks * bottleneck(),
+            "lora": lambda: (
+                num_blocks
+                * sum(
+                    self.set_rank * (inputs[name] + outputs[name]) for name in self.lora_projections
+                )
+            ),
+            "vpt_shallow": lambda: self.prompt_length * width,
+            "vpt_deep": lambda: num_blocks * self.prompt_length * width,
+            # After both layer norms as well.
+            "ssf": lambda: num_blocks * 2 * (sum(outputs.values()) + 2 * width),
+        }
+        return {kind: of_kind[kind]() for kind in self.kinds if kind in of_kind}
+
+
+def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tree like the parameters that says which of them an adaptation trains.
+
+    Goes by the names in CLIP's image tower: blocks are `encoder_layers_0` and so on, their layer
+    norms `layer_norm1` and `layer_norm2`; and the classifier is `classifier`.
+
+    Args:
+        adaptation: what to train.
+        params: of an image classifier with the adaptation's modules; arrays or their shapes.
+
+    Raises:
+        UsageError: a kind finds nothing to train, or "partial" fewer blocks than it trains.
+    """
+    paths = list(flatten_dict(params))
+    chosen = {path for path in paths if path[0] == "classifier"}
+    for kind in adaptation.kinds:
+        if kind == "linear_probe":
+            continue
+        found = _paths_of_kind(kind, adaptation.last_blocks, paths)
+        if not found:
+            raise UsageError(
+                f"adaptation {kind} must find its parameters in the network, it has none of them "
+                f"under {', '.join(params)}"
+            )
+        chosen |= found
+    return unflatten_dict({path: path in chosen for path in paths})
+
+
+def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[Path]) -> set[Path]:
+    if kind in _ADDED:
+        return {p for p in paths if any(re.fullmatch(_ADDED[kind], name) for name in p)}
+    if kind == "full":
+        return set(paths)
+    blocks = {path: number for path in paths if (number := _block_number(path)) is not None}
+    if kind == "bias":
+        return {path for path in blocks if path[-1] == "bias"}
+    if kind == "layer_norm":
+        return {path for path in blocks if path[-2] in ("layer_norm1", "layer_norm2")}
+    numbers = sorted(set(blocks.values()))
+    if last_blocks > len(numbers):
+        raise UsageError(
+            f"adaptation's last_blocks must be at most the network's {len(numbers)} blocks, "
+            f"got {last_blocks}"
+        )
+    return {path for path in blocks if blocks[path] in numbers[-last_blocks:]}
+
+
+def _block_number(path: Path) -> int | None:
+    matches = (re.fullmatch(r"encoder_layers_(\d+)", name) for name in path)
+    return next((int(found[1]) for found in matches if found), None)
+
+
+def split(params: dict[str, Any], mask: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (trained, frozen): the leaves where a tree of bools is true, and the others.
+
+    Both are trees of the same names without what the other has, so that whatever takes the first
+    for its parameters (a gradient, an optimizer, a perturbation, a checkpoint) knows nothing of the
+    frozen ones. `join` puts them together.
+    """
+    chosen = flatten_dict(mask)
+    leaves = flatten_dict(params)
+    trained = {path: leaf for path, leaf in leaves.items() if chosen[path]}
+    frozen = {path: leaf for path, leaf in leaves.items() if not chosen[path]}
+    return unflatten_dict(trained), unflatten_dict(frozen)
+
+
+def join(trained: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
+    """Undoes `split`."""
+    return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))

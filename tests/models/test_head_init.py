@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxlt.errors import UsageError
+from jaxlt.models import create_model
+from jaxlt.models.head_init import (
+    check_aligned,
+    class_mean_kernel,
+    classifier_params,
+    names_by_label,
+    prompt,
+    text_kernel,
+)
+
+# As in iNaturalist 2018: labels are the numbers of categories, which are not sorted by name.
+CATEGORIES = {
+    "0": "Vulpes vulpes",
+    "1": "Acer rubrum",
+    "2": "Ursus americanus",
+    "3": "Bombus impatiens",
+}
+NUMBERS = tuple(CATEGORIES)
+NAMES = tuple(CATEGORIES.values())
+TEXTS = {name: np.eye(4)[[i]] for i, name in enumerate(NAMES)}
+
+
+def _normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def _unit(x):
+    return x / np.linalg.norm(x)
+
+
+class TestNames:
+    @settings(max_examples=30)
+    @given(order=st.permutations(NUMBERS))
+    def test_go_by_what_the_source_calls_a_class_not_by_their_order(self, order):
+        shuffled = {number: CATEGORIES[number] for number in order}
+        assert names_by_label(shuffled, NUMBERS) == NAMES
+        assert names_by_label(CATEGORIES, order) == tuple(CATEGORIES[number] for number in order)
+
+    def test_must_be_there_for_each_class(self):
+        with pytest.raises(UsageError, match="must have one for class '9' of label 4"):
+            names_by_label(CATEGORIES, (*NUMBERS, "9"))
+
+    def test_sorted_ones_are_refused(self):
+        """What the reference code does to iNaturalist: names sorted, labels as they were."""
+        with pytest.raises(
+            UsageError, match=r"'Vulpes vulpes' for label 0, got 'Acer rubrum'.*order"
+        ):
+            check_aligned(sorted(NAMES), NAMES)
+
+    def test_sorted_ones_would_give_classes_the_texts_of_others(self):
+        aligned = text_kernel(TEXTS, names_by_label(CATEGORIES, NUMBERS), np.eye(4))
+        misaligned = text_kernel(TEXTS, sorted(NAMES), np.eye(4))
+        np.testing.assert_array_equal(aligned, np.eye(4))
+        # The bear alone is in its alphabetical place.
+        np.testing.assert_array_equal(np.diag(misaligned), [0, 0, 1, 0])
+
+    @pytest.mark.parametrize("listed", [NAMES, [name.lower().replace(" ", "_") for name in NAMES]])
+    def test_in_order_they_pass(self, listed):
+        check_aligned(listed, NAMES)
+
+    @pytest.mark.parametrize(
+        ("listed", "class_names", "message"),
+        [
+            (NAMES[:3], NAMES, "must have 4 names, got 3"),
+            (NAMES, NUMBERS, "must have '0' for label 0, got 'Vulpes vulpes'$"),
+            ((*NAMES[:3], "Bombus"), NAMES, "for label 3, got 'Bombus'$"),
+        ],
+    )
+    def test_others_are_refused(self, listed, class_names, message):
+        with pytest.raises(UsageError, match=message):
+            check_aligned(listed, class_names)
+
+    @settings(max_examples=50)
+    @given(order=st.permutations(range(4)))
+    def test_only_the_order_of_the_labels_passes(self, order):
+        listed = [NAMES[i] for i in order]
+        if list(order) == [0, 1, 2, 3]:
+            check_aligned(listed, NAMES)
+        else:
+            with pytest.raises(UsageError, match="the same in another order"):
+                check_aligned(listed, NAMES)
+
+
+class TestTexts:
+    def test_prompt(self):
+        assert prompt("aquarium_fish") == "a photo of a aquarium fish."
+        assert prompt("lion", "art of the {}.") == "art of the lion."
+
+    def test_kernel_by_hand(self):
+        names, projection = ("b", "c", "a"), _normal(0, 7, 5)
+        features = {name: 3 * _normal(seed, 1, 5) for seed, name in enumerate("abcd")}
+        kernel = text_kernel(features, names, projection)
+        assert kernel.shape == (7, 3)
+        for label, name in enumerate(names):
+            expected = _unit(projection @ _unit(features[name][0]))
+            np.testing.assert_allclose(kernel[:, label], expected, atol=1e-6)
+
+    def test_of_several_templates_is_the_mean_of_unit_features(self):
+        texts, projection = _normal(1, 3, 5) * [[1], [10], [100]], _normal(2, 7, 5)
+        kernel = text_kernel({"a": texts}, ["a"], projection)
+        mean = np.mean([_unit(text) for text in texts], axis=0)
+        np.testing.assert_allclose(kernel[:, 0], _unit(projection @ mean), atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [(("Acer rubrum", "Acer"), "'Acer' must have a text"), ([NAMES[0]] * 2, "the name of 2")],
+    )
+    def test_need_one_name_and_text_a_class(self, names, message):
+        with pytest.raises(UsageError, match=message):
+            text_kernel(TEXTS, names, np.eye(4))
+
+
+class TestClassMeans:
+    @settings(max_examples=30, deadline=None)
+    @given(labels=st.permutations([0, 0, 0, 1, 2, 2]), seed=st.integers(0, 99))
+    def test_by_hand(self, labels, seed):
+        features, labels = _normal(seed, 6, 4).astype(np.float32), np.array(labels)
+        kernel = class_mean_kernel(features, labels, 3)
+        for label in range(3):
+            mean = features[labels == label].mean(0)
+            np.testing.assert_allclose(kernel[:, label], _unit(mean), atol=1e-5)
+
+    def test_need_an_image_a_class(self):
+        with pytest.raises(UsageError, match="class 1 had no training image"):
+            class_mean_kernel(np.ones((2, 4)), np.array([0, 2]), 3)
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cosine"])
+def test_a_head_takes_them_and_classifies_by_the_nearest_direction(classifier):
+    kernel = text_kernel(TEXTS, NAMES, np.eye(4))
+    model = create_model("mlp", 4, classifier=classifier, image_shape=(2, 2, 1))
+    params = {"classifier": classifier_params(kernel, classifier)}
+    features = _normal(0, 9, 4).astype(np.float32)
+    logits = model.apply({"params": params}, features, method="logits_of")
+    norms = np.linalg.norm(features, axis=1, keepdims=True) if classifier == "cosine" else 1
+    np.testing.assert_allclose(logits, features / norms, atol=1e-6)
