@@ -164,6 +164,10 @@ class Adaptation:
         return {kind: of_kind[kind]() for kind in self.kinds if kind in of_kind}
 
 
+UNADAPTED = Adaptation(("linear_probe",))
+"""Adds nothing to a network."""
+
+
 def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
     """Returns a tree like the parameters that says which of them an adaptation trains.
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlt.models.adaptation import UNADAPTED, Adaptation
 from jaxlt.models.clip_block import Block
 from jaxlt.models.clip_config import ClipConfig, TextConfig, TowerConfig, VisionConfig
 from jaxlt.models.layer_norm import LayerNorm
@@ -58,11 +59,13 @@ class VisionTower(nn.Module):
         dtype: Type of the computations. Parameters and features are float32 whatever it is.
         remat: Keep the input of each block alone for the backward pass, and compute the rest
             again there: less memory for about a third more work, and the same results.
+        adaptation: What is added to the blocks, its rank set.
     """
 
     config: VisionConfig
     dtype: jnp.dtype | type = jnp.float32
     remat: bool = False
+    adaptation: Adaptation = UNADAPTED
 
     def setup(self):
         """Makes the parts."""
@@ -70,13 +73,23 @@ class VisionTower(nn.Module):
         self.embeddings = VisionEmbeddings(self.config, self.dtype)
         self.pre_layernorm = LayerNorm(self.config.layer_norm_eps, self.dtype)
         self.encoder_layers = [
-            block(self.config, causal=False, dtype=self.dtype)
-            for _ in range(self.config.num_hidden_layers)
+            block(
+                self.config,
+                causal=False,
+                dtype=self.dtype,
+                adaptation=self.adaptation,
+                number=number,
+                tokens=1 + self.config.grid**2,
+                patch=self.config.patch_size,
+            )
+            for number in range(self.config.num_hidden_layers)
         ]
         self.post_layernorm = LayerNorm(self.config.layer_norm_eps)
 
     def tokens(self, images: jax.Array) -> jax.Array:
-        """Maps `(B, side, side, channels)` to `(B, 1 + patches, width)`, the last block's result.
+        """Maps `(B, side, side, channels)` to the last block's result.
+
+        It is `(B, 1 + patches, width)`, with learned tokens behind if there are any.
 
         Raises:
             ValueError: The images' sides are not those of the configuration.

@@ -3,12 +3,12 @@
 Parameters have the names of Hugging Face's `CLIPModel`.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlt.models.adaptation import UNADAPTED, Adaptation
+from jaxlt.models.adaptation_modules import adapted, adapted_mlp, prompted
 from jaxlt.models.clip_config import ACTIVATIONS, TowerConfig
 from jaxlt.models.layer_norm import LayerNorm
 
@@ -47,23 +47,29 @@ class SelfAttention(nn.Module):
         config: Of the tower.
         causal: See `attend`.
         dtype: Type of the products and the result.
+        adaptation: What is added to the projections.
     """
 
     config: TowerConfig
     causal: bool
     dtype: jnp.dtype | type = jnp.float32
+    adaptation: Adaptation = UNADAPTED
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `(B, tokens, width)` to the same shape."""
         width, depth = self.config.hidden_size, self.config.num_hidden_layers
-        project = partial(_dense, width, width**-0.5, self.dtype)
-        query = project("q_proj")(x)
-        key = project("k_proj")(x)
-        value = project("v_proj")(x)
+
+        def project(name: str, deviation: float, x: jax.Array) -> jax.Array:
+            y = _dense(width, deviation, self.dtype, name)(x)
+            return adapted(self.adaptation, name, x, y)
+
+        query, key, value = (
+            project(name, width**-0.5, x) for name in ("q_proj", "k_proj", "v_proj")
+        )
         heads = self.config.num_attention_heads
         mixed = attend(query, key, value, heads=heads, causal=self.causal)
-        return _dense(width, (2 * depth * width) ** -0.5, self.dtype, "out_proj")(mixed)
+        return project("out_proj", (2 * depth * width) ** -0.5, mixed)
 
 
 class FeedForward(nn.Module):
@@ -72,10 +78,12 @@ class FeedForward(nn.Module):
     Attributes:
         config: Of the tower.
         dtype: Type of the computations.
+        adaptation: What is added to the layers.
     """
 
     config: TowerConfig
     dtype: jnp.dtype | type = jnp.float32
+    adaptation: Adaptation = UNADAPTED
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -83,8 +91,9 @@ class FeedForward(nn.Module):
         width, depth = self.config.hidden_size, self.config.num_hidden_layers
         hidden = self.config.intermediate_size
         y = _dense(hidden, (2 * width) ** -0.5, self.dtype, "fc1")(x)
-        y = ACTIVATIONS[self.config.hidden_act](y)
-        return _dense(width, (2 * depth * width) ** -0.5, self.dtype, "fc2")(y)
+        x = ACTIVATIONS[self.config.hidden_act](adapted(self.adaptation, "fc1", x, y))
+        y = _dense(width, (2 * depth * width) ** -0.5, self.dtype, "fc2")(x)
+        return adapted(self.adaptation, "fc2", x, y)
 
 
 class Block(nn.Module):
@@ -94,20 +103,33 @@ class Block(nn.Module):
         config: Of the tower.
         causal: See `attend`.
         dtype: Type of the computations.
+        adaptation: What is added to it.
+        number: Of the block, from 0; for learned tokens, as are the next two.
+        tokens: Of an image.
+        patch: Side of a patch.
     """
 
     config: TowerConfig
     causal: bool
     dtype: jnp.dtype | type = jnp.float32
+    adaptation: Adaptation = UNADAPTED
+    number: int = 0
+    tokens: int = 0
+    patch: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `(B, tokens, width)` to the same shape."""
-        norm = partial(LayerNorm, self.config.layer_norm_eps, self.dtype)
-        attention = SelfAttention(self.config, self.causal, self.dtype, name="self_attn")
-        mlp = FeedForward(self.config, self.dtype, name="mlp")
-        x = x + attention(norm(name="layer_norm1")(x))
-        return x + mlp(norm(name="layer_norm2")(x))
+        """Maps `(B, tokens, width)` to the same shape, or one with learned tokens behind."""
+        added = self.adaptation
+        x = prompted(added, x, block=self.number, tokens=self.tokens, patch=self.patch)
+        attention = SelfAttention(self.config, self.causal, self.dtype, added, name="self_attn")
+        mlp = FeedForward(self.config, self.dtype, added, name="mlp")
+        x = x + attention(self._normed("layer_norm1", x))
+        return x + adapted_mlp(added, x, mlp(self._normed("layer_norm2", x)))
+
+    def _normed(self, name: str, x: jax.Array) -> jax.Array:
+        y = LayerNorm(self.config.layer_norm_eps, self.dtype, name=name)(x)
+        return adapted(self.adaptation, name, x, y)
 
 
 def _dense(width: int, deviation: float, dtype, name: str) -> nn.Dense:

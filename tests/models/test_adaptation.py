@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import jaxlt
 from jaxlt.errors import UsageError
 from jaxlt.models import ImageClassifier, LayerNorm
-from jaxlt.models.adaptation import Adaptation, bottleneck_rank, join, split, trainable
+from jaxlt.models.adaptation import UNADAPTED, Adaptation, bottleneck_rank, join, split, trainable
 from jaxlt.models.adaptation_modules import (
     Adapter,
     AdaptFormer,
@@ -91,7 +91,7 @@ def _normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-FROZEN = Adaptation(("linear_probe",))
+FROZEN = UNADAPTED
 IMAGES = _normal(1, 6, 8, 8, 3)
 LABELS = np.array([0, 1, 2, 3, 4, 0])
 
