@@ -62,7 +62,7 @@ def pad_crop(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
 def flip_left_right(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     """Mirrors left to right the images (B, H, W, C) for which `flip`, bool (B,), is true."""
     tf = import_tensorflow()
-    if math.prod(images.shape[1:]) >= LARGE_IMAGE:
+    if math.prod(side or 0 for side in images.shape[1:]) >= LARGE_IMAGE:
         return tf.map_fn(
             lambda x: tf.cond(x[1], lambda: tf.reverse(x[0], axis=[1]), lambda: x[0]),
             (images, flip),
