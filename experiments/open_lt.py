@@ -1,6 +1,7 @@
 """Open-set evaluation of finished runs: `python -m experiments.open_lt --checkpoint RUN...`."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.finished_run import FinishedRun
-    from jaxlt.data import ImageSet
+    from jaxlt.data import ImageSet, Resize, Source
     from jaxlt.evaluation.open_set import Answers
 
 _SOFTMAX_THRESHOLD = 0.1
@@ -104,8 +105,6 @@ def format_table(results: Sequence[Result]) -> str:
 
 
 def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
-    from jaxlt.data import is_of_files, load_source
-
     if spec is None:
         if run.source.open is None:
             raise UsageError(
@@ -114,12 +113,7 @@ def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
             )
         return run.source.open
     # Read as the run reads its own: otherwise how images are cut would tell open from closed.
-    source = load_source(
-        spec,
-        image_size=max(run.predictor.image_shape[:2]),
-        resize=run.recipe.get("resize", "stretch") if is_of_files(spec) else "stretch",
-        unreadable="skip",  # Its training images are not asked for.
-    )
+    source = _load(spec, max(run.predictor.image_shape[:2]), run.predictor.resize)
     if source.open is not None:
         return source.open
     if spec == run.source.name:
@@ -127,6 +121,16 @@ def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
     if len(source.test.labels) == 0:
         raise UsageError(f"open must have a list of test images or an open one, {spec} has neither")
     return source.test
+
+
+@functools.cache
+def _load(spec: str, image_size: int, resize: "Resize") -> "Source":
+    """Loads an open source once for all runs of one image size."""
+    from jaxlt.data import is_of_files, load_source
+
+    resize = resize if is_of_files(spec) else "stretch"
+    # Its training images are not asked for, so one that is unreadable does no harm.
+    return load_source(spec, image_size=image_size, resize=resize, unreadable="skip")
 
 
 def _evaluate(run: "FinishedRun", opened: "ImageSet", arguments: Arguments) -> Result:

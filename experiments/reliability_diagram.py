@@ -48,5 +48,8 @@ def draw_run(name: str, bins: ConfidenceBins, path: Path) -> None:
     """Writes one classifier's diagram as a PNG."""
     figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
     draw_diagram(axes, {name: bins})
-    figure.savefig(path, dpi=150)
+    # Of a process that is killed no half of a picture may stay.
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=150)
+    partial.replace(path)
     plt.close(figure)

@@ -10,8 +10,6 @@ import numpy as np
 
 from experiments.execution import ReplicasMode
 from experiments.experiment import Experiment, Replica
-from experiments.reliability_diagram import draw_run
-from jaxlt.evaluation import ConfidenceBins
 from jaxlt.training import Workdir, at_one_step, device_memory, train, train_together
 
 _logger = logging.getLogger(__name__)
@@ -138,6 +136,10 @@ def _result(workdir: Workdir) -> dict[str, Any]:
     picture = workdir.path / "reliability.png"
     # A run that an earlier version finished has no bins.
     if "confidence_bins" in result and not picture.exists():
+        # Matplotlib, of which training has no need.
+        from experiments.reliability_diagram import draw_run
+        from jaxlt.evaluation import ConfidenceBins
+
         bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
         draw_run(workdir.path.name, ConfidenceBins(**bins), picture)
     return result

@@ -266,7 +266,7 @@ class Stage:
     def _check_together(self) -> None:
         adversary, frozen = self.adversary != "none", self.trainable != "all"
         swa = self.swa_epoch is None or 0 <= self.swa_epoch < self.epochs
-        steps = self.kind == "train"
+        steps, idle = self.kind == "train", "none in a stage without steps"
         batch, block = self.batch_norm == "batch", self.trainable == "last_block"
         for name, holds, need in (
             (
@@ -285,12 +285,8 @@ class Stage:
             ("batch_norm", not (batch and block), "last_block or running to train last_block"),
             ("trainable", not (self.hold_statistics and frozen), "all to hold_statistics"),
             ("swa_epoch", swa, f"in 0..{self.epochs - 1}"),
-            ("swa_epoch", steps or self.swa_epoch is None, "none in a stage without steps"),
-            (
-                "spectral_norm",
-                steps or self.spectral_norm == "none",
-                "none in a stage without steps",
-            ),
+            ("swa_epoch", steps or self.swa_epoch is None, idle),
+            ("spectral_norm", steps or self.spectral_norm == "none", idle),
         ):
             check(name, getattr(self, name), holds, need)
 

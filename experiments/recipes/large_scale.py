@@ -51,9 +51,13 @@ _KANG_STAGE = Stage(
 )
 _TAU_NORM = Stage(kind="tau_norm", norm_tau=0.5)
 
+# Saddle-LongTail and MiSLAS number the classes by size and cut them into groups by number.
+_NUMBERED: dict[str, Any] = {"relabel": "by_size", "few_below": 21}
+
 _SADDLE_SOURCE = "val-iisc/Saddle-LongTail (NeurIPS 2022)"
 # A radius of 0.05 in the first 5 epochs, 0.1 up to the 60th, then 0.5.
 _SADDLE: dict[str, Any] = {
+    **_NUMBERED,
     "epochs": 90,
     "batch_size": 256,
     "classifier": "cosine",
@@ -65,13 +69,9 @@ _SADDLE: dict[str, Any] = {
     "rho": 0.05,
     "rho_epochs": (5, 60),
     "rho_values": (0.1, 0.5),
-    "relabel": "by_size",
-    "few_below": 21,
 }
 
 _MISLAS_SOURCE = "dvlab-research/MiSLAS (CVPR 2021)"
-# It and Saddle-LongTail number the classes by size and cut them into groups by number.
-_NUMBERED: dict[str, Any] = {"relabel": "by_size", "few_below": 21}
 _MISLAS: dict[str, Any] = {**_NUMBERED, "batch_size": 256, "weight_decay": 5e-4, "mixup": 0.2}
 _MISLAS_STAGE = replace(
     _KANG_STAGE,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from jaxlt.data.draws import CROP_PAD, cutout_start
+from jaxlt.data.normalisation import LARGE_IMAGE
 from jaxlt.data.pillow_operations import apply_operations
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
@@ -60,6 +62,12 @@ def pad_crop(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
 def flip_left_right(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     """Mirrors left to right the images (B, H, W, C) for which `flip`, bool (B,), is true."""
     tf = import_tensorflow()
+    if math.prod(side or 0 for side in images.shape[1:]) >= LARGE_IMAGE:
+        return tf.map_fn(
+            lambda x: tf.cond(x[1], lambda: tf.reverse(x[0], axis=[1]), lambda: x[0]),
+            (images, flip),
+            fn_output_signature=tf.TensorSpec(images.shape[1:], images.dtype),
+        )
     # Picking whole rows is several times faster than tf.where over pixels or a [::-1] slice.
     both = tf.concat([images, tf.reverse(images, axis=[2])], axis=0)
     rows = tf.shape(images)[0]

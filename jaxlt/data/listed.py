@@ -85,13 +85,12 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
 
     Returns:
         Where the images are, the lists by the names of `LoadedImages` (an empty one for the test
-        images without TEST), and the bad lines of all:
-        those of `read_list`, labels outside those of the training list (-1 in OPEN), and images
-        of the training list that are in another one too.
+        images without TEST), and the bad lines of all: those of `read_list`, labels outside those
+        of the training list (-1 in OPEN), a label above one that no training image has, and
+        images of the training list that are in another one too.
 
     Raises:
-        UsageError: `place` is of another form, a list cannot be read, or a class has no training
-            image.
+        UsageError: `place` is of another form, or a list cannot be read.
     """
     images, *names = place.split(",")
     if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):

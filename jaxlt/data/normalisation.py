@@ -12,7 +12,8 @@ from jaxlt.data.tensorflow_runtime import import_tensorflow
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_LARGE_IMAGE = 2**15
+LARGE_IMAGE = 2**15
+"""Pixels and channels from which on a batch does not fit the cache and one image does."""
 
 
 def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,9 +38,8 @@ def normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) ->
     """
     tf = import_tensorflow()
     scale, shift = scale_and_shift(mean, std)
-    if (pixels.shape[1:].num_elements() or 0) < _LARGE_IMAGE:
+    if (pixels.shape[1:].num_elements() or 0) < LARGE_IMAGE:
         return tf.cast(pixels, tf.float32) * scale + shift
-    # A batch of large images does not fit the cache, one image does.
     return tf.map_fn(
         lambda image: tf.cast(image, tf.float32) * scale + shift,
         pixels,

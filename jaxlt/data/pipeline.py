@@ -277,9 +277,10 @@ def _iterate(
     """
     tf = import_tensorflow()
     # Batches are made side by side, each by one thread. Half the cores are left to XLA, except
-    # where decoding takes longer than a step of the network.
+    # where decoding takes longer than a step of the network; there one more makes up for turns
+    # at Python's lock, around Pillow.
     cores = os.cpu_count() or 1
-    threads = min(_MAX_THREADS, cores if images.is_decoded else max(1, cores // 2))
+    threads = min(_MAX_THREADS, cores + 1 if images.is_decoded else max(1, cores // 2))
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1

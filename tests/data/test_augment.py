@@ -5,6 +5,7 @@ import pytest
 
 from jaxlt.data.augment import augment, cut_out, flip_left_right, pad_crop
 from jaxlt.data.draws import CROP_PAD, Draws
+from jaxlt.data.normalisation import LARGE_IMAGE
 from jaxlt.data.pillow_operations import OPERATIONS, apply_operations
 
 # Typed Any because NumPy arrays stand in for tensors, which TensorFlow's stubs do not allow.
@@ -35,6 +36,14 @@ def test_images_are_mirrored_where_told():
     flipped = flip_left_right(IMAGES, FLIP).numpy()
     np.testing.assert_array_equal(flipped[FLIP], IMAGES[FLIP][:, :, ::-1])
     np.testing.assert_array_equal(flipped[~FLIP], IMAGES[~FLIP])
+
+
+def test_large_images_are_mirrored_alike():
+    images: Any = np.random.default_rng(0).integers(0, 256, (5, 110, 100, 3), np.uint8)
+    flip: Any = np.array([True, False, False, True, True])
+    assert images[0].size >= LARGE_IMAGE
+    expected = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+    np.testing.assert_array_equal(flip_left_right(images, flip).numpy(), expected)
 
 
 @pytest.mark.parametrize("side", [1, 4, 5, 40])
