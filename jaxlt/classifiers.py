@@ -5,6 +5,7 @@ and logit gradients over the class's own images, so the logits at perturbed weig
 inner products of features: no kernel for each class is ever made.
 """
 
+import dataclasses
 from typing import NamedTuple, Protocol, Self
 
 import jax
@@ -61,26 +62,31 @@ class Linear(NamedTuple):
         return _LinearGradients(features, residuals, same_class)
 
 
-class Cosine(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cosine:
     """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
 
     Features or columns that are all zero give zero logits and zero gradients.
 
     Attributes:
         kernel: (D, C).
+        scale: constant factor on the cosines.
     """
 
     kernel: jax.Array
+    scale: float = dataclasses.field(default=1.0, metadata={"static": True})
 
     def logits(self, features: jax.Array) -> jax.Array:
-        """Maps features (B, D) to cosines (B, C)."""
-        return unit_norm(features, axis=-1) @ unit_norm(self.kernel, axis=0)
+        """Maps features (B, D) to cosines times the scale, (B, C)."""
+        cosines = unit_norm(features, axis=-1) @ unit_norm(self.kernel, axis=0)
+        return self.scale * cosines
 
     def class_gradients(
         self, features: jax.Array, residuals: jax.Array, same_class: jax.Array
     ) -> ClassGradients:
         """Gradients of the class losses; arguments as of `Linear.class_gradients`."""
-        return _CosineGradients.at(self, features, residuals, same_class)
+        return _CosineGradients.at(self, features, self.scale * residuals, same_class)
 
 
 def unit_norm(x: jax.Array, axis: int) -> jax.Array:
@@ -116,7 +122,7 @@ class _LinearGradients(NamedTuple):
 
 
 class _CosineGradients(NamedTuple):
-    """Constants of the clean pass.
+    """Constants of the clean pass; residuals are gradients in the cosines.
 
     Column j of class c's gradient is `(a - u (u . a)) / |w_j|` with the kernel's unit column u
     and `a` the sum of the class's unit features weighted by column j of the residuals.
@@ -162,4 +168,4 @@ class _CosineGradients(NamedTuple):
             - (kernel * self.directions).sum(0) * self.along
         )
         squared = jnp.square(kernel).sum(0) + 2 * moved + jnp.square(factors) * self.squares
-        return numerators * _reciprocal_norm(squared)
+        return classifier.scale * numerators * _reciprocal_norm(squared)

@@ -78,7 +78,7 @@ def gradient_in_closed_form(
 
 def _classifier_leaves(losses: FactoredLosses, scope: Scope) -> list[int]:
     """Returns the places of the classifier's leaves among those of the parameters."""
-    leaves: list[Any] = list(losses.classifier_fn(scope.leaf_numbers()))
+    leaves: list[Any] = jax.tree.leaves(losses.classifier_fn(scope.leaf_numbers()))
     if not all(isinstance(leaf, int) for leaf in leaves):
         raise ValueError(
             "classifier_fn must return a Linear or Cosine of leaves of params as they are, got "

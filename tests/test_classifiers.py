@@ -14,7 +14,11 @@ from jaxlt import Cosine, Linear
 IMAGES, FEATURES, CLASSES = 9, 4, 3
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(FEATURES, CLASSES))
-CLASSIFIERS = {"linear": Linear(KERNEL, RNG.normal(size=CLASSES)), "cosine": Cosine(KERNEL)}
+CLASSIFIERS = {
+    "linear": Linear(KERNEL, RNG.normal(size=CLASSES)),
+    "cosine": Cosine(KERNEL),
+    "scaled cosine": Cosine(KERNEL, 25.0),
+}
 
 classifiers = st.sampled_from(list(CLASSIFIERS))
 matrices = {
@@ -30,8 +34,9 @@ def class_gradient(classifier, features, residuals, members):
 
 
 def moved(classifier, gradient, factors):
-    leaves = [w + f * d for w, f, d in zip(classifier, factors, gradient, strict=True)]
-    return type(classifier)(*leaves)
+    leaves, tree = jax.tree.flatten(classifier)
+    along = jax.tree.leaves(gradient)
+    return tree.unflatten([w + f * d for w, f, d in zip(leaves, factors, along, strict=True)])
 
 
 @pytest.mark.usefixtures("x64")
@@ -44,7 +49,7 @@ class TestClassGradients:
         shares = classifier.class_gradients(features, residuals, same).squared_norms
         for label in set(labels.tolist()):
             gradient = class_gradient(classifier, features, residuals, labels == label)
-            expected = [float(jnp.square(leaf).sum()) for leaf in gradient]
+            expected = [float(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradient)]
             found = shares[labels == label].sum(0)
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
@@ -54,7 +59,7 @@ class TestClassGradients:
     )
     def test_perturbed_logits_and_their_gradients(self, name, features, residuals, labels, factors):
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
-        factors = factors[:, : len(classifier)]
+        factors = factors[:, : len(jax.tree.leaves(classifier))]
         same = (labels[:, None] == labels).astype(float)
         gradients = classifier.class_gradients(features, residuals, same)
         eps = [class_gradient(classifier, features, residuals, labels == c) for c in range(5)]
@@ -85,8 +90,9 @@ def test_linear_logits():
 def test_cosine_logits():
     features = RNG.normal(size=(2, FEATURES)).astype(np.float32)
     norms = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(KERNEL, axis=0)
-    logits = Cosine(jnp.asarray(KERNEL)).logits(jnp.asarray(features))
-    np.testing.assert_allclose(logits, features @ KERNEL / norms, atol=1e-6)
+    for scale in (1.0, 25.0):
+        logits = Cosine(jnp.asarray(KERNEL), scale).logits(jnp.asarray(features))
+        np.testing.assert_allclose(logits, scale * features @ KERNEL / norms, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("zero", ["features", "column"])

@@ -45,21 +45,26 @@ def _linear_parameters(module: nn.Module, width: int, num_classes: int) -> Linea
 class CosineClassifier(nn.Module):
     """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
 
-    It has no bias, and the scale (30 for LDAM) belongs to the loss. Features that are all zero
-    give zero logits and zero gradients. The kernel starts uniform with unit columns, as the
-    NormedLinear of LDAM-DRW.
+    It has no bias. Features that are all zero give zero logits and zero gradients. The kernel
+    starts uniform with unit columns, as the NormedLinear of LDAM-DRW.
+
+    Attributes:
+        num_classes: C.
+        scale: Constant factor on the cosines, such as LIFT's 25; 1 for losses with a scale of their
+            own (30 for LDAM).
     """
 
     num_classes: int
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps `(B, D)` features to `(B, num_classes)` float32 cosines."""
+        """Maps `(B, D)` features to `(B, num_classes)` float32 cosines times the scale."""
         features = jnp.asarray(features, jnp.float32)
         kernel = self.param(
             "kernel", _unit_columns, (features.shape[-1], self.num_classes), jnp.float32
         )
-        return Cosine(kernel).logits(features)
+        return Cosine(kernel, self.scale).logits(features)
 
 
 class ScaledLinearClassifier(nn.Module):
@@ -111,14 +116,14 @@ _CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "scaled_linear": ScaledLinearClassifier,
     "nearest_class_mean": NearestClassMeanClassifier,
 }
-_FACTORED = {LinearClassifier: Linear, CosineClassifier: Cosine}
 
 
-def _create_classifier(name: str, num_classes: int) -> nn.Module:
+def _create_classifier(name: str, num_classes: int, cosine_scale: float) -> nn.Module:
     if name not in _CLASSIFIERS:
         raise UsageError(f"classifier was {name!r}, must be one of {', '.join(_CLASSIFIERS)}")
+    fields = {"scale": cosine_scale} if name == "cosine" else {}
     # Without parent=None a network built inside another module would lend its head to that one.
-    return _CLASSIFIERS[name](num_classes, parent=None)
+    return _CLASSIFIERS[name](num_classes, **fields, parent=None)
 
 
 class ImageClassifier(nn.Module, kw_only=True):
@@ -130,6 +135,7 @@ class ImageClassifier(nn.Module, kw_only=True):
         num_classes: Number of logits.
         classifier: "linear", "cosine", "scaled_linear" or "nearest_class_mean"; the constructed
             module holds the head itself here.
+        cosine_scale: Factor on the cosines of a cosine head.
         dtype: Type in which the backbone computes. Parameters, batch statistics, features and
             logits are float32 whatever it is, so bfloat16 gives mixed precision.
 
@@ -139,12 +145,15 @@ class ImageClassifier(nn.Module, kw_only=True):
 
     num_classes: int
     classifier: str | nn.Module = "linear"
+    cosine_scale: float = 1.0
     dtype: jnp.dtype | type = jnp.float32
 
     def __post_init__(self):
         # A Flax submodule is named after its field, and fields can be set only before this.
         if isinstance(self.classifier, str):
-            self.classifier = _create_classifier(self.classifier, self.num_classes)
+            self.classifier = _create_classifier(
+                self.classifier, self.num_classes, self.cosine_scale
+            )
         super().__post_init__()
 
     @property
@@ -169,7 +178,7 @@ class ImageClassifier(nn.Module, kw_only=True):
     @property
     def has_factored_classifier(self) -> bool:
         """Whether `classifier_of` knows the head: whether it is linear or cosine."""
-        return type(self.classifier) in _FACTORED
+        return isinstance(self.classifier, LinearClassifier | CosineClassifier)
 
     def classifier_of(self, params: Any) -> Linear | Cosine:
         """Returns the head as a function of features, made of leaves of the parameters.
@@ -177,12 +186,14 @@ class ImageClassifier(nn.Module, kw_only=True):
         Raises:
             ValueError: the head is another one than linear or cosine.
         """
-        if not self.has_factored_classifier:
-            raise ValueError(
-                f"classifier was {type(self.classifier).__name__}, must be one of "
-                f"{', '.join(form.__name__ for form in _FACTORED)}"
-            )
-        return _FACTORED[type(self.classifier)](**params["classifier"])
+        if isinstance(self.classifier, LinearClassifier):
+            return Linear(**params["classifier"])
+        if isinstance(self.classifier, CosineClassifier):
+            return Cosine(**params["classifier"], scale=self.classifier.scale)
+        raise ValueError(
+            f"classifier was {type(self.classifier).__name__}, must be LinearClassifier or "
+            "CosineClassifier"
+        )
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""

@@ -155,5 +155,5 @@ def test_linear_and_cosine_heads_are_functions_of_their_parameters(name):
 def test_other_heads_have_no_closed_form(name):
     model = MLP(num_classes=3, classifier=name)
     assert not model.has_factored_classifier
-    with pytest.raises(ValueError, match="must be one of LinearClassifier, CosineClassifier"):
+    with pytest.raises(ValueError, match="must be LinearClassifier or CosineClassifier"):
         model.classifier_of({"classifier": _init(model.classifier, _features(0))})
