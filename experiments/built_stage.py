@@ -1,7 +1,6 @@
 """One stage of a recipe on its data: network, optimizer, compiled steps, and its two ends."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ from jaxlt.training import (
     make_state_fn,
     make_train_step,
     next_stage,
+    over_replicas,
     steps_per_chunk,
 )
 from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
@@ -105,12 +105,13 @@ class BuiltStage:
         """Returns the step of one run, or of several under `vmap`."""
         if len(set(radii)) == 1:
             step = self._step(path, radii[0])
-            return step if len(radii) == 1 else jax.vmap(step)
+            return step if len(radii) == 1 else over_replicas(step)
 
-        def step_of_replica(rho: Any, state: TrainState, images: jax.Array, labels: jax.Array):
+        def step_of_replica(state: TrainState, images: jax.Array, labels: jax.Array, rho: Any):
             return self._step(path, rho)(state, images, labels)
 
-        return functools.partial(jax.vmap(step_of_replica), jnp.array(radii))
+        steps = over_replicas(step_of_replica)
+        return lambda state, images, labels: steps(state, images, labels, jnp.array(radii))
 
     def _step(self, path: StepPath, rho: float) -> TrainStep:
         stage = dataclasses.replace(self.stage, rho=rho)
@@ -150,7 +151,7 @@ class BuiltStage:
 
     def _class_means(self, state: TrainState) -> dict[str, Any]:
         backbone = {name: leaf for name, leaf in state.params.items() if name != "classifier"}
-        variables = {"params": backbone, "batch_stats": state.batch_stats}
+        variables = state.variables(backbone)
         features_of = jax.jit(
             lambda images: self.model.apply(variables, images, train=False, method="features")
         )
@@ -176,7 +177,7 @@ class BuiltStage:
             # No step has had these weights. Those of a frozen network are what they were.
             statistics = recomputed_statistics(
                 self.model,
-                state.params,
+                state.variables()["params"],
                 state.batch_stats,
                 self._feed.epoch(self.stage, self._number),
             )

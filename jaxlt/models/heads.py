@@ -195,6 +195,10 @@ class ImageClassifier(nn.Module, kw_only=True):
             "CosineClassifier"
         )
 
+    def split(self, params: Any) -> tuple[Any, Any]:
+        """Returns (trained, frozen) parameters; nothing is frozen unless a subclass says so."""
+        return params, {}
+
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from jaxlt.training.program import Program as Program
 from jaxlt.training.program import steps_per_chunk as steps_per_chunk
 from jaxlt.training.replicas import ReplicaPipeline as ReplicaPipeline
 from jaxlt.training.replicas import at_one_step as at_one_step
+from jaxlt.training.replicas import over_replicas as over_replicas
 from jaxlt.training.replicas import stack as stack
 from jaxlt.training.state import TrainState as TrainState
 from jaxlt.training.state import make_state_fn as make_state_fn

@@ -62,6 +62,8 @@ class Checkpoints:
     ) -> None:
         """Saves a state under its step, in the background; a step already saved is left alone.
 
+        Frozen parameters are not saved.
+
         Args:
             state: copied before this returns, so that it may be donated.
             record: JSON values to come back with the state.
@@ -70,12 +72,12 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        saved = _storable(jax.tree.map(jnp.copy, state))
+        saved = jax.tree.map(jnp.copy, _storable(state))
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(saved),
-                record=ocp.args.JsonSave({**record, "digest": _digest(saved)}),
+                record=ocp.args.JsonSave({**record, "digest": digest(saved)}),
             ),
             metrics=metrics,
         )
@@ -89,7 +91,7 @@ class Checkpoints:
 
         Args:
             template_at: from a checkpoint's step to a state of the same run as it was then, for
-                shapes, dtypes and shardings.
+                shapes, dtypes and shardings, and for the frozen parameters.
             until: as if there were none after this step.
 
         Raises:
@@ -143,10 +145,10 @@ class Checkpoints:
             ),
         )
         record = restored["record"]
-        if record.pop("digest") != _digest(restored["state"]):
+        if record.pop("digest") != digest(restored["state"]):
             raise ValueError("its contents do not match their digest")
         key = jax.random.wrap_key_data(restored["state"].key)
-        return dataclasses.replace(restored["state"], key=key), record
+        return dataclasses.replace(restored["state"], key=key, frozen=template.frozen), record
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way of the ones that training will write again."""
@@ -163,15 +165,17 @@ class Checkpoints:
 
 
 def _storable(state: TrainState) -> TrainState:
-    """Replaces the typed PRNG key by its words, which every array format can hold."""
-    return dataclasses.replace(state, key=jax.random.key_data(state.key))
+    """Leaves out what is frozen, and replaces the typed PRNG key by its words."""
+    # Every array format can hold words.
+    return dataclasses.replace(state, key=jax.random.key_data(state.key), frozen={})
 
 
-def _digest(state: TrainState) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for leaf in jax.tree.leaves(state):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+def digest(tree: Any) -> str:
+    """Returns a hash of the arrays of a pytree, in hexadecimal."""
+    found = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(tree):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxlt.classifiers import Cosine, Linear
 from jaxlt.models import ImageClassifier
@@ -46,6 +47,10 @@ class Regime:
         hold_statistics: batch norm normalises in all passes by the clean pass's batch statistics as
             constants: no gradient flows through them, and images do not depend on each other.
         spectral_norm: of kernels; None for none.
+        micro_batch: images that pass through the network together, the batch being taken in turns:
+            gradients are accumulated and a pass is computed again in its backward pass, so that a
+            step needs memory for so many images alone and gives the same numbers but for rounding.
+            None for the whole batch. Only where images do not depend on each other.
     """
 
     first_step: int = 0
@@ -55,6 +60,7 @@ class Regime:
     running_statistics: bool = False
     hold_statistics: bool = False
     spectral_norm: SpectralNorm | None = None
+    micro_batch: int | None = None
 
     @property
     def factored(self) -> bool:
@@ -94,9 +100,7 @@ class NetworkPass:
         held: Any = None,
     ):
         self._model, self._state, self._regime, self._keep = model, state, regime, keep
-        self._variables = {"batch_stats": state.batch_stats}
-        if held is not None:
-            self._variables["held_statistics"] = jax.lax.stop_gradient(held)
+        self._held = {} if held is None else {"held_statistics": jax.lax.stop_gradient(held)}
         self._key = jax.random.fold_in(state.key, state.step)
 
     def __call__(
@@ -106,12 +110,35 @@ class NetworkPass:
         norm = self._regime.spectral_norm
         if norm is not None:
             params = norm(params, self._state.singular_vectors)
-        output, variables = self._model.apply(
-            {"params": params, **self._variables},
+        variables = {**self._state.variables(params), **self._held}
+        size = self._regime.micro_batch
+        if size is None or len(images) <= size:
+            return self._apply(variables, images, method)
+        return _in_turns(lambda some: self._apply(variables, some, method)[0], images, size), {}
+
+    def _apply(
+        self, variables: Any, images: jax.Array, method: str | None
+    ) -> tuple[jax.Array, Any]:
+        output, kept = self._model.apply(
+            variables,
             images,
             train=not self._regime.running_statistics,
             method=method,
             mutable=["batch_stats", *self._keep],
             rngs={"dropout": self._key},
         )
-        return output, {name: variables[name] for name in self._keep if name in variables}
+        return output, {name: kept[name] for name in self._keep if name in kept}
+
+
+def _in_turns(
+    function: Callable[[jax.Array], jax.Array], images: jax.Array, size: int
+) -> jax.Array:
+    """Applies a function of images, `size` at a time, keeping nothing for the backward pass."""
+    function = jax.checkpoint(function)
+    turns = len(images) // size
+    whole, rest = images[: turns * size], images[turns * size :]
+    # Every so many-th image, so that each device has its part of every turn.
+    parts = whole.reshape(size, turns, *images.shape[1:]).swapaxes(0, 1)
+    outputs = jax.lax.map(function, parts).swapaxes(0, 1)
+    outputs = outputs.reshape(turns * size, *outputs.shape[2:])
+    return jnp.concatenate([outputs, function(rest)]) if len(rest) else outputs

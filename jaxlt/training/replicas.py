@@ -1,7 +1,8 @@
 """Replicas: runs of several seeds or radii as one program, along a leading axis."""
 
+import dataclasses
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -41,15 +42,44 @@ class ReplicaPipeline:
         return jax.vmap(self._pipelines[0].read, in_axes=(None, 0))(resident, stacked)
 
 
-@jax.jit
+# Replicas have one and the same frozen network, which is not stacked.
+
+
 def stack(states: Sequence[TrainState]) -> TrainState:
     """Stacks the states of replicas on a leading axis."""
+    return _with_frozen(_stack([_with_frozen(state, {}) for state in states]), states[0].frozen)
+
+
+def unstack(state: TrainState) -> list[TrainState]:
+    """Takes the states of replicas apart."""
+    return [_with_frozen(one, state.frozen) for one in _unstack(_with_frozen(state, {}))]
+
+
+def over_replicas(step: Callable[..., tuple[TrainState, Any]]) -> Callable[..., Any]:
+    """Maps a step `(state, *arguments) -> (state, result)` over stacked states and arguments."""
+
+    def steps(state: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
+        def one(alone: TrainState, *arguments: Any) -> tuple[TrainState, Any]:
+            after, result = step(_with_frozen(alone, state.frozen), *arguments)
+            return _with_frozen(after, {}), result
+
+        after, results = jax.vmap(one)(_with_frozen(state, {}), *arguments)
+        return _with_frozen(after, state.frozen), results
+
+    return steps
+
+
+def _with_frozen(state: TrainState, frozen: Any) -> TrainState:
+    return dataclasses.replace(state, frozen=frozen)
+
+
+@jax.jit
+def _stack(states: Sequence[TrainState]) -> TrainState:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 @jax.jit
-def unstack(state: TrainState) -> list[TrainState]:
-    """Takes the states of replicas apart."""
+def _unstack(state: TrainState) -> list[TrainState]:
     return [jax.tree.map(operator.itemgetter(replica), state) for replica in range(len(state.step))]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tensorboardX import SummaryWriter
 
 from jaxlt.errors import UsageError
-from jaxlt.training.checkpoint import Checkpoints
+from jaxlt.training.checkpoint import Checkpoints, digest
 from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
@@ -29,6 +29,7 @@ class Run:
     def __init__(self, workdir: Workdir, keep_checkpoints: int, label: str):
         self.workdir, self.label = workdir, label
         self.seconds, self._code = 0.0, list(workdir.code)
+        self._frozen: dict[str, str] = {}
         self._checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
         self._events: SummaryWriter | None = None
 
@@ -44,9 +45,21 @@ class Run:
             initial: state before the first step.
             template_at: from the step of a checkpoint to a state of its shapes.
             until: no state after this step.
+
+        Raises:
+            UsageError: the checkpoint was trained on other frozen parameters than the initial
+                state's, or none can be read.
         """
+        # Checkpoints hold what is trained, and tell by this what it was trained on.
+        self._frozen = {"frozen": digest(initial.frozen)} if initial.frozen else {}
         restored = self._checkpoints.restore_latest(template_at, until)
-        state, record = restored or (initial, {"seconds": 0.0, "code": []})
+        state, record = restored or (initial, {"seconds": 0.0, "code": [], **self._frozen})
+        if (found := record.get("frozen")) != self._frozen.get("frozen"):
+            raise UsageError(
+                f"checkpoints in {self.workdir.checkpoints} were trained on a pretrained network "
+                f"with digest {found}, this run's has {self._frozen.get('frozen')}: it must be "
+                "the same"
+            )
         self.seconds = record["seconds"]
         # Which code trained, in the order of first use.
         self._code = list(dict.fromkeys([*record["code"], *self.workdir.code]))
@@ -74,7 +87,8 @@ class Run:
             session_seconds: time of the steps since `begin`.
         """
         numbers = None if metrics is None else _finite_numbers(metrics)
-        record = {"seconds": self.seconds + session_seconds, "code": self._code}
+        seconds = self.seconds + session_seconds
+        record = {"seconds": seconds, "code": self._code, **self._frozen}
         self._checkpoints.save(state, record, numbers)
 
     def wait(self) -> None:

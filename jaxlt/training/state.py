@@ -8,7 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxlt.models import ImageClassifier
+from jaxlt.models.adaptation import join
 from jaxlt.training.spectral_norm import SpectralNorm
 
 
@@ -19,13 +22,15 @@ class TrainState:
 
     Attributes:
         step: () int32, steps taken, in all stages of the run.
-        params: parameters of the network, trained or not.
+        params: parameters of the network: what is trained, in whichever stage.
         batch_stats: running statistics of batch norm, empty without it.
         singular_vectors: of the kernels under spectral normalisation, empty without it.
         opt_state: state of the optax transformation.
         key: PRNG key of the run; step s draws from `fold_in(key, s)`.
         loss_sum: () sum of the batch-mean losses since the last evaluation. It lives here so that a
             run resumed between two evaluations reports the same mean as one that never stopped.
+        frozen: parameters that no stage trains, those of a pretrained network under adaptation.
+            They are no part of gradients, of the optimizer, or of checkpoints.
     """
 
     step: jax.Array
@@ -35,6 +40,13 @@ class TrainState:
     opt_state: optax.OptState
     key: jax.Array
     loss_sum: jax.Array
+    frozen: Any = dataclasses.field(default_factory=dict)
+
+    def variables(self, params: Any | None = None) -> dict[str, Any]:
+        """Returns what the network is applied to, at its own or at other trained parameters."""
+        params = self.params if params is None else params
+        whole = join(params, self.frozen) if self.frozen else params
+        return {"params": whole, "batch_stats": self.batch_stats}
 
 
 def make_state_fn(
@@ -47,22 +59,28 @@ def make_state_fn(
     """Builds the jitted initialisation, from a seed to the state before the first step.
 
     Args:
-        model: called as `model(images, train=...)`.
+        model: called as `model(images, train=...)`; an `ImageClassifier` says which parameters are
+            frozen.
         transformation: the whole optimizer.
         image_shape: (height, width, channels).
         spectral_norm: of the first stage.
-        weights: modules' variables by collection and name, such as `jaxlt.models`'
-            `load_initial_weights` returns; they take the place of those drawn. None for none.
+        weights: part of the variables, such as `jaxlt.models`' `load_initial_weights` returns; they
+            take the place of those drawn. None for none.
 
     Returns:
         A function of the seed of the initial parameters and of whatever the steps draw.
+
+    Raises:
+        ValueError: when it is called, if the network has no place for some of the weights.
     """
 
     @jax.jit
     def initialise(init_key: jax.Array, key: jax.Array, weights: Any) -> TrainState:
         drawn = model.init(init_key, jnp.zeros((1, *image_shape)), train=False)
-        variables = {name: {**drawn[name], **weights.get(name, {})} for name in drawn}
-        params = variables["params"]
+        variables = _overlaid(drawn, weights)
+        params, frozen = variables["params"], {}
+        if isinstance(model, ImageClassifier):
+            params, frozen = model.split(params)
         return TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -71,10 +89,19 @@ def make_state_fn(
             opt_state=transformation.init(params),
             key=key,
             loss_sum=jnp.zeros([]),
+            frozen=frozen,
         )
 
     # Arguments, since constants of hundreds of megabytes would be part of the program.
     return lambda seed: initialise(*jax.random.split(jax.random.key(seed)), weights or {})
+
+
+def _overlaid(drawn: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts weights in the place of those drawn, leaf by leaf."""
+    leaves, given = flatten_dict(drawn), flatten_dict(weights)
+    if unknown := given.keys() - leaves.keys():
+        raise ValueError(f"weights must be of the network, it has no {'/'.join(min(unknown))}")
+    return unflatten_dict({**leaves, **given})
 
 
 def next_stage(

@@ -172,7 +172,6 @@ def make_logits_fn(
         params = state.params
         if spectral_norm is not None:
             params = spectral_norm(params, state.singular_vectors)
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        return jnp.asarray(model.apply(variables, images, train=False))
+        return jnp.asarray(model.apply(state.variables(params), images, train=False))
 
     return logits
