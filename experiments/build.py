@@ -39,8 +39,10 @@ def build_model(
         classifier=head or recipe.classifier,
         dtype=jnp.dtype(recipe.precision),
         image_shape=image_shape,
+        cosine_scale=recipe.cosine_scale,
         remat=recipe.remat,
         frozen_trunk_norm=frozen_trunk_norm,
+        adaptation=recipe.adapted(),
     )
 
 
@@ -96,7 +98,9 @@ def _losses(stage: Stage, class_counts: ClassCounts) -> dict[str, PerExampleLoss
     }
 
 
-def build_regime(stage: Stage, class_counts: ClassCounts, first_step: int) -> Regime:
+def build_regime(
+    stage: Stage, class_counts: ClassCounts, first_step: int, micro_batch: int | None = None
+) -> Regime:
     """Builds what the stage does to images, parameters and features beside its loss."""
     return Regime(
         first_step=first_step,
@@ -109,6 +113,7 @@ def build_regime(stage: Stage, class_counts: ClassCounts, first_step: int) -> Re
         running_statistics=stage.batch_norm == "running",
         hold_statistics=stage.hold_statistics,
         spectral_norm=build_spectral_norm(stage),
+        micro_batch=micro_batch,
     )
 
 

@@ -1,11 +1,11 @@
 """One stage of a recipe on its data: network, optimizer, compiled steps, and its two ends."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.build import (
     build_loss,
@@ -15,12 +15,11 @@ from experiments.build import (
     build_spectral_norm,
 )
 from experiments.feed import Feed
-from experiments.parameters import last_block
 from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
 from experiments.stage import Stage
+from jaxlt import UsageError
 from jaxlt.data import Pipeline, Source, Split
-from jaxlt.models import ImageClassifier, load_initial_weights
 from jaxlt.training import (
     Program,
     TrainState,
@@ -51,21 +50,33 @@ class BuiltStage:
         source: the data.
         split: its training images.
         feed: their batches.
+        weights: variables that are not drawn, see `make_state_fn`. In later stages, which may have
+            a classifier of another kind, all but its own.
+
+    Raises:
+        UsageError: the network cannot do what the recipe asks for.
 
     Attributes:
         stage: the fields of the recipe that concern the stage.
         model: its network.
-        initial_state: from a seed to the state in which a run would begin with this stage, with
-            the recipe's weights where it is the first.
+        initial_state: from a seed to the state in which a run would begin with this stage.
         logits: from a state and images to logits.
     """
 
-    def __init__(self, recipe: Recipe, number: int, source: Source, split: Split, feed: Feed):
+    def __init__(
+        self,
+        recipe: Recipe,
+        number: int,
+        source: Source,
+        split: Split,
+        feed: Feed,
+        weights: Mapping[str, Mapping[str, Any]],
+    ):
         self.stage = recipe.stages[number]
         self._number, self._counts, self._feed = number, split.class_counts, feed
         before = recipe.stages[:number]
         first_step = sum(steps_of(stage, len(split.indices)) for stage in before)
-        self._regime = build_regime(self.stage, self._counts, first_step)
+        self._regime = build_regime(self.stage, self._counts, first_step, recipe.micro_batch)
         self.model = build_model(
             recipe,
             source.num_classes,
@@ -73,6 +84,10 @@ class BuiltStage:
             recipe.heads[number],
             frozen_trunk_norm=self.stage.batch_norm == "last_block",
         )
+        if recipe.micro_batch is not None and self.model.couples_examples:
+            raise UsageError(
+                f"micro_batch must be None for {recipe.model}: its batch norm takes the whole batch"
+            )
         self._image_shape = source.image_shape
         self._spectral_norm = build_spectral_norm(self.stage)
         self._optimizer = build_optimizer(self.stage, self._counts)
@@ -81,7 +96,7 @@ class BuiltStage:
             self._optimizer,
             source.image_shape,
             self._spectral_norm,
-            weights=_initial_weights(recipe, self.model, source.image_shape) if number == 0 else {},
+            weights=weights if number == 0 else _without_classifier(weights),
         )
         self.logits = make_logits_fn(self.model, self._spectral_norm)
         self._paths = Paths(self.stage, self._counts, self.model, self._regime)
@@ -151,18 +166,8 @@ class BuiltStage:
 
     def _class_means(self, state: TrainState) -> dict[str, Any]:
         backbone = {name: leaf for name, leaf in state.params.items() if name != "classifier"}
-        variables = state.variables(backbone)
-        features_of = jax.jit(
-            lambda images: self.model.apply(variables, images, train=False, method="features")
-        )
-        features, labels = [], []
-        for batch in self._feed.training_images():
-            real = batch.labels >= 0
-            features.append(np.asarray(features_of(jnp.asarray(batch.images)))[real])
-            labels.append(batch.labels[real])
-        means = nearest_class_mean(
-            np.concatenate(features), np.concatenate(labels), len(self._counts)
-        )
+        features, labels = self._feed.training_features(self.model, state.variables(backbone))
+        means = nearest_class_mean(features, labels, len(self._counts))
         return jax.tree.map(jnp.asarray, means)
 
     def leave(self, state: TrainState) -> TrainState:
@@ -193,16 +198,11 @@ def _normalised(state: TrainState, norm: SpectralNorm) -> TrainState:
     return dataclasses.replace(state, params=norm(state.params, vectors), singular_vectors=vectors)
 
 
-def _initial_weights(
-    recipe: Recipe, model: ImageClassifier, image_shape: tuple[int, int, int]
-) -> dict[str, Any]:
-    """Returns what of the variables comes from the recipe's file, nothing without one."""
-    if recipe.init_weights is None:
-        return {}
-    image = jnp.zeros((1, *image_shape))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    drawn = () if recipe.init_last_block else (last_block(shapes["params"]),)
-    return load_initial_weights(recipe.init_weights, shapes, drawn=drawn)
+def _without_classifier(weights: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        collection: {name: module for name, module in modules.items() if name != "classifier"}
+        for collection, modules in weights.items()
+    }
 
 
 def steps_of(stage: Stage, num_images: int) -> int:

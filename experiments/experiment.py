@@ -16,10 +16,12 @@ from experiments.built_stage import BuiltStage, steps_of
 from experiments.code_version import code_version
 from experiments.execution import PipelineKind
 from experiments.feed import Feed
+from experiments.initial_weights import initial_weights
 from experiments.parameters import count_parameters
 from experiments.recipe import Recipe
 from jaxlt.data import Source, Split, load_source, long_tailed_split
 from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy
+from jaxlt.models.vision_towers import tower_digest
 from jaxlt.training import (
     Job,
     JobStage,
@@ -92,11 +94,13 @@ class Experiment:
             recipe.held_out,
             evaluated=recipe.evaluated,
             unreadable=recipe.unreadable,
+            tte=recipe.tte,
         )
         if check_images:
             self._feed.check_images()
+        weights = initial_weights(recipe, self.source, self._feed)
         self._stages = [
-            BuiltStage(recipe, number, self.source, self.split, self._feed)
+            BuiltStage(recipe, number, self.source, self.split, self._feed, weights)
             for number in range(len(recipe.stages))
         ]
         for number, stage in enumerate(recipe.stages):
@@ -139,10 +143,14 @@ class Experiment:
 
     def _model_description(self) -> dict[str, Any]:
         """Returns what it takes to predict with a finished run's checkpoint."""
+        adaptation = self.recipe.adapted()
         return {
             "model": self.recipe.model,
+            "adaptation": None if adaptation is None else dataclasses.asdict(adaptation),
+            "pretrained": None if adaptation is None else tower_digest(self.recipe.model),
             "num_classes": self.source.num_classes,
             "classifier": self.recipe.heads[-1],
+            "cosine_scale": self.recipe.cosine_scale,
             "precision": self.recipe.precision,
             "image_shape": list(self.source.image_shape),
             "mean": list(self.source.mean),
@@ -155,8 +163,11 @@ class Experiment:
     def describe(self, label: str, where: str) -> None:
         """Logs what is about to be trained."""
         stages = len(self._stages)
+        state = jax.eval_shape(lambda: self._stages[0].initial_state(0))
+        trained = count_parameters(state.params)
+        frozen = f" and {count_parameters(state.frozen)} frozen" if state.frozen else ""
         _logger.info(
-            "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d "
+            "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d%s "
             "parameters, %d steps%s, %s",
             label,
             self.recipe.dataset,
@@ -165,7 +176,8 @@ class Experiment:
             max(self.split.class_counts),
             min(self.split.class_counts),
             self.recipe.model,
-            count_parameters(jax.eval_shape(lambda: self._stages[0].initial_state(0)).params),
+            trained,
+            frozen,
             self.num_steps,
             f" in {stages} stages" if stages > 1 else "",
             where,
@@ -210,7 +222,7 @@ class Experiment:
     def _evaluate(self, state: TrainState, built: BuiltStage) -> dict[str, Any]:
         batches: Any = self._feed.evaluated()
         result = evaluate(
-            lambda images: built.logits(state, jnp.asarray(images)),
+            lambda images: self._logits(built, state, jnp.asarray(images)),
             batches,
             self.source.num_classes,
         )
@@ -228,6 +240,14 @@ class Experiment:
             "per_class": result.per_class.tolist(),
             "unreadable_evaluated": self._feed.num_evaluated - int(result.confusion.sum()),
         }
+
+    def _logits(self, built: BuiltStage, state: TrainState, images: jax.Array) -> jax.Array:
+        if self.recipe.tte is None:
+            return built.logits(state, images)
+        # Each image is five crops, one below the other.
+        number, _, width, channels = images.shape
+        logits = built.logits(state, images.reshape(-1, width, width, channels))
+        return logits.reshape(number, -1, self.source.num_classes).mean(axis=1)
 
 
 def _split(recipe: Recipe, source: Source) -> Split:

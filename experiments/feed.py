@@ -31,6 +31,7 @@ from jaxlt.data import (
     refuse_undecodable,
 )
 from jaxlt.data.counter_random import stream_key
+from jaxlt.models import ImageClassifier
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Feed:
         held_out: training images of each class to evaluate in place of the test images, 0 for none.
         evaluated: the set of images that is evaluated otherwise.
         unreadable: what is done about images that cannot be decoded, see `TfDataPipeline`.
+        tte: evaluated images are five crops each, see `ImageSet.five_crops`; None for one image.
 
     Raises:
         UsageError: a class has fewer training images outside the split, there is no validation
@@ -64,6 +66,7 @@ class Feed:
         *,
         evaluated: Literal["test", "val"] = "test",
         unreadable: Unreadable = "error",
+        tte: int | None = None,
     ):
         if kind == "device" and unreadable == "skip":
             raise UsageError("unreadable skip needs the host: use --pipeline tf")
@@ -80,6 +83,10 @@ class Feed:
                 "takes training images outside the split in their place"
             )
         self._evaluated = source.train if held_out else images
+        self._batch_size = _EVALUATION_BATCH
+        if tte is not None:
+            self._evaluated = self._evaluated.five_crops(tte)
+            self._batch_size //= 5
         # Each evaluation skips the same ones, of which the first tells.
         self._skips = SkipLog(self._evaluated)
         self._evaluated_indices = None
@@ -159,9 +166,21 @@ class Feed:
             return self._resident_evaluation.batches()
         return self._in_order(self._evaluated_indices, self._evaluated, self._skips)
 
-    def training_images(self) -> Iterator[Batch]:
-        """Yields the training images of the split once, without augmentation."""
-        return self._in_order(self._split.indices, self._source.train)
+    def training_features(
+        self, model: ImageClassifier, variables: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns features (N, D) and labels (N,) of the split's training images, unaugmented."""
+
+        @jax.jit
+        def features_of(variables: Any, images: Any) -> Any:
+            return model.apply(variables, images, train=False, method="features")
+
+        features, labels = [], []
+        for batch in self._in_order(self._split.indices, self._source.train):
+            real = batch.labels >= 0
+            features.append(np.asarray(features_of(variables, batch.images))[real])
+            labels.append(batch.labels[real])
+        return np.concatenate(features), np.concatenate(labels)
 
     def epoch(self, stage: Stage, number: int) -> Iterator[jax.Array | np.ndarray]:
         """Yields the images of an epoch of a stage's batches, without mixup."""
@@ -175,7 +194,7 @@ class Feed:
     ) -> Iterator[Batch]:
         return evaluation_batches(
             images,
-            batch_size=_EVALUATION_BATCH,
+            batch_size=self._batch_size,
             indices=indices,
             **self._statistics,
             unreadable=self._unreadable,
@@ -186,7 +205,7 @@ class Feed:
     def _resident_evaluation(self) -> DeviceEvaluation:
         return DeviceEvaluation(
             self._evaluated,
-            batch_size=_EVALUATION_BATCH,
+            batch_size=self._batch_size,
             indices=self._evaluated_indices,
             **self._statistics,
         )

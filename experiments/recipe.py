@@ -1,13 +1,20 @@
 """A recipe: every number that a run depends on, as data."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
-from jaxlt import UsageError
 from jaxlt.data import Normalization, Profile, Relabel, Resize, Unreadable
+from jaxlt.models import Adaptation, names_tower
+from jaxlt.models.adaptation import Kind, Projection
+from jaxlt.models.file_digest import file_digest
+from jaxlt.models.prompts import PHOTO_TEMPLATE
+from jaxlt.models.vision_towers import tower_digest
+
+ENSEMBLE = "ensemble"
+# Losses with a scale of their own.
+_SCALING = ("ldam", "gcl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +40,10 @@ class Recipe(Stage):
     the result tells how many they were."""
     evaluated: Literal["test", "val"] = "test"
     """Images that are evaluated: the test set, or the validation set of a source that has one."""
+    tte: int | None = None
+    """Test-time ensembling, LIFT's: evaluated images are resized to so many pixels more than
+    image_size (24, or 21 for patches of 14), and logits are the mean over five crops, corners and
+    centre. None for one look at the whole image."""
     profile: Profile = "exponential"
     """Shape of the class counts from head to tail. native: all images, as many as there are."""
     imbalance_factor: float = 100.0
@@ -53,15 +64,44 @@ class Recipe(Stage):
 
     model: str = "resnet32"
     """resnet20/32/44/56/110 (CIFAR ResNets), resnet20_gn/32_gn (with group norm), resnet34 (3x3
-    stem), resnet10/50/101/152 and resnext50_32x4d (ImageNet's), small_vit, small_conv or mlp."""
+    stem), resnet10/50/101/152 and resnext50_32x4d (ImageNet's), small_vit, small_conv or mlp; or
+    CLIP's vision tower: clip:SNAPSHOT with a directory in Hugging Face's format or a name on its
+    hub, known by its contents, or random:tiny, vit_b32, vit_b16 or vit_l14 without training."""
+    adaptation: tuple[Kind, ...] = ("full",)
+    """What of a vision tower is trained beside the classifier: all (full), nothing (linear_probe),
+    or one or more of modules that are added (adaptformer, adapter, lora, vpt_shallow, vpt_deep,
+    ssf) and parts of its own (bias, layer_norm, partial: the last blocks)."""
+    adaptation_rank: int | None = None
+    """adaptformer, adapter, lora: width of the bottleneck; None for LIFT's rule, the power of two
+    below classes / (2 blocks), at least 1."""
+    lora_projections: tuple[Projection, ...] = ("q_proj", "v_proj")
+    """lora: the layers of each block that it changes."""
+    prompt_length: int = 10
+    """vpt_shallow, vpt_deep: learned tokens."""
+    last_blocks: int = 1
+    """partial: blocks that are trained."""
     classifier: Literal["linear", "cosine"] = "linear"
     """Last layer; cosine has normalised features and weights, as LDAM needs."""
+    cosine_scale: float = 1.0
+    """cosine: constant factor on the cosines; 1 with ldam and gcl, which have their own."""
+    classifier_init: Literal["random", "text", "class_mean"] = "random"
+    """Of a vision tower's classifier. text: what CLIP makes of texts that name the classes.
+    class_mean: the classes' mean features in the untouched tower."""
+    class_names: str | None = None
+    """classifier_init text: file that says what classes are in words, each with what the data set
+    calls it; see `jaxlt.data.class_names.read_names`. None where the data set says it in words."""
+    prompt: str = PHOTO_TEMPLATE
+    """classifier_init text: the text, with {} for the class; ensemble for OpenAI's 80 templates."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the network's computations; parameters and logits stay float32."""
     remat: bool = False
-    """ImageNet's networks: compute each block again in the backward pass in place of keeping what
-    it computed. Less memory, about a third more work, the same results. Not on CPUs, whose
-    compiler merges the two computations."""
+    """ImageNet's networks and vision towers: compute each block again in the backward pass in place
+    of keeping what it computed. Less memory, about a third more work, the same results. Not on
+    CPUs, whose compiler merges the two computations."""
+    micro_batch: int | None = None
+    """Gradient accumulation: images that pass through the network together. A step then needs
+    memory for so many, takes about a third more work, and gives the batch's results but for
+    rounding, with any method. None for the whole batch. Not with batch norm."""
     init_weights: str | None = None
     """File of PyTorch weights that the network begins with: safetensors, .pth or .pt, under
     torchvision's names. Its classifier is used if it has this one's kind and number of classes;
@@ -96,6 +136,8 @@ class Recipe(Stage):
                 "kind", stage.kind, stage.kind != "ncm", "train or tau_norm, ncm must be the last,"
             )
         check("learn_scale", self.learn_scale, not self.learn_scale, "off in the first stage")
+        self._check_tower()
+        self._check_cosine_scale()
         check(
             "init_last_block",
             self.init_last_block,
@@ -110,6 +152,56 @@ class Recipe(Stage):
             ):
                 need = f"{' or '.join(heads)} {what}"
                 check("classifier", before, not needs or before in heads, need)
+
+    def _check_tower(self) -> None:
+        self.adapted()
+        tower = names_tower(self.model)
+        for name, holds, need in (
+            ("adaptation", tower or self.adaptation == ("full",), "full for other than CLIP"),
+            ("classifier_init", tower or self.classifier_init == "random", "random but for CLIP"),
+            ("init_weights", not tower or self.init_weights is None, "None for CLIP"),
+            ("trainable", not tower or self.trainable == "all", "all, adaptation says the rest,"),
+            ("micro_batch", self.micro_batch is None or self.micro_batch >= 1, "at least 1"),
+            ("tte", self.tte is None or self.tte >= 0, "at least 0"),
+        ):
+            check(name, getattr(self, name), holds, need)
+        texts = self.classifier_init == "text"
+        check(
+            "class_names",
+            self.class_names,
+            texts or self.class_names is None,
+            "None without classifier_init text",
+        )
+        place = self.prompt == ENSEMBLE or self.prompt.count("{}") == 1
+        check("prompt", self.prompt, place, f"{ENSEMBLE} or a text with one {{}}")
+
+    def _check_cosine_scale(self) -> None:
+        scale = self.cosine_scale
+        check("cosine_scale", scale, scale > 0, "positive")
+        check("cosine_scale", scale, scale == 1 or self.classifier == "cosine", "1 without cosine")
+        for stage in self.stages:
+            check(
+                "cosine_scale",
+                scale,
+                scale == 1 or stage.loss not in _SCALING,
+                f"1 with {stage.loss}",
+            )
+
+    def adapted(self) -> Adaptation | None:
+        """Returns how the vision tower is adapted; None for other networks.
+
+        Raises:
+            UsageError: kinds do not go together, or a number is out of range.
+        """
+        if not names_tower(self.model):
+            return None
+        return Adaptation(
+            self.adaptation,
+            self.adaptation_rank,
+            self.lora_projections,
+            self.prompt_length,
+            self.last_blocks,
+        )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -137,14 +229,17 @@ class Recipe(Stage):
     def described(self) -> dict[str, Any]:
         """Returns all fields by name, those of later stages as `then.0.epochs`.
 
-        In place of a file of weights stands its SHA-256.
+        In place of files of weights and of names stand their contents' SHA-256.
 
         Raises:
-            UsageError: that file cannot be read.
+            UsageError: such a file cannot be read.
         """
         fields = dataclasses.asdict(self)
-        if self.init_weights is not None:
-            fields["init_weights"] = f"sha256:{_sha256(Path(self.init_weights))}"
+        for name in ("init_weights", "class_names"):
+            if fields[name] is not None:
+                fields[name] = f"sha256:{file_digest(name, Path(fields[name]))}"
+        if names_tower(self.model):
+            fields["model"] = tower_digest(self.model)
         stages = fields.pop("then")
         later = {
             f"then.{number}.{name}": value
@@ -152,13 +247,3 @@ class Recipe(Stage):
             for name, value in stage.items()
         }
         return {**fields, **later}
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(
-            f"init_weights {path} must be a readable file: {error.strerror}"
-        ) from error

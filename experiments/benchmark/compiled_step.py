@@ -95,7 +95,7 @@ def build_training(
     """Builds a recipe's network, optimizer and steps."""
     model = build_model(recipe, len(class_counts), image_shape)
     loss = build_loss(recipe, class_counts)
-    regime = build_regime(recipe, class_counts, first_step=0)
+    regime = build_regime(recipe, class_counts, first_step=0, micro_batch=recipe.micro_batch)
 
     def step_at(path: StepPath) -> TrainStep:
         return make_train_step(

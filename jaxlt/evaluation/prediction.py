@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.data import Resize
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
-from jaxlt.models import ImageClassifier, create_model
+from jaxlt.models import Adaptation, ImageClassifier, create_model
+from jaxlt.models.adaptation import join
+from jaxlt.models.vision_towers import load_tower, tower_digest
 from jaxlt.training.checkpoint import quiet_garbage
 from jaxlt.training.workdir import read_json
 
@@ -54,13 +57,18 @@ class _Description:
     # Those of earlier versions do not say these.
     resize: Resize = "stretch"
     class_numbers: list[int] = dataclasses.field(default_factory=list)
+    cosine_scale: float = 1.0
+    adaptation: dict[str, Any] | None = None
+    pretrained: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
         values = read_json(path)
-        names = [field.name for field in dataclasses.fields(cls)]
-        if {"resize", "class_numbers", *values} != set(names):
-            raise UsageError(f"{path} must be an object with the keys {', '.join(names)}")
+        fields = dataclasses.fields(cls)
+        needed = {field.name for field in fields if _has_no_default(field)}
+        if not needed <= set(values) <= {field.name for field in fields}:
+            names = ", ".join(field.name for field in fields)
+            raise UsageError(f"{path} must be an object with the keys {names}")
         return cls(**values)
 
     @property
@@ -75,7 +83,52 @@ class _Description:
             classifier=self.classifier,
             dtype=jnp.dtype(self.precision),
             image_shape=self.shape,
+            cosine_scale=self.cosine_scale,
+            adaptation=self.adapted,
         )
+
+    @property
+    def adapted(self) -> Adaptation | None:
+        if self.adaptation is None:
+            return None
+        # JSON has lists for tuples.
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.adaptation.items()
+        }
+        return Adaptation(**values)
+
+    def shapes(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the shapes of the variables that were trained, and of the frozen parameters."""
+        images = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        network = self.network()
+        init = jax.eval_shape(
+            lambda key, images: network.init(key, images, train=False), jax.random.key(0), images
+        )
+        trained, frozen = network.split(init["params"])
+        return {"params": trained, "batch_stats": init.get("batch_stats", {})}, frozen
+
+    def frozen(self) -> dict[str, Any]:
+        """Returns the frozen parameters, those of the pretrained network that was adapted.
+
+        Raises:
+            UsageError: it is not where it was, or another one is there.
+        """
+        _, shapes = self.shapes()
+        if not shapes:
+            return {}
+        if (found := tower_digest(self.model)) != self.pretrained:
+            raise UsageError(
+                f"model {self.model} must be the one that the run was trained on, of "
+                f"{self.pretrained}, its files are of {found}"
+            )
+        tower = flatten_dict({"vision_model": load_tower(self.model, self.shape).params})
+        return unflatten_dict({path: tower[path] for path in flatten_dict(shapes)})
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
 
 
 class Predictor:
@@ -132,7 +185,9 @@ class Predictor:
         description = _Description.read(path / "model.json")
         if not (path / "result.json").exists():
             raise UsageError(f"run in {path} must be finished, it has no result.json")
-        return cls(description, _restore_newest(path / "checkpoints", description))
+        frozen = description.frozen()
+        variables = _restore_newest(path / "checkpoints", description)
+        return cls(description, {**variables, "params": join(variables["params"], frozen)})
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 images (B, H, W, C) of the run's shape to float32 logits (B, num_classes).
@@ -236,7 +291,7 @@ class Predictor:
 
 
 def _restore_newest(directory: Path, description: _Description) -> Any:
-    """Returns the network's variables in the newest checkpoint of a run that can be read."""
+    """Returns what the newest checkpoint of a run that can be read has of the network."""
     found = directory.iterdir() if directory.is_dir() else ()
     steps = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
     if not steps:
@@ -258,13 +313,7 @@ def _restore_newest(directory: Path, description: _Description) -> Any:
 
 def _restore(path: Path, description: _Description) -> Any:
     """Reads parameters and running statistics, whatever else training has saved with them."""
-    images = jax.ShapeDtypeStruct((1, *description.shape), jnp.float32)
-    init = jax.eval_shape(
-        lambda key, images: description.network().init(key, images, train=False),
-        jax.random.key(0),
-        images,
-    )
-    variables = {"params": init["params"], "batch_stats": init.get("batch_stats", {})}
+    variables, _ = description.shapes()
     # As NumPy arrays: the devices that the state was saved from need not be here.
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), variables)
     with ocp.PyTreeCheckpointer() as checkpointer:

@@ -7,7 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
+from jaxlt.models.adaptation import Adaptation as Adaptation
 from jaxlt.models.batch_norm import BatchNorm as BatchNorm
+from jaxlt.models.clip_classifier import ClipClassifier as ClipClassifier
 from jaxlt.models.group_norm import GroupNorm as GroupNorm
 from jaxlt.models.heads import CosineClassifier as CosineClassifier
 from jaxlt.models.heads import ImageClassifier as ImageClassifier
@@ -21,6 +23,8 @@ from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
 from jaxlt.models.resnet import ResNet as ResNet
 from jaxlt.models.resnet_cifar import CifarResNet as CifarResNet
 from jaxlt.models.small_conv import SmallConvNet as SmallConvNet
+from jaxlt.models.vision_towers import names_tower as names_tower
+from jaxlt.models.vision_towers import tower_config
 from jaxlt.models.vit import VisionTransformer as VisionTransformer
 
 ImageShape = tuple[int, int, int]
@@ -97,8 +101,10 @@ def create_model(
     classifier: str = "linear",
     dtype: jnp.dtype | type = jnp.float32,
     image_shape: ImageShape,
+    cosine_scale: float = 1.0,
     remat: bool = False,
     frozen_trunk_norm: bool = False,
+    adaptation: Adaptation | None = None,
 ) -> ImageClassifier:
     """Builds a network by name.
 
@@ -106,21 +112,39 @@ def create_model(
         name: "resnet20", "resnet32", "resnet44", "resnet56", "resnet110" (the CIFAR ResNets),
             "resnet20_gn", "resnet32_gn" (with group norm), "resnet34" (ImageNet's widths with a 3x3
             stem), "resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d" (ImageNet's),
-            "small_vit", "small_conv" or "mlp".
+            "small_vit", "small_conv" or "mlp"; or a vision tower, see `tower_config`.
         num_classes: Number of logits.
         classifier: "linear", "cosine", "scaled_linear" (LWS) or "nearest_class_mean" (NCM).
         dtype: Type in which the backbone computes; parameters and logits are float32.
         image_shape: (height, width, channels) of one image.
-        remat: See `ResNet`; of ImageNet's networks alone.
-        frozen_trunk_norm: Likewise.
+        cosine_scale: See `ImageClassifier`.
+        remat: See `ResNet`; of ImageNet's networks and vision towers alone.
+        frozen_trunk_norm: See `ResNet`; of ImageNet's networks alone.
+        adaptation: How a vision tower is adapted, by LIFT's rank where it has none; None for its
+            fine-tuning in full.
 
     Raises:
         UsageError: `name` or `classifier` is unknown, the images do not fit the network, or it has
             no such choice.
     """
-    if name not in _MODELS:
-        raise UsageError(f"model was {name!r}, must be one of {', '.join(_MODELS)}")
-    fields: dict[str, Any] = {"num_classes": num_classes, "classifier": classifier, "dtype": dtype}
+    fields: dict[str, Any] = {
+        "num_classes": num_classes,
+        "classifier": classifier,
+        "cosine_scale": cosine_scale,
+        "dtype": dtype,
+    }
+    if names_tower(name) and not frozen_trunk_norm:
+        config = tower_config(name, image_shape)
+        adaptation = (adaptation or Adaptation(("full",))).with_rank(
+            num_classes, config.num_hidden_layers
+        )
+        return ClipClassifier(config=config, adaptation=adaptation, remat=remat, **fields)
+    if not names_tower(name) and name not in _MODELS:
+        raise UsageError(
+            f"model was {name!r}, must be one of {', '.join(_MODELS)}, clip:SNAPSHOT or random:SIZE"
+        )
+    if adaptation is not None:
+        raise UsageError(f"model was {name!r}, must be clip:SNAPSHOT or random:SIZE to be adapted")
     if name in _IMAGENET:
         fields |= {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
     elif remat or frozen_trunk_norm:

@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxlt.models.adaptation import UNADAPTED, Adaptation
+from jaxlt.models.adaptation import UNADAPTED, Adaptation, split, trainable
 from jaxlt.models.clip import VisionTower
 from jaxlt.models.clip_config import VisionConfig
 from jaxlt.models.heads import ImageClassifier
@@ -35,26 +36,15 @@ class ClipClassifier(ImageClassifier, kw_only=True):
         return True
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `(B, side, side, channels)` images to `(B, width)` float32 features."""
+        """Maps `(B, side, side, channels)` images to `(B, width)` float32 features.
+
+        Grey images, of one channel, are shown to the tower in each of its channels.
+        """
         del train
+        if images.shape[-1] == 1:
+            images = jnp.repeat(images, self.config.num_channels, axis=-1)
         return self.vision_model(images)
 
-
-def with_pretrained(params: dict[str, Any], tower: dict[str, Any]) -> dict[str, Any]:
-    """Puts a pretrained vision tower into the parameters of a `ClipClassifier`.
-
-    What the adaptation adds and the head stay as they are.
-
-    Args:
-        params: Of the classifier.
-        tower: `params["vision_model"]` of a `Clip`.
-    """
-    return {**params, "vision_model": _merged(params["vision_model"], tower)}
-
-
-def _merged(params: Any, tower: Any) -> Any:
-    if not isinstance(tower, dict):
-        return tower
-    return {
-        name: _merged(leaf, tower[name]) if name in tower else leaf for name, leaf in params.items()
-    }
+    def split(self, params: Any) -> tuple[Any, Any]:
+        """Returns what the adaptation trains and what it leaves frozen."""
+        return split(params, trainable(self.adaptation, params))

@@ -1,5 +1,6 @@
 """CLIP checkpoints of Hugging Face: a directory, or a name on the hub."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,10 +58,7 @@ def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSna
     """
     directory = find_snapshot(snapshot)
     config = read_config(directory / "config.json")
-    path = _weights_of(directory)
-    if path is None:
-        raise UsageError(f"{snapshot}: has none of {', '.join(_WEIGHTS)}, must have one of them")
-    params = _params(path, config)
+    params = _params(weights_of(directory), config)
     if image_size is not None and image_size != config.vision.image_size:
         config = config.for_images_of(image_size)
         embeddings = params["vision_model"]["embeddings"]
@@ -155,7 +153,7 @@ def find_snapshot(snapshot: str | Path) -> Path:
         return directory
     # PyTorch's own format is asked for only where there is no other: each is the whole network.
     for weights in _WEIGHTS[:2]:
-        directory = _from_hub(str(snapshot), [*_OTHERS, weights])
+        directory = _from_hub(str(snapshot), (*_OTHERS, weights))
         if (directory / weights).is_file():
             return directory
     raise UsageError(
@@ -164,11 +162,12 @@ def find_snapshot(snapshot: str | Path) -> Path:
     )
 
 
-def _from_hub(name: str, files: list[str]) -> Path:
+@functools.cache
+def _from_hub(name: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=files))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     # What that library raises for bad names, missing files, failing connections and refusals.
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -178,6 +177,13 @@ def _from_hub(name: str, files: list[str]) -> Path:
         ) from error
 
 
-def _weights_of(directory: Path) -> Path | None:
-    present = (directory / name for name in _WEIGHTS)
-    return next((path for path in present if path.is_file()), None)
+def weights_of(directory: Path) -> Path:
+    """Returns the file of a snapshot's weights.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for path in (directory / name for name in _WEIGHTS):
+        if path.is_file():
+            return path
+    raise UsageError(f"{directory}: has none of {', '.join(_WEIGHTS)}, must have one of them")

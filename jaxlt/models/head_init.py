@@ -1,7 +1,4 @@
-"""Initial weights of a classifier on pretrained features: from class texts or from class means.
-
-A text's weights go to the class that it names by the name itself, never by its place in a list.
-"""
+"""Initial weights of a classifier on pretrained features: from class texts or from class means."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,64 +7,6 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxlt.errors import UsageError
-
-PROMPT = "a photo of a {}."
-
-
-def names_by_label(names: Mapping[str, str], class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the name in words of each class, by label.
-
-    Args:
-        names: from what a data source calls a class (a directory, a WordNet or category number) to
-            its name in words, in any order; further classes do no harm.
-        class_names: of the data source, by label.
-
-    Raises:
-        UsageError: a class has no name in words.
-    """
-    for label, class_name in enumerate(class_names):
-        if class_name not in names:
-            raise UsageError(
-                f"names of classes must have one for class {class_name!r} of label {label}, they "
-                f"have {len(names)} others"
-            )
-    return tuple(names[class_name] for class_name in class_names)
-
-
-def check_aligned(listed: Sequence[str], class_names: Sequence[str]) -> None:
-    """Checks that a list of names, one a label, is in the order of the labels.
-
-    Underscores are blanks and case does not count. A list of words for classes that the data source
-    knows by numbers alone is refused, as nothing tells its order: see `names_by_label`.
-
-    Args:
-        listed: names in words, by label.
-        class_names: of the data source, by label.
-
-    Raises:
-        UsageError: the lists differ.
-    """
-    if len(listed) != len(class_names):
-        raise UsageError(
-            f"list of class names must have {len(class_names)} names, got {len(listed)}"
-        )
-    ours, theirs = ([_plain(name) for name in names] for names in (listed, class_names))
-    for label, (name, expected) in enumerate(zip(ours, theirs, strict=True)):
-        if name != expected:
-            reason = "; the names are the same in another order" * (sorted(ours) == sorted(theirs))
-            raise UsageError(
-                f"list of class names must have {class_names[label]!r} for label {label}, got "
-                f"{listed[label]!r}{reason}"
-            )
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ").casefold()
-
-
-def prompt(name: str, template: str = PROMPT) -> str:
-    """Returns the text for a class, its name put for the template's `{}`, underscores blanks."""
-    return template.format(name.replace("_", " "))
 
 
 def text_kernel(

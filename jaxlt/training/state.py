@@ -44,8 +44,8 @@ class TrainState:
 
     def variables(self, params: Any | None = None) -> dict[str, Any]:
         """Returns what the network is applied to, at its own or at other trained parameters."""
-        params = self.params if params is None else params
-        whole = join(params, self.frozen) if self.frozen else params
+        trained: Any = self.params if params is None else params
+        whole = join(trained, self.frozen) if self.frozen else trained
         return {"params": whole, "batch_stats": self.batch_stats}
 
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 from clip_snapshots import GOLDEN, write_golden_snapshot
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.models.adaptation import UNADAPTED, Adaptation, trainable
-from jaxlt.models.clip_classifier import ClipClassifier, with_pretrained
+from jaxlt.models.clip_classifier import ClipClassifier
 from jaxlt.models.clip_config import VisionConfig
 from jaxlt.models.clip_snapshot import load_clip
 
@@ -36,7 +36,8 @@ def classifier(config, *kinds, **fields):
 
 def pretrained(model, snapshot, images):
     params = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))["params"]
-    return with_pretrained(params, snapshot.params["vision_model"])
+    tower = flatten_dict({"vision_model": snapshot.params["vision_model"]})
+    return unflatten_dict({**flatten_dict(params), **tower})
 
 
 def features(model, params, images):

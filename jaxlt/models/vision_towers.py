@@ -1,0 +1,121 @@
+"""Vision towers by name: those of pretrained snapshots, and random ones for trials without any."""
+
+import dataclasses
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.errors import UsageError
+from jaxlt.models.clip import VisionTower
+from jaxlt.models.clip_config import VisionConfig, read_config
+from jaxlt.models.clip_snapshot import ClipSnapshot, find_snapshot, load_clip, weights_of
+from jaxlt.models.file_digest import file_digest
+
+RANDOM = {
+    "tiny": VisionConfig(
+        hidden_size=64,
+        intermediate_size=256,
+        num_attention_heads=4,
+        num_hidden_layers=4,
+        image_size=28,
+        patch_size=4,
+    ),
+    "vit_b32": VisionConfig(),
+    "vit_b16": VisionConfig(patch_size=16),
+    "vit_l14": VisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_attention_heads=16,
+        num_hidden_layers=24,
+        patch_size=14,
+    ),
+}
+"""Sizes of towers with random weights: a tiny one, and CLIP's three."""
+
+_KINDS = ("clip", "random")
+
+
+class PretrainedTower(NamedTuple):
+    """A vision tower in memory.
+
+    Attributes:
+        config: Its sizes, with the image size that was asked for.
+        params: Of `VisionTower(config)`, float32.
+        snapshot: All of the CLIP network that it is of; None for others.
+    """
+
+    config: VisionConfig
+    params: dict[str, Any]
+    snapshot: ClipSnapshot | None = None
+
+
+def names_tower(model: str) -> bool:
+    """Whether the name of a network is that of a vision tower: "clip:..." or "random:..."."""
+    return model.partition(":")[0] in _KINDS and ":" in model
+
+
+def tower_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
+    """Returns the sizes of a tower for images of a shape.
+
+    Args:
+        model: "clip:SNAPSHOT", see `jaxlt.models.clip_snapshot.find_snapshot`, or "random:SIZE"
+            with a key of `RANDOM`.
+        image_shape: (height, width, channels); grey images are shown to it in each channel.
+
+    Raises:
+        UsageError: there is no such tower, or the images do not fit it.
+    """
+    kind, _, place = model.partition(":")
+    if kind == "random" and place not in RANDOM:
+        raise UsageError(f"model was {model!r}, must be one of {', '.join(map(_random, RANDOM))}")
+    config = RANDOM[place] if kind == "random" else _clip_config(place)
+    height, width, channels = image_shape
+    if height != width or height % config.patch_size or channels not in (1, config.num_channels):
+        raise UsageError(
+            f"images for {model} were of {height}x{width} pixels with {channels} channels, must be "
+            f"squares whose side is a multiple of {config.patch_size}, grey or of "
+            f"{config.num_channels} channels"
+        )
+    return dataclasses.replace(config, image_size=height)
+
+
+def _random(size: str) -> str:
+    return f"random:{size}"
+
+
+def _clip_config(snapshot: str) -> VisionConfig:
+    return read_config(find_snapshot(snapshot) / "config.json").vision
+
+
+def load_tower(model: str, image_shape: tuple[int, int, int]) -> PretrainedTower:
+    """Loads a tower; random weights are the same each time, as if they were a checkpoint's.
+
+    Arguments and errors as of `tower_config` and `jaxlt.models.clip_snapshot.load_clip`.
+    """
+    config = tower_config(model, image_shape)
+    kind, _, place = model.partition(":")
+    if kind == "clip":
+        snapshot = load_clip(place, image_size=config.image_size)
+        return PretrainedTower(config, snapshot.params["vision_model"], snapshot)
+    image = jnp.zeros((1, config.image_size, config.image_size, config.num_channels))
+    init = jax.jit(VisionTower(config).init)
+    return PretrainedTower(config, init(jax.random.key(0), image)["params"])
+
+
+def tower_digest(model: str) -> str:
+    """Returns a name that tells a tower by its contents, wherever its files lie.
+
+    It is "sha256:" and the hash of config.json and the weights; of a random one, its own name.
+
+    Raises:
+        UsageError: a file is missing or cannot be read.
+    """
+    kind, _, place = model.partition(":")
+    if kind == "random":
+        return model
+    directory = find_snapshot(place)
+    files = (directory / "config.json", weights_of(directory))
+    digests = "".join(file_digest("model's file", path) for path in files)
+    return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"
