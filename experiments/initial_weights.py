@@ -11,10 +11,10 @@ from experiments.feed import Feed
 from experiments.parameters import last_block
 from experiments.recipe import ENSEMBLE, Recipe
 from jaxlt import UsageError
+from jaxlt.adaptation import UNADAPTED, names_tower
 from jaxlt.data import Source
 from jaxlt.data.class_names import names_in_words
-from jaxlt.models import create_model, load_initial_weights, names_tower
-from jaxlt.models.adaptation import UNADAPTED
+from jaxlt.models import create_model, load_initial_weights
 from jaxlt.models.clip import Clip
 from jaxlt.models.clip_snapshot import ClipSnapshot
 from jaxlt.models.head_init import class_mean_kernel, classifier_params, text_kernel

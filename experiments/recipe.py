@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
+from jaxlt.adaptation import Adaptation, Kind, Projection, names_tower
 from jaxlt.data import Normalization, Profile, Relabel, Resize, Unreadable
-from jaxlt.models import Adaptation, names_tower
-from jaxlt.models.adaptation import Kind, Projection
-from jaxlt.models.file_digest import file_digest
-from jaxlt.models.prompts import PHOTO_TEMPLATE
-from jaxlt.models.vision_towers import tower_digest
 
 ENSEMBLE = "ensemble"
 # Losses with a scale of their own.
@@ -90,7 +86,7 @@ class Recipe(Stage):
     class_names: str | None = None
     """classifier_init text: file that says what classes are in words, each with what the data set
     calls it; see `jaxlt.data.class_names.read_names`. None where the data set says it in words."""
-    prompt: str = PHOTO_TEMPLATE
+    prompt: str = "a photo of a {}."
     """classifier_init text: the text, with {} for the class; ensemble for OpenAI's 80 templates."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the network's computations; parameters and logits stay float32."""
@@ -234,6 +230,10 @@ class Recipe(Stage):
         Raises:
             UsageError: such a file cannot be read.
         """
+        # Programs' help needs recipes and no networks.
+        from jaxlt.models.file_digest import file_digest
+        from jaxlt.models.vision_towers import tower_digest
+
         fields = dataclasses.asdict(self)
         for name in ("init_weights", "class_names"):
             if fields[name] is not None:

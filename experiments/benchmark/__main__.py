@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from experiments import command_line
 from experiments.benchmark.cases import CASES, CaseName, Precision, Problem, make_problem
 from jaxlt import UsageError
+from jaxlt.adaptation import Kind
 
 if TYPE_CHECKING:
     from experiments.benchmark.compiled_step import CompiledStep
@@ -42,8 +43,10 @@ class Arguments:
     """torch: times PyTorch loops of the same steps in the same rounds. Its threads spin while
     they wait: where other programs use the cores too, set OMP_WAIT_POLICY=passive."""
     remat: bool = False
-    """ImageNet's networks: compute blocks again in the backward pass, for less memory. XLA's
+    """ImageNet's networks and vision towers: compute blocks again in the backward pass, for less memory. XLA's
     compiler for CPUs merges them back; memory_only counts what other devices save."""
+    adaptation: tuple[Kind, ...] = ("full",)
+    """Of a vision tower, such as random:vit_b16: what is trained, by its names in the recipes."""
     memory_only: bool = False
     """Compile each step for XLA's count of its memory and run none: what a batch takes that this
     machine could not."""
@@ -69,6 +72,7 @@ def main() -> None:
         image_size=arguments.image_size,
         tail_share=arguments.tail_share,
         remat=arguments.remat,
+        adaptation=arguments.adaptation,
     )
     chosen = _choose(arguments, problem)
     peers = _torch_steps(problem, chosen) if arguments.peer == "torch" else {}

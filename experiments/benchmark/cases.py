@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.recipe import Recipe
 from jaxlt import UsageError
+from jaxlt.adaptation import Kind
 from jaxlt.data import profile_counts
 
 CaseName = Literal[
@@ -35,15 +36,19 @@ _FIELDS: dict[CaseName, dict[str, Any]] = {
 _TAIL_THRESHOLD = 100
 
 
-def case_recipe(
-    case: CaseName, model: str, precision: Precision, batch_size: int, *, remat: bool = False
-) -> Recipe:
-    """Returns the recipe of a case's step: momentum SGD with weight decay behind the method."""
+def case_recipe(case: CaseName, model: str, batch_size: int, **network: Any) -> Recipe:
+    """Returns the recipe of a case's step: momentum SGD with weight decay behind the method.
+
+    Args:
+        case: which.
+        model: name of the network.
+        batch_size: images a step.
+        **network: further fields of the recipe.
+    """
     base = Recipe(
         model=model,
-        precision=precision,
         batch_size=batch_size,
-        remat=remat,
+        **network,
         schedule="constant",
         tail_threshold=_TAIL_THRESHOLD,
     )
@@ -66,6 +71,7 @@ class Problem:
         images: (B, H, W, channels) float32, noise.
         labels: (B,) int32.
         remat: whether the network keeps less for its backward pass, see `Recipe`.
+        adaptation: what of a vision tower is trained, see `Recipe`.
     """
 
     model: str
@@ -74,6 +80,7 @@ class Problem:
     images: np.ndarray
     labels: np.ndarray
     remat: bool = False
+    adaptation: tuple[Kind, ...] = ("full",)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,8 +90,14 @@ class Problem:
 
     def recipe(self, case: CaseName) -> Recipe:
         """Returns the recipe of a case's step."""
-        size = len(self.labels)
-        return case_recipe(case, self.model, self.precision, size, remat=self.remat)
+        return case_recipe(
+            case,
+            self.model,
+            len(self.labels),
+            precision=self.precision,
+            remat=self.remat,
+            adaptation=self.adaptation,
+        )
 
     def count_tail(self) -> int:
         """Returns how many images of the batch belong to tail classes."""
@@ -100,6 +113,7 @@ def make_problem(
     image_size: int,
     tail_share: float | None,
     remat: bool = False,
+    adaptation: tuple[Kind, ...] = ("full",),
 ) -> Problem:
     """Draws the batch: noise for images, and labels from the long-tailed prior.
 
@@ -112,6 +126,7 @@ def make_problem(
         tail_share: share of the batch that belongs to tail classes, rounded to whole images;
             None draws every label from the prior.
         remat: see `Problem`.
+        adaptation: likewise.
 
     Raises:
         UsageError: a number is out of range.
@@ -129,7 +144,7 @@ def make_problem(
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
     labels = _draw_labels(rng, np.array(counts), batch_size, tail_share)
-    return Problem(model, precision, counts, images, labels, remat)
+    return Problem(model, precision, counts, images, labels, remat, adaptation)
 
 
 def _draw_labels(

@@ -21,14 +21,14 @@ _IMAGES: dict[str, Any] = {
 }
 _STAGE_IMAGES: dict[str, Any] = {"augmentation": "resized_crop_flip", "color_jitter": 0.4}
 _LISTS = "list:data/{0},data/{1}_train.txt,data/{1}_val.txt,data/{1}_test.txt"
-_IMAGENET = Recipe(**_IMAGES, dataset=_LISTS.format("imagenet", "ImageNet_LT"), model="resnet50")
+IMAGENET = Recipe(**_IMAGES, dataset=_LISTS.format("imagenet", "ImageNet_LT"), model="resnet50")
 # The competition's validation images are the test images of all papers.
-_INATURALIST = replace(
-    _IMAGENET,
+INATURALIST = replace(
+    IMAGENET,
     dataset="list:data/inaturalist2018,data/iNaturalist18_train.txt,data/iNaturalist18_val.txt",
     normalization="inaturalist2018",
 )
-_PLACES = Recipe(
+PLACES = Recipe(
     **_IMAGES,
     dataset=_LISTS.format("places365", "Places_LT"),
     model="resnet152",
@@ -134,7 +134,7 @@ def _add(name: str, recipe: Recipe, source: str, **fields: Any) -> None:
 
 
 def _add_imagenet() -> None:
-    resnext = replace(_IMAGENET, model="resnext50_32x4d", **_KANG)
+    resnext = replace(IMAGENET, model="resnext50_32x4d", **_KANG)
     after_kang = f"{_KANG_SOURCE}, another loss"
     _add("sgd_imagenet_lt", resnext, _KANG_SOURCE)
     for sampler in ("class_balanced", "square_root", "progressive"):
@@ -153,21 +153,21 @@ def _add_imagenet() -> None:
     )
     for loss in ("balanced_softmax", "lade"):
         _add(f"{loss}_imagenet_lt", resnext, after_kang, loss=loss)
-    _add("sam_ldam_drw_imagenet_lt", _IMAGENET, _SADDLE_SOURCE, **_SADDLE, lr=0.2)
+    _add("sam_ldam_drw_imagenet_lt", IMAGENET, _SADDLE_SOURCE, **_SADDLE, lr=0.2)
     _add(
         "mislas_imagenet_lt",
-        _IMAGENET,
+        IMAGENET,
         _MISLAS_SOURCE,
         **_MISLAS,
         epochs=180,
         then=(_MISLAS_STAGE,),
     )
-    _add("gcl_imagenet_lt", _IMAGENET, _GCL_SOURCE, **_GCL, then=(_GCL_STAGE,))
+    _add("gcl_imagenet_lt", IMAGENET, _GCL_SOURCE, **_GCL, then=(_GCL_STAGE,))
     focal: dict[str, Any] = {**_LOGIT_ADJUSTED, "batch_size": 256, "weight_decay": 5e-4}
-    _add("la_imagenet_lt", _IMAGENET, f"{_FOCAL_SOURCE}, without perturbation", **focal)
+    _add("la_imagenet_lt", IMAGENET, f"{_FOCAL_SOURCE}, without perturbation", **focal)
     _add(
         "focal_sam_imagenet_lt",
-        _IMAGENET,
+        IMAGENET,
         _FOCAL_SOURCE,
         **focal,
         method="focal_sam",
@@ -181,7 +181,7 @@ def _add_imagenet() -> None:
     for name, model in (("cc_sam", "resnet50"), ("cc_sam_resnext50", "resnext50_32x4d")):
         _add(
             f"{name}_imagenet_lt",
-            replace(_IMAGENET, model=model, batch_size=256),
+            replace(IMAGENET, model=model, batch_size=256),
             _CC_SAM_SOURCE,
             **_CC_SAM,
             then=(stage,),
@@ -190,7 +190,7 @@ def _add_imagenet() -> None:
 
 def _add_inaturalist() -> None:
     # Without colour jitter in all but MiSLAS's and Saddle's code.
-    plain = replace(_INATURALIST, color_jitter=0.0)
+    plain = replace(INATURALIST, color_jitter=0.0)
     kang = replace(plain, **{**_KANG, "weight_decay": 1e-4})
     _add("sgd_inaturalist", kang, _KANG_SOURCE)
     _add("tau_norm_inaturalist", kang, f"{_KANG_SOURCE}; tau is not tuned", then=(_TAU_NORM,))
@@ -198,7 +198,7 @@ def _add_inaturalist() -> None:
         _add(f"{loss}_inaturalist", kang, f"{_KANG_SOURCE}, another loss", loss=loss)
     _add(
         "sam_ldam_drw_inaturalist",
-        _INATURALIST,
+        INATURALIST,
         _SADDLE_SOURCE,
         **_SADDLE,
         lr=0.1,
@@ -206,7 +206,7 @@ def _add_inaturalist() -> None:
     )
     _add(
         "mislas_inaturalist",
-        _INATURALIST,
+        INATURALIST,
         _MISLAS_SOURCE,
         **{**_MISLAS, "weight_decay": 1e-4},
         epochs=200,
@@ -244,7 +244,7 @@ def _add_inaturalist() -> None:
 def _add_places() -> None:
     # Only a new last block and the classifier are trained (MiSLAS, GCL).
     places = replace(
-        _PLACES,
+        PLACES,
         trainable="last_block",
         batch_norm="last_block",
         init_last_block=False,

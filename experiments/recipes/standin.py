@@ -10,7 +10,7 @@ from experiments.recipe import Recipe
 from experiments.stage import Stage
 
 # At most 1000 images a class, 10 of the rarest, and the garments that resemble each other are rare.
-_FASHION = Recipe(
+FASHION = Recipe(
     dataset="idx:/usr/share/datasets/fashion-mnist",
     imbalance_factor=100.0,
     max_per_class=1000,
@@ -26,7 +26,7 @@ _FASHION = Recipe(
 )
 # 116 training images of the digit 0 down to 5 of the digit 9.
 _DIGITS = replace(
-    _FASHION,
+    FASHION,
     dataset="digits",
     imbalance_factor=20.0,
     max_per_class=None,
@@ -117,7 +117,7 @@ def _recipes(base: Recipe) -> dict[str, Recipe]:
 
 RECIPES: dict[str, Recipe] = {
     f"{name}_{data}": recipe
-    for data, base in (("fashion", _FASHION), ("digits", _DIGITS))
+    for data, base in (("fashion", FASHION), ("digits", _DIGITS))
     for name, recipe in _recipes(base).items()
 }
 SOURCES = dict.fromkeys(RECIPES, "ours, for data that is at hand")

@@ -66,6 +66,20 @@ _STANDIN_ROWS = (
     ("CC-SAM, both stages", "cc_sam"),
 )
 
+_SAM_ROWS = (
+    ("SGD", "sgd"),
+    ("SAM", "sam"),
+    ("ImbSAM", "imb_sam"),
+    ("SSE-SAM", "sse_sam"),
+    ("Focal-SAM", "focal_sam"),
+    ("CC-SAM", "cc_sam"),
+)
+_FASHION_TOWERS = {
+    "random tower, AdaptFormer": "tiny",
+    "random tower, full": "tiny_full",
+    "DINOv2-small, AdaptFormer": "dinov2",
+}
+
 _LARGE_ROWS = (
     ("CE", "sgd"),
     ("tau-norm", "tau_norm"),
@@ -152,6 +166,17 @@ TABLES: dict[str, Layout] = {
     "fashion_lt": Layout(
         "Fashion-MNIST-LT: at most 1000 images a class, imbalance factor 100, look-alikes rare",
         _STANDIN_ROWS,
+        (("Fashion-MNIST-LT", "fashion"),),
+        by_group=True,
+    ),
+    "clip_fashion": Layout(
+        "Fine-tuned vision towers on Fashion-MNIST-LT, logit-adjusted loss: random weights, 16 "
+        "pixels, 40 epochs; DINOv2-small, 56 pixels, 5 epochs",
+        tuple(
+            (f"{tower}: {name}", f"{method}_{key}")
+            for tower, key in _FASHION_TOWERS.items()
+            for name, method in _SAM_ROWS
+        ),
         (("Fashion-MNIST-LT", "fashion"),),
         by_group=True,
     ),

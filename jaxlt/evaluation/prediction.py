@@ -14,12 +14,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxlt.adaptation import Adaptation
 from jaxlt.data import Resize
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
-from jaxlt.models import Adaptation, ImageClassifier, create_model
-from jaxlt.models.adaptation import join
+from jaxlt.models import ImageClassifier, create_model
+from jaxlt.models.trainable import join
 from jaxlt.models.vision_towers import load_tower, tower_digest
 from jaxlt.training.checkpoint import quiet_garbage
 from jaxlt.training.workdir import read_json

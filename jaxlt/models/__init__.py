@@ -6,8 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxlt.adaptation import Adaptation, names_tower
 from jaxlt.errors import UsageError
-from jaxlt.models.adaptation import Adaptation as Adaptation
 from jaxlt.models.batch_norm import BatchNorm as BatchNorm
 from jaxlt.models.clip_classifier import ClipClassifier as ClipClassifier
 from jaxlt.models.group_norm import GroupNorm as GroupNorm
@@ -23,7 +23,6 @@ from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
 from jaxlt.models.resnet import ResNet as ResNet
 from jaxlt.models.resnet_cifar import CifarResNet as CifarResNet
 from jaxlt.models.small_conv import SmallConvNet as SmallConvNet
-from jaxlt.models.vision_towers import names_tower as names_tower
 from jaxlt.models.vision_towers import tower_config
 from jaxlt.models.vit import VisionTransformer as VisionTransformer
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation import Adaptation
+from jaxlt.adaptation import Adaptation
 from jaxlt.models.layer_norm import LayerNorm
 
 # PyTorch's Kaiming-normal with a = sqrt(5), untruncated: a variance of 1 / (3 fan_in).
@@ -156,7 +156,7 @@ def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) 
 
     Args:
         adaptation: of the network, its rank set.
-        operation: "layer_norm1", "layer_norm2" or a `jaxlt.models.adaptation.Projection`.
+        operation: "layer_norm1", "layer_norm2" or a `jaxlt.adaptation.Projection`.
         x: `(..., inputs)`, what the operation was given.
         y: `(..., features)`, what it has made of it.
     """

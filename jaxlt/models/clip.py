@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation import UNADAPTED, Adaptation
+from jaxlt.adaptation import UNADAPTED, Adaptation
 from jaxlt.models.clip_block import Block
 from jaxlt.models.clip_config import ClipConfig, TextConfig, TowerConfig, VisionConfig
 from jaxlt.models.layer_norm import LayerNorm

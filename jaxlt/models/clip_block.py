@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation import UNADAPTED, Adaptation
+from jaxlt.adaptation import UNADAPTED, Adaptation
 from jaxlt.models.adaptation_modules import adapted, adapted_mlp, prompted
 from jaxlt.models.clip_config import ACTIVATIONS, TowerConfig
 from jaxlt.models.layer_norm import LayerNorm

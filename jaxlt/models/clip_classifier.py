@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation import UNADAPTED, Adaptation, split, trainable
+from jaxlt.adaptation import UNADAPTED, Adaptation
 from jaxlt.models.clip import VisionTower
 from jaxlt.models.clip_config import VisionConfig
 from jaxlt.models.heads import ImageClassifier
+from jaxlt.models.trainable import split, trainable
 
 
 class ClipClassifier(ImageClassifier, kw_only=True):

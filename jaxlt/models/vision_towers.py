@@ -51,11 +51,6 @@ class PretrainedTower(NamedTuple):
     snapshot: ClipSnapshot | None = None
 
 
-def names_tower(model: str) -> bool:
-    """Whether the name of a network is that of a vision tower: "clip:..." or "random:..."."""
-    return model.partition(":")[0] in _KINDS and ":" in model
-
-
 def tower_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
     """Returns the sizes of a tower for images of a shape.
 

@@ -11,7 +11,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.models import ImageClassifier
-from jaxlt.models.adaptation import join
+from jaxlt.models.trainable import join
 from jaxlt.training.spectral_norm import SpectralNorm
 
 

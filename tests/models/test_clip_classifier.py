@@ -6,10 +6,11 @@ import pytest
 from clip_snapshots import GOLDEN, write_golden_snapshot
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.models.adaptation import UNADAPTED, Adaptation, trainable
+from jaxlt.adaptation import UNADAPTED, Adaptation
 from jaxlt.models.clip_classifier import ClipClassifier
 from jaxlt.models.clip_config import VisionConfig
 from jaxlt.models.clip_snapshot import load_clip
+from jaxlt.models.trainable import trainable
 
 CLASSES = 100
 EXACT_AT_FIRST = ("adaptformer", "adapter", "lora")

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxlt
+from jaxlt.adaptation import UNADAPTED, Adaptation, bottleneck_rank
 from jaxlt.errors import UsageError
 from jaxlt.models import ImageClassifier, LayerNorm
-from jaxlt.models.adaptation import UNADAPTED, Adaptation, bottleneck_rank, join, split, trainable
 from jaxlt.models.adaptation_modules import (
     Adapter,
     AdaptFormer,
@@ -26,6 +26,7 @@ from jaxlt.models.adaptation_modules import (
     adapted_mlp,
     prompted,
 )
+from jaxlt.models.trainable import join, split, trainable
 
 WIDTH, HIDDEN, BLOCKS, CLASSES, PATCH = 8, 20, 2, 5, 4
 TOKENS = 5  # four patches and the class token
