@@ -119,7 +119,9 @@ def run(arguments: Arguments, method: CaseName, pipelines: list["DevicePipeline"
     from jaxlt.training.program import Program, steps_per_chunk
     from jaxlt.training.replicas import ReplicaPipeline, stack
 
-    recipe = case_recipe(method, arguments.model, arguments.precision, arguments.batch_size)
+    recipe = case_recipe(
+        method, arguments.model, arguments.batch_size, precision=arguments.precision
+    )
     training = build_training(recipe, long_tailed_counts(_NUM_CLASSES), _IMAGE_SHAPE)
     chunk = next(pipelines[0].chunks(0, 1, 1))
     payload = jax.tree.map(lambda leaf: leaf[0], chunk.payload)

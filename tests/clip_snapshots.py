@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 GOLDEN = Path(__file__).parent / "golden" / "models"
@@ -36,3 +37,20 @@ def write_vocabulary(directory):
     (directory / "vocab.json").write_text(json.dumps(vocabulary()))
     lines = ["#version: 0.2", *(f"{first} {second}" for first, second in MERGES)]
     (directory / "merges.txt").write_text("\n".join(lines) + "\n")
+
+
+def write_speaking_snapshot(directory):
+    """Writes the golden network with embeddings for a whole vocabulary, and its tokenizer."""
+    known, name = vocabulary(), "text_model.embeddings.token_embedding.weight"
+
+    def enlarge(tensors):
+        width = tensors[name].shape[1]
+        rng = np.random.default_rng(0)
+        tensors[name] = rng.normal(size=(len(known), width)).astype(np.float32)
+
+    def tell(config):
+        config["text_config"].update(vocab_size=len(known), eos_token_id=known[END])
+
+    write_golden_snapshot(directory, config=tell, tensors=enlarge)
+    write_vocabulary(directory)
+    return directory

@@ -89,7 +89,13 @@ def _add_data(data: str) -> None:
     _add(f"focal_sam_clip_full_{data}", focal, f"{source}, fine-tuned in full", **full)
     for name, fields in _SIBLINGS.items():
         radii = {"head_rho": rho, "tail_rho": rho} if name == "sse_sam" else {"rho": rho}
-        _add(f"{name}_clip_{data}", base, "ours: Focal-SAM's recipe, another method", **fields, **radii)
+        _add(
+            f"{name}_clip_{data}",
+            base,
+            "ours: Focal-SAM's recipe, another method",
+            **fields,
+            **radii,
+        )
     epochs = 20 if data == "inaturalist" else 10
     lift: dict[str, Any] = {"epochs": epochs, "classifier_init": "text"}
     _add(f"lift_clip_{data}", base, f"{_LIFT_SOURCE}; with its ensembling: --tte 24", **lift)

@@ -1,0 +1,315 @@
+"""Fine-tuned vision towers through the program: what trains, what is kept, how the head begins."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from clip_snapshots import write_golden_snapshot, write_speaking_snapshot
+from flax.traverse_util import flatten_dict
+from jpeg_trees import write_tree
+from small_runs import run_program
+
+from experiments import clip_lt
+from experiments.experiment import Experiment, Replica
+from experiments.initial_weights import initial_weights
+from experiments.recipe import Recipe
+from experiments.recipes import RECIPES
+from experiments.runs import run_all
+from jaxlt import UsageError
+from jaxlt.evaluation import Predictor
+from jaxlt.models.clip import Clip
+from jaxlt.models.clip_snapshot import load_clip
+from jaxlt.models.prompts import PromptTokenizer
+from jaxlt.training import train
+
+TINY = dataclasses.replace(
+    RECIPES["sgd_tiny_fashion"],
+    dataset="digits",
+    image_size=None,
+    max_per_class=None,
+    class_order=None,
+    imbalance_factor=10.0,
+    epochs=2,
+    eval_epochs=1,
+    batch_size=64,
+)
+METHODS = ("sgd", "sam", "imb_sam", "sse_sam", "focal_sam", "cc_sam")
+
+
+def trained(directory, recipe=TINY):
+    experiment, replica = Experiment(recipe), Replica(0, directory)
+    return experiment, train(experiment.job([replica]), experiment.workdir(replica))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    experiment, state = trained(directory)
+    (result,) = run_all(experiment, [Replica(0, directory)], label="run")
+    return directory, experiment, state, result
+
+
+class TestWhatTrains:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_only_the_adaptation_moves(self, tmp_path, method):
+        fields = {"scope": "classifier"} if method == "cc_sam" else {}
+        recipe = dataclasses.replace(TINY, method=method, epochs=1, **fields)
+        experiment, state = trained(tmp_path, recipe)
+        initial = experiment.job([Replica(0, tmp_path)]).initial_state
+        jax.tree.map(np.testing.assert_array_equal, state.frozen, initial.frozen)
+        paths = set(flatten_dict(state.params))
+        assert {path for path in paths if "adaptformer" not in path} == {("classifier", "kernel")}
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, initial.params)
+        assert all(jax.tree.leaves(moved))
+
+    def test_the_optimizer_knows_nothing_of_the_rest(self, run):
+        _, _, state, _ = run
+        shapes = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.shape]
+        assert sorted(shapes) == sorted(
+            leaf.shape for leaf in jax.tree.leaves(state.params) if leaf.shape
+        )
+
+    def test_checkpoints_hold_what_trained_and_name_the_rest(self, run):
+        directory, _, state, _ = run
+        newest = max(directory.glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            saved = checkpointer.restore((newest / "state").absolute())
+        assert set(flatten_dict(saved["params"])) == set(flatten_dict(state.params))
+        assert not saved.get("frozen")
+        record = json.loads((newest / "record" / "metadata").read_text())
+        assert len(record["frozen"]) == 32
+
+    def test_resumed_from_any_checkpoint_it_ends_with_the_same_bits(self, run, tmp_path):
+        directory, _, state, result = run
+        shutil.copytree(directory, tmp_path / "again")
+        steps = sorted(int(path.name) for path in directory.glob("checkpoints/[0-9]*"))
+        assert len(steps) == 2
+        shutil.rmtree(tmp_path / "again" / "checkpoints" / str(steps[-1]))
+        (tmp_path / "again" / "result.json").unlink()
+        _, resumed = trained(tmp_path / "again")
+        for field in ("step", "params", "opt_state", "frozen"):
+            same = getattr(resumed, field), getattr(state, field)
+            jax.tree.map(np.testing.assert_array_equal, *same)
+        again = json.loads((tmp_path / "again" / "result.json").read_text())
+        assert again["per_class"] == result["per_class"]
+
+    def test_another_base_is_refused(self, run, tmp_path, monkeypatch):
+        directory, experiment, _, _ = run
+        shutil.copytree(directory, tmp_path / "again")
+        (tmp_path / "again" / "result.json").unlink()
+        replica = Replica(0, tmp_path / "again")
+        job = experiment.job([replica])
+        other = jax.tree.map(lambda leaf: leaf + 1, job.initial_state.frozen)
+        changed = dataclasses.replace(job.initial_state, frozen=other)
+        with pytest.raises(UsageError, match=r"pretrained network with digest .* must be the same"):
+            train(
+                dataclasses.replace(job, initial_state=changed),
+                experiment.workdir(replica),
+            )
+
+    def test_a_step_takes_less_memory_than_in_full(self):
+        def memory(adaptation):
+            recipe = dataclasses.replace(TINY, adaptation=(adaptation,))
+            experiment = Experiment(recipe)
+            return experiment.job([Replica(0, None)]).bytes_needed()
+
+        parameters = 4 * 206_528
+        # No gradient, no momentum, and of dense layers no inputs to keep.
+        assert memory("full") - memory("adaptformer") > 2 * parameters
+
+    def test_replicas_together_are_what_each_is_alone(self, run, tmp_path):
+        _, experiment, _, result = run
+        replicas = [Replica(seed, tmp_path / str(seed)) for seed in (0, 1)]
+        both = run_all(experiment, replicas, label="both", mode="together")
+        np.testing.assert_allclose(both[0]["test_loss"], result["test_loss"], rtol=1e-4)
+        assert both[0]["test_loss"] != both[1]["test_loss"]
+
+    def test_micro_batches_give_the_batchs_steps(self, run, tmp_path):
+        recipe = dataclasses.replace(TINY, micro_batch=24)  # 24, 24 and 16 images
+        _, state = trained(tmp_path, recipe)
+        expected = run[2].params
+        assert any(
+            jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), state.params, expected))
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.params, expected
+        )
+
+
+class TestPrediction:
+    def test_gives_the_evaluations_accuracy(self, run):
+        directory, experiment, _, result = run
+        images = experiment.source.test
+        numbers = np.arange(len(images.labels))
+        logits = Predictor.load(directory).logits(images.load(numbers))
+        assert (logits.argmax(1) == images.labels).mean() == pytest.approx(result["accuracy"])
+
+    def test_needs_the_base_that_it_was_trained_on(self, tmp_path):
+        snapshot = write_golden_snapshot(tmp_path / "snapshot")
+        recipe = dataclasses.replace(TINY, model=f"clip:{snapshot}", image_size=16, epochs=1)
+        trained(tmp_path / "run", recipe)
+        Predictor.load(tmp_path / "run")
+
+        def change(tensors):
+            tensors["logit_scale"] = tensors["logit_scale"] + 1
+
+        write_golden_snapshot(snapshot, tensors=change)
+        with pytest.raises(UsageError, match="must be the one that the run was trained on"):
+            Predictor.load(tmp_path / "run")
+
+
+def test_a_run_is_known_by_the_snapshots_contents(tmp_path):
+    for name in ("here", "there"):
+        write_golden_snapshot(tmp_path / name)
+    here, there = (
+        dataclasses.replace(TINY, model=f"clip:{tmp_path / name}") for name in ("here", "there")
+    )
+    assert here.described() == there.described()
+    assert here.described()["model"].startswith("sha256:")
+
+
+def test_ensembling_is_the_mean_over_five_crops(run):
+    _, _, state, _ = run
+    experiment = Experiment(dataclasses.replace(TINY, tte=4))
+    built = experiment._stages[0]
+    (batch, *_) = experiment._feed.evaluated()
+    crops = np.asarray(batch.images)
+    assert crops.shape[1:] == (40, 8, 1)
+    logits = experiment._logits(built, state, jnp.asarray(crops))
+    expected = np.mean(
+        [built.logits(state, crops[:, start : start + 8]) for start in range(0, 40, 8)], axis=0
+    )
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+class TestHead:
+    def _tree(self, path):
+        return write_tree(path, "inaturalist", (6, 4, 3))
+
+    def _recipe(self, tmp_path, dataset, **fields):
+        snapshot = write_speaking_snapshot(tmp_path / "snapshot")
+        return Recipe(
+            dataset=dataset,
+            profile="native",
+            model=f"clip:{snapshot}",
+            adaptation=("adaptformer",),
+            classifier="cosine",
+            image_size=32,
+            classifier_init="text",
+            **fields,
+        )
+
+    def _kernel(self, recipe):
+        experiment = Experiment(recipe)
+        weights = initial_weights(recipe, experiment.source, experiment._feed)
+        return experiment, weights["params"]["classifier"]["kernel"]
+
+    def _column(self, recipe, text):
+        """What the text tower makes of one text, by itself."""
+        snapshot = load_clip(recipe.model.removeprefix("clip:"), image_size=32)
+        tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)([text])
+        clip = Clip(snapshot.config)
+        (feature,) = clip.apply({"params": snapshot.params}, tokens, method="text_embeddings")
+        column = snapshot.params["visual_projection"]["kernel"] @ (
+            feature / np.linalg.norm(feature)
+        )
+        return column / np.linalg.norm(column)
+
+    @pytest.mark.parametrize("form", ["categories", "lines"])
+    def test_rows_are_of_the_names_of_their_classes(self, tmp_path, form):
+        """iNaturalist's labels are numbers of categories, whose names are in another order."""
+        tree = self._tree(tmp_path / "tree")
+        file = tmp_path / ("names.json" if form == "categories" else "names.txt")
+        recipe = self._recipe(tmp_path, tree.spec, class_names=str(file))
+        without = dataclasses.replace(recipe, classifier_init="random", class_names=None)
+        numbers = Experiment(without).source.class_names
+        # Sorted by name, class 2 would be the first.
+        names = dict(zip(numbers, ("tapir", "ocelot", "cat"), strict=True))
+        entries = [{"name": name, "id": int(key)} for key, name in names.items()][::-1]
+        if form == "categories":
+            file.write_text(json.dumps({"categories": entries}))
+        else:
+            file.write_text("".join(f"{e['id']} {e['name']}\n" for e in entries))
+        _, kernel = self._kernel(recipe)
+        for label, number in enumerate(numbers):
+            expected = self._column(recipe, f"a photo of a {names[number]}.")
+            np.testing.assert_allclose(kernel[:, label], expected, atol=1e-5)
+
+    def test_numbers_without_names_are_refused(self, tmp_path):
+        tree = self._tree(tmp_path / "tree")
+        with pytest.raises(UsageError, match="class_names must be a file that says what classes"):
+            Experiment(self._recipe(tmp_path, tree.spec))
+
+    def test_class_means_are_of_the_untouched_tower(self, run):
+        _, experiment, _, _ = run
+        kernel = initial_weights(TINY, experiment.source, experiment._feed)["params"]["classifier"]
+        np.testing.assert_allclose(np.linalg.norm(kernel["kernel"], axis=0), 1, atol=1e-5)
+        images, split = experiment.source.train, experiment.split
+        rows = split.indices[images.labels[split.indices] == 3]
+        probe = dataclasses.replace(TINY, adaptation=("linear_probe",), classifier_init="random")
+        plain = Experiment(probe)
+        state = plain.job([Replica(0, None)]).initial_state
+        mean, std = np.array(experiment.source.mean), np.array(experiment.source.std)
+        pixels = (images.load(rows) / 255 - mean) / std
+        features = plain._stages[0].model.apply(
+            state.variables(), pixels.astype(np.float32), train=False, method="features"
+        )
+        expected = np.asarray(features).mean(0)
+        expected /= np.linalg.norm(expected)
+        np.testing.assert_allclose(kernel["kernel"][:, 3], expected, atol=1e-4)
+
+
+FLAGS = (
+    *("--recipe", "focal_sam_tiny_fashion", "--dataset", "digits", "--imbalance-factor", "10"),
+    *("--max-per-class", "None", "--class-order", "None", "--image-size", "None", "--epochs", "1"),
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--model", "random:huge"), "model was 'random:huge', must be one of random:tiny"),
+        (("--model", "clip:nowhere/at all"), "nowhere/at all: must be a directory, or a name"),
+        (("--model", "mlp"), "adaptation must be full for other than CLIP"),
+        (("--image-size", "9"), "squares whose side is a multiple of 4"),
+        (("--adaptation", "full", "lora"), "adaptation's kinds must be full alone"),
+        (("--adaptation", "partial", "--last-blocks", "9"), "at most the network's 4 blocks"),
+        (("--classifier-init", "text"), "needs CLIP's text tower: model must be clip:SNAPSHOT"),
+        (("--loss", "ldam"), "cosine_scale must be 1 with ldam"),
+        (("--classifier", "linear"), "cosine_scale must be 1 without cosine"),
+        (("--class-names", "names.txt"), "class_names must be None without classifier_init text"),
+        (("--prompt", "a photo"), "prompt must be ensemble or a text with one {}"),
+        (("--micro-batch", "0"), "micro_batch must be at least 1"),
+        (("--tte", "-1"), "tte must be at least 0"),
+        (("--trainable", "classifier"), "trainable must be all, adaptation says the rest"),
+    ],
+)
+def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, flags, expected):
+    workdir = tmp_path / "run"
+    status, _, lines = run_program(
+        monkeypatch, capsys, clip_lt, *FLAGS, *flags, "--workdir", workdir
+    )
+    assert (status, len(lines)) == (2, 1)
+    assert expected in lines[0]
+    assert not workdir.exists()
+
+
+def test_micro_batches_need_images_that_do_not_depend_on_each_other(tmp_path):
+    recipe = dataclasses.replace(RECIPES["sgd_digits"], model="resnet20", micro_batch=8)
+    with pytest.raises(UsageError, match="micro_batch must be None for resnet20"):
+        Experiment(recipe)
+
+
+def test_the_program_trains_without_weights(monkeypatch, capsys, tmp_path):
+    flags = ("--model", "random:tiny", "--classifier-init", "class_mean", "--dataset", "digits")
+    small = ("--image-size", "8", "--normalization", "dataset", "--epochs", "1")
+    status, _, lines = run_program(
+        monkeypatch, capsys, clip_lt, *flags, *small, "--workdir", tmp_path / "run"
+    )
+    assert status == 0
+    assert any("frozen parameters" in line for line in lines)
