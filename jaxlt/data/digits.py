@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxlt.data.image_set import ArrayImages, LoadedImages, resize_array
+from jaxlt.data.image_set import ArrayImages, LoadedImages
 
 _MAX_INTENSITY = 16
 
@@ -27,12 +27,11 @@ def load_digits(image_size: int | None) -> LoadedImages:
 
     raw, labels = datasets.load_digits(return_X_y=True)
     pixels = np.rint(raw.reshape(-1, 8, 8, 1) * (255 / _MAX_INTENSITY)).astype(np.uint8)
-    images = resize_array(pixels, image_size)
     is_test = np.zeros(len(labels), bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[2::3]] = True
     return LoadedImages(
         class_names=tuple(str(label) for label in range(10)),
-        train=ArrayImages(images[~is_test], labels[~is_test]),
-        test=ArrayImages(images[is_test], labels[is_test]),
+        train=ArrayImages(pixels[~is_test], labels[~is_test], image_size),
+        test=ArrayImages(pixels[is_test], labels[is_test], image_size),
     )

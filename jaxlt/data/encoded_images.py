@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class EncodedImages(ImageSet):
     def __init__(self, labels: np.ndarray, image_size: int, resize: Resize) -> None:
         self.labels = labels.astype(np.int32)
         self.image_shape = (image_size, image_size, 3)
-        self._resize: Resize = resize
+        self._fit = functools.partial(fit, size=image_size, resize=resize)
 
     @abc.abstractmethod
     def contents(self, number: tf.Tensor) -> tf.Tensor:
@@ -98,7 +99,7 @@ class EncodedImages(ImageSet):
         return "it could not be read a moment ago"
 
     def _read_one(self, number: tf.Tensor) -> tf.Tensor:
-        return fit(_decoded(self.contents(number)), self.image_shape[0], self._resize)
+        return self._fitted(_decoded(self.contents(number)))
 
     def _read_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         tf = import_tensorflow()

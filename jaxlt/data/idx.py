@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxlt.data.image_set import ArrayImages, LoadedImages, resize_array
+from jaxlt.data.image_set import ArrayImages, LoadedImages
 from jaxlt.errors import UsageError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -106,9 +106,7 @@ def load_idx(directory: Path, image_size: int | None) -> LoadedImages:
 def _array_images(
     images: np.ndarray, labels: np.ndarray, base: int, image_size: int | None
 ) -> ArrayImages:
-    return ArrayImages(
-        resize_array(images[..., np.newaxis], image_size), labels.astype(np.int32) - base
-    )
+    return ArrayImages(images[..., np.newaxis], labels.astype(np.int32) - base, image_size)
 
 
 def _read_part(directory: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from jaxlt.data.crops import cropped
-from jaxlt.data.resampling import fit
+from jaxlt.data.resampling import NUM_CROPS, fit, fit_five_crops
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
 
@@ -35,6 +36,8 @@ class ImageSet(abc.ABC):
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     is_decoded: bool = False
+    # Brings an image as it is stored, uint8 (H, W, C), to `image_shape`; None where it has that.
+    _fit: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     @abc.abstractmethod
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
@@ -47,10 +50,11 @@ class ImageSet(abc.ABC):
             uint8 tensor (B, H, W, C).
         """
 
+    @abc.abstractmethod
     def read_crops(
         self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
     ) -> tf.Tensor:
-        """Reads a random crop of each image, resized to the shape of all.
+        """Reads a random crop of each image as it is stored, resized to the shape of all.
 
         Args:
             indices: integer tensor or array (B,) with values in [0, N).
@@ -60,13 +64,43 @@ class ImageSet(abc.ABC):
         Returns:
             uint8 tensor (B, H, W, C).
         """
-        tf = import_tensorflow()
-        drawn = (self.read(indices), tries, places)
-        return tf.map_fn(
-            lambda x: fit(cropped(*x), self.image_shape[0]),
-            drawn,
-            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
-        )
+
+    def five_crops(self, expand: int) -> Self:
+        """Returns the same images, each read as its five crops one below the other.
+
+        An image as it is stored, not yet at the set's side S, has its shorter side resized to
+        S + `expand`. The crops are its corners and its centre, see `resampling.five_crops`. Their
+        mean prediction is the test-time ensembling of LIFT, where `expand` is 24 for S = 224
+        (21 for a network with patches of 14 pixels).
+
+        Args:
+            expand: pixels, at least 0.
+
+        Returns:
+            A set of shape (5 S, S, C) that shares labels and storage with this one.
+
+        Raises:
+            UsageError: `expand` is negative, or the images are not square, grey or RGB.
+
+        References:
+            Shi et al., "Long-tail learning with foundation model: heavy fine-tuning hurts",
+            ICML 2024.
+        """
+        height, width, channels = self.image_shape
+        if height != width or channels not in (1, 3):
+            raise UsageError(
+                f"five crops are asked of images of shape {self.image_shape}, they must be square "
+                "and have 1 or 3 channels"
+            )
+        if expand < 0:
+            raise UsageError(f"expand of the five crops is {expand}, it must be at least 0")
+        crops = copy.copy(self)
+        crops.image_shape = (NUM_CROPS * height, width, channels)
+        crops._fit = functools.partial(fit_five_crops, size=height, expand=expand)
+        return crops
+
+    def _fitted(self, stored: tf.Tensor) -> tf.Tensor:
+        return stored if self._fit is None else self._fit(stored)
 
     def load(self, indices: np.ndarray) -> np.ndarray:
         """Reads images by number into memory.
@@ -124,28 +158,69 @@ class LoadedImages(NamedTuple):
 
 
 class ArrayImages(ImageSet):
-    """Images held in memory as one uint8 array (N, H, W, C)."""
+    """Images held in memory as one uint8 array.
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+    Those to be enlarged are kept as they are and enlarged when they are read: CIFAR's 60,000
+    would take 9 GB at 224 pixels. Others are resized at once.
+
+    Args:
+        images: uint8 array (N, H, W, C).
+        labels: integer array (N,), the class of each image.
+        image_size: side of the squares to which the images are resized; None keeps H and W.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, image_size: int | None = None
+    ) -> None:
         self.labels = labels.astype(np.int32)
-        self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        if image_size is not None and is_enlarged(images.shape[1:], image_size):
+            self.image_shape = (image_size, image_size, images.shape[3])
+            self._fit = functools.partial(resize, size=image_size)
+        else:
+            images = resize_array(images, image_size)
+            self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
         self._images = images
-
-    @functools.cached_property
-    def _tensor(self) -> tf.Tensor:
-        tf = import_tensorflow()
-        # Made outside the graph that is being traced, the tensor is an input that every graph
-        # shares; made inside it would be a constant copied into each one.
-        with tf.init_scope():
-            return tf.constant(self._images)
+        # Not a cached property, which copies of the set would not share.
+        self._tensor = functools.cache(functools.partial(_shared_tensor, images))
 
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
-        """Gathers the images at `indices` (B,) into a uint8 tensor (B, H, W, C)."""
-        return import_tensorflow().gather(self._tensor, indices)
+        """Gathers the images at `indices` (B,), enlarged where they are to be; see `ImageSet`."""
+        tf = import_tensorflow()
+        stored = tf.gather(self._tensor(), indices)
+        if self._fit is None:
+            return stored
+        spec = tf.TensorSpec(self.image_shape, tf.uint8)
+        return tf.map_fn(self._fitted, stored, fn_output_signature=spec)
+
+    def read_crops(
+        self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
+    ) -> tf.Tensor:
+        """Cuts crops out of the images as they are stored, not enlarged; see `ImageSet`."""
+        tf = import_tensorflow()
+        drawn = (tf.gather(self._tensor(), indices), tries, places)
+        return tf.map_fn(
+            lambda x: fit(cropped(*x), self.image_shape[0]),
+            drawn,
+            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+        )
 
     def load(self, indices: np.ndarray) -> np.ndarray:
-        """Copies the images at `indices` (B,), without TensorFlow."""
-        return self._images[indices]
+        """Copies the images at `indices` (B,), without TensorFlow where they are read as stored."""
+        return self._images[indices] if self._fit is None else super().load(indices)
+
+
+def _shared_tensor(images: np.ndarray) -> tf.Tensor:
+    tf = import_tensorflow()
+    # Made outside the graph that is being traced, the tensor is an input that every graph
+    # shares; made inside it would be a constant copied into each one.
+    with tf.init_scope():
+        return tf.constant(images)
+
+
+def is_enlarged(shape: Sequence[int | None], size: int) -> bool:
+    """Whether images of one shape (H, W, ...) have fewer pixels than squares of side `size`."""
+    height, width = shape[:2]
+    return height is not None and width is not None and height * width < size * size
 
 
 def resize(images: tf.Tensor | np.ndarray, size: int) -> tf.Tensor:

@@ -29,7 +29,8 @@ def upload(images: ImageSet, indices: np.ndarray) -> ResidentImages:
     """Reads images once and puts them on JAX's default device.
 
     Args:
-        images: any set of images; TensorFlow is imported only for those in files.
+        images: any set of images; TensorFlow is imported only for those that are in files or
+            changed when they are read.
         indices: integer array (N,), the images to take.
 
     Returns:

@@ -20,13 +20,16 @@ from jaxlt.errors import UsageError
 
 _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024
-Normalization = Literal["dataset", "imagenet", "inaturalist2018"]
+Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
 Relabel = Literal["none", "by_size"]
 # Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
-# ICLR 2020, and of the code after it. Places-LT is normalised by ImageNet's.
+# ICLR 2020, and of the code after it. Places-LT is normalised by ImageNet's. CLIP's are those of
+# the code of Radford et al., "Learning transferable visual models from natural language
+# supervision", ICML 2021, which its weights were trained with.
 _PUBLISHED_STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 # What all code of the long-tailed literature normalises CIFAR-10 and CIFAR-100 with.
 _CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -86,13 +89,14 @@ def load_source(
             "list:ROOT,LISTS" (list files, see `load_listed`) or "tfds:NAME,LISTS" (list files of
             images that tensorflow-datasets keeps, see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
-            32 where they may differ in size (`folder:`, list files, some of `tfds:`).
+            32 where they may differ in size (`folder:`, list files, some of `tfds:`). Images in
+            memory that are all of one smaller size are enlarged when they are read.
         resize: how images of files are brought to that size where they are not cropped at
             random: "stretch" disregards their aspect ratio, "centre_crop" is the test transform
             of ImageNet, see `jaxlt.data.resampling`.
-        normalization: mean and standard deviation: "imagenet" and "inaturalist2018" are the
-            published ones; "dataset" those that the literature uses for CIFAR-10 and CIFAR-100,
-            for any other set those of up to 1024 training images, evenly spaced.
+        normalization: mean and standard deviation: "imagenet", "inaturalist2018" and "clip" are
+            the published ones; "dataset" those that the literature uses for CIFAR-10 and
+            CIFAR-100, for any other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
         relabel: "by_size" numbers the classes anew by their training images, the largest first
             and equal ones in their old order, as MiSLAS and Saddle-LongTail do.

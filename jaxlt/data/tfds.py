@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlt.data.image_set import ArrayImages, LoadedImages, resize
+from jaxlt.data.image_set import ArrayImages, LoadedImages, is_enlarged, resize
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
 
@@ -26,7 +26,8 @@ def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedIma
 
     Args:
         name: what `tfds.builder` takes, such as "cifar100" or "svhn_cropped:3.1.0".
-        image_size: side to which the images are resized; None keeps their own.
+        image_size: side to which the images are resized, when they are read if all are of one
+            size and it is smaller; None keeps their own.
         default_size: the side where `image_size` is None and the set has images of many sizes.
 
     Returns:
@@ -124,10 +125,11 @@ def _read_split(
     tf = import_tensorflow()
     features = builder.info.features
     has_id = "id" in features and is_text(features["id"])
+    shape = features[image_key].shape
 
     def select(example: dict[str, Any]) -> tuple[Any, Any, Any]:
         image = example[image_key]
-        if image_size is not None and image.shape[:2] != (image_size, image_size):
+        if image_size is not None and not is_enlarged(shape, image_size):
             image = resize(image, image_size)
         return image, example[label_key], example["id"] if has_id else ""
 
@@ -138,4 +140,4 @@ def _read_split(
     if has_id:
         order = np.argsort(ids.astype(bytes), kind="stable")
         images, labels = images[order], labels[order]
-    return ArrayImages(images, labels)
+    return ArrayImages(images, labels, image_size)

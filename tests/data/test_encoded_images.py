@@ -92,6 +92,30 @@ def test_crops_are_pillows(tmp_path):
             assert difference[1:-1, 1:-1].mean() < 1, path.name
 
 
+@pytest.mark.parametrize("resize", ["stretch", "centre_crop"])
+def test_five_crops_are_cut_out_of_the_whole_file(tmp_path, resize):
+    paths = [tmp_path / name for name in ("wide.jpg", "wide.png", "high.png")]
+    for path in paths:
+        picture((60, 90) if path.stem == "wide" else (87, 50)).save(path)
+    made = FileImages(list(map(str, paths)), np.arange(3), 32, resize)
+    crops = made.five_crops(5)
+    assert (crops.image_shape, made.image_shape) == ((160, 32, 3), (32, 32, 3))
+    assert crops.labels is made.labels
+    for tall, path in zip(crops.load(np.arange(3)).astype(int), paths, strict=True):
+        # 37 by 55.5 or by 64.38; the middle of the 23 pixels too many, 11.5, is rounded to 12.
+        width, height = (55, 37) if path.stem == "wide" else (37, 64)
+        whole = Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        right, bottom = width - 32, height - 32
+        middle = (12, 2) if path.stem == "wide" else (2, 16)
+        corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), middle]
+        expected = np.concatenate(
+            [np.asarray(whole.crop((x, y, x + 32, y + 32)), int) for x, y in corners]
+        )
+        assert np.abs(tall - expected).max() <= (2 if path.suffix == ".jpg" else 0)
+    np.testing.assert_array_equal(made.load(np.arange(3)), made.read(np.arange(3)))
+    assert (crops.load(np.arange(3))[:, -32:] != made.load(np.arange(3))).any()
+
+
 def test_batches_are_a_function_of_seed_and_step(paths):
     pixels, labels, _ = batches(images(paths), steps=4)
     later, later_labels, _ = batches(images(paths), steps=4, start=2)
@@ -144,10 +168,11 @@ def test_a_class_without_a_readable_image_is_an_error(paths):
 
 
 @pytest.mark.parametrize("bad", [0, 1, 3])
-def test_evaluation_leaves_skipped_images_out(paths, bad):
-    whole = images(paths).load(np.arange(6))
+@pytest.mark.parametrize("five", [False, True])
+def test_evaluation_leaves_skipped_images_out(paths, bad, five):
+    made = images(paths).five_crops(4) if five else images(paths)
+    whole = made.load(np.arange(6))
     paths[bad].write_bytes(b"nothing")
-    made = images(paths)
     stream = list(evaluation_batches(made, batch_size=4, **STATISTICS, unreadable="skip"))
     labels = list(itertools.chain.from_iterable(batch.labels.tolist() for batch in stream))
     kept = np.array([number for number in range(6) if number != bad])

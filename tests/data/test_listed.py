@@ -82,6 +82,9 @@ def test_published_statistics_are_taken_by_name(tree):
     assert (imagenet.mean, imagenet.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     inat = load_source(tree.spec, image_size=8, normalization="inaturalist2018")
     assert (inat.mean, inat.std) == ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192))
+    clip = load_source(tree.spec, image_size=8, normalization="clip")
+    assert clip.mean == (0.48145466, 0.4578275, 0.40821073)
+    assert clip.std == (0.26862954, 0.26130258, 0.27577711)
     own = load_source(tree.spec, image_size=8)
     pixels = own.train.load(np.arange(sum(COUNTS))).reshape(-1, 3) / 255
     np.testing.assert_allclose(own.mean, pixels.mean(axis=0))

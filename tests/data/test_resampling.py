@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlt.data.resampling import fit
+from jaxlt.data.resampling import fit, fit_five_crops
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
 SHAPES = [(375, 500), (500, 333), (224, 224), (40, 61), (256, 300), (900, 230)]
@@ -38,6 +38,35 @@ def test_the_centre_crop_is_the_middle_of_an_image_whose_shorter_side_is_larger(
     top, left = round((height - size) / 2), round((width - size) / 2)
     expected = whole[top : top + size, left : left + size]
     np.testing.assert_array_equal(fitted(pixels, size, "centre_crop"), expected)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (32, 32), (1, 3)])
+@pytest.mark.parametrize(("size", "expand"), [(224, 24), (32, 5), (32, 0)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_five_crops_are_corners_and_centre_of_an_image_whose_shorter_side_is_larger(
+    shape, size, expand, channels
+):
+    pixels = noise(shape, channels)
+    short = size + expand
+    height, width = (
+        short if side == min(shape) else int(short * side / min(shape)) for side in shape
+    )
+    image = Image.fromarray(pixels.squeeze(axis=-1) if channels == 1 else pixels)
+    whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    whole = whole.reshape(height, width, channels)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    expected = np.stack(
+        [
+            whole[:size, :size],
+            whole[:size, width - size :],
+            whole[height - size :, :size],
+            whole[height - size :, width - size :],
+            whole[top : top + size, left : left + size],
+        ]
+    )
+    found = fit_five_crops(import_tensorflow().constant(pixels), size, expand).numpy()
+    assert found.shape == (5 * size, size, channels)
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "centre_crop"])

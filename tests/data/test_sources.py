@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from jaxlt.data.image_set import ArrayImages, resize_array
 from jaxlt.data.sources import load_source
 from jaxlt.errors import UsageError
 
@@ -72,30 +71,6 @@ def test_a_constant_channel_has_a_positive_deviation(tmp_path):
     source = load_source(f"idx:{tmp_path}")
     assert source.mean == (0.0,)
     assert source.std[0] > 0
-
-
-def test_reading_an_array_in_a_graph_copies_it_into_no_constant():
-    from jaxlt.data.tensorflow_runtime import import_tensorflow
-
-    tf = import_tensorflow()
-    images = ArrayImages(np.zeros((1000, 32, 32, 3), np.uint8), np.zeros(1000, int))
-    graph = tf.function(images.read).get_concrete_function(tf.TensorSpec((4,), tf.int64)).graph
-    assert graph.as_graph_def().ByteSize() < 10_000
-
-
-def test_an_array_is_loaded_as_it_is_read():
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 2, 2, 1), np.uint8)
-    images = ArrayImages(pixels, np.zeros(9, int))
-    indices = np.array([8, 0, 3])
-    np.testing.assert_array_equal(images.load(indices), images.read(indices).numpy())
-
-
-def test_resizing_in_chunks_covers_every_image():
-    images = np.arange(2500, dtype=np.uint16)[:, None, None, None] % 251
-    images = np.broadcast_to(images, (2500, 2, 2, 1)).astype(np.uint8)
-    resized = resize_array(images, 3)
-    assert resized.shape == (2500, 3, 3, 1)
-    assert (resized == images[:, :1, :1]).all()
 
 
 def write_idx_set(directory, *, train_labels, test_labels):

@@ -2,8 +2,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tfds_files import write, write_known
 
+from jaxlt.data.crops import NUM_TRIES
+from jaxlt.data.image_set import resize_array
 from jaxlt.data.sources import load_source
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 from jaxlt.errors import UsageError
@@ -108,6 +111,28 @@ def test_images_of_many_sizes_are_resized(tfds, tmp_path):
     source = load_source("tfds:tiny_set", image_size=6)
     assert source.image_shape == (6, 6, 3)
     assert sorted(grey_levels(source.train).tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize("image_size", [4, 9, 3])
+def test_images_of_one_size_are_resized_as_arrays_are(tfds, tmp_path, image_size):
+    features = tiny_features(tfds)
+    random = np.random.default_rng(0)
+    made = [
+        {"image": random.integers(0, 256, (4, 4, 3), np.uint8), "label": number % NUM_CLASSES}
+        for number in range(12)
+    ]
+    write(tfds, tmp_path, "TinySet", features, splits={"train": made, "test": made[:3]})
+    own = load_source("tfds:tiny_set").train.load(np.arange(12))
+    train = load_source("tfds:tiny_set", image_size=image_size).train
+    assert train.image_shape == (image_size, image_size, 3)
+    np.testing.assert_array_equal(train.load(np.arange(12)), resize_array(own, image_size))
+    whole = np.zeros((12, NUM_TRIES, 2)), np.zeros((12, 2))
+    whole[0][:] = 1 - 2**-53, 0.5
+    if image_size > 4:
+        crops = train.read_crops(np.arange(12), *whole).numpy()
+        for crop, pixels in zip(crops, own, strict=True):
+            stretched = Image.fromarray(pixels).resize((9, 9), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(crop, stretched)
 
 
 def test_a_validation_split_stands_in_for_a_missing_test_split(tfds, tmp_path):

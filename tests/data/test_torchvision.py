@@ -7,7 +7,7 @@ from PIL import Image
 from jaxlt.data.crops import NUM_TRIES, resized_crop_box
 from jaxlt.data.pillow_operations import OPERATIONS, apply_operations
 from jaxlt.data.policies import draw_color_jitter
-from jaxlt.data.resampling import fit
+from jaxlt.data.resampling import fit, fit_five_crops
 from jaxlt.data.tensorflow_runtime import import_tensorflow
 
 torch = pytest.importorskip("torch")
@@ -32,7 +32,17 @@ def test_the_test_transform_is_resize_256_and_centre_crop_224(shape):
     np.testing.assert_array_equal(found, np.asarray(image))
 
 
-@pytest.mark.parametrize("shape", [(375, 500), (333, 250), (60, 400), (400, 60)])
+@pytest.mark.parametrize("shape", [(375, 500), (500, 333), (32, 32), (301, 300), (60, 211)])
+@pytest.mark.parametrize("expand", [24, 21, 0])
+def test_five_crops_are_resize_and_five_crop(shape, expand):
+    pixels = picture(shape)
+    image = transforms.Resize(224 + expand)(Image.fromarray(pixels))
+    expected = np.concatenate([np.asarray(crop) for crop in transforms.FiveCrop(224)(image)])
+    found = fit_five_crops(import_tensorflow().constant(pixels), 224, expand).numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (333, 250), (60, 400), (400, 60), (32, 32)])
 def test_resized_crops_are_those_of_the_same_uniform_numbers(shape, monkeypatch):
     tf = import_tensorflow()
     for seed in range(8):
