@@ -1,9 +1,9 @@
-"""DINOv2's encoders (Oquab et al., TMLR 2024), loaded into the tower that CLIP's images pass.
+"""DINOv2's image encoders (Oquab et al., TMLR 2024) for CLIP's vision tower.
 
-DINOv2's block multiplies what attention and the MLP add to a token by learned factors of each
-channel, LayerScale (Touvron et al., ICCV 2021), and its embedding of patches has a bias. Both are
-constants beside a linear map or a sum that the tower has anyway, and are folded into it: the
-features are the same up to rounding, and training sees the product as one parameter.
+DINOv2's blocks multiply what attention and the MLP add to a token by a learned factor for each
+channel, LayerScale (Touvron et al., ICCV 2021), and its patch embedding has a bias. The tower has
+neither. The factors are folded into the linear layers before them and the bias into the positions
+after it: features are the same up to rounding, and training sees one parameter instead of two.
 """
 
 import dataclasses
