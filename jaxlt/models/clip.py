@@ -52,7 +52,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """CLIP's vision transformer without the projection to the space of texts.
+    """CLIP's vision transformer without the projection to the space of texts, or DINOv2's.
 
     Attributes:
         config: Its sizes.
@@ -71,7 +71,8 @@ class VisionTower(nn.Module):
         """Makes the parts."""
         block = nn.remat(Block) if self.remat else Block
         self.embeddings = VisionEmbeddings(self.config, self.dtype)
-        self.pre_layernorm = LayerNorm(self.config.layer_norm_eps, self.dtype)
+        if self.config.pre_layernorm:
+            self.pre_layernorm = LayerNorm(self.config.layer_norm_eps, self.dtype)
         self.encoder_layers = [
             block(
                 self.config,
@@ -94,7 +95,9 @@ class VisionTower(nn.Module):
         Raises:
             ValueError: The images' sides are not those of the configuration.
         """
-        x = self.pre_layernorm(self.embeddings(images))
+        x = self.embeddings(images)
+        if self.config.pre_layernorm:
+            x = self.pre_layernorm(x)
         for block in self.encoder_layers:
             x = block(x)
         return x
@@ -103,7 +106,8 @@ class VisionTower(nn.Module):
         """Maps `(B, side, side, channels)` to `(B, width)`: the class token after layer norm.
 
         Args:
-            images: Normalised by CLIP's own means and deviations.
+            images: Normalised by the checkpoint's means and deviations: CLIP has its own, DINOv2
+                has ImageNet's.
 
         Returns:
             float32 features.

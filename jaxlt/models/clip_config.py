@@ -76,6 +76,8 @@ class VisionConfig(TowerConfig):
         num_channels: Channels of an image.
         image_size: Side of the square images, a multiple of `patch_size`.
         patch_size: Side of the square patches.
+        pre_layernorm: Whether a layer norm follows the embeddings, as in all of CLIP's networks and
+            in none of DINOv2's.
     """
 
     hidden_size: int = 768
@@ -84,6 +86,7 @@ class VisionConfig(TowerConfig):
     num_channels: int = 3
     image_size: int = 224
     patch_size: int = 32
+    pre_layernorm: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -145,14 +148,7 @@ def read_config(path: str | Path) -> ClipConfig:
         UsageError: The file cannot be read, is of another kind of model, or gives sizes that fit
             no network.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: must be a readable JSON file: {reason}") from error
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind != "clip":
-        raise UsageError(f"{path}: model_type was {kind!r}, must be 'clip'")
+    values = read_values(path, "clip")
     projection = values.get("projection_dim", ClipConfig.projection_dim)
     if type(projection) is not int or projection < 1:
         raise UsageError(f"{path}: projection_dim was {projection!r}, must be a positive integer")
@@ -163,6 +159,23 @@ def read_config(path: str | Path) -> ClipConfig:
     )
 
 
+def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
+    """Reads a config.json of Hugging Face's.
+
+    Raises:
+        UsageError: The file cannot be read, or is of another `model_type`.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: must be a readable JSON file: {reason}") from error
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind != model_type:
+        raise UsageError(f"{path}: model_type was {kind!r}, must be {model_type!r}")
+    return values
+
+
 _Tower = TypeVar("_Tower", bound=TowerConfig)
 
 
@@ -170,7 +183,8 @@ def _tower(path: str | Path, values: Mapping[str, Any], section: str, make: type
     found = values.get(section)
     if not isinstance(found, dict):
         raise UsageError(f"{path}: {section} was {found!r:.40}, must be an object")
-    names = {field.name for field in dataclasses.fields(make)}
+    # Whether there is that norm is no choice of a file: it is what makes the network CLIP's.
+    names = {field.name for field in dataclasses.fields(make)} - {"pre_layernorm"}
     try:
         return make(**{name: value for name, value in found.items() if name in names})
     except UsageError as error:

@@ -79,7 +79,7 @@ def _params(path: Path, config: ClipConfig) -> dict[str, Any]:
         for name, tensor in read_tensors(path).items()
         if not _IGNORED.fullmatch(name)
     }
-    return fill_tree(path, tensors, shapes, _tensor_name, _in_flax_order)
+    return fill_tree(path, tensors, shapes, _tensor_name, in_flax_order)
 
 
 def _tensor_name(keys: tuple[str, ...]) -> str:
@@ -88,7 +88,11 @@ def _tensor_name(keys: tuple[str, ...]) -> str:
     return f"{dotted}.{_LEAF.get(leaf, f'{leaf}.weight')}"
 
 
-def _in_flax_order(name: str, value: np.ndarray) -> np.ndarray:
+def in_flax_order(name: str, value: np.ndarray) -> np.ndarray:
+    """Returns a transformer's tensor in Flax's order of axes, see `fill_tree`.
+
+    A convolution over patches becomes the matrix by which `space_to_depth` is multiplied.
+    """
     if name.endswith("embedding.weight") and value.ndim == 2:
         return value
     if value.ndim == 4:

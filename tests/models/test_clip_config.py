@@ -42,6 +42,11 @@ def test_a_configuration_is_read(tmp_path):
     assert read_config(path) == ClipConfig(vision=vision, text=text, projection_dim=768)
 
 
+def test_no_file_takes_clips_first_norm_away(tmp_path):
+    path = _written(tmp_path / "config.json", vision_config={"pre_layernorm": False})
+    assert read_config(path).vision.pre_layernorm
+
+
 def test_another_image_size_changes_that_alone():
     larger = ClipConfig().for_images_of(256)
     assert larger.vision.image_size == 256

