@@ -106,6 +106,8 @@ class Experiment:
         for number, stage in enumerate(recipe.stages):
             # Refuses what the pipeline cannot do before anything is written.
             self._feed.pipeline(0, stage, number)
+        # Refuses what the network has not, such as so many blocks.
+        self._shapes = jax.eval_shape(lambda: self._stages[0].initial_state(0))
         self.suits_loops = self._stages[0].model.suits_loops
 
     @property
@@ -163,9 +165,7 @@ class Experiment:
     def describe(self, label: str, where: str) -> None:
         """Logs what is about to be trained."""
         stages = len(self._stages)
-        state = jax.eval_shape(lambda: self._stages[0].initial_state(0))
-        trained = count_parameters(state.params)
-        frozen = f" and {count_parameters(state.frozen)} frozen" if state.frozen else ""
+        trained, frozen = map(count_parameters, (self._shapes.params, self._shapes.frozen))
         _logger.info(
             "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d%s "
             "parameters, %d steps%s, %s",
@@ -177,7 +177,7 @@ class Experiment:
             min(self.split.class_counts),
             self.recipe.model,
             trained,
-            frozen,
+            f" and {frozen} frozen" if frozen else "",
             self.num_steps,
             f" in {stages} stages" if stages > 1 else "",
             where,

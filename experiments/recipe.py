@@ -61,8 +61,8 @@ class Recipe(Stage):
     model: str = "resnet32"
     """resnet20/32/44/56/110 (CIFAR ResNets), resnet20_gn/32_gn (with group norm), resnet34 (3x3
     stem), resnet10/50/101/152 and resnext50_32x4d (ImageNet's), small_vit, small_conv or mlp; or
-    CLIP's vision tower: clip:SNAPSHOT with a directory in Hugging Face's format or a name on its
-    hub, known by its contents, or random:tiny, vit_b32, vit_b16 or vit_l14 without training."""
+    a vision tower: clip:SNAPSHOT or dinov2:SNAPSHOT, a directory in Hugging Face's format or a name
+    on its hub, known by its contents; random:tiny, vit_b32, vit_b16 or vit_l14, not pretrained."""
     adaptation: tuple[Kind, ...] = ("full",)
     """What of a vision tower is trained beside the classifier: all (full), nothing (linear_probe),
     or one or more of modules that are added (adaptformer, adapter, lora, vpt_shallow, vpt_deep,
@@ -153,9 +153,13 @@ class Recipe(Stage):
         self.adapted()
         tower = names_tower(self.model)
         for name, holds, need in (
-            ("adaptation", tower or self.adaptation == ("full",), "full for other than CLIP"),
-            ("classifier_init", tower or self.classifier_init == "random", "random but for CLIP"),
-            ("init_weights", not tower or self.init_weights is None, "None for CLIP"),
+            ("adaptation", tower or self.adaptation == ("full",), "full but for vision towers"),
+            (
+                "classifier_init",
+                tower or self.classifier_init == "random",
+                "random but for vision towers",
+            ),
+            ("init_weights", not tower or self.init_weights is None, "None for vision towers"),
             ("trainable", not tower or self.trainable == "all", "all, adaptation says the rest,"),
             ("micro_batch", self.micro_batch is None or self.micro_batch >= 1, "at least 1"),
             ("tte", self.tte is None or self.tte >= 0, "at least 0"),

@@ -43,8 +43,8 @@ class Arguments:
     """torch: times PyTorch loops of the same steps in the same rounds. Its threads spin while
     they wait: where other programs use the cores too, set OMP_WAIT_POLICY=passive."""
     remat: bool = False
-    """ImageNet's networks and vision towers: compute blocks again in the backward pass, for less memory. XLA's
-    compiler for CPUs merges them back; memory_only counts what other devices save."""
+    """ImageNet's networks and vision towers: compute blocks again in the backward pass, for less
+    memory. XLA's compiler for CPUs merges them back; memory_only counts what other devices save."""
     adaptation: tuple[Kind, ...] = ("full",)
     """Of a vision tower, such as random:vit_b16: what is trained, by its names in the recipes."""
     memory_only: bool = False

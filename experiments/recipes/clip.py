@@ -60,7 +60,8 @@ _FOCAL_SOURCES = {
     "places_lt": "ours: Focal-SAM's recipe for ImageNet-LT",
     "inaturalist": "scongl/Focal-SAM (ICML 2025); its texts there go to wrong classes",
 }
-_LIFT_SOURCE = "shijxcs/LIFT (ICML 2024)"
+_LIFT_SOURCE = "shijxcs/LIFT (ICML 2024); with its ensembling: --tte 24"
+_SIBLINGS_SOURCE = "ours: Focal-SAM's recipe, another method"
 
 # The other methods in Focal-SAM's recipes, tail classes being the few-shot ones.
 _SIBLINGS: dict[str, dict[str, Any]] = {
@@ -89,16 +90,9 @@ def _add_data(data: str) -> None:
     _add(f"focal_sam_clip_full_{data}", focal, f"{source}, fine-tuned in full", **full)
     for name, fields in _SIBLINGS.items():
         radii = {"head_rho": rho, "tail_rho": rho} if name == "sse_sam" else {"rho": rho}
-        _add(
-            f"{name}_clip_{data}",
-            base,
-            "ours: Focal-SAM's recipe, another method",
-            **fields,
-            **radii,
-        )
+        _add(f"{name}_clip_{data}", base, _SIBLINGS_SOURCE, **fields, **radii)
     epochs = 20 if data == "inaturalist" else 10
-    lift: dict[str, Any] = {"epochs": epochs, "classifier_init": "text"}
-    _add(f"lift_clip_{data}", base, f"{_LIFT_SOURCE}; with its ensembling: --tte 24", **lift)
+    _add(f"lift_clip_{data}", base, _LIFT_SOURCE, epochs=epochs)
 
 
 # What is at hand without weights, and with those of a small transformer that a package carries.

@@ -140,10 +140,11 @@ def create_model(
         return ClipClassifier(config=config, adaptation=adaptation, remat=remat, **fields)
     if not names_tower(name) and name not in _MODELS:
         raise UsageError(
-            f"model was {name!r}, must be one of {', '.join(_MODELS)}, clip:SNAPSHOT or random:SIZE"
+            f"model was {name!r}, must be one of {', '.join(_MODELS)}, clip:SNAPSHOT, "
+            "dinov2:SNAPSHOT or random:SIZE"
         )
     if adaptation is not None:
-        raise UsageError(f"model was {name!r}, must be clip:SNAPSHOT or random:SIZE to be adapted")
+        raise UsageError(f"model was {name!r}, must be a vision tower to be adapted")
     if name in _IMAGENET:
         fields |= {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
     elif remat or frozen_trunk_norm:

@@ -75,7 +75,7 @@ def load_dinov2(
             among them, a tensor is missing, too many or of another shape, or the image size does
             not fit.
     """
-    config = _read_config(Path(directory) / "config.json")
+    config = read_dinov2_config(Path(directory) / "config.json")
     asked = config
     if image_size is not None:
         asked = dataclasses.replace(config, image_size=image_size)
@@ -88,7 +88,12 @@ def load_dinov2(
     return asked, params
 
 
-def _read_config(path: Path) -> VisionConfig:
+def read_dinov2_config(path: Path) -> VisionConfig:
+    """Reads a snapshot's config.json; what it leaves out has Hugging Face's default.
+
+    Raises:
+        UsageError: The file cannot be read, or is of a network that is not loaded.
+    """
     values = read_values(path, "dinov2")
     for name, needed in _FIXED.items():
         if values.get(name, needed) != needed:

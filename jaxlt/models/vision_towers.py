@@ -11,6 +11,7 @@ from jaxlt.errors import UsageError
 from jaxlt.models.clip import VisionTower
 from jaxlt.models.clip_config import VisionConfig, read_config
 from jaxlt.models.clip_snapshot import ClipSnapshot, find_snapshot, load_clip, weights_of
+from jaxlt.models.dinov2 import load_dinov2, read_dinov2_config
 from jaxlt.models.file_digest import file_digest
 
 RANDOM = {
@@ -34,8 +35,6 @@ RANDOM = {
 }
 """Sizes of towers with random weights: a tiny one, and CLIP's three."""
 
-_KINDS = ("clip", "random")
-
 
 class PretrainedTower(NamedTuple):
     """A vision tower in memory.
@@ -55,17 +54,14 @@ def tower_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
     """Returns the sizes of a tower for images of a shape.
 
     Args:
-        model: "clip:SNAPSHOT", see `jaxlt.models.clip_snapshot.find_snapshot`, or "random:SIZE"
-            with a key of `RANDOM`.
+        model: "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see
+            `jaxlt.models.clip_snapshot.find_snapshot`, or "random:SIZE" with a key of `RANDOM`.
         image_shape: (height, width, channels); grey images are shown to it in each channel.
 
     Raises:
         UsageError: there is no such tower, or the images do not fit it.
     """
-    kind, _, place = model.partition(":")
-    if kind == "random" and place not in RANDOM:
-        raise UsageError(f"model was {model!r}, must be one of {', '.join(map(_random, RANDOM))}")
-    config = RANDOM[place] if kind == "random" else _clip_config(place)
+    config = _config(*_kind_and_place(model))
     height, width, channels = image_shape
     if height != width or height % config.patch_size or channels not in (1, config.num_channels):
         raise UsageError(
@@ -76,24 +72,35 @@ def tower_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
     return dataclasses.replace(config, image_size=height)
 
 
-def _random(size: str) -> str:
-    return f"random:{size}"
+def _kind_and_place(model: str) -> tuple[str, str]:
+    kind, _, place = model.partition(":")
+    if kind in ("clip", "dinov2") or (kind == "random" and place in RANDOM):
+        return kind, place
+    sizes = ", ".join(f"random:{size}" for size in RANDOM)
+    raise UsageError(
+        f"model was {model!r}, must be clip:SNAPSHOT, dinov2:SNAPSHOT or one of {sizes}"
+    )
 
 
-def _clip_config(snapshot: str) -> VisionConfig:
-    return read_config(find_snapshot(snapshot) / "config.json").vision
+def _config(kind: str, place: str) -> VisionConfig:
+    if kind == "random":
+        return RANDOM[place]
+    path = find_snapshot(place) / "config.json"
+    return read_config(path).vision if kind == "clip" else read_dinov2_config(path)
 
 
 def load_tower(model: str, image_shape: tuple[int, int, int]) -> PretrainedTower:
     """Loads a tower; random weights are the same each time, as if they were a checkpoint's.
 
-    Arguments and errors as of `tower_config` and `jaxlt.models.clip_snapshot.load_clip`.
+    Arguments and errors as of `tower_config`, and of `load_clip` and `load_dinov2`.
     """
     config = tower_config(model, image_shape)
-    kind, _, place = model.partition(":")
+    kind, place = _kind_and_place(model)
     if kind == "clip":
         snapshot = load_clip(place, image_size=config.image_size)
         return PretrainedTower(config, snapshot.params["vision_model"], snapshot)
+    if kind == "dinov2":
+        return PretrainedTower(*load_dinov2(find_snapshot(place), image_size=config.image_size))
     image = jnp.zeros((1, config.image_size, config.image_size, config.num_channels))
     init = jax.jit(VisionTower(config).init)
     return PretrainedTower(config, init(jax.random.key(0), image)["params"])
@@ -107,7 +114,7 @@ def tower_digest(model: str) -> str:
     Raises:
         UsageError: a file is missing or cannot be read.
     """
-    kind, _, place = model.partition(":")
+    kind, place = _kind_and_place(model)
     if kind == "random":
         return model
     directory = find_snapshot(place)

@@ -156,7 +156,7 @@ class TestPrediction:
         Predictor.load(tmp_path / "run")
 
         def change(tensors):
-            tensors["logit_scale"] = tensors["logit_scale"] + 1
+            tensors["logit_scale"] = np.array(tensors["logit_scale"] + 1)
 
         write_golden_snapshot(snapshot, tensors=change)
         with pytest.raises(UsageError, match="must be the one that the run was trained on"):
@@ -273,9 +273,9 @@ FLAGS = (
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--model", "random:huge"), "model was 'random:huge', must be one of random:tiny"),
+        (("--model", "random:huge"), "model was 'random:huge', must be clip:SNAPSHOT"),
         (("--model", "clip:nowhere/at all"), "nowhere/at all: must be a directory, or a name"),
-        (("--model", "mlp"), "adaptation must be full for other than CLIP"),
+        (("--model", "mlp"), "adaptation must be full but for vision towers"),
         (("--image-size", "9"), "squares whose side is a multiple of 4"),
         (("--adaptation", "full", "lora"), "adaptation's kinds must be full alone"),
         (("--adaptation", "partial", "--last-blocks", "9"), "at most the network's 4 blocks"),
