@@ -104,28 +104,14 @@ _SMALL: dict[str, Any] = {
     "precision": "float32",
     "lr": 0.05,
 }
+_TINY = replace(FASHION, **{**_SMALL, "model": "random:tiny", "image_size": 16}, epochs=20)
 _FASHION: dict[str, Recipe] = {
-    "tiny": replace(FASHION, **{**_SMALL, "model": "random:tiny", "image_size": 16, "epochs": 40}),
-    "tiny_full": replace(
-        FASHION,
-        **{
-            **_SMALL,
-            "model": "random:tiny",
-            "image_size": 16,
-            "epochs": 40,
-            "adaptation": ("full",),
-            "classifier_init": "random",
-        },
-    ),
+    "tiny": _TINY,
+    "tiny_full": replace(_TINY, adaptation=("full",), classifier_init="random", lr=0.01),
     "dinov2": replace(
         FASHION,
-        **{
-            **_SMALL,
-            "model": "dinov2:data/dinov2_small",
-            "image_size": 56,
-            "epochs": 5,
-            "lr": 0.01,
-        },
+        **{**_SMALL, "model": "dinov2:data/dinov2_small", "image_size": 42, "lr": 0.01},
+        epochs=4,
     ),
 }
 _FASHION_METHODS: dict[str, dict[str, Any]] = {

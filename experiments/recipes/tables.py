@@ -171,7 +171,7 @@ TABLES: dict[str, Layout] = {
     ),
     "clip_fashion": Layout(
         "Fine-tuned vision towers on Fashion-MNIST-LT, logit-adjusted loss: random weights, 16 "
-        "pixels, 40 epochs; DINOv2-small, 56 pixels, 5 epochs",
+        "pixels, 20 epochs; DINOv2-small, 42 pixels, 4 epochs",
         tuple(
             (f"{tower}: {name}", f"{method}_{key}")
             for tower, key in _FASHION_TOWERS.items()
