@@ -96,23 +96,21 @@ def _add_data(data: str) -> None:
 
 
 # What is at hand without weights, and with those of a small transformer that a package carries.
-_SMALL: dict[str, Any] = {
+_HERE: dict[str, Any] = {
     **_CLIP,
+    "model": "random:tiny",
+    "image_size": 16,
     "classifier_init": "class_mean",
     "normalization": "dataset",
     "augmentation": "none",
     "precision": "float32",
     "lr": 0.05,
 }
-_TINY = replace(FASHION, **{**_SMALL, "model": "random:tiny", "image_size": 16}, epochs=20)
+_TINY = replace(FASHION, **_HERE)
 _FASHION: dict[str, Recipe] = {
     "tiny": _TINY,
     "tiny_full": replace(_TINY, adaptation=("full",), classifier_init="random", lr=0.01),
-    "dinov2": replace(
-        FASHION,
-        **{**_SMALL, "model": "dinov2:data/dinov2_small", "image_size": 42, "lr": 0.01},
-        epochs=4,
-    ),
+    "dinov2": replace(_TINY, model="dinov2:data/dinov2_small", image_size=42, lr=0.01, epochs=4),
 }
 _FASHION_METHODS: dict[str, dict[str, Any]] = {
     "sgd": {},
