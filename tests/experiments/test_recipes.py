@@ -64,8 +64,9 @@ DISTINCT = [name for name in RECIPES if "_if" not in name and not name.endswith(
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_one_step_of_every_stage_traces(name):
-    model = "resnet10" if RECIPES[name].trainable == "last_block" else "mlp"
-    recipe = dataclasses.replace(RECIPES[name], model=model)
+    recipe = RECIPES[name]
+    model = "resnet10" if recipe.trainable == "last_block" else "mlp"
+    recipe = dataclasses.replace(recipe, model="random:tiny" if recipe.adapted() else model)
     num_classes = 100 if "cifar100" in recipe.dataset else 10
     counts = profile_counts("exponential", 50.0, num_classes, 500)
     for stage, head in zip(recipe.stages, recipe.heads, strict=True):

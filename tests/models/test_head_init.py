@@ -32,18 +32,7 @@ def _unit(x):
     return x / np.linalg.norm(x)
 
 
-class TestNames:
-    @settings(max_examples=30)
-    @given(order=st.permutations(NUMBERS))
-    def test_go_by_what_the_source_calls_a_class_not_by_their_order(self, order):
-        shuffled = {number: CATEGORIES[number] for number in order}
-        assert names_by_label(shuffled, NUMBERS) == NAMES
-        assert names_by_label(CATEGORIES, order) == tuple(CATEGORIES[number] for number in order)
-
-    def test_must_be_there_for_each_class(self):
-        with pytest.raises(UsageError, match="must have one for class '9' of label 4"):
-            names_by_label(CATEGORIES, (*NUMBERS, "9"))
-
+class TestTexts:
     def test_sorted_ones_would_give_classes_the_texts_of_others(self):
         aligned = text_kernel(TEXTS, names_by_label(CATEGORIES, NUMBERS), np.eye(4))
         misaligned = text_kernel(TEXTS, sorted(NAMES), np.eye(4))
@@ -51,8 +40,6 @@ class TestNames:
         # The bear alone is in its alphabetical place.
         np.testing.assert_array_equal(np.diag(misaligned), [0, 0, 1, 0])
 
-
-class TestTexts:
     def test_kernel_by_hand(self):
         names, projection = ("b", "c", "a"), _normal(0, 7, 5)
         features = {name: 3 * _normal(seed, 1, 5) for seed, name in enumerate("abcd")}
