@@ -168,8 +168,13 @@ def find_snapshot(snapshot: str | Path) -> Path:
 
 @functools.cache
 def _from_hub(name: str, files: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
-
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: must be a directory, or huggingface_hub must be installed, with "
+            "pip install 'jaxlt[clip]'"
+        ) from error
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     # What that library raises for bad names, missing files, failing connections and refusals.

@@ -109,8 +109,12 @@ class PromptTokenizer:
 
 
 def _read_tokenizer(directory: Path) -> Any:
-    from tokenizers import Tokenizer
-
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise UsageError(
+            "texts need tokenizers, which must be installed: pip install 'jaxlt[clip]'"
+        ) from error
     whole, parts = (
         directory / "tokenizer.json",
         (directory / "vocab.json", directory / "merges.txt"),
