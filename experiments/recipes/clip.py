@@ -61,6 +61,7 @@ _FOCAL_SOURCES = {
     "inaturalist": "scongl/Focal-SAM (ICML 2025); its texts there go to wrong classes",
 }
 _LIFT_SOURCE = "shijxcs/LIFT (ICML 2024); with its ensembling: --tte 24"
+_ARRAY_TEST = "; without, on whole test images where it crops them"
 _SIBLINGS_SOURCE = "ours: Focal-SAM's recipe, another method"
 
 # The other methods in Focal-SAM's recipes, tail classes being the few-shot ones.
@@ -92,7 +93,8 @@ def _add_data(data: str) -> None:
         radii = {"head_rho": rho, "tail_rho": rho} if name == "sse_sam" else {"rho": rho}
         _add(f"{name}_clip_{data}", base, _SIBLINGS_SOURCE, **fields, **radii)
     epochs = 20 if data == "inaturalist" else 10
-    _add(f"lift_clip_{data}", base, _LIFT_SOURCE, epochs=epochs)
+    looks = _ARRAY_TEST if data.startswith("cifar") else ""
+    _add(f"lift_clip_{data}", base, _LIFT_SOURCE + looks, epochs=epochs)
 
 
 # What is at hand without weights, and with those of a small transformer that a package carries.
