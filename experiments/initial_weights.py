@@ -85,9 +85,7 @@ def _text_kernel(recipe: Recipe, source: Source, snapshot: ClipSnapshot | None) 
     templates = IMAGENET_TEMPLATES if recipe.prompt == ENSEMBLE else (recipe.prompt,)
     texts = [text for template in templates for text in class_prompts(names, template)]
     features = _text_features(snapshot, texts).reshape(len(templates), len(names), -1)
-    projection = snapshot.params["visual_projection"]["kernel"]
-    by_name = {name: features[:, label] for label, name in enumerate(names)}
-    return text_kernel(by_name, names, projection)
+    return text_kernel(features.swapaxes(0, 1), snapshot.params["visual_projection"]["kernel"])
 
 
 def _text_features(snapshot: ClipSnapshot, texts: list[str]) -> np.ndarray:

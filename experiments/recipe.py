@@ -160,11 +160,19 @@ class Recipe(Stage):
                 "random but for vision towers",
             ),
             ("init_weights", not tower or self.init_weights is None, "None for vision towers"),
-            ("trainable", not tower or self.trainable == "all", "all, adaptation says the rest,"),
+            (
+                "trainable",
+                not tower or self.trainable == "all",
+                "all, see adaptation",
+            ),
             ("micro_batch", self.micro_batch is None or self.micro_batch >= 1, "at least 1"),
             ("tte", self.tte is None or self.tte >= 0, "at least 0"),
         ):
             check(name, getattr(self, name), holds, need)
+        for stage in self.stages:
+            partly = tower and self.adaptation != ("full",)
+            norm = stage.spectral_norm
+            check("spectral_norm", norm, not partly or norm != "all", "none or classifier")
         texts = self.classifier_init == "text"
         check(
             "class_names",

@@ -5,7 +5,6 @@ The choices alone, without a network: programs offer them as flags.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Literal, get_args
 
 from jaxlt.errors import UsageError
@@ -92,14 +91,15 @@ class Adaptation:
         both = "vpt_shallow" in self and "vpt_deep" in self
         self._check("kinds", not both, "with vpt_shallow or vpt_deep, not both")
         used = any(kind in self for kind in _OF_RANK)
-        self._check("rank", self.rank is None or used, f"unset without {' or '.join(_OF_RANK)}")
+        self._check("rank", self.rank is None or used, f"None without one of {', '.join(_OF_RANK)}")
         for name in ("rank", "prompt_length", "last_blocks"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
 
     def _check(self, name: str, holds: bool, need: str) -> None:
         if not holds:
-            raise UsageError(f"adaptation's {name} must be {need}, got {getattr(self, name)}")
+            shown = {"kinds": "adaptation", "rank": "adaptation_rank"}.get(name, name)
+            raise UsageError(f"{shown} must be {need}, got {getattr(self, name)}")
 
     def __contains__(self, kind: Kind) -> bool:
         return kind in self.kinds
@@ -120,37 +120,6 @@ class Adaptation:
         if self.rank is None:
             raise ValueError("the adaptation's rank is not set: call with_rank first")
         return self.rank
-
-    def added_parameters(self, *, width: int, hidden: int, num_blocks: int) -> dict[str, int]:
-        """Returns how many parameters each kind adds to a network, by kind.
-
-        Args:
-            width: of a token, D.
-            hidden: units of a block's MLP.
-            num_blocks: of the transformer.
-        """
-        inputs = dict.fromkeys(get_args(Projection), width) | {"fc2": hidden}
-        outputs = dict.fromkeys(get_args(Projection), width) | {"fc1": hidden}
-
-        def bottleneck() -> int:
-            norm, down, up = 2 * width, (width + 1) * self.set_rank, (self.set_rank + 1) * width
-            return norm + down + up
-
-        of_kind: dict[str, Callable[[], int]] = {
-            "adaptformer": lambda: num_blocks * (bottleneck() + 1),
-            "adapter": lambda: num_blocks * bottleneck(),
-            "lora": lambda: (
-                num_blocks
-                * sum(
-                    self.set_rank * (inputs[name] + outputs[name]) for name in self.lora_projections
-                )
-            ),
-            "vpt_shallow": lambda: self.prompt_length * width,
-            "vpt_deep": lambda: num_blocks * self.prompt_length * width,
-            # After both layer norms as well.
-            "ssf": lambda: num_blocks * 2 * (sum(outputs.values()) + 2 * width),
-        }
-        return {kind: of_kind[kind]() for kind in self.kinds if kind in of_kind}
 
 
 UNADAPTED = Adaptation(("linear_probe",))

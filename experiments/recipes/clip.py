@@ -31,14 +31,15 @@ _CLIP: dict[str, Any] = {
     "schedule": "cosine",
     "weight_decay": 5e-4,
 }
-# What the lists call numbers has names in files of its own.
+# What the lists call numbers, or by no more of a path than tells classes apart, has files of names.
 _IMAGENET_NAMES = "data/imagenet_class_names.txt"
+_PLACES_NAMES = "data/places365_class_names.txt"
 _INATURALIST_NAMES = "data/inaturalist2018_categories.json"
 _DATA: dict[str, Recipe] = {
     "cifar10": replace(Recipe(dataset="tfds:cifar10"), **_CLIP),
     "cifar100": replace(Recipe(dataset="tfds:cifar100"), **_CLIP),
     "imagenet_lt": replace(IMAGENET, **_CLIP, class_names=_IMAGENET_NAMES),
-    "places_lt": replace(PLACES, **_CLIP),
+    "places_lt": replace(PLACES, **_CLIP, class_names=_PLACES_NAMES),
     "inaturalist": replace(
         INATURALIST, **{**_CLIP, "precision": "float32"}, class_names=_INATURALIST_NAMES
     ),

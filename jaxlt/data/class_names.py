@@ -24,7 +24,10 @@ def names_in_words(class_names: Sequence[str], file: str | Path | None = None) -
         UsageError: a class has no name in words, or the file cannot be read.
     """
     if file is not None:
-        return names_by_label(read_names(file), class_names)
+        try:
+            return names_by_label(read_names(file), class_names)
+        except KeyError as error:
+            raise UsageError(f"class_names {file} must have {error.args[0]}") from error
     if number := next((name for name in class_names if _NUMBER.fullmatch(name)), None):
         raise UsageError(
             f"class_names must be a file that says what classes are in words, the data set calls "
@@ -44,14 +47,11 @@ def names_by_label(names: Mapping[str, str], class_names: Sequence[str]) -> tupl
         class_names: of the data source, by label.
 
     Raises:
-        UsageError: a class has no name in words.
+        KeyError: a class has no name in words.
     """
     for label, class_name in enumerate(class_names):
         if class_name not in names:
-            raise UsageError(
-                f"names of classes must have one for class {class_name!r} of label {label}, they "
-                f"have {len(names)} others"
-            )
+            raise KeyError(f"a name for class {class_name!r} of label {label}")
     return tuple(names[class_name] for class_name in class_names)
 
 
@@ -59,17 +59,18 @@ def read_names(path: str | Path) -> dict[str, str]:
     """Reads names in words by what a data source calls the classes.
 
     Args:
-        path: a text file with a class and its name on each line, separated by blanks; or a JSON
-            file: an object from classes to names, a list of objects with `id` and `name`, or an
-            object with such a list under `categories`, as iNaturalist's annotations have.
+        path: a text file with a class and its name on each line, separated by a tab or else by the
+            first blank; or a JSON file: an object from classes to names, a list of objects with
+            `id` and `name`, or an object with such a list under `categories`, as iNaturalist's
+            annotations have.
 
     Raises:
         UsageError: the file cannot be read, is of another form, or names a class twice.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        pairs = _of_json(json.loads(text)) if path.suffix == ".json" else _of_lines(text)
+        text = path.read_text(encoding="utf-8-sig")
+        pairs = _of_json(text) if path.suffix == ".json" else _of_lines(text)
     except OSError as error:
         raise UsageError(f"class_names {path} must be a readable file: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -85,19 +86,27 @@ def read_names(path: str | Path) -> dict[str, str]:
 
 
 def _of_lines(text: str) -> list[tuple[str, str]]:
-    pairs = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
-    return [(key, name.strip()) for key, name in pairs]
+    lines = (line.strip() for line in text.splitlines() if line.strip())
+    pairs = (line.split("\t" if "\t" in line else None, 1) for line in lines)
+    return [(key.strip(), _name(name)) for key, name in pairs]
 
 
-def _of_json(values: Any) -> list[tuple[str, str]]:
-    if isinstance(values, dict) and "categories" in values:
-        values = values["categories"]
-    if isinstance(values, dict):
-        return [(key, _text(name)) for key, name in values.items()]
-    return [(str(entry["id"]), _text(entry["name"])) for entry in values]
+def _of_json(text: str) -> list[tuple[str, str]]:
+    # A list of pairs where there is an object, since a dict would hide repeated keys.
+    values = json.loads(text, object_pairs_hook=_Pairs)
+    if isinstance(values, _Pairs):
+        values = dict(values).get("categories", values)
+    if isinstance(values, _Pairs):
+        return [(key, _name(name)) for key, name in values]
+    entries = [dict(entry) for entry in values]
+    return [(str(entry["id"]), _name(entry["name"])) for entry in entries]
 
 
-def _text(name: Any) -> str:
-    if not isinstance(name, str):
+class _Pairs(list):
+    """Names and values of a JSON object."""
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip():
         raise TypeError
-    return name
+    return name.strip()

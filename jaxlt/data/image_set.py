@@ -6,6 +6,7 @@ import abc
 import contextlib
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _RESIZE_CHUNK = 1024
 _LOAD_CHUNK = 64
 _REPORTED = 5
+# Bytes from which on images are enlarged when they are read.
+_LARGE = 2**30
 
 
 class ImageSet(abc.ABC):
@@ -68,10 +71,10 @@ class ImageSet(abc.ABC):
     def five_crops(self, expand: int) -> Self:
         """Returns the same images, each read as its five crops one below the other.
 
-        An image as it is stored, not yet at the set's side S, has its shorter side resized to
-        S + `expand`. The crops are its corners and its centre, see `resampling.five_crops`. Their
-        mean prediction is the test-time ensembling of LIFT, where `expand` is 24 for S = 224
-        (21 for a network with patches of 14 pixels).
+        An image as it is stored (of a file as it is there, in memory at most at the set's side S)
+        has its shorter side resized to S + `expand`. The crops are its corners and its centre, see
+        `resampling.five_crops`. Their mean prediction is the test-time ensembling of LIFT, where
+        `expand` is 24 for S = 224 (21 for a network with patches of 14 pixels).
 
         Args:
             expand: pixels, at least 0.
@@ -160,8 +163,9 @@ class LoadedImages(NamedTuple):
 class ArrayImages(ImageSet):
     """Images held in memory as one uint8 array.
 
-    Those to be enlarged are kept as they are and enlarged when they are read: CIFAR's 60,000
-    would take 9 GB at 224 pixels. Others are resized at once.
+    Those to be enlarged are kept as they are, for crops, and enlarged at once where that takes less
+    than a gibibyte, otherwise when they are read: CIFAR's 60,000 would take 9 GB at 224 pixels.
+    Others are resized at once.
 
     Args:
         images: uint8 array (N, H, W, C).
@@ -173,22 +177,24 @@ class ArrayImages(ImageSet):
         self, images: np.ndarray, labels: np.ndarray, image_size: int | None = None
     ) -> None:
         self.labels = labels.astype(np.int32)
-        if image_size is not None and is_enlarged(images.shape[1:], image_size):
-            self.image_shape = (image_size, image_size, images.shape[3])
-            self._fit = functools.partial(resize, size=image_size)
-        else:
+        if image_size is None or not is_enlarged(images.shape[1:], image_size):
             images = resize_array(images, image_size)
             self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
-        self._images = images
-        # Not a cached property, which copies of the set would not share.
-        self._tensor = functools.cache(functools.partial(_shared_tensor, images))
+            self._stored = self._resized = _SharedArray(images)
+            return
+        self.image_shape = (image_size, image_size, images.shape[3])
+        self._fit = functools.partial(resize, size=image_size)
+        self._stored = _SharedArray(images)
+        self._resized = None
+        if len(images) * math.prod(self.image_shape) < _LARGE:
+            self._resized = _SharedArray(resize_array(images, image_size))
 
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Gathers the images at `indices` (B,), enlarged where they are to be; see `ImageSet`."""
         tf = import_tensorflow()
-        stored = tf.gather(self._tensor(), indices)
-        if self._fit is None:
-            return stored
+        if self._resized is not None:
+            return tf.gather(self._resized.tensor, indices)
+        stored = tf.gather(self._stored.tensor, indices)
         spec = tf.TensorSpec(self.image_shape, tf.uint8)
         return tf.map_fn(self._fitted, stored, fn_output_signature=spec)
 
@@ -197,24 +203,37 @@ class ArrayImages(ImageSet):
     ) -> tf.Tensor:
         """Cuts crops out of the images as they are stored, not enlarged; see `ImageSet`."""
         tf = import_tensorflow()
-        drawn = (tf.gather(self._tensor(), indices), tries, places)
+        drawn = (tf.gather(self._stored.tensor, indices), tries, places)
         return tf.map_fn(
             lambda x: fit(cropped(*x), self.image_shape[0]),
             drawn,
             fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
         )
 
+    def five_crops(self, expand: int) -> Self:
+        """Returns five crops of each image as it is stored; see `ImageSet`."""
+        crops = super().five_crops(expand)
+        crops._resized = None
+        return crops
+
     def load(self, indices: np.ndarray) -> np.ndarray:
-        """Copies the images at `indices` (B,), without TensorFlow where they are read as stored."""
-        return self._images[indices] if self._fit is None else super().load(indices)
+        """Copies the images at `indices` (B,), without TensorFlow where they are at hand."""
+        return super().load(indices) if self._resized is None else self._resized.array[indices]
 
 
-def _shared_tensor(images: np.ndarray) -> tf.Tensor:
-    tf = import_tensorflow()
-    # Made outside the graph that is being traced, the tensor is an input that every graph
-    # shares; made inside it would be a constant copied into each one.
-    with tf.init_scope():
-        return tf.constant(images)
+class _SharedArray:
+    """Images in memory, of which copies of a set share one tensor."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    @functools.cached_property
+    def tensor(self) -> tf.Tensor:
+        tf = import_tensorflow()
+        # Made outside the graph that is being traced, the tensor is an input that every graph
+        # shares; made inside it would be a constant copied into each one.
+        with tf.init_scope():
+            return tf.constant(self.array)
 
 
 def is_enlarged(shape: Sequence[int | None], size: int) -> bool:

@@ -1,29 +1,24 @@
 """Predictions of a finished run's network for image files."""
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.adaptation import Adaptation
 from jaxlt.data import Resize
 from jaxlt.data.normalisation import scale_and_shift
 from jaxlt.errors import UsageError
+from jaxlt.evaluation.description import Description
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
-from jaxlt.models import ImageClassifier, create_model
 from jaxlt.models.trainable import join
-from jaxlt.models.vision_towers import load_tower, tower_digest
 from jaxlt.training.checkpoint import quiet_garbage
-from jaxlt.training.workdir import read_json
 
 _logger = logging.getLogger(__name__)
 
@@ -43,102 +38,13 @@ class Prediction(NamedTuple):
     probability: float
 
 
-@dataclasses.dataclass(frozen=True)
-class _Description:
-    """Contents of a run's `model.json`: what to build and how to normalise its images."""
-
-    model: str
-    num_classes: int
-    classifier: str
-    precision: Literal["float32", "bfloat16"]
-    image_shape: list[int]
-    mean: list[float]
-    std: list[float]
-    class_names: list[str]
-    # Those of earlier versions do not say these.
-    resize: Resize = "stretch"
-    class_numbers: list[int] = dataclasses.field(default_factory=list)
-    cosine_scale: float = 1.0
-    adaptation: dict[str, Any] | None = None
-    pretrained: str | None = None
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        values = read_json(path)
-        fields = dataclasses.fields(cls)
-        needed = {field.name for field in fields if _has_no_default(field)}
-        if not needed <= set(values) <= {field.name for field in fields}:
-            names = ", ".join(field.name for field in fields)
-            raise UsageError(f"{path} must be an object with the keys {names}")
-        return cls(**values)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.image_shape
-        return height, width, channels
-
-    def network(self) -> ImageClassifier:
-        return create_model(
-            self.model,
-            self.num_classes,
-            classifier=self.classifier,
-            dtype=jnp.dtype(self.precision),
-            image_shape=self.shape,
-            cosine_scale=self.cosine_scale,
-            adaptation=self.adapted,
-        )
-
-    @property
-    def adapted(self) -> Adaptation | None:
-        if self.adaptation is None:
-            return None
-        # JSON has lists for tuples.
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.adaptation.items()
-        }
-        return Adaptation(**values)
-
-    def shapes(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the shapes of the variables that were trained, and of the frozen parameters."""
-        images = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
-        network = self.network()
-        init = jax.eval_shape(
-            lambda key, images: network.init(key, images, train=False), jax.random.key(0), images
-        )
-        trained, frozen = network.split(init["params"])
-        return {"params": trained, "batch_stats": init.get("batch_stats", {})}, frozen
-
-    def frozen(self) -> dict[str, Any]:
-        """Returns the frozen parameters, those of the pretrained network that was adapted.
-
-        Raises:
-            UsageError: it is not where it was, or another one is there.
-        """
-        _, shapes = self.shapes()
-        if not shapes:
-            return {}
-        if (found := tower_digest(self.model)) != self.pretrained:
-            raise UsageError(
-                f"model {self.model} must be the one that the run was trained on, of "
-                f"{self.pretrained}, its files are of {found}"
-            )
-        tower = flatten_dict({"vision_model": load_tower(self.model, self.shape).params})
-        return unflatten_dict({path: tower[path] for path in flatten_dict(shapes)})
-
-
-def _has_no_default(field: dataclasses.Field) -> bool:
-    missing = dataclasses.MISSING
-    return field.default is missing and field.default_factory is missing
-
-
 class Predictor:
     """A trained network with all that it needs to take images as they are stored.
 
     `Predictor.load` makes one of a run's directory.
     """
 
-    def __init__(self, description: _Description, variables: Any):
+    def __init__(self, description: Description, variables: Any):
         self._description = description
         self._variables = variables
         scale, shift = scale_and_shift(description.mean, description.std)
@@ -183,10 +89,15 @@ class Predictor:
             UsageError: the directory is no run's, or has no checkpoint that can be read.
         """
         path = Path(path)
-        description = _Description.read(path / "model.json")
+        description = Description.read(path / "model.json")
         if not (path / "result.json").exists():
             raise UsageError(f"run in {path} must be finished, it has no result.json")
-        frozen = description.frozen()
+        try:
+            frozen = description.frozen()
+        except UsageError as error:
+            raise UsageError(
+                f"{path / 'model.json'} names a pretrained network: {error}"
+            ) from error
         variables = _restore_newest(path / "checkpoints", description)
         return cls(description, {**variables, "params": join(variables["params"], frozen)})
 
@@ -291,7 +202,7 @@ class Predictor:
         return np.stack([fit_image(image, self._description.shape) for image in images])
 
 
-def _restore_newest(directory: Path, description: _Description) -> Any:
+def _restore_newest(directory: Path, description: Description) -> Any:
     """Returns what the newest checkpoint of a run that can be read has of the network."""
     found = directory.iterdir() if directory.is_dir() else ()
     steps = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
@@ -312,7 +223,7 @@ def _restore_newest(directory: Path, description: _Description) -> Any:
     raise UsageError(f"checkpoints in {directory}: none of the {len(steps)} can be read")
 
 
-def _restore(path: Path, description: _Description) -> Any:
+def _restore(path: Path, description: Description) -> Any:
     """Reads parameters and running statistics, whatever else training has saved with them."""
     variables, _ = description.shapes()
     # As NumPy arrays: the devices that the state was saved from need not be here.

@@ -155,6 +155,8 @@ def find_snapshot(snapshot: str | Path) -> Path:
     directory = Path(snapshot)
     if directory.is_dir():
         return directory
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(snapshot)):
+        raise UsageError(f"{snapshot}: must be a directory, or a name on the Hugging Face hub")
     # PyTorch's own format is asked for only where there is no other: each is the whole network.
     for weights in _WEIGHTS[:2]:
         directory = _from_hub(str(snapshot), (*_OTHERS, weights))

@@ -18,7 +18,7 @@ import numpy as np
 from jaxlt.errors import UsageError
 from jaxlt.models.clip import VisionTower
 from jaxlt.models.clip_config import VisionConfig, read_values
-from jaxlt.models.clip_snapshot import in_flax_order, interpolate_positions
+from jaxlt.models.clip_snapshot import in_flax_order, interpolate_positions, weights_of
 from jaxlt.models.pretrained import fill_tree
 from jaxlt.models.torch_files import read_tensors
 
@@ -61,7 +61,7 @@ def load_dinov2(
     """Loads an encoder in the format of Hugging Face's `Dinov2Model`.
 
     Args:
-        directory: Has config.json and model.safetensors.
+        directory: Has config.json and the weights, see `weights_of`.
         image_size: Side of the square images that the encoder is to see, a multiple of its patches'
             side; None for the checkpoint's own. The learned positions of the patches are
             interpolated where it is another one, see `interpolate_positions`.
@@ -79,7 +79,7 @@ def load_dinov2(
     asked = config
     if image_size is not None:
         asked = dataclasses.replace(config, image_size=image_size)
-    path = Path(directory) / "model.safetensors"
+    path = weights_of(Path(directory))
     tensors = {name: x for name, x in read_tensors(path).items() if name != _IGNORED}
     params = fill_tree(path, tensors, _stored_shapes(config), _tensor_name, _arranged)
     for number in range(config.num_hidden_layers):

@@ -1,7 +1,5 @@
 """Initial weights of a classifier on pretrained features: from class texts or from class means."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,9 +7,7 @@ import numpy as np
 from jaxlt.errors import UsageError
 
 
-def text_kernel(
-    text_features: Mapping[str, Any], names: Sequence[str], projection: Any
-) -> np.ndarray:
+def text_kernel(text_features: Any, projection: Any) -> np.ndarray:
     """Returns the kernel (D, C) whose unit columns are the classes' texts, seen as image features.
 
     LIFT's semantic-aware initialisation: column c is `norm(P t_c)`, t_c the unit mean of the unit
@@ -19,26 +15,15 @@ def text_kernel(
     fine-tuning hurts", ICML 2024).
 
     Args:
-        text_features: from each class's name to the features (T, E) of its T texts.
-        names: of the classes, by label.
+        text_features: (C, T, E), of T texts for each class, by label.
         projection: P, (D, E), from image features to those compared with texts.
-
-    Raises:
-        UsageError: two classes have the same name, or one has no text.
     """
-    (name, classes), *_ = Counter(names).most_common(1)
-    if classes > 1:
-        raise UsageError(f"names of classes must differ, {name!r} is the name of {classes}")
-    missing = next((name for name in names if name not in text_features), None)
-    if missing is not None:
-        raise UsageError(f"class {missing!r} must have a text, it has none")
-    # On the host: thousands of classes, each with its own number of texts.
-    texts = np.stack([_unit(np.asarray(text_features[name])).mean(0) for name in names])
+    texts = _unit(np.asarray(text_features)).mean(1)
     return _unit(_unit(texts) @ np.asarray(projection).T).astype(np.float32).T
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def class_mean_kernel(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from jaxlt.adaptation import Adaptation, Kind
 from jaxlt.errors import UsageError
 
 # One name for each level of the tree of parameters, the leaf's own last.
-Path: TypeAlias = tuple[str, ...]
+LeafPath: TypeAlias = tuple[str, ...]
 
 # The modules that each kind adds, as `jaxlt.models.adaptation_modules` names them.
 _ADDED = {
@@ -50,7 +50,7 @@ def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
     return unflatten_dict({path: path in chosen for path in paths})
 
 
-def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[Path]) -> set[Path]:
+def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[LeafPath]) -> set[LeafPath]:
     if kind in _ADDED:
         return {p for p in paths if any(re.fullmatch(_ADDED[kind], name) for name in p)}
     if kind == "full":
@@ -69,7 +69,7 @@ def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[Path]) -> set[Path]
     return {path for path in blocks if blocks[path] in numbers[-last_blocks:]}
 
 
-def _block_number(path: Path) -> int | None:
+def _block_number(path: LeafPath) -> int | None:
     matches = (re.fullmatch(r"encoder_layers_(\d+)", name) for name in path)
     return next((int(found[1]) for found in matches if found), None)
 

@@ -74,7 +74,7 @@ def tower_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
 
 def _kind_and_place(model: str) -> tuple[str, str]:
     kind, _, place = model.partition(":")
-    if kind in ("clip", "dinov2") or (kind == "random" and place in RANDOM):
+    if (kind in ("clip", "dinov2") and place) or (kind == "random" and place in RANDOM):
         return kind, place
     sizes = ", ".join(f"random:{size}" for size in RANDOM)
     raise UsageError(

@@ -27,7 +27,7 @@ class TestByLabel:
         assert names_by_label(CATEGORIES, order) == tuple(CATEGORIES[number] for number in order)
 
     def test_must_be_there_for_each_class(self):
-        with pytest.raises(UsageError, match="must have one for class '9' of label 4"):
+        with pytest.raises(KeyError, match="a name for class '9' of label 4"):
             names_by_label(CATEGORIES, (*NUMBERS, "9"))
 
 
@@ -37,6 +37,7 @@ class TestFiles:
         [
             ("names.txt", "".join(f"{key} {value}\n" for key, value in CATEGORIES.items())),
             ("names.tsv", "\n".join(f"{key}\t{value}" for key, value in CATEGORIES.items())),
+            ("names.txt", "\ufeff" + "".join(f"{k} {v}\r\n" for k, v in CATEGORIES.items())),
             ("names.json", json.dumps(CATEGORIES)),
             ("names.json", json.dumps([{"id": int(k), "name": v} for k, v in CATEGORIES.items()])),
             (
@@ -58,12 +59,26 @@ class TestFiles:
             ("names.json", "{", "must have a class and its name on each line"),
             ("names.json", "[1]", "must have a class and its name on each line"),
             ("names.json", '{"0": ["n01", "fox"]}', "must have a class and its name"),
+            ("names.json", '{"0": " "}', "must have a class and its name"),
+            ("names.json", '{"0": "fox", "0": "wolf"}', "it names '0' twice"),
         ],
     )
     def test_others_are_refused(self, tmp_path, name, text, message):
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=message):
             read_names(tmp_path / name)
+
+    def test_blanks_in_the_names_of_classes_need_tabs(self, tmp_path):
+        (tmp_path / "names.txt").write_text("polar bear\tUrsus maritimus\nfox Vulpes vulpes\n")
+        names = {"polar bear": "Ursus maritimus", "fox": "Vulpes vulpes"}
+        assert read_names(tmp_path / "names.txt") == names
+
+    def test_of_other_classes_are_refused(self, tmp_path):
+        (tmp_path / "names.txt").write_text("0 fox\n")
+        with pytest.raises(
+            UsageError, match=r"names.txt must have a name for class '1' of label 1"
+        ):
+            names_in_words(("0", "1"), tmp_path / "names.txt")
 
     def test_missing_ones_are_refused(self, tmp_path):
         with pytest.raises(UsageError, match=r"class_names .*no.txt must be a readable file"):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxlt.data import image_set
 from jaxlt.data.crops import NUM_TRIES, resized_crop_box
 from jaxlt.data.device_evaluation import DeviceEvaluation
 from jaxlt.data.device_pipeline import DevicePipeline
@@ -62,7 +63,9 @@ def test_resizing_in_chunks_covers_every_image():
         ((5, 5, 3), 5),
     ],
 )
-def test_resized_arrays_have_the_bits_of_resizing_all_at_once(shape, size):
+@pytest.mark.parametrize("large", [0, 2**30])
+def test_resized_arrays_have_the_bits_of_resizing_all_at_once(monkeypatch, shape, size, large):
+    monkeypatch.setattr(image_set, "_LARGE", large)
     tf = import_tensorflow()
     pixels = noise(70, *shape)
     images = ArrayImages(pixels, labels(70), size)
@@ -78,8 +81,9 @@ def test_resized_arrays_have_the_bits_of_resizing_all_at_once(shape, size):
     np.testing.assert_array_equal(next(iter(in_graph)), expected[indices[:5]])
 
 
-def test_arrays_are_not_enlarged_before_they_are_read():
+def test_large_arrays_are_not_enlarged_before_they_are_read(monkeypatch):
     pixels = noise(2000, 32, 32, 3)
+    monkeypatch.setattr(image_set, "_LARGE", 2000 * 224 * 224 * 3)
     tracemalloc.start()
     images = ArrayImages(pixels, np.zeros(2000, int), 224)
     images.load(np.arange(10))
@@ -95,7 +99,11 @@ def crop_draws(count):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_random_crops_of_enlarged_arrays_are_cut_out_of_the_original_pixels(channels):
+@pytest.mark.parametrize("large", [0, 2**30])
+def test_random_crops_of_enlarged_arrays_are_cut_out_of_the_original_pixels(
+    monkeypatch, channels, large
+):
+    monkeypatch.setattr(image_set, "_LARGE", large)
     tf = import_tensorflow()
     pixels = noise(20, 32, 32, channels)
     tries, places = crop_draws(20)
@@ -112,7 +120,8 @@ def test_random_crops_of_enlarged_arrays_are_cut_out_of_the_original_pixels(chan
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation("crop_flip", cutout=5)])
 @pytest.mark.parametrize("kind", [TfDataPipeline, DevicePipeline])
-def test_training_batches_are_those_of_images_enlarged_beforehand(kind, augmentation):
+def test_training_batches_are_those_of_images_enlarged_beforehand(monkeypatch, kind, augmentation):
+    monkeypatch.setattr(image_set, "_LARGE", 0)
     pixels = noise(30, 6, 6, 3)
 
     def batches(images):

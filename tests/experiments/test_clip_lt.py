@@ -291,7 +291,7 @@ FLAGS = (
         (("--model", "clip:nowhere/at all"), "nowhere/at all: must be a directory, or a name"),
         (("--model", "mlp"), "adaptation must be full but for vision towers"),
         (("--image-size", "9"), "squares whose side is a multiple of 4"),
-        (("--adaptation", "full", "lora"), "adaptation's kinds must be full alone"),
+        (("--adaptation", "full", "lora"), "adaptation must be full alone"),
         (("--adaptation", "partial", "--last-blocks", "9"), "at most the network's 2 blocks"),
         (("--classifier-init", "text"), "needs CLIP's text tower: model must be clip:SNAPSHOT"),
         (("--loss", "ldam"), "cosine_scale must be 1 with ldam"),
@@ -300,7 +300,7 @@ FLAGS = (
         (("--prompt", "a photo"), "prompt must be ensemble or a text with one {}"),
         (("--micro-batch", "0"), "micro_batch must be at least 1"),
         (("--tte", "-1"), "tte must be at least 0"),
-        (("--trainable", "classifier"), "trainable must be all, adaptation says the rest"),
+        (("--trainable", "classifier"), "trainable must be all, see adaptation"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, flags, expected):

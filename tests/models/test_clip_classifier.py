@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from adaptation_sizes import added_parameters
 from clip_snapshots import GOLDEN, write_golden_snapshot
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -71,7 +72,8 @@ def test_every_added_parameter_trains_and_nothing_else_of_the_tower(snapshot, go
     added = {path for path in mask if path[1:] not in tower and path[0] == "vision_model"}
     assert {path for path, trains in mask.items() if trains} == added | {("classifier", "kernel")}
     config = snapshot.config.vision
-    expected = model.adaptation.added_parameters(
+    expected = added_parameters(
+        model.adaptation,
         width=config.hidden_size,
         hidden=config.intermediate_size,
         num_blocks=config.num_hidden_layers,

@@ -24,6 +24,10 @@ NAMES = tuple(CATEGORIES.values())
 TEXTS = {name: np.eye(4)[[i]] for i, name in enumerate(NAMES)}
 
 
+def _texts(names):
+    return np.stack([TEXTS[name] for name in names])
+
+
 def _normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape)
 
@@ -34,34 +38,25 @@ def _unit(x):
 
 class TestTexts:
     def test_sorted_ones_would_give_classes_the_texts_of_others(self):
-        aligned = text_kernel(TEXTS, names_by_label(CATEGORIES, NUMBERS), np.eye(4))
-        misaligned = text_kernel(TEXTS, sorted(NAMES), np.eye(4))
+        aligned = text_kernel(_texts(names_by_label(CATEGORIES, NUMBERS)), np.eye(4))
+        misaligned = text_kernel(_texts(sorted(NAMES)), np.eye(4))
         np.testing.assert_array_equal(aligned, np.eye(4))
         # The bear alone is in its alphabetical place.
         np.testing.assert_array_equal(np.diag(misaligned), [0, 0, 1, 0])
 
     def test_kernel_by_hand(self):
-        names, projection = ("b", "c", "a"), _normal(0, 7, 5)
-        features = {name: 3 * _normal(seed, 1, 5) for seed, name in enumerate("abcd")}
-        kernel = text_kernel(features, names, projection)
+        projection, features = _normal(0, 7, 5), 3 * _normal(1, 3, 1, 5)
+        kernel = text_kernel(features, projection)
         assert kernel.shape == (7, 3)
-        for label, name in enumerate(names):
-            expected = _unit(projection @ _unit(features[name][0]))
+        for label in range(3):
+            expected = _unit(projection @ _unit(features[label, 0]))
             np.testing.assert_allclose(kernel[:, label], expected, atol=1e-6)
 
     def test_of_several_templates_is_the_mean_of_unit_features(self):
         texts, projection = _normal(1, 3, 5) * [[1], [10], [100]], _normal(2, 7, 5)
-        kernel = text_kernel({"a": texts}, ["a"], projection)
+        kernel = text_kernel(texts[np.newaxis], projection)
         mean = np.mean([_unit(text) for text in texts], axis=0)
         np.testing.assert_allclose(kernel[:, 0], _unit(projection @ mean), atol=1e-6)
-
-    @pytest.mark.parametrize(
-        ("names", "message"),
-        [(("Acer rubrum", "Acer"), "'Acer' must have a text"), ([NAMES[0]] * 2, "the name of 2")],
-    )
-    def test_need_one_name_and_text_a_class(self, names, message):
-        with pytest.raises(UsageError, match=message):
-            text_kernel(TEXTS, names, np.eye(4))
 
 
 class TestClassMeans:
@@ -81,7 +76,7 @@ class TestClassMeans:
 
 @pytest.mark.parametrize("classifier", ["linear", "cosine"])
 def test_a_head_takes_them_and_classifies_by_the_nearest_direction(classifier):
-    kernel = text_kernel(TEXTS, NAMES, np.eye(4))
+    kernel = text_kernel(_texts(NAMES), np.eye(4))
     model = create_model("mlp", 4, classifier=classifier, image_shape=(2, 2, 1))
     params = {"classifier": classifier_params(kernel, classifier)}
     features = _normal(0, 9, 4).astype(np.float32)

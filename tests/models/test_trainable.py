@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adaptation_sizes import added_parameters
 from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,7 +176,7 @@ class TestCounts:
     @pytest.mark.parametrize(("classes", "count"), [(100, 8453), (1000, 51_489)])
     def test_of_a_block_of_vit_b_with_adaptformer(self, classes, count):
         adaptation = Adaptation().with_rank(classes, 12)
-        added = adaptation.added_parameters(width=768, hidden=3072, num_blocks=12)
+        added = added_parameters(adaptation, width=768, hidden=3072, num_blocks=12)
         assert added == {"adaptformer": 12 * count}
         block = jax.eval_shape(
             AdaptFormer(adaptation.set_rank).init, jax.random.key(0), jnp.zeros((1, 768))
@@ -194,7 +195,7 @@ class TestCounts:
         ids=str,
     )
     def test_are_those_of_the_network(self, adaptation):
-        added = adaptation.added_parameters(width=WIDTH, hidden=HIDDEN, num_blocks=BLOCKS)
+        added = added_parameters(adaptation, width=WIDTH, hidden=HIDDEN, num_blocks=BLOCKS)
         count = lambda params: sum(leaf.size for leaf in jax.tree.leaves(params))  # noqa: E731
         assert sum(added.values()) == count(_shapes(adaptation)) - count(_shapes(FROZEN))
         assert set(added) == set(adaptation.kinds) & set(ADDING)
@@ -504,15 +505,18 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"kinds": ()}, "kinds must be some of adaptformer, .* at most once, got \\(\\)"),
-            ({"kinds": ("adaptor",)}, "kinds must be some of"),
+            ({"kinds": ()}, "adaptation must be some of adaptformer, .* at most once, got \\(\\)"),
+            ({"kinds": ("adaptor",)}, "adaptation must be some of"),
             ({"kinds": ("lora", "lora")}, "at most once"),
-            ({"kinds": ("full", "lora")}, "kinds must be full alone, got"),
-            ({"kinds": ("bias", "full")}, "kinds must be full alone, got"),
-            ({"kinds": ("linear_probe", "bias")}, "kinds must be linear_probe alone"),
+            ({"kinds": ("full", "lora")}, "adaptation must be full alone, got"),
+            ({"kinds": ("bias", "full")}, "adaptation must be full alone, got"),
+            ({"kinds": ("linear_probe", "bias")}, "adaptation must be linear_probe alone"),
             ({"kinds": ("vpt_deep", "vpt_shallow")}, "vpt_shallow or vpt_deep, not both"),
-            ({"rank": 0}, "rank must be at least 1, got 0"),
-            ({"kinds": ("ssf",), "rank": 4}, "rank must be unset without adaptformer or adapter"),
+            ({"rank": 0}, "adaptation_rank must be at least 1, got 0"),
+            (
+                {"kinds": ("ssf",), "rank": 4},
+                "adaptation_rank must be None without one of",
+            ),
             ({"kinds": ("lora",), "lora_projections": ()}, "lora_projections must be some of"),
             ({"lora_projections": ("qkv",)}, "lora_projections must be some of"),
             ({"prompt_length": 0}, "prompt_length must be at least 1"),

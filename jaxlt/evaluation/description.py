@@ -1,0 +1,115 @@
+"""What a run's directory says of its network, and what predictions need beside its checkpoint."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxlt.adaptation import Adaptation
+from jaxlt.data import Resize
+from jaxlt.errors import UsageError
+from jaxlt.models import ImageClassifier, create_model
+from jaxlt.models.vision_towers import load_tower, tower_digest
+from jaxlt.training.workdir import read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Contents of a run's `model.json`: what to build and how to normalise its images."""
+
+    model: str
+    num_classes: int
+    classifier: str
+    precision: Literal["float32", "bfloat16"]
+    image_shape: list[int]
+    mean: list[float]
+    std: list[float]
+    class_names: list[str]
+    # Those of earlier versions do not say these.
+    resize: Resize = "stretch"
+    class_numbers: list[int] = dataclasses.field(default_factory=list)
+    cosine_scale: float = 1.0
+    adaptation: dict[str, Any] | None = None
+    pretrained: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads `model.json`.
+
+        Raises:
+            UsageError: it is missing, or of another form.
+        """
+        values = read_json(path)
+        fields = dataclasses.fields(cls)
+        needed = {field.name for field in fields if _has_no_default(field)}
+        if not needed <= set(values) <= {field.name for field in fields}:
+            names = ", ".join(field.name for field in fields)
+            raise UsageError(f"{path} must be an object with the keys {names}")
+        return cls(**values)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.image_shape
+        return height, width, channels
+
+    def network(self) -> ImageClassifier:
+        """Builds the network."""
+        return create_model(
+            self.model,
+            self.num_classes,
+            classifier=self.classifier,
+            dtype=jnp.dtype(self.precision),
+            image_shape=self.shape,
+            cosine_scale=self.cosine_scale,
+            adaptation=self.adapted,
+        )
+
+    @property
+    def adapted(self) -> Adaptation | None:
+        """How the vision tower was adapted, None for other networks."""
+        if self.adaptation is None:
+            return None
+        # JSON has lists for tuples.
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.adaptation.items()
+        }
+        return Adaptation(**values)
+
+    def shapes(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the shapes of the variables that were trained, and of the frozen parameters."""
+        images = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        network = self.network()
+        init = jax.eval_shape(
+            lambda key, images: network.init(key, images, train=False), jax.random.key(0), images
+        )
+        trained, frozen = network.split(init["params"])
+        return {"params": trained, "batch_stats": init.get("batch_stats", {})}, frozen
+
+    def frozen(self) -> dict[str, Any]:
+        """Returns the frozen parameters, those of the pretrained network that was adapted.
+
+        Raises:
+            UsageError: it is not where it was, or another one is there.
+        """
+        if self.pretrained is None:
+            return {}
+        if (found := tower_digest(self.model)) != self.pretrained:
+            raise UsageError(
+                f"model {self.model} must be the one that the run was trained on, of "
+                f"{self.pretrained}, its files are of {found}"
+            )
+        _, shapes = self.shapes()
+        if not shapes:
+            return {}
+        tower = flatten_dict({"vision_model": load_tower(self.model, self.shape).params})
+        return unflatten_dict({path: tower[path] for path in flatten_dict(shapes)})
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
