@@ -156,7 +156,9 @@ def find_snapshot(snapshot: str | Path) -> Path:
     if directory.is_dir():
         return directory
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(snapshot)):
-        raise UsageError(f"{snapshot}: must be a directory, or a name on the Hugging Face hub")
+        raise UsageError(
+            f"{snapshot}: must be a directory, or a name that the Hugging Face hub has"
+        )
     # PyTorch's own format is asked for only where there is no other: each is the whole network.
     for weights in _WEIGHTS[:2]:
         directory = _from_hub(str(snapshot), (*_OTHERS, weights))

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlt.errors import UsageError
 from jaxlt.models.clip import VisionTower
-from jaxlt.models.clip_classifier import ClipClassifier, with_pretrained
+from jaxlt.models.clip_classifier import ClipClassifier
 from jaxlt.models.clip_config import VisionConfig
 from jaxlt.models.dinov2 import load_dinov2
 
@@ -80,10 +80,10 @@ def test_parameters_are_those_of_the_tower(tmp_path):
 def test_a_classifier_takes_it(tmp_path, golden):
     config, params = load_dinov2(written(tmp_path))
     model, images = ClipClassifier(num_classes=5, config=config), golden["pixel_values_nhwc_12"]
-    drawn = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))["params"]
-    pretrained = with_pretrained(drawn, params)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))["params"]
+    assert jax.tree.map(jnp.shape, shapes["vision_model"]) == jax.tree.map(jnp.shape, params)
     found = jax.jit(lambda p: model.apply({"params": p}, images, train=True, method="features"))(
-        pretrained
+        {"vision_model": params}
     )
     np.testing.assert_allclose(found, golden["last_hidden_state_12"][:, 0], atol=1e-5)
 
