@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from jaxlt.errors import UsageError
-from jaxlt.models.clip_snapshot import find_snapshot, interpolate_positions, load_clip
+from jaxlt.models.clip_snapshot import (
+    _from_hub,
+    find_snapshot,
+    interpolate_positions,
+    load_clip,
+)
 
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 FC1 = "text_model.encoder.layers.1.mlp.fc1.weight"
@@ -135,6 +140,7 @@ def offline_cache(monkeypatch, tmp_path):
     """The hub's library without a network, and with an empty cache."""
     from huggingface_hub import constants
 
+    _from_hub.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
