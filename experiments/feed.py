@@ -31,6 +31,7 @@ from jaxlt.data import (
     refuse_undecodable,
 )
 from jaxlt.data.counter_random import stream_key
+from jaxlt.data.resampling import NUM_CROPS
 from jaxlt.models import ImageClassifier
 
 _logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Feed:
         self._batch_size = _EVALUATION_BATCH
         if tte is not None:
             self._evaluated = self._evaluated.five_crops(tte)
-            self._batch_size //= 5
+            self._batch_size //= NUM_CROPS
         # Each evaluation skips the same ones, of which the first tells.
         self._skips = SkipLog(self._evaluated)
         self._evaluated_indices = None

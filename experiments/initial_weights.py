@@ -70,7 +70,6 @@ def _class_mean_kernel(
         image_shape=source.image_shape,
         adaptation=UNADAPTED,
     )
-
     features, labels = feed.training_features(model, {"params": {"vision_model": tower.params}})
     return class_mean_kernel(features, labels, source.num_classes)
 

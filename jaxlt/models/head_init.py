@@ -18,12 +18,28 @@ def text_kernel(text_features: Any, projection: Any) -> np.ndarray:
         text_features: (C, T, E), of T texts for each class, by label.
         projection: P, (D, E), from image features to those compared with texts.
     """
-    texts = _unit(np.asarray(text_features)).mean(1)
-    return _unit(_unit(texts) @ np.asarray(projection).T).astype(np.float32).T
+    texts = unit_rows(np.asarray(text_features)).mean(1)
+    return unit_rows(unit_rows(texts) @ np.asarray(projection).T).astype(np.float32).T
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Scales each row of (..., D) to unit Euclidean norm; a row of zeros stays."""
+    norms = np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / np.where(norms > 0, norms, 1)
+
+
+def members_by_class(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Returns the places of each class's labels, in their order.
+
+    Raises:
+        UsageError: a class has none.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    if not counts.all():
+        raise UsageError(
+            f"class {np.argmin(counts)} had no training image, must have at least one for its mean"
+        )
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def class_mean_kernel(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -37,15 +53,10 @@ def class_mean_kernel(features: np.ndarray, labels: np.ndarray, num_classes: int
     Raises:
         UsageError: a class has no image.
     """
-    counts = np.bincount(labels, minlength=num_classes)
-    if not counts.all():
-        raise UsageError(
-            f"class {np.argmin(counts)} had no training image, must have at least one for its mean"
-        )
     # Class by class: a float64 copy of all features may not fit.
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    members = members_by_class(labels, num_classes)
     means = np.stack([features[rows].mean(axis=0, dtype=np.float64) for rows in members])
-    return _unit(means).astype(np.float32).T
+    return unit_rows(means).astype(np.float32).T
 
 
 def classifier_params(

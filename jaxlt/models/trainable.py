@@ -63,8 +63,7 @@ def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[LeafPath]) -> set[L
     numbers = sorted(set(blocks.values()))
     if last_blocks > len(numbers):
         raise UsageError(
-            f"adaptation's last_blocks must be at most the network's {len(numbers)} blocks, "
-            f"got {last_blocks}"
+            f"last_blocks must be at most the network's {len(numbers)} blocks, got {last_blocks}"
         )
     return {path for path in blocks if blocks[path] in numbers[-last_blocks:]}
 

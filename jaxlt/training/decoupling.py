@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.errors import UsageError
+from jaxlt.models.head_init import members_by_class, unit_rows
 
 
 def tau_normalised(classifier: dict[str, Any], tau: float) -> dict[str, Any]:
@@ -60,22 +60,10 @@ def nearest_class_mean(
         UsageError: a class has no image.
     """
     features, labels = np.asarray(features), np.asarray(labels)
-    counts = np.bincount(labels, minlength=num_classes)
-    if len(counts) > num_classes:
+    if labels.max() >= num_classes:
         raise ValueError(f"labels ran up to {labels.max()}, must lie in 0..{num_classes - 1}")
-    if not counts.all():
-        raise UsageError(
-            f"class {np.argmin(counts)} had no training image, must have at least one for "
-            "nearest_class_mean"
-        )
+    members = members_by_class(labels, num_classes)
     mean = features.mean(axis=0, dtype=np.float64)
     # Class by class: a float64 copy of all features may not fit.
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     centres = np.stack([unit_rows(features[rows] - mean).mean(axis=0) for rows in members])
     return {"mean": mean.astype(np.float32), "centres": centres.astype(np.float32)}
-
-
-def unit_rows(x: np.ndarray) -> np.ndarray:
-    """Scales each row of (N, D) to unit Euclidean norm; a row of zeros stays."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)
