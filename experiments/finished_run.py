@@ -26,6 +26,7 @@ class FinishedRun:
 
     Attributes:
         path: the directory.
+        step: of its checkpoint; None for the newest.
         label: short name, different from those of other runs of the call.
         predictor: its trained network.
         recipe: contents of its `recipe.json`.
@@ -33,6 +34,7 @@ class FinishedRun:
     """
 
     path: Path
+    step: int | None
     label: str
     predictor: Predictor
     recipe: dict[str, Any]
@@ -40,12 +42,17 @@ class FinishedRun:
 
     @classmethod
     def load(cls, path: Path, label: str) -> Self:
-        """Reads a directory.
+        """Reads a run's directory, or one of its `checkpoints/STEP`.
 
         Raises:
             UsageError: it is no finished run's.
         """
-        predictor = Predictor.load(path)
+        step = None
+        if path.parent.name == "checkpoints" and not (path / "model.json").exists():
+            if not path.name.isdigit():
+                raise UsageError(f"checkpoint {path} must be named by its step, a number")
+            path, step = path.parent.parent, int(path.name)
+        predictor = Predictor.load(path, step)
         recipe, split = read_json(path / "recipe.json"), read_json(path / "split.json")
         for name, found in (("recipe", recipe), ("split", split)):
             needed = _RECIPE_FIELDS if name == "recipe" else ("class_counts",)
@@ -57,7 +64,7 @@ class FinishedRun:
                 f"{path / 'split.json'} must have a count for each of the "
                 f"{len(predictor.class_names)} classes in model.json, it has {counts.size}"
             )
-        return cls(path, label, predictor, recipe, counts)
+        return cls(path, step, label, predictor, recipe, counts)
 
     @property
     def num_classes(self) -> int:
@@ -116,6 +123,20 @@ def load_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     check_distinct("checkpoint", [path.absolute() for path in paths])
     common = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     return [FinishedRun.load(path, str(path.absolute().relative_to(common))) for path in paths]
+
+
+def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:
+    """Returns the places in labels (n,) of the first so many of each class, in order.
+
+    Raises:
+        UsageError: that is less than one; None takes all.
+    """
+    if images_per_class is None:
+        return np.arange(len(labels))
+    if images_per_class < 1:
+        raise UsageError(f"images_per_class must be at least 1, got {images_per_class}")
+    firsts = [np.flatnonzero(labels == c)[:images_per_class] for c in np.unique(labels)]
+    return np.sort(np.concatenate(firsts))
 
 
 def in_chunks(

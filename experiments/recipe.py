@@ -1,10 +1,12 @@
 """A recipe: every number that a run depends on, as data."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
+from jaxlt import UsageError
 from jaxlt.adaptation import Adaptation, Kind, Projection, names_tower
 from jaxlt.data import Normalization, Profile, Relabel, Resize, Unreadable
 
@@ -259,3 +261,33 @@ class Recipe(Stage):
             for name, value in stage.items()
         }
         return {**fields, **later}
+
+
+def read_stages(described: Mapping[str, Any], path: Path) -> tuple[Stage, ...]:
+    """Rebuilds the stages of a recipe from what `Recipe.described` returned.
+
+    Args:
+        described: contents of a run's `recipe.json`, perhaps of an earlier version that had fewer
+            fields.
+        path: of the file, for messages.
+
+    Raises:
+        UsageError: it describes no stages.
+    """
+    stages, prefix = [], ""
+    while f"{prefix}kind" in described:
+        found = {field.name: prefix + field.name for field in dataclasses.fields(Stage)}
+        fields: dict[str, Any] = {
+            # JSON has lists for tuples.
+            name: tuple(described[key]) if isinstance(described[key], list) else described[key]
+            for name, key in found.items()
+            if key in described
+        }
+        try:
+            stages.append(Stage(**fields))
+        except (TypeError, UsageError) as error:
+            raise UsageError(f"{path} must describe the stages of a run: {error}") from error
+        prefix = f"then.{len(stages) - 1}."
+    if not stages or stages[0].kind != "train":
+        raise UsageError(f"{path} must describe a first stage of kind train, it does not")
+    return tuple(stages)

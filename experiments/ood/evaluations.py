@@ -12,7 +12,7 @@ from typing import Self
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.finished_run import FinishedRun, chunks
+from experiments.finished_run import FinishedRun, chunks, first_of_each_class
 from jaxlt.data import ImageSet, Resize
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import ConfidenceBins, Evaluation, evaluate
@@ -146,7 +146,7 @@ def evaluate_generated(
     made = {name: {s: Corruption(name, s, seed) for s in SEVERITIES} for name in corruptions}
     images = runs[0].test_images
     usable = runs[0].usable(images, np.arange(len(images.labels)))
-    indices = usable[_first_of_each_class(images.labels[usable], images_per_class)]
+    indices = usable[first_of_each_class(images.labels[usable], images_per_class)]
     with _mapping(workers) as mapped:
         clean = _evaluate_all(runs, _of_images(images, indices))
         corrupted = _each_corruption(
@@ -209,15 +209,6 @@ def _of_files(run: FinishedRun, files: LabelledFiles, resize: Resize | None = No
 def _of_images(images: ImageSet, indices: np.ndarray) -> Batches:
     for numbers in chunks(indices):
         yield images.load(numbers), images.labels[numbers]
-
-
-def _first_of_each_class(labels: np.ndarray, count: int | None) -> np.ndarray:
-    if count is None:
-        return np.arange(len(labels))
-    if count < 1:
-        raise UsageError(f"images_per_class must be at least 1, got {count}")
-    classes = np.unique(labels)
-    return np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in classes]))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from jaxlt.evaluation.description import Description
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
 from jaxlt.models.trainable import join
 from jaxlt.training.checkpoint import quiet_garbage
+from jaxlt.training.workdir import saved_steps
 
 _logger = logging.getLogger(__name__)
 
@@ -42,15 +43,19 @@ class Predictor:
     """A trained network with all that it needs to take images as they are stored.
 
     `Predictor.load` makes one of a run's directory.
+
+    Attributes:
+        network: the module.
+        variables: what it is applied to: `params`, all of them, and `batch_stats`.
+        logits_fn: from such variables and images of type uint8, (B, H, W, C), to logits; pure.
     """
 
     def __init__(self, description: Description, variables: Any):
         self._description = description
-        self._variables = variables
+        self.variables = variables
         scale, shift = scale_and_shift(description.mean, description.std)
-        model = description.network()
+        self.network = model = description.network()
 
-        @jax.jit
         def logits(variables: Any, images: jax.Array) -> jax.Array:
             return jnp.asarray(model.apply(variables, images * scale + shift, train=False))
 
@@ -59,7 +64,8 @@ class Predictor:
             normalised = images * scale + shift
             return jnp.asarray(model.apply(variables, normalised, train=False, method="features"))
 
-        self._logits, self._features = logits, features
+        self.logits_fn = logits
+        self._logits, self._features = jax.jit(logits), features
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -82,8 +88,12 @@ class Predictor:
         return self._description.shape
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Reads a run's directory: `model.json` and the newest checkpoint that is whole.
+    def load(cls, path: str | Path, step: int | None = None) -> Self:
+        """Reads a run's directory: `model.json` and a checkpoint.
+
+        Args:
+            path: the directory.
+            step: of the checkpoint; None for the newest that is whole.
 
         Raises:
             UsageError: the directory is no run's, or has no checkpoint that can be read.
@@ -98,7 +108,7 @@ class Predictor:
             raise UsageError(
                 f"{path / 'model.json'} names a pretrained network: {error}"
             ) from error
-        variables = _restore_newest(path / "checkpoints", description)
+        variables = _restore_newest(path / "checkpoints", description, step)
         return cls(description, {**variables, "params": join(variables["params"], frozen)})
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -110,7 +120,7 @@ class Predictor:
             ValueError: the images have another type or shape.
         """
         self._check_images(images)
-        return np.asarray(self._logits(self._variables, images))
+        return np.asarray(self._logits(self.variables, images))
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 images (B, H, W, C) of the run's shape to float32 features (B, D).
@@ -121,7 +131,7 @@ class Predictor:
             ValueError: the images have another type or shape.
         """
         self._check_images(images)
-        return np.asarray(self._features(self._variables, images))
+        return np.asarray(self._features(self.variables, images))
 
     def _check_images(self, images: np.ndarray) -> None:
         shape = self._description.shape
@@ -202,10 +212,16 @@ class Predictor:
         return np.stack([fit_image(image, self._description.shape) for image in images])
 
 
-def _restore_newest(directory: Path, description: Description) -> Any:
-    """Returns what the newest checkpoint of a run that can be read has of the network."""
-    found = directory.iterdir() if directory.is_dir() else ()
-    steps = sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True)
+def _restore_newest(directory: Path, description: Description, step: int | None) -> Any:
+    """Returns the variables of the newest checkpoint that can be read, or of that of a step."""
+    steps = saved_steps(directory)[::-1]
+    if step is not None:
+        if step not in steps:
+            raise UsageError(
+                f"run directory {directory.parent} has no checkpoint of step {step}, it has "
+                f"{', '.join(map(str, steps)) or 'none'}"
+            )
+        steps = [step]
     if not steps:
         raise UsageError(f"run directory {directory.parent} has no checkpoint in {directory.name}")
     for step in steps:

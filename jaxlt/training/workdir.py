@@ -52,8 +52,7 @@ class Workdir:
 
     def saved_steps(self) -> list[int]:
         """Returns the steps of the checkpoints, ascending."""
-        names = [file.name for file in self.checkpoints.glob("*") if file.name.isdigit()]
-        return sorted(map(int, names))
+        return saved_steps(self.checkpoints)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the evaluations so far; a line cut short by a kill ends the list."""
@@ -91,6 +90,11 @@ class Workdir:
     @property
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a directory, ascending; none where there is none."""
+    return sorted(int(file.name) for file in checkpoints.glob("*") if file.name.isdigit())
 
 
 def claim_directory(path: Path) -> None:

@@ -1,0 +1,176 @@
+"""A finished run as an analysis needs it: its losses as a function of its parameters."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from experiments.build import build_loss
+from experiments.examined import Examined
+from experiments.finished_run import FinishedRun, chunks, first_of_each_class, in_chunks
+from experiments.recipe import read_stages
+from experiments.stage import Stage
+from jaxlt import losses
+from jaxlt.analysis import DatasetLosses, LossesFn
+from jaxlt.errors import UsageError
+from jaxlt.evaluation import Predictor, ShotGroups
+from jaxlt.models.trainable import join
+from jaxlt.training import Moment, PerExampleLoss
+from jaxlt.training.workdir import saved_steps
+
+Scope = Literal["all", "classifier"]
+
+ALL = "all"
+# Of each row's logits and the batch's other rows, or of noise.
+_NOT_OF_ONE_ROW = ("gcl", "lade")
+_SCALING = ("ldam", "gcl")
+
+
+class AnalysedRun:
+    """A run with the losses that its parameters theta give to the images examined.
+
+    Args:
+        run: the run.
+        examined: images and loss.
+        scope: theta: the parameters that were trained, or the classifier's alone. With the latter
+            what the losses are computed from are the features, once and for all.
+
+    Attributes:
+        run: the run.
+        theta: parameters, a pytree.
+        losses: the losses as a function of them.
+
+    Raises:
+        UsageError: the images or the loss are none that the run has.
+    """
+
+    def __init__(self, run: FinishedRun, examined: Examined, scope: Scope = ALL):
+        self.run = run
+        images = run.test_images if examined.images == "test" else run.source.train
+        indices = run.split.indices if examined.images == "train" else np.arange(len(images.labels))
+        indices = run.usable(images, indices)
+        firsts = first_of_each_class(images.labels[indices], examined.images_per_class)
+        indices = indices[firsts]
+        loss = _loss(run, examined.loss)
+        predictor = run.predictor
+        if scope == "classifier":
+            inputs = in_chunks(predictor.features, images, indices)
+            theta, rest = predictor.variables["params"]["classifier"], None
+            losses_fn = _losses_of_features(predictor, loss)
+        else:
+            inputs = np.concatenate([images.load(some) for some in chunks(indices)])
+            theta, rest = split_variables(predictor)
+            losses_fn = _losses_of_images(predictor, loss)
+        self.theta = theta
+        self.losses = DatasetLosses.of(
+            losses_fn, inputs, images.labels[indices], run.num_classes, rest=rest
+        )
+
+    @functools.cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """Masks (C,) of all classes and of the shot groups, as far as there are images of them."""
+        shots = ShotGroups(self.run.recipe["many_above"], self.run.recipe["few_below"])
+        present = self.losses.counts > 0
+        groups = {ALL: present, **shots.assign(self.run.class_counts)}
+        return {name: mask & present for name, mask in groups.items() if (mask & present).any()}
+
+    def group_means(self, by_class: np.ndarray) -> dict[str, np.ndarray]:
+        """Averages losses by class (..., C) over the images of each group, to (...)."""
+        counts = self.losses.counts
+        return {
+            name: by_class[..., mask] @ counts[mask] / counts[mask].sum()
+            for name, mask in self.groups.items()
+        }
+
+
+def split_variables(predictor: Predictor) -> tuple[Any, Any]:
+    """Returns the parameters that training changes, and all else that the network is applied to."""
+    trained, frozen = predictor.network.split(predictor.variables["params"])
+    return trained, {"frozen": frozen, "batch_stats": predictor.variables["batch_stats"]}
+
+
+def analysed_runs(
+    runs: Sequence[FinishedRun], examined: Examined, scope: Scope = ALL
+) -> list[AnalysedRun]:
+    """Prepares the runs of a call."""
+    return [AnalysedRun(run, examined, scope) for run in runs]
+
+
+def trajectory(run: FinishedRun) -> dict[int, Any]:
+    """Returns the trained parameters of each checkpoint up to the run's own, by step.
+
+    Only those of the form of the last: another stage may have had another classifier.
+    """
+    last = split_variables(run.predictor)[0]
+    points = {}
+    for step in saved_steps(run.path / "checkpoints"):
+        if run.step is not None and step > run.step:
+            continue
+        try:
+            theta = split_variables(Predictor.load(run.path, step))[0]
+        except UsageError:
+            # Reported in the log; a trajectory can do without one of its points.
+            continue
+        if jax.tree.map(np.shape, theta) == jax.tree.map(np.shape, last):
+            points[step] = theta
+    return points
+
+
+def destination(runs: Sequence[FinishedRun], output: Path | None, name: str) -> Path:
+    """Returns where the numbers and pictures of all runs go, see `Examined.output`."""
+    if output is not None:
+        return output
+    if len(runs) == 1:
+        return runs[0].path / name
+    parents = [run.path.absolute().parent for run in runs]
+    common = next(
+        path
+        for path in (parents[0], *parents[0].parents)
+        if all(parent.is_relative_to(path) for parent in parents)
+    )
+    return common / name
+
+
+def _losses_of_images(predictor: Predictor, loss: PerExampleLoss) -> LossesFn:
+    def losses_fn(theta: Any, rest: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        params = join(theta, rest["frozen"]) if rest["frozen"] else theta
+        variables = {"params": params, "batch_stats": rest["batch_stats"]}
+        return loss(predictor.logits_fn(variables, images), labels, _END)
+
+    return losses_fn
+
+
+def _losses_of_features(predictor: Predictor, loss: PerExampleLoss) -> LossesFn:
+    def losses_fn(theta: Any, rest: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
+        del rest
+        variables = {"params": {"classifier": theta}}
+        logits: Any = predictor.network.apply(variables, features, method="logits_of")
+        return loss(logits, labels, _END)
+
+    return losses_fn
+
+
+# Losses whose weights change over a stage have the last ones.
+_END: Any = Moment(step=np.int32(np.iinfo(np.int32).max), key=None)  # pyright: ignore[reportArgumentType]
+
+
+def _loss(run: FinishedRun, kind: Literal["cross_entropy", "own"]) -> PerExampleLoss:
+    stage = _last_trained_stage(run)
+    if kind == "own":
+        if stage.loss in _NOT_OF_ONE_ROW:
+            raise UsageError(
+                f"loss must be cross_entropy for run {run.path}: its own, {stage.loss}, is none of "
+                "each image alone"
+            )
+        return build_loss(stage, tuple(map(int, run.class_counts)))
+    scale = stage.scale if stage.loss in _SCALING else 1.0
+    return lambda logits, labels, _: losses.cross_entropy(scale * logits, labels)
+
+
+def _last_trained_stage(run: FinishedRun) -> Stage:
+    """Returns the last stage that took steps."""
+    stages = read_stages(run.recipe, run.path / "recipe.json")
+    return next(stage for stage in reversed(stages) if stage.kind == "train")

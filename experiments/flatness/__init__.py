@@ -1,0 +1,1 @@
+"""Loss of finished runs against the size of noise on their parameters."""

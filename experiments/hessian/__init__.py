@@ -1,0 +1,1 @@
+"""Hessian spectra of finished runs, by class or group of classes."""

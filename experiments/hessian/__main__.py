@@ -1,0 +1,66 @@
+"""Hessian spectra by class: `python -m experiments.hessian --checkpoint RUN...`."""
+
+import dataclasses
+import logging
+from typing import Literal
+
+from experiments import command_line
+from experiments.examined import Examined
+from experiments.stage import check
+
+_SETTINGS = ("by", "lanczos_steps", "vectors", "trace_samples", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Examined):
+    """Flags of the program."""
+
+    scope: Literal["all", "classifier"] = "all"
+    """Parameters that the Hessian is of: all that were trained, or the classifier's."""
+    by: Literal["class", "group"] = "class"
+    """Spectra of each class's mean loss; or of all images and of many-, medium- and few-shot
+    classes."""
+    lanczos_steps: int = 100
+    """Hessian-vector products for each starting vector, with full re-orthogonalisation."""
+    vectors: int = 1
+    """Random starting vectors, over which densities are averaged."""
+    trace_samples: int = 20
+    """Hessian-vector products for the estimate of the trace."""
+    seed: int = 0
+    """Seed of the random vectors, which are the same for all runs."""
+
+
+def main() -> None:
+    """Parses the flags, computes the spectra, prints the table and writes the files."""
+    arguments = command_line.parse(
+        Arguments,
+        "experiments.hessian",
+        "Extreme eigenvalues, trace and spectral density of the Hessian of finished runs' losses, "
+        "by class: whether rare classes end at saddles.",
+    )
+    for name in ("lanczos_steps", "vectors", "trace_samples"):
+        check(name, getattr(arguments, name), getattr(arguments, name) >= 1, "at least 1")
+    from experiments.analysed_run import analysed_runs, destination
+    from experiments.finished_run import load_runs
+    from experiments.hessian.picture import draw_densities, draw_eigenvalues
+    from experiments.hessian.spectra import format_table, spectra_of, values
+    from experiments.written_report import write_values
+    from jaxlt.training.compilation_cache import enable_compilation_cache
+    from jaxlt.training.workdir import claim_directory
+
+    enable_compilation_cache()
+    runs = load_runs(arguments.checkpoint)
+    place = destination(runs, arguments.output, "hessian")
+    settings = {name: getattr(arguments, name) for name in _SETTINGS}
+    results = spectra_of(analysed_runs(runs, arguments, arguments.scope), **settings)
+    claim_directory(place)
+    write_values(place / "hessian.json", {**arguments.described(), "rows": values(results)})
+    (place / "table.md").write_text(format_table(results) + "\n")
+    draw_densities(results, place / "densities.png")
+    draw_eigenvalues(results, place / "eigenvalues.png")
+    print(f"\n{format_table(results)}\n")
+    logging.getLogger(__name__).info("written to %s", place)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

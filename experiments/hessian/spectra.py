@@ -1,0 +1,155 @@
+"""Spectra of the Hessians of each class's loss, and the table of them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from tabulate import tabulate
+
+from experiments.analysed_run import ALL, AnalysedRun
+from experiments.presentation import mean_and_deviation
+from experiments.replica_rows import replica_rows
+from experiments.ticker import ticking
+from jaxlt.analysis import Spectrum, Trace, hessian_product, spectrum, trace
+from jaxlt.perturbation import norm
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """What is known of the mean loss of some classes' images at the end of a run.
+
+    Attributes:
+        images: how many images.
+        class_size: training images of the class, or of the group's mean class.
+        loss: nats.
+        gradient_norm: of the loss.
+        spectrum: of its Hessian.
+        trace: of its Hessian.
+    """
+
+    images: int
+    class_size: float
+    loss: float
+    gradient_norm: float
+    spectrum: Spectrum
+    trace: Trace
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """The parts, by name of class or group, of each of a row's runs."""
+
+    label: str
+    runs: dict[str, dict[str, Part]]
+
+    def over_runs(self, part: str, measure: Callable[[Part], float]) -> list[float]:
+        """Returns a measure of one part, of each run."""
+        return [measure(parts[part]) for parts in self.runs.values()]
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Those of the first run: their names and sizes are the same in all."""
+        return next(iter(self.runs.values()))
+
+
+MEASURES: dict[str, tuple[str, Callable[[Part], float]]] = {
+    "loss": ("loss", lambda part: part.loss),
+    "gradient_norm": ("||gradient||", lambda part: part.gradient_norm),
+    "largest": ("λ max", lambda part: part.spectrum.largest),
+    "smallest": ("λ min", lambda part: part.spectrum.smallest),
+    "saddle_measure": ("|λ min / λ max|", lambda part: part.spectrum.saddle_measure),
+    "trace": ("trace", lambda part: part.trace.mean),
+}
+"""From the name of a measure to its heading and what it is."""
+
+
+def spectra_of(
+    analysed: Sequence[AnalysedRun],
+    *,
+    by: Literal["class", "group"],
+    lanczos_steps: int,
+    vectors: int,
+    trace_samples: int,
+    seed: int,
+) -> list[Row]:
+    """Computes the spectra of all runs, see the flags of the program for the arguments."""
+    masks = [_masks(one, by) for one in analysed]
+    total = (lanczos_steps * vectors + trace_samples) * sum(map(len, masks))
+
+    def part(one: AnalysedRun, mask: np.ndarray, key: jax.Array) -> Part:
+        losses = one.losses.of_classes(mask)
+        untold, dimension = hessian_product(losses, one.theta)
+
+        def product(vector: jax.Array) -> jax.Array:
+            tick()
+            return untold(vector)
+
+        starts, samples = jax.random.split(key)
+        return Part(
+            int(losses.counts.sum()),
+            float(one.run.class_counts[mask].mean()),
+            float(losses.mean(one.theta)),
+            float(norm(losses.gradient(one.theta))),
+            spectrum(product, dimension, starts, num_steps=lanczos_steps, num_vectors=vectors),
+            trace(product, dimension, samples, num_samples=trace_samples),
+        )
+
+    with ticking("hessian", total, "product") as tick:
+        found = [
+            {
+                name: part(one, mask, jax.random.fold_in(jax.random.key(seed), number))
+                for number, (name, mask) in enumerate(parts.items())
+            }
+            for one, parts in zip(analysed, masks, strict=True)
+        ]
+    return [
+        Row(label, {analysed[n].run.label: found[n] for n in numbers})
+        for label, numbers in replica_rows([one.run for one in analysed]).items()
+    ]
+
+
+def _masks(one: AnalysedRun, by: Literal["class", "group"]) -> dict[str, np.ndarray]:
+    if by == "group":
+        return one.groups
+    present = one.groups[ALL]
+    # From head to tail.
+    order = np.argsort(-one.run.class_counts, kind="stable")
+    names = one.run.predictor.class_names
+    return {names[c]: np.arange(len(names)) == c for c in order if present[c]}
+
+
+def values(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns what is saved as JSON."""
+    return {
+        row.label: {
+            run: {
+                name: {
+                    "images": part.images,
+                    "class_size": part.class_size,
+                    **{key: measure(part) for key, (_, measure) in MEASURES.items()},
+                    "trace_standard_error": part.trace.standard_error,
+                    "residual": part.spectrum.residual,
+                    "ritz_values": part.spectrum.ritz_values.tolist(),
+                    "weights": part.spectrum.weights.tolist(),
+                }
+                for name, part in parts.items()
+            }
+            for run, parts in row.runs.items()
+        }
+        for row in rows
+    }
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """Renders one line for each row of runs and each class or group, as Markdown."""
+    lines = [
+        [row.label, name, part.images]
+        + [mean_and_deviation(row.over_runs(name, m), 3) for _, m in MEASURES.values()]
+        for row in rows
+        for name, part in row.parts.items()
+    ]
+    headers = ["run", "images of", "number", *(heading for heading, _ in MEASURES.values())]
+    alignment = ("left", "left", *("right" for _ in headers[2:]))
+    return tabulate(lines, headers, tablefmt="github", colalign=alignment, disable_numparse=True)

@@ -1,0 +1,1 @@
+"""Loss landscapes of finished runs over planes of parameters."""

@@ -1,0 +1,49 @@
+"""Progress of an analysis: a bar with rate and ETA on a terminal, plain lines in a log."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+_logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextlib.contextmanager
+def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+    """Counts pieces of work.
+
+    Args:
+        label: what is done.
+        total: pieces.
+        unit: name of a piece, in the singular.
+
+    Yields:
+        A function to be called after each piece.
+    """
+    began = said = time.perf_counter()
+    done = 0
+    with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty()) as bar:
+
+        def tick() -> None:
+            nonlocal done, said
+            done += 1
+            bar.update()
+            now = time.perf_counter()
+            if bar.disable and (done == total or now - said > _SECONDS_BETWEEN_LINES):
+                said, rate = now, done / (now - began)
+                _logger.info(
+                    "%s: %s %d/%d, %.3g a second, ETA %s",
+                    label,
+                    unit,
+                    done,
+                    total,
+                    rate,
+                    tqdm.format_interval((total - done) / rate),
+                )
+
+        yield tick

@@ -1,0 +1,183 @@
+"""The losses of a fixed set of images as a function of parameters: what every analysis examines."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Self, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.class_losses import ClassLosses, class_losses
+
+# (theta, rest, inputs (B, ...), labels (B,)) -> losses (B,), each of its row alone
+LossesFn: TypeAlias = Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
+
+_SMALLEST_BATCH = 16
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class DatasetLosses:
+    """Losses of the images of a data set, which parameters theta give them.
+
+    No image is augmented, so that it is one function, with one Hessian. It is a pytree, to be
+    handed to jitted functions as an argument. `DatasetLosses.of` makes one.
+
+    Attributes:
+        inputs: (K, B, ...) images in K batches, or whatever the losses are computed from.
+        labels: (K, B) classes; -1 for padding.
+        rest: what the losses depend on beside theta and is held: running statistics, frozen
+            parameters.
+        losses_fn: from theta, rest, inputs (B, ...) and labels (B,) to losses (B,), each a function
+            of its own row.
+        num_classes: C.
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+    rest: Any
+    losses_fn: LossesFn = dataclasses.field(metadata={"static": True})
+    num_classes: int = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(
+        cls,
+        losses_fn: LossesFn,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        *,
+        rest: Any = None,
+        batch_size: int = 128,
+    ) -> Self:
+        """Puts images on the device, in batches of which the last is padded.
+
+        Args:
+            losses_fn: see the class.
+            inputs: (N, ...).
+            labels: (N,) integers in [0, C).
+            num_classes: C.
+            rest: see the class.
+            batch_size: images that are evaluated together; a small set takes a smaller one.
+
+        Raises:
+            ValueError: there is no image, or a label is out of range.
+        """
+        if len(labels) == 0:
+            raise ValueError("labels must be of at least one image, there is none")
+        if not 0 <= labels.min() <= labels.max() < num_classes:
+            raise ValueError(
+                f"labels must lie in 0..{num_classes - 1}, they run from {labels.min()} to "
+                f"{labels.max()}"
+            )
+        size = min(batch_size, max(_SMALLEST_BATCH, 2 ** math.ceil(math.log2(len(labels)))))
+        missing = -len(labels) % size
+        # Padded by a real image: a loss of zeros might not be finite.
+        inputs = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
+        labels = np.pad(np.asarray(labels, np.int32), (0, missing), constant_values=-1)
+        return cls(
+            jnp.asarray(inputs.reshape(-1, size, *inputs.shape[1:])),
+            jnp.asarray(labels.reshape(-1, size)),
+            rest,
+            losses_fn,
+            num_classes,
+        )
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Images of each class, (C,)."""
+        labels = np.asarray(self.labels).ravel()
+        return np.bincount(labels[labels >= 0], minlength=self.num_classes)
+
+    def of_classes(self, classes: np.ndarray) -> Self:
+        """Returns the losses of the images of some classes alone.
+
+        Args:
+            classes: (C,) bool.
+
+        Raises:
+            ValueError: none of them has an image.
+        """
+        labels = np.asarray(self.labels).ravel()
+        chosen = np.flatnonzero((labels >= 0) & np.asarray(classes)[labels])
+        inputs = np.asarray(self.inputs).reshape(-1, *self.inputs.shape[2:])
+        return type(self).of(
+            self.losses_fn,
+            inputs[chosen],
+            labels[chosen],
+            self.num_classes,
+            rest=self.rest,
+            batch_size=self.labels.shape[1],
+        )
+
+    def by_class(self, theta: Any) -> ClassLosses:
+        """Returns the losses summed by class; may be traced."""
+
+        def add_batch(total: ClassLosses, batch: tuple[jax.Array, jax.Array]):
+            return jax.tree.map(jnp.add, total, self._batch_losses(theta, *batch)), None
+
+        zero = jax.eval_shape(lambda: self._batch_losses(theta, self.inputs[0], self.labels[0]))
+        start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), zero)
+        return jax.lax.scan(add_batch, start, (self.inputs, self.labels))[0]
+
+    def mean(self, theta: Any) -> jax.Array:
+        """Returns the mean loss over images, a scalar; may be traced."""
+        return self.by_class(theta).mean()
+
+    def gradient(self, theta: Any) -> Any:
+        """Returns the gradient of `mean`.
+
+        Not to be traced: batches are taken by the host, since convolutions in loops are many times
+        slower in XLA on CPU.
+        """
+        return self._mean_over_batches(lambda batch: _batch_gradient(batch, theta))
+
+    def hessian_vector_product(self, theta: Any, vector: Any) -> Any:
+        """Returns the Hessian of `mean` times a vector, forward over reverse; not to be traced.
+
+        Args:
+            theta: parameters.
+            vector: pytree like them.
+        """
+        return self._mean_over_batches(lambda batch: _batch_product(batch, theta, vector))
+
+    def _batch_losses(self, theta: Any, inputs: jax.Array, labels: jax.Array) -> ClassLosses:
+        # The losses of padding are computed with class 0 and counted to none.
+        losses = self.losses_fn(theta, self.rest, inputs, jnp.maximum(labels, 0))
+        return class_losses(losses, labels, self.num_classes)
+
+    def _batches(self) -> Iterator[Self]:
+        for number in range(len(self.labels)):
+            some = slice(number, number + 1)
+            yield dataclasses.replace(self, inputs=self.inputs[some], labels=self.labels[some])
+
+    def _mean_over_batches(self, of_batch: Callable[[Self], Any]) -> Any:
+        first, *others = self._batches()
+        total = of_batch(first)
+        for batch in others:
+            total = _add(total, of_batch(batch))
+        size = self.counts.sum()
+        return jax.tree.map(lambda leaf: leaf / size, total)
+
+
+def _batch_sum(batch: DatasetLosses, theta: Any) -> jax.Array:
+    return batch._batch_losses(theta, batch.inputs[0], batch.labels[0]).sums.sum()
+
+
+@jax.jit
+def _batch_gradient(batch: DatasetLosses, theta: Any) -> Any:
+    return jax.grad(partial(_batch_sum, batch))(theta)
+
+
+@jax.jit
+def _batch_product(batch: DatasetLosses, theta: Any, vector: Any) -> Any:
+    gradient = jax.grad(partial(_batch_sum, batch))
+    return jax.jvp(gradient, (theta,), (vector,))[1]
+
+
+@jax.jit
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)

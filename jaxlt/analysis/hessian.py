@@ -1,0 +1,165 @@
+"""Eigenvalues, trace and spectral density of Hessians, from Hessian-vector products alone.
+
+The class-wise analysis is that of Rangwani et al. ("Escaping saddle points for effective
+generalization on class-imbalanced data", NeurIPS 2022), the density that of Ghorbani et al. ("An
+investigation into neural net optimization via Hessian eigenvalue density", ICML 2019), algorithm 1.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from matfree.decomp import tridiag_sym
+
+from jaxlt.analysis.dataset_losses import DatasetLosses
+
+# (P,) -> (P,), the product with a symmetric matrix
+Product: TypeAlias = Callable[[jax.Array], jax.Array]
+
+# Of the Gaussians that the density is smoothed by, over the width of the spectrum.
+_SMOOTHING_VARIANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectrum:
+    """What Lanczos' algorithm finds of the eigenvalues of a symmetric matrix of P by P.
+
+    Attributes:
+        ritz_values: (S, M) of each of S starting vectors, ascending.
+        weights: (S, M) squared first components of their vectors: those of Gaussian quadrature with
+            the spectral density; each row adds up to 1.
+        residuals: (S, M) bounds on the distance of each Ritz value from an eigenvalue.
+        dimension: P.
+    """
+
+    ritz_values: np.ndarray
+    weights: np.ndarray
+    residuals: np.ndarray
+    dimension: int
+
+    @property
+    def largest(self) -> float:
+        """Largest Ritz value, a lower bound of the largest eigenvalue."""
+        return float(self.ritz_values.max())
+
+    @property
+    def smallest(self) -> float:
+        """Smallest Ritz value, an upper bound of the smallest eigenvalue."""
+        return float(self.ritz_values.min())
+
+    @property
+    def saddle_measure(self) -> float:
+        """`|lambda_min / lambda_max|`, 0 at a minimum and large at a saddle."""
+        return abs(self.smallest / self.largest)
+
+    @property
+    def residual(self) -> float:
+        """The larger of the bounds on the error of `smallest` and `largest`."""
+        flat = self.ritz_values.ravel()
+        return float(self.residuals.ravel()[[flat.argmin(), flat.argmax()]].max())
+
+    def density(self, grid: np.ndarray) -> np.ndarray:
+        """Returns the density of eigenvalues at the points of a grid (N,), with area 1.
+
+        Each Ritz value is a Gaussian of variance 1e-5 times the width of the spectrum, or 1e-5
+        where that is less than 1.
+        """
+        variance = _SMOOTHING_VARIANCE * max(1.0, self.largest - self.smallest)
+        distances = grid[:, np.newaxis, np.newaxis] - self.ritz_values
+        gaussians = np.exp(-(distances**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+        return (self.weights * gaussians).sum(axis=2).mean(axis=1)
+
+
+class Trace(NamedTuple):
+    """An estimate of a trace.
+
+    Attributes:
+        mean: over samples.
+        standard_error: of the mean; NaN for one sample.
+    """
+
+    mean: float
+    standard_error: float
+
+
+def hessian_product(losses: DatasetLosses, theta: Any) -> tuple[Product, int]:
+    """Returns the product with the Hessian of the mean loss as a function of vectors, and P.
+
+    The order of their components is that in which `jax.flatten_util.ravel_pytree` has theta's.
+    """
+    flat, unravel = ravel_pytree(theta)
+
+    def product(vector: jax.Array) -> jax.Array:
+        return ravel_pytree(losses.hessian_vector_product(theta, unravel(vector)))[0]
+
+    return product, flat.size
+
+
+def spectrum(
+    product: Product,
+    dimension: int,
+    key: jax.Array,
+    *,
+    num_steps: int = 100,
+    num_vectors: int = 1,
+    dtype: Any = jnp.float32,
+) -> Spectrum:
+    """Runs Lanczos' algorithm with full re-orthogonalisation from random signs.
+
+    Holds `num_steps` vectors of the dimension, and a copy.
+
+    Args:
+        product: with the matrix; called with arrays, never traced.
+        dimension: P.
+        key: of the starting vectors.
+        num_steps: M, products for each of them; P where that is less.
+        num_vectors: S.
+        dtype: of the vectors.
+    """
+    num_steps = min(num_steps, dimension)
+    found = [
+        _lanczos(product, jax.random.rademacher(one, (dimension,), dtype), num_steps)
+        for one in jax.random.split(key, num_vectors)
+    ]
+    values, weights, residuals = (np.stack(arrays) for arrays in zip(*found, strict=True))
+    return Spectrum(values, weights, residuals, dimension)
+
+
+def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.ndarray, ...]:
+    def eager_product(vector: jax.Array) -> jax.Array:
+        with jax.disable_jit(False):
+            return product(vector)
+
+    decompose = tridiag_sym(num_steps, reortho="full", custom_vjp=False)
+    # The library's loop is run by Python: a product in a loop of XLA's may be ten times slower on
+    # CPU, and could neither take batches from the host nor report progress.
+    with jax.disable_jit():
+        decomposition = decompose(eager_product, start)
+    small = np.asarray(decomposition.J_small, np.float64)
+    values, vectors = np.linalg.eigh(small)
+    last = float(jnp.linalg.norm(decomposition.residual))
+    return values, vectors[0] ** 2, np.abs(last * vectors[-1])
+
+
+def trace(
+    product: Product, dimension: int, key: jax.Array, *, num_samples: int, dtype: Any = jnp.float32
+) -> Trace:
+    """Estimates the trace of a symmetric matrix by Hutchinson's method with random signs.
+
+    Args:
+        product: with the matrix.
+        dimension: P.
+        key: of the samples.
+        num_samples: products.
+        dtype: of the vectors.
+    """
+    samples = []
+    for one in jax.random.split(key, num_samples):
+        vector = jax.random.rademacher(one, (dimension,), dtype)
+        samples.append(float(jnp.vdot(vector, product(vector))))
+    deviation = np.std(samples, ddof=1) if num_samples > 1 else np.nan
+    return Trace(float(np.mean(samples)), float(deviation / np.sqrt(num_samples)))
