@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextlib.contextmanager
-def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Counts pieces of work.
 
     Args:
@@ -23,16 +23,16 @@ def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
         unit: name of a piece, in the singular.
 
     Yields:
-        A function to be called after each piece.
+        A function to be called after so many pieces.
     """
     began = said = time.perf_counter()
     done = 0
     with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty()) as bar:
 
-        def tick() -> None:
+        def tick(pieces: int) -> None:
             nonlocal done, said
-            done += 1
-            bar.update()
+            done += pieces
+            bar.update(pieces)
             now = time.perf_counter()
             if bar.disable and (done == total or now - said > _SECONDS_BETWEEN_LINES):
                 said, rate = now, done / (now - began)

@@ -76,18 +76,18 @@ def spectra_of(
 ) -> list[Row]:
     """Computes the spectra of all runs, see the flags of the program for the arguments."""
     masks = [_masks(one, by) for one in analysed]
-    total = (lanczos_steps * vectors + trace_samples) * sum(map(len, masks))
+    # The time of a spectrum grows with its images.
+    total = sum(
+        one.losses.counts[mask].sum()
+        for one, parts in zip(analysed, masks, strict=True)
+        for mask in parts.values()
+    )
 
     def part(one: AnalysedRun, mask: np.ndarray, key: jax.Array) -> Part:
         losses = one.losses.of_classes(mask)
-        untold, dimension = hessian_product(losses, one.theta)
-
-        def product(vector: jax.Array) -> jax.Array:
-            tick()
-            return untold(vector)
-
+        product, dimension = hessian_product(losses, one.theta)
         starts, samples = jax.random.split(key)
-        return Part(
+        found = Part(
             int(losses.counts.sum()),
             float(one.run.class_counts[mask].mean()),
             float(losses.mean(one.theta)),
@@ -95,8 +95,10 @@ def spectra_of(
             spectrum(product, dimension, starts, num_steps=lanczos_steps, num_vectors=vectors),
             trace(product, dimension, samples, num_samples=trace_samples),
         )
+        tick(found.images)
+        return found
 
-    with ticking("hessian", total, "product") as tick:
+    with ticking("hessian", int(total), "image") as tick:
         found = [
             {
                 name: part(one, mask, jax.random.fold_in(jax.random.key(seed), number))

@@ -80,7 +80,7 @@ def planes_of(analysed: Sequence[AnalysedRun], reach: float, points: int, seed: 
                 filter_normalised(random_direction(key, one.theta), one.theta) for key in keys
             )
             by_class = losses_over_plane(
-                one.losses, one.theta, (first, second), axis, axis, on_row=tick
+                one.losses, one.theta, (first, second), axis, axis, on_row=lambda: tick(1)
             )
             planes.append(Plane(one.run.label, axis, axis, one.group_means(by_class)))
     return planes
@@ -105,7 +105,7 @@ def trajectories_of(analysed: Sequence[AnalysedRun], points: int) -> list[Trajec
                 continue
             xs, ys = (_around(axis, points) for axis in plane.coordinates.T)
             by_class = losses_over_plane(
-                one.losses, one.theta, plane.directions, xs, ys, on_row=tick
+                one.losses, one.theta, plane.directions, xs, ys, on_row=lambda: tick(1)
             )
             losses = {ALL: one.group_means(by_class)[ALL]}
             found.append(

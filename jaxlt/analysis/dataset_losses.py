@@ -130,13 +130,13 @@ class DatasetLosses:
     def gradient(self, theta: Any) -> Any:
         """Returns the gradient of `mean`.
 
-        Not to be traced: batches are taken by the host, since convolutions in loops are many times
-        slower in XLA on CPU.
+        A program for each batch: in a loop of XLA's on CPU the backward passes of convolutions are
+        many times slower.
         """
         return self._mean_over_batches(lambda batch: _batch_gradient(batch, theta))
 
     def hessian_vector_product(self, theta: Any, vector: Any) -> Any:
-        """Returns the Hessian of `mean` times a vector, forward over reverse; not to be traced.
+        """Returns the Hessian of `mean` times a vector, forward over reverse.
 
         Args:
             theta: parameters.

@@ -113,7 +113,7 @@ def spectrum(
     Holds `num_steps` vectors of the dimension, and a copy.
 
     Args:
-        product: with the matrix; called with arrays, never traced.
+        product: with the matrix; may be traced, and what of it is jitted stays a program.
         dimension: P.
         key: of the starting vectors.
         num_steps: M, products for each of them; P where that is less.
@@ -130,15 +130,15 @@ def spectrum(
 
 
 def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.ndarray, ...]:
-    def eager_product(vector: jax.Array) -> jax.Array:
+    def compiled_product(vector: jax.Array) -> jax.Array:
         with jax.disable_jit(False):
             return product(vector)
 
     decompose = tridiag_sym(num_steps, reortho="full", custom_vjp=False)
-    # The library's loop is run by Python: a product in a loop of XLA's may be ten times slower on
-    # CPU, and could neither take batches from the host nor report progress.
+    # Python runs the library's loop and calls what is jitted in the product, which the library
+    # traces: within a loop of XLA's a product may be ten times slower on CPU.
     with jax.disable_jit():
-        decomposition = decompose(eager_product, start)
+        decomposition = decompose(compiled_product, start)
     small = np.asarray(decomposition.J_small, np.float64)
     values, vectors = np.linalg.eigh(small)
     last = float(jnp.linalg.norm(decomposition.residual))

@@ -1,0 +1,267 @@
+"""flatness, landscape and hessian on finished runs, from the flags to the files."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from matplotlib import image
+from small_runs import files_of, run_program, train
+
+import experiments.flatness.__main__ as flatness
+import experiments.hessian.__main__ as hessian
+import experiments.landscape.__main__ as landscape
+from experiments.analysed_run import AnalysedRun, destination
+from experiments.examined import Examined
+from experiments.finished_run import load_runs
+from experiments.recipe import Recipe, read_stages
+from experiments.replica_rows import replica_rows
+from experiments.stage import Stage
+from jaxlt.errors import UsageError
+
+QUICK = {
+    flatness: ("--points", 3, "--seeds", 0, 1),
+    landscape: ("--points", 3),
+    hessian: ("--by", "group", "--lanczos-steps", 4, "--trace-samples", 2),
+}
+PICTURES = {
+    flatness: ["adversarial.png", "random.png"],
+    landscape: ["contours.png", "surfaces.png", "trajectories.png"],
+    hessian: ["densities.png", "eigenvalues.png"],
+}
+GROUPS = ["all", "many", "medium", "few"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two replicas with three checkpoints each, and a run of another method and network's head."""
+    directory = tmp_path_factory.mktemp("runs")
+    kept = ("--eval-epochs", "1", "--keep-checkpoints", "9", "--seeds", "0", "1")
+    flags = ("--many-above", "80", "--few-below", "20")
+    train(directory / "sgd", *kept, *flags, epochs=3)
+    ldam = ("--classifier", "cosine", "--loss", "ldam", "--method", "sam", "--rho", "0.05")
+    train(directory / "ldam", *ldam, *flags, epochs=1)
+    return [directory / "sgd" / "seed0", directory / "sgd" / "seed1", directory / "ldam"]
+
+
+def name_of(program):
+    return program.__name__.split(".")[1]
+
+
+@pytest.mark.parametrize("program", QUICK, ids=name_of)
+def test_program_writes_numbers_and_pictures(monkeypatch, capsys, tmp_path, runs, program):
+    flags = ("--checkpoint", *runs[:2], "--output", tmp_path / "out", *QUICK[program])
+    before = files_of(*runs)
+    status, _, errors = run_program(monkeypatch, capsys, program, *flags)
+    assert status == 0, errors
+    assert files_of(*runs) == before
+    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert [name for name in written if name.endswith(".png")] == PICTURES[program]
+    for name in PICTURES[program]:
+        pixels = image.imread(tmp_path / "out" / name)
+        assert min(pixels.shape[:2]) > 300
+        assert pixels[..., :3].std() > 0.02
+    values = json.loads((tmp_path / "out" / f"{name_of(program)}.json").read_text())
+    assert values["images"] == "train"
+    # Progress as plain lines, with rate and time left.
+    assert any("a second, ETA" in line for line in errors)
+
+
+def test_flatness_starts_at_the_trained_loss_and_is_the_same_each_time(
+    monkeypatch, capsys, tmp_path, runs
+):
+    flags = ("--checkpoint", *runs[:2], *QUICK[flatness], "--local-range", 0.2)
+    for number in range(2):
+        output = ("--output", tmp_path / str(number))
+        assert run_program(monkeypatch, capsys, flatness, *flags, *output)[0] == 0
+    texts = [(tmp_path / str(number) / "flatness.json").read_text() for number in range(2)]
+    assert texts[0] == texts[1]
+    (row,) = json.loads(texts[0])["rows"].values()
+    assert row["ratios"] == {"global": [0, 0.5, 1], "local": pytest.approx([0, 0.1, 0.2])}
+    analysed = [AnalysedRun(run, Examined(tuple(runs))) for run in load_runs(runs[:2])]
+    for direction, curves in (("random", 2), ("adversarial", 1)):
+        for range_ in ("global", "local"):
+            assert list(row[direction][range_]) == GROUPS
+            for group, losses in row[direction][range_].items():
+                assert np.shape(losses) == (2 * curves, 3)
+                trained = [
+                    float(one.losses.of_classes(one.groups[group]).mean(one.theta))
+                    for one in analysed
+                ]
+                starts = np.array(losses)[:, 0]
+                np.testing.assert_allclose(starts, np.repeat(trained, curves), rtol=1e-5)
+    ascent = np.array(row["adversarial"]["local"]["all"])
+    assert (np.diff(ascent) > 0).all()
+
+
+def test_classifier_alone_is_the_same_function_with_the_rest_held(runs):
+    (run,) = load_runs(runs[2:])
+    examined = Examined((run.path,), images_per_class=4)
+    whole, head = AnalysedRun(run, examined), AnalysedRun(run, examined, "classifier")
+    moved = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, head.theta)
+    expected = whole.losses.mean({**whole.theta, "classifier": moved})
+    assert float(head.losses.mean(moved)) == pytest.approx(float(expected), rel=1e-5)
+    assert head.losses.counts.max() == 4
+
+
+def test_loss_is_the_run_s_own_or_cross_entropy_of_its_scaled_logits(runs):
+    (run,) = load_runs(runs[2:])
+    images, labels = run.source.train, run.source.train.labels[run.split.indices]
+    logits = jnp.asarray(run.predictor.logits(images.load(run.split.indices)))
+    rows = jnp.arange(len(labels))
+    # A cosine classifier's logits mean nothing without LDAM's scale, 30.
+    plain = -jax.nn.log_softmax(30 * logits)[rows, labels].mean()
+    margins = 0.5 * (run.class_counts.min() / run.class_counts[labels]) ** 0.25
+    own = -jax.nn.log_softmax(30 * logits.at[rows, labels].add(-margins))[rows, labels].mean()
+    for loss, expected in (("cross_entropy", plain), ("own", own)):
+        one = AnalysedRun(run, Examined((run.path,), loss=loss))
+        assert float(one.losses.mean(one.theta)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_hessian_of_a_class_is_that_of_its_images(monkeypatch, capsys, tmp_path, runs):
+    flags = ("--checkpoint", runs[2], "--scope", "classifier", "--output", tmp_path)
+    steps = ("--lanczos-steps", 30, "--trace-samples", 30)
+    status, lines, _ = run_program(monkeypatch, capsys, hessian, *flags, *steps)
+    assert status == 0
+    (row,) = json.loads((tmp_path / "hessian.json").read_text())["rows"].values()
+    (classes,) = row.values()
+    (run,) = load_runs(runs[2:])
+    assert list(classes) == list(run.predictor.class_names)
+    one = AnalysedRun(run, Examined((run.path,)), "classifier")
+    losses = one.losses.of_classes(np.arange(10) == 9)
+    flat, unravel = ravel_pytree(one.theta)
+    dense = np.asarray(jax.hessian(lambda x: losses.mean(unravel(x)))(flat), np.float64)
+    eigenvalues = np.linalg.eigvalsh(dense)
+    assert classes["9"]["largest"] == pytest.approx(eigenvalues[-1], rel=1e-3)
+    assert classes["9"]["smallest"] == pytest.approx(eigenvalues[0], abs=1e-3 * eigenvalues[-1])
+    error = classes["9"]["trace_standard_error"]
+    assert abs(classes["9"]["trace"] - np.trace(dense)) < 4 * error
+    assert sum("|" in line for line in lines) == 2 + len(classes)
+
+
+def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):
+    steps = sorted(int(path.name) for path in (runs[0] / "checkpoints").iterdir())
+    earlier = [run / "checkpoints" / str(steps[0]) for run in runs[:2]]
+    loaded = load_runs([*runs[:2], *earlier])
+    assert [run.step for run in loaded] == [None, None, steps[0], steps[0]]
+    assert replica_rows(loaded) == {"sgd": [0, 1], f"sgd, step {steps[0]}": [2, 3]} or (
+        # Both runs lie in the directory that all have in common.
+        list(replica_rows(loaded).values()) == [[0, 1], [2, 3]]
+    )
+    first, later = (ravel_pytree(run.predictor.variables)[0] for run in (loaded[2], loaded[0]))
+    assert not np.array_equal(first, later)
+    assert destination(loaded, None, "hessian") == runs[0].parent / "hessian"
+    assert destination(loaded[:1], None, "hessian") == runs[0] / "hessian"
+    flags = ("--checkpoint", earlier[0], "--output", tmp_path, *QUICK[landscape])
+    status, _, errors = run_program(monkeypatch, capsys, landscape, *flags)
+    assert status == 0
+    assert any("is not drawn as a trajectory" in line and "has 1" in line for line in errors)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(loss="ldam", classifier="cosine", rho_epochs=(3,), rho_values=(0.1,)),
+        Recipe(then=(Stage(loss="balanced_softmax", trainable="classifier"), Stage(kind="ncm"))),
+    ],
+    ids=["one stage", "three stages"],
+)
+def test_stages_are_read_as_they_were_described(tmp_path, recipe):
+    described = json.loads(json.dumps(recipe.described()))
+    assert [repr(stage) for stage in read_stages(described, tmp_path)[1:]] == [
+        repr(stage) for stage in recipe.then
+    ]
+    assert read_stages(described, tmp_path)[0] == Stage(
+        **{name: getattr(recipe, name) for name in Stage.__dataclass_fields__}
+    )
+
+
+def no_run(run):
+    shutil.rmtree(run / "checkpoints")
+
+
+def truncated(run):
+    for file in (run / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+
+
+def foreign_recipe(run):
+    (run / "recipe.json").write_text(json.dumps({"dataset": "digits", "kind": 7}))
+
+
+def unknown_stage(run):
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**recipe, "epochs": "many"}))
+
+
+def nothing(run):
+    del run
+
+
+@pytest.mark.parametrize(
+    ("damage", "suffix", "flags", "message"),
+    [
+        (no_run, "", (), "has no checkpoint in checkpoints"),
+        (truncated, "", (), "can be read"),
+        (foreign_recipe, "", (), "recipe.json must say image_size, it does not"),
+        (unknown_stage, "", (), "recipe.json must describe the stages of a run"),
+        (nothing, "nowhere", (), "must hold a readable model.json"),
+        (nothing, "checkpoints/7", (), "has no checkpoint of step 7, it has"),
+        (nothing, "checkpoints/best", (), "must be named by its step, a number"),
+        (nothing, "", ("--images-per-class", 0), "images_per_class must be at least 1, got 0"),
+        (nothing, "", ("--output", "/proc/nowhere"), "must be a writable directory"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_cannot_be_analysed_is_told_in_one_line(
+    monkeypatch, capsys, tmp_path, runs, damage, suffix, flags, message
+):
+    run = tmp_path / "run"
+    shutil.copytree(runs[2], run)
+    damage(run)
+    before = files_of(tmp_path)
+    arguments = ("--checkpoint", run / suffix, *QUICK[flatness], *flags)
+    status, out, errors = run_program(monkeypatch, capsys, flatness, *arguments)
+    assert status == 2
+    assert not out
+    assert message in errors[-1]
+    assert errors[-1].startswith("error: ")
+    assert not any("Traceback" in line for line in errors)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "message"),
+    [
+        (flatness, ("--points", 1), "points must be at least 2, got 1"),
+        (flatness, ("--local-range", 0), "local_range must be positive, got 0.0"),
+        (flatness, ("--seeds", 1, 1), "seeds must be different, got 1 1"),
+        (landscape, ("--reach", -1), "reach must be positive, got -1.0"),
+        (hessian, ("--vectors", 0), "vectors must be at least 1, got 0"),
+    ],
+    ids=str,
+)
+def test_numbers_out_of_range_are_refused(monkeypatch, capsys, runs, program, flags, message):
+    status, _, errors = run_program(monkeypatch, capsys, program, "--checkpoint", runs[0], *flags)
+    assert (status, errors) == (2, [f"error: {message}"])
+
+
+def test_networks_of_other_shapes_share_no_directions(monkeypatch, capsys, tmp_path, runs):
+    flags = ("--checkpoint", runs[0], runs[2], "--output", tmp_path / "out")
+    status, _, errors = run_program(monkeypatch, capsys, landscape, *flags)
+    assert status == 2
+    assert "must have one network to share directions" in errors[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_losses_that_are_of_no_image_alone_are_refused(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs[2], run)
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**recipe, "loss": "gcl"}))
+    with pytest.raises(UsageError, match=r"must be cross_entropy for run .*gcl, is none of each"):
+        AnalysedRun(load_runs([run])[0], Examined((run,), loss="own"))
