@@ -25,6 +25,8 @@ from jaxlt.training.state import TrainState, method_state
 # (state, images (B, H, W, C), labels (B,)) -> named arrays
 MeasureFn: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], dict[str, jax.Array]]
 
+_OF_METHOD = ("perturbation_norm", "method_sharpness")
+
 
 def make_measure_fn(
     model: nn.Module,
@@ -70,8 +72,8 @@ def make_measure_fn(
             mask=mask,
         )._asdict()
         if (method := method_state(state.opt_state)) is not None:
-            measured["perturbation_norm"] = method.perturbation_norm
-            measured["method_sharpness"] = method.sharpness
+            own = method.perturbation_norm, method.sharpness
+            measured.update(zip(_OF_METHOD, own, strict=True))
         return measured
 
     return measure
@@ -109,9 +111,9 @@ class Measurements:
             the group, or of the tail. What the method measured is a list.
         """
         values = {name: _shortest(array) for name, array in measured.items()}
-        names, cosine = tuple(self.groups), values.pop("cosine")
+        names, cosine = tuple(self.groups), values["cosine"]
         described: dict[str, Any] = {
-            name: dict(zip(names, values.pop(name), strict=True))
+            name: dict(zip(names, values[name], strict=True))
             for name in ("loss", "gradient_norm", "sharpness")
         }
         described["cosine"] = {
@@ -119,10 +121,10 @@ class Measurements:
             for i, j in itertools.combinations(range(len(names)), 2)
         }
         described["batches_without"] = {
-            name: float(1 - classes[labels].any(axis=1).mean())
+            name: float((~classes[labels].any(axis=1)).mean())
             for name, classes in {**self.groups, "tail": self.tail}.items()
         }
-        return {**described, **values}
+        return described | {name: values[name] for name in _OF_METHOD if name in values}
 
 
 def _shortest(array: np.ndarray) -> Any:
