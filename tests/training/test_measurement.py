@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import flax.linen as nn
 import jax
@@ -60,7 +61,9 @@ def expected_of(state, images, labels, mask=None):
         logits = Linear().apply({"params": params}, images, train=True)
         return jaxlt.class_losses(loss(logits, labels, None), labels, 3)
 
-    return group_sharpness(losses_of, state.params, MASKS, mask=mask)._asdict()
+    return jax.jit(lambda params: group_sharpness(losses_of, params, MASKS, mask=mask)._asdict())(
+        state.params
+    )
 
 
 def assert_close(measured, expected):
@@ -81,7 +84,8 @@ def test_it_is_of_the_batch_at_the_state_and_of_the_step_before():
 
 def test_without_a_method_there_is_nothing_of_its_own():
     state = dataclasses.replace(initial_state(), opt_state=())
-    assert set(measure_fn(state, *batch(1))) == {"loss", "gradient_norm", "sharpness", "cosine"}
+    measured = jax.eval_shape(measure_fn, state, *batch(1))
+    assert set(measured) == {"loss", "gradient_norm", "sharpness", "cosine"}
 
 
 def test_along_the_trained_leaves_alone():
@@ -90,7 +94,7 @@ def test_along_the_trained_leaves_alone():
     def bias(params):
         return {"Dense_0": {"kernel": False, "bias": True}}
 
-    measured = make_measure_fn(Linear(), loss, MASKS, mask=bias)(state, *batch(1))
+    measured = jax.jit(make_measure_fn(Linear(), loss, MASKS, mask=bias))(state, *batch(1))
     assert_close(measured, expected_of(state, *batch(1), bias))
     whole = expected_of(state, *batch(1))
     assert (measured["gradient_norm"] < whole["gradient_norm"]).all()
@@ -102,7 +106,7 @@ def test_images_are_neither_mixed_nor_moved():
 
     regime = Regime(mixup=1.0, loss_of_features=moved)
     state = initial_state()
-    measured = make_measure_fn(Linear(), loss, MASKS, regime=regime)(state, *batch(1))
+    measured = jax.jit(make_measure_fn(Linear(), loss, MASKS, regime=regime))(state, *batch(1))
     assert_close(measured, expected_of(state, *batch(1)))
 
 
@@ -113,7 +117,7 @@ def test_a_loss_sees_the_moment_of_the_step():
 
     regime = Regime(first_step=-3)
     step = make_train_step(Linear(), optimizer(), drawing, 3, regime=regime)
-    measure = make_measure_fn(Linear(), drawing, MASKS, regime=regime)
+    measure = jax.jit(make_measure_fn(Linear(), drawing, MASKS, regime=regime))
     state = after_a_step()
     _, step_loss = jax.jit(step)(state, *batch(1))
     np.testing.assert_allclose(measure(state, *batch(1))["loss"][0], step_loss, rtol=1e-5)
@@ -131,7 +135,7 @@ def test_batch_norm_is_that_of_the_steps_passes(hold):
     """SAM's own sharpness in the step, with the same radius, is that of all classes."""
     regime = Regime(hold_statistics=hold)
     state = make_state_fn(Normalised(), optimizer(), (2, 2, 1))(0)
-    measured = make_measure_fn(Normalised(), loss, MASKS, regime=regime)(state, *batch(1))
+    measured = jax.jit(make_measure_fn(Normalised(), loss, MASKS, regime=regime))(state, *batch(1))
     step = make_train_step(Normalised(), optimizer(), loss, 3, regime=regime)
     after, _ = jax.jit(step)(state, *batch(1))
     np.testing.assert_allclose(measured["sharpness"][0], after.opt_state[0].sharpness[0], rtol=1e-4)
@@ -221,7 +225,7 @@ def test_the_numbers_are_those_of_the_step_that_follows(tmp_path, monkeypatch, m
         assert measured["batches_without"]["first"] == missing
 
 
-@pytest.mark.parametrize("at", [4, 9, 12, 14, 20, 24])
+@pytest.mark.parametrize("at", [9, 12, 20])
 def test_a_stopped_run_measures_as_one_that_never_stopped(tmp_path, measured_run, chunk_steps, at):
     with pytest.raises(Killed):
         train(make_job(Batches(killed_at(at)), chunk_steps, MEASUREMENTS), Workdir(tmp_path, {}))
@@ -234,8 +238,6 @@ def test_measuring_does_not_count_as_training(tmp_path, monkeypatch):
 
     def slow(*arguments):
         naps.append(1)
-        import time
-
         time.sleep(0.2)
         return measure(*arguments)
 
@@ -253,14 +255,13 @@ def test_replicas_measure_as_they_would_alone(tmp_path):
         pipeline,
         lambda path: over_replicas(step_of()),
         measure_fn=measured_over_replicas(measure_fn),
-        chunk_steps=4,
     )
     workdirs = [Workdir(tmp_path / f"seed{seed}", {}) for seed in (0, 1)]
     states = stack([initial_state(seed) for seed in (0, 1)])
     train_together(job_of(together, pipeline, states, MEASUREMENTS), workdirs, labels=["0", "1"])
     for seed, workdir in enumerate(workdirs):
         alone = Workdir(tmp_path / f"alone{seed}", {})
-        train(job_of(program(4), pipelines[seed], initial_state(seed), MEASUREMENTS), alone)
+        train(job_of(program(1), pipelines[seed], initial_state(seed), MEASUREMENTS), alone)
         pairs = zip(workdir.read_measurements(), alone.read_measurements(), strict=True)
         for mine, other in pairs:
             assert mine["step"] == other["step"]
