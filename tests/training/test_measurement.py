@@ -31,6 +31,7 @@ from tensorboardX import SummaryWriter
 
 import jaxlt
 from jaxlt.analysis.group_sharpness import group_sharpness
+from jaxlt.data import Batch
 from jaxlt.models.batch_norm import BatchNorm
 from jaxlt.training import (
     Measurements,
@@ -220,9 +221,19 @@ def test_the_numbers_are_those_of_the_step_that_follows(tmp_path, monkeypatch, m
     for line in Workdir(measured_run, {}).read_measurements():
         step, measured = line["step"], line["measurement"]
         np.testing.assert_allclose(measured["loss"]["all"], losses[step], rtol=1e-5)
-        labels = [batch(before).labels for before in range(step - 4, step)]
-        missing = np.mean([0 not in of_step for of_step in labels])
-        assert measured["batches_without"]["first"] == missing
+
+
+def test_batches_without_a_group_are_those_since_the_measurement_before(tmp_path):
+    def of_one_class(step):
+        return Batch(batch(step).images, np.full(8, step % 5 // 2, np.int32))
+
+    workdir = Workdir(tmp_path, {})
+    train(job_of(program(1), Batches(of_one_class), initial_state(), MEASUREMENTS), workdir)
+    for line in workdir.read_measurements():
+        classes = np.arange(line["step"] - 4, line["step"]) % 5 // 2
+        without = line["measurement"]["batches_without"]
+        assert without["first"] == np.mean(classes != 0)
+        assert without["last"] == np.mean(classes != 2)
 
 
 @pytest.mark.parametrize("at", [9, 12, 20])
