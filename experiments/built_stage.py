@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.build import (
     build_loss,
@@ -15,15 +16,19 @@ from experiments.build import (
     build_spectral_norm,
 )
 from experiments.feed import Feed
+from experiments.parameters import trained
 from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
 from experiments.stage import Stage
 from jaxlt import UsageError
 from jaxlt.data import Pipeline, Source, Split
+from jaxlt.evaluation import ShotGroups
 from jaxlt.training import (
+    Measurements,
     Program,
     TrainState,
     make_logits_fn,
+    make_measure_fn,
     make_state_fn,
     make_train_step,
     next_stage,
@@ -31,6 +36,8 @@ from jaxlt.training import (
     steps_per_chunk,
 )
 from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
+from jaxlt.training.measurement import MeasureFn
+from jaxlt.training.replicas import measured_over_replicas
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.step import TrainStep
 from jaxlt.training.weight_average import averaged_params, recomputed_statistics
@@ -74,6 +81,8 @@ class BuiltStage:
     ):
         self.stage = recipe.stages[number]
         self._number, self._counts, self._feed = number, split.class_counts, feed
+        shots = ShotGroups(recipe.many_above, recipe.few_below)
+        self._groups = shots.assign(np.array(split.class_counts))
         before = recipe.stages[:number]
         first_step = sum(steps_of(stage, len(split.indices)) for stage in before)
         self._regime = build_regime(self.stage, self._counts, first_step, recipe.micro_batch)
@@ -109,6 +118,7 @@ class BuiltStage:
                 pipeline,
                 lambda path: self._steps(path, radii),
                 self._paths.choose,
+                measure_fn=self._measure_fn(len(radii)),
                 boundaries=self._paths.boundaries,
                 chunk_steps=steps_per_chunk(
                     len(radii) * self._feed.bytes_per_step(self.stage.batch_size)
@@ -138,6 +148,22 @@ class BuiltStage:
             capacity=path.capacity,
             regime=self._regime,
         )
+
+    def _measure_fn(self, replicas: int) -> MeasureFn:
+        """Returns the measurement of one run, or of several under `vmap`."""
+        measure = make_measure_fn(
+            self.model,
+            build_loss(self.stage, self._counts),
+            np.stack(list(self._groups.values())),
+            regime=self._regime,
+            mask=lambda params: trained(self.stage, params),
+        )
+        return measure if replicas == 1 else measured_over_replicas(measure)
+
+    def measurements(self, every: int) -> Measurements:
+        """Returns what is measured every so many steps: by shot group, and of the tail."""
+        tail = np.array(self._counts) < self.stage.tail_threshold
+        return Measurements(every, self._groups, tail)
 
     def enter(self, state: TrainState) -> TrainState:
         """Returns the state in which the stage begins, from the one before it."""

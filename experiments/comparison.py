@@ -85,7 +85,9 @@ def compare(
     counts: tuple[int, ...] = ()
     for method, fields in methods.items():
         experiment = Experiment(
-            dataclasses.replace(base, method=method, **fields), execution.pipeline
+            dataclasses.replace(base, method=method, **fields),
+            execution.pipeline,
+            measure_every=execution.measure_every,
         )
         counts = experiment.split.class_counts
         runs[method] = run_all(

@@ -62,6 +62,7 @@ class Experiment:
     Args:
         recipe: what to run.
         pipeline: whether the host or the device makes the batches.
+        measure_every: steps between two measurements of sharpness, 0 for none; see `Execution`.
         check_images: whether all images of the split and those evaluated are decoded once.
 
     Attributes:
@@ -73,9 +74,14 @@ class Experiment:
     """
 
     def __init__(
-        self, recipe: Recipe, pipeline: PipelineKind = "tf", *, check_images: bool = False
+        self,
+        recipe: Recipe,
+        pipeline: PipelineKind = "tf",
+        *,
+        measure_every: int = 0,
+        check_images: bool = False,
     ):
-        self.recipe = recipe
+        self.recipe, self._measure_every = recipe, measure_every
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
         self.source = load_source(
             recipe.dataset,
@@ -214,6 +220,7 @@ class Experiment:
             pipeline,
             num_steps=built.stage.num_steps(self.num_images),
             eval_steps=built.stage.num_steps(self.num_images, self.recipe.eval_epochs),
+            measurements=built.measurements(self._measure_every) if self._measure_every else None,
         )
 
     def _recipe_of(self, rho: float | None) -> Recipe:

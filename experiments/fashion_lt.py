@@ -7,7 +7,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments import command_line
-from experiments.execution import DEFAULT_EXECUTION, Execution
+from experiments.execution import EXECUTION_OF_SHORT_RUNS, Execution
 from experiments.recipe import Recipe
 from experiments.stage import Method
 
@@ -63,7 +63,7 @@ class Arguments:
     Ranges such as 0-4 are understood."""
     epochs: int | None = None
     """Passes over the training images; None for the setting's own, 20 or 40."""
-    execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
+    execution: tyro.conf.OmitArgPrefixes[Execution] = EXECUTION_OF_SHORT_RUNS
 
 
 def main() -> None:

@@ -85,7 +85,10 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
 
     enable_compilation_cache()
     experiment = Experiment(
-        arguments.options, arguments.execution.pipeline, check_images=arguments.check_images
+        arguments.options,
+        arguments.execution.pipeline,
+        measure_every=arguments.execution.measure_every,
+        check_images=arguments.check_images,
     )
     results = run_all(
         experiment,

@@ -49,11 +49,13 @@ def train_missing(
     if jobs == 1:
         enable_compilation_cache()
         for name, recipe, replicas in missing:
-            experiment = Experiment(recipe, execution.pipeline)
+            experiment = Experiment(
+                recipe, execution.pipeline, measure_every=execution.measure_every
+            )
             run_all(experiment, replicas, label=name, mode=execution.replicas)
     else:
         tasks = [Task(name, recipe, one) for name, recipe, some in missing for one in some]
-        train_in_processes(tasks, jobs, execution.pipeline)
+        train_in_processes(tasks, jobs, execution)
 
 
 def _unfinished(name: str, recipe: Recipe, seeds: Sequence[int], directory: Path) -> list[Replica]:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from experiments import command_line
-from experiments.execution import PipelineKind
+from experiments.execution import Execution
 from experiments.experiment import Experiment, Replica
 from experiments.recipe import Recipe
 from experiments.runs import run_all
@@ -43,24 +43,24 @@ class Task(NamedTuple):
         return f"{self.name} {self.replica.name}"
 
 
-def work(connection: Connection, number: int, jobs: int, pipeline: PipelineKind) -> None:
+def work(connection: Connection, number: int, jobs: int, execution: Execution) -> None:
     """Trains the runs that arrive; answers each with None, a UsageError or an exit status.
 
     Args:
         connection: carries a `Task` here and its outcome back; the process ends when it closes.
         number: of this process, from 0.
         jobs: how many there are.
-        pipeline: see `Execution`.
+        execution: how the runs are computed.
     """
     # Training catches SIGTERM by itself. Before it, and when the signal comes again, there is
     # nothing to save and nothing to be lost: who wants it to stop keeps asking.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_stop_without_parent, daemon=True).start()
     _share_machine(number, jobs)
-    command_line.run(lambda: _serve(connection, pipeline))
+    command_line.run(lambda: _serve(connection, execution))
 
 
-def _serve(connection: Connection, pipeline: PipelineKind) -> None:
+def _serve(connection: Connection, execution: Execution) -> None:
     enable_compilation_cache()
     log = _LabelledLog()
     # A progress bar for each of several processes would leave no line legible.
@@ -73,7 +73,9 @@ def _serve(connection: Connection, pipeline: PipelineKind) -> None:
         try:
             # Seeds of one recipe come one after the other and share what is compiled.
             if experiment is None or experiment.recipe != task.recipe:
-                experiment = Experiment(task.recipe, pipeline)
+                experiment = Experiment(
+                    task.recipe, execution.pipeline, measure_every=execution.measure_every
+                )
             run_all(experiment, [task.replica], label=task.name)
             outcome = None
         except UsageError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from experiments.execution import PipelineKind
+from experiments.execution import Execution
 from experiments.table.worker import Task, work
 from jaxlt import UsageError
 from jaxlt.errors import Interrupted
@@ -31,7 +31,7 @@ class RunsInterrupted(Interrupted):
         self.exit_status = exit_status
 
 
-def train_in_processes(tasks: Sequence[Task], jobs: int, pipeline: PipelineKind) -> None:
+def train_in_processes(tasks: Sequence[Task], jobs: int, execution: Execution) -> None:
     """Trains runs, each in one of several processes that share the cores.
 
     Not an executor of the standard library: those cannot be told to end what is being done, and
@@ -40,7 +40,7 @@ def train_in_processes(tasks: Sequence[Task], jobs: int, pipeline: PipelineKind)
     Args:
         tasks: the runs, in the order in which they begin.
         jobs: processes, at most.
-        pipeline: see `Execution`.
+        execution: how the runs are computed.
 
     Raises:
         UsageError: of a run, or a process was killed; the others have saved their state.
@@ -50,7 +50,7 @@ def train_in_processes(tasks: Sequence[Task], jobs: int, pipeline: PipelineKind)
         return
     jobs = min(jobs, len(tasks))
     with catch_signals() as received, contextlib.ExitStack() as closing:
-        workers = [_Worker(number, jobs, pipeline) for number in range(jobs)]
+        workers = [_Worker(number, jobs, execution) for number in range(jobs)]
         for worker in workers:
             closing.callback(worker.close)
         _Crew(workers, deque(tasks), received).run()
@@ -63,10 +63,10 @@ class _Worker:
         task: what it is doing, None while it waits.
     """
 
-    def __init__(self, number: int, jobs: int, pipeline: PipelineKind):
+    def __init__(self, number: int, jobs: int, execution: Execution):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process: Any = context.Process(target=work, args=(theirs, number, jobs, pipeline))
+        self._process: Any = context.Process(target=work, args=(theirs, number, jobs, execution))
         self.task: Task | None = None
         with _without_keyboard():
             self._process.start()

@@ -7,6 +7,8 @@ from jaxlt.analysis.directions import filter_normalised as filter_normalised
 from jaxlt.analysis.directions import of_norm as of_norm
 from jaxlt.analysis.directions import principal_plane as principal_plane
 from jaxlt.analysis.directions import random_direction as random_direction
+from jaxlt.analysis.group_sharpness import GroupSharpness as GroupSharpness
+from jaxlt.analysis.group_sharpness import group_sharpness as group_sharpness
 from jaxlt.analysis.hessian import Spectrum as Spectrum
 from jaxlt.analysis.hessian import Trace as Trace
 from jaxlt.analysis.hessian import hessian_product as hessian_product

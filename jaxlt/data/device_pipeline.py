@@ -80,6 +80,10 @@ class DevicePipeline:
                 chunk: Draws = jax.tree.map(operator.itemgetter(here), draws)
                 yield Chunk(chunk, self._labels[chunk.indices])
 
+    def labels(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
+        return self._labels[self._stream.images(start_step, stop_step)]
+
     def read(self, resident: ResidentImages, payload: Draws) -> tuple[jax.Array, jax.Array]:
         """Gathers, augments and normalises the images of one step; see `Pipeline`."""
         pixels = _shifted(resident.pixels, payload)

@@ -176,14 +176,24 @@ class DrawStream:
         """Multiple of `chunk` steps to draw in one call, for which NumPy is efficient."""
         return chunk * max(1, _EXAMPLES_AT_ONCE // (chunk * self.rows))
 
+    def images(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the `indices` of what `draw` draws for the same steps, alone."""
+        return self._images_at(self._positions(start_step, stop_step))
+
     def draw(self, start_step: int, stop_step: int) -> Draws:
         """Draws for steps `start_step` to `stop_step - 1`."""
-        steps = np.arange(start_step, stop_step, dtype=np.int64)[:, np.newaxis]
-        positions = steps * self.batch_size + self.shard[0] * self.rows + np.arange(self.rows)
-        draws = Draws(self.indices[self.sampler(positions)].astype(np.int32))
+        positions = self._positions(start_step, stop_step)
+        draws = Draws(self._images_at(positions))
         for add in (self._with_shift, self._with_operations, self._with_cutout):
             draws = add(draws, positions)
         return draws
+
+    def _positions(self, start_step: int, stop_step: int) -> np.ndarray:
+        steps = np.arange(start_step, stop_step, dtype=np.int64)[:, np.newaxis]
+        return steps * self.batch_size + self.shard[0] * self.rows + np.arange(self.rows)
+
+    def _images_at(self, positions: np.ndarray) -> np.ndarray:
+        return self.indices[self.sampler(positions)].astype(np.int32)
 
     def _with_shift(self, draws: Draws, positions: np.ndarray) -> Draws:
         shift = self.augmentation.shift

@@ -53,6 +53,10 @@ class Pipeline(Protocol):
         """Yields steps `start_step` to `stop_step - 1`, `size` a chunk, the last maybe fewer."""
         ...
 
+    def labels(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the labels (K, B) of the same steps, without making their images."""
+        ...
+
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
         """Makes one step's batch; pure, for use under `jit` and `vmap`.
 
@@ -157,6 +161,10 @@ class TfDataPipeline:
         for images, labels, skipped in _iterate(self._images, draws, batch, suspects, size):
             self._skips.add(skipped)
             yield Chunk(Batch(images, labels), labels)
+
+    def labels(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
+        return self._images.labels[self._stream.images(start_step, stop_step)]
 
     def _read(self, draws: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images of a step and the numbers of those skipped, -1 for all others."""

@@ -7,6 +7,8 @@ from jaxlt.training.job import JobStage as JobStage
 from jaxlt.training.job import Steps as Steps
 from jaxlt.training.loop import train as train
 from jaxlt.training.loop import train_together as train_together
+from jaxlt.training.measurement import Measurements as Measurements
+from jaxlt.training.measurement import make_measure_fn as make_measure_fn
 from jaxlt.training.memory import device_memory as device_memory
 from jaxlt.training.network_pass import Moment as Moment
 from jaxlt.training.network_pass import PerExampleLoss as PerExampleLoss

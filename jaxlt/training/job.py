@@ -1,10 +1,11 @@
 """What a run consists of: its stages, one after the other."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxlt.data import Pipeline
+from jaxlt.training.measurement import Measurements
 from jaxlt.training.program import Program
 from jaxlt.training.run import Metrics
 from jaxlt.training.state import TrainState
@@ -23,12 +24,23 @@ class Steps:
         pipeline: the data; its steps count from 0 too.
         num_steps: how many.
         eval_steps: an evaluation and a checkpoint every so many, and after the last.
+        measurements: taken between steps, by the program's `measure`; None for none.
     """
 
     program: Program
     pipeline: Pipeline
     num_steps: int
     eval_steps: int
+    measurements: Measurements | None = None
+
+    def cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yields the stretches between two evaluations, see `Program.cut`."""
+        every = 0 if self.measurements is None else self.measurements.every
+        return self.program.cut(start, stop, every)
+
+    def measured_at(self, step: int) -> bool:
+        """Whether a measurement is taken after so many steps, before the next."""
+        return self.measurements is not None and self.measurements.due(step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +95,14 @@ class Job:
 
     @property
     def _first_steps(self) -> Steps:
-        first = self.stages[0].steps
-        if first is None:
-            raise ValueError("the first stage of a job must have steps")
-        return first
+        return self.steps_of(0)
+
+    def steps_of(self, number: int) -> Steps:
+        """Returns the steps of a stage that takes some."""
+        steps = self.stages[number].steps
+        if steps is None:
+            raise ValueError(f"stage {number} of a job must have steps")
+        return steps
 
     def begin_of(self, number: int) -> int:
         """Returns the step of the run at which a stage begins."""
@@ -102,9 +118,13 @@ class Job:
     def bytes_needed(self) -> int:
         """Returns the memory that the first steps take on each device."""
         steps = self._first_steps
-        _, last, size = next(steps.program.cut(0, min(steps.eval_steps, steps.num_steps)))
+        _, last, size = next(steps.cut(0, min(steps.eval_steps, steps.num_steps)))
         chunk = next(steps.pipeline.chunks(0, last, size))
-        return steps.program.bytes_needed(self.initial_state, 0, chunk)
+        needed = steps.program.bytes_needed(self.initial_state, 0, chunk)
+        if steps.measurements is not None and steps.measurements.every < steps.num_steps:
+            to_measure = steps.program.bytes_needed_to_measure(self.initial_state, chunk)
+            needed = max(needed, to_measure)
+        return needed
 
     def describe(self, record: dict[str, Any], number: int) -> dict[str, Any]:
         """Adds the number of the stage to an evaluation, where there are several."""

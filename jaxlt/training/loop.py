@@ -147,7 +147,7 @@ class _Session:
                 stop, state = end, dataclasses.replace(state, step=state.step + 1)
             else:
                 stop = min(begin + _next_multiple(step - begin, stage.steps.eval_steps), end)
-                state = self._steps(state, stage.steps, (begin, step, stop), received)
+                state = self._steps(state, number, (step, stop), received)
             if stop == end:
                 state = self._of_each(stage.leave, state)
             evaluations = self._evaluate(state, stop, number)
@@ -160,21 +160,30 @@ class _Session:
         return state
 
     def _steps(
-        self, state: TrainState, steps: Steps, between: tuple[int, int, int], received: list[int]
+        self, state: TrainState, number: int, between: tuple[int, int], received: list[int]
     ) -> TrainState:
         """Takes steps of a stage, up to an evaluation.
 
         Args:
             state: before them.
-            steps: of the stage.
-            between: steps of the run: at which the stage begins, the first and the last + 1.
+            number: of the stage.
+            between: steps of the run: the first and the last + 1.
             received: signals that have arrived.
         """
-        begin, step, stop = between
+        (step, stop), begin = between, self._job.begin_of(number)
+        steps = self._job.steps_of(number)
         program, previous = steps.program, None
         self._stopwatch.start()
         for chunk in _chunks(steps, step - begin, stop - begin):
             self._stopwatch.lap()
+            if steps.measured_at(step - begin):
+                if previous is not None:
+                    # What the device still does is a step, which counts in the time.
+                    self._check_finite(*previous)
+                    previous = None
+                    self._stopwatch.lap()
+                self._measure(state, step, number, chunk)
+                self._stopwatch.start()
             compiled = program.compile_seconds
             state, losses = program(state, step - begin, chunk)
             if previous is not None:
@@ -193,6 +202,20 @@ class _Session:
             self._wait()
             raise Interrupted(received[0], step)
         return state
+
+    def _measure(self, state: TrainState, step: int, number: int, chunk: Chunk) -> None:
+        """Measures before a step of the run, with which the chunk begins, and writes it down."""
+        steps, within = self._job.steps_of(number), step - self._job.begin_of(number)
+        measurements = steps.measurements
+        assert measurements is not None, "only then is a step measured"
+        measured = steps.program.measure(state, chunk)
+        # Drawn again: a run that was stopped in between has not seen these batches.
+        labels = steps.pipeline.labels(within - measurements.every, within)
+        labels = labels.reshape(len(self._runs), measurements.every, -1)
+        for index, run in enumerate(self._runs):
+            own = {name: x[index] if self._replicated else x for name, x in measured.items()}
+            record = {"measurement": measurements.describe(own, labels[index])}
+            run.record_measurement(step, self._job.describe(record, number))
 
     def _evaluate(self, state: TrainState, step: int, number: int) -> list[Metrics]:
         stage = self._job.stages[number]
@@ -243,7 +266,7 @@ class _Session:
 def _chunks(steps: Steps, step: int, stop: int) -> Iterator[Chunk]:
     """Yields the chunks up to the evaluation after step `stop - 1` of the stage."""
     begun = step // steps.eval_steps * steps.eval_steps
-    for first, last, size in steps.program.cut(begun, stop):
+    for first, last, size in steps.cut(begun, stop):
         if step < last:
             yield from steps.pipeline.chunks(max(first, step), last, size)
 

@@ -13,6 +13,9 @@ from jaxlt.models import ImageClassifier
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.state import TrainState
 
+# What the loss draws from the step's key.
+_LOSS = 2
+
 
 class Moment(NamedTuple):
     """When a loss is taken.
@@ -75,6 +78,20 @@ class Regime:
     def separates_images(self, model: ImageClassifier) -> bool:
         """Whether an image's features depend on that image alone."""
         return self.hold_statistics or self.running_statistics or not model.couples_examples
+
+
+def moment_of(state: TrainState, regime: Regime) -> Moment:
+    """Returns when the step that a state is about to take has its losses."""
+    key = jax.random.fold_in(state.key, state.step)
+    return Moment(state.step - regime.first_step, jax.random.fold_in(key, _LOSS))
+
+
+def with_vectors_of_step(state: TrainState, regime: Regime) -> TrainState:
+    """Returns a state with the singular vectors of the step that it is about to take."""
+    if regime.spectral_norm is None:
+        return state
+    vectors = regime.spectral_norm.advance(state.params, state.singular_vectors)
+    return dataclasses.replace(state, singular_vectors=vectors)
 
 
 class NetworkPass:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.data import Chunk, Pipeline
+from jaxlt.training.measurement import MeasureFn
 from jaxlt.training.sharding import batch_sharding, check_divisible, data_mesh, replicated
 from jaxlt.training.state import TrainState
 from jaxlt.training.step import TrainStep
@@ -51,6 +52,8 @@ class Program:
             shares them.
         step_at: from a path to its pure step.
         choose: from the number of a chunk's first step and its labels, (K, B), to the path.
+        measure_fn: what `measure` computes, from what a step takes to named arrays; None for
+            nothing.
         boundaries: steps before which a chunk must end, because the path changes there.
         chunk_steps: longest chunk.
 
@@ -64,13 +67,16 @@ class Program:
         step_at: Callable[[Any], TrainStep],
         choose: Callable[[int, np.ndarray], Hashable] = single_path,
         *,
+        measure_fn: MeasureFn | None = None,
         boundaries: Sequence[int] = (),
         chunk_steps: int = 1,
     ):
         self._read, self._step_at, self._choose = pipeline.read, step_at, choose
         self._boundaries, self._chunk_steps = sorted(boundaries), chunk_steps
+        self._measure_fn = measure_fn
         self._mesh = data_mesh()
         self._resident = self.place(pipeline.resident)
+        self._measure: jax.stages.Compiled | None = None
         self._executables: dict[tuple[Hashable, int], jax.stages.Compiled] = {}
         self.compile_seconds = 0.0
 
@@ -78,15 +84,23 @@ class Program:
         """Puts arrays on all devices, as the program takes its state."""
         return jax.device_put(tree, replicated(self._mesh))
 
-    def cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    def cut(self, start: int, stop: int, measure_every: int = 0) -> Iterator[tuple[int, int, int]]:
         """Yields the stretches between two evaluations as (first, last + 1, steps a chunk).
 
         Chunks are as even as they can be, so that programs of few lengths are compiled. Where they
-        end depends on the two steps alone, so that a resumed run meets the same chunks.
+        end depends on the arguments alone, so that a resumed run meets the same chunks.
+
+        Args:
+            start: first step.
+            stop: last step + 1.
+            measure_every: chunks also end after each multiple of so many steps; 0 for none.
         """
         edges = [start, *(step for step in self._boundaries if start < step < stop), stop]
         for first, last in itertools.pairwise(edges):
-            yield first, last, math.ceil((last - first) / self._num_chunks(last - first))
+            if measure_every and self._chunk_steps > 1:
+                yield from _on_grid(first, last, _divisor(measure_every, self._chunk_steps))
+            else:
+                yield first, last, math.ceil((last - first) / self._num_chunks(last - first))
 
     def _num_chunks(self, steps: int) -> int:
         return math.ceil(steps / self._chunk_steps)
@@ -108,20 +122,44 @@ class Program:
         executable = self._executable(state, step, chunk)
         return executable(state, self._resident, chunk.payload)
 
+    def measure(self, state: TrainState, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Measures at a state, with the images of the step that is about to be taken.
+
+        Args:
+            state: lives on.
+            chunk: its first step counts.
+        """
+        first = _first_step(chunk)
+        measured = self._measure_executable(state, first)(state, self._resident, first.payload)
+        return jax.tree.map(np.asarray, measured)
+
     def bytes_needed(self, state: TrainState, step: int, chunk: Chunk) -> int:
         """Returns the memory that such a call takes on each device, with all it is handed.
 
         Nothing is run; what is compiled for it serves the call.
         """
-        memory = self._executable(state, step, chunk).memory_analysis()
-        if memory is None:
-            raise NotImplementedError(f"{jax.default_backend()} reports no memory of programs")
-        return (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
+        return _bytes_needed(self._executable(state, step, chunk))
+
+    def bytes_needed_to_measure(self, state: TrainState, chunk: Chunk) -> int:
+        """Returns the memory that `measure` takes, likewise."""
+        return _bytes_needed(self._measure_executable(state, _first_step(chunk)))
+
+    def _measure_executable(self, state: TrainState, first: Chunk) -> jax.stages.Compiled:
+        if self._measure is None:
+            began = time.perf_counter()
+            self._measure = self._compile_measure(state, first.payload)
+            self.compile_seconds += time.perf_counter() - began
+        return self._measure
+
+    def _compile_measure(self, state: TrainState, payload: Any) -> jax.stages.Compiled:
+        measure_fn = self._measure_fn
+        assert measure_fn is not None, "nothing to measure was given"
+
+        def measure(state: TrainState, resident: Any, payload: Any) -> dict[str, jax.Array]:
+            step = jax.tree.map(lambda leaf: leaf[0], payload)
+            return measure_fn(state, *self._read(resident, step))
+
+        return self._jit(measure).lower(state, self._resident, payload).compile()
 
     def _executable(self, state: TrainState, step: int, chunk: Chunk) -> jax.stages.Compiled:
         path = self._choose(step, chunk.labels)
@@ -148,11 +186,60 @@ class Program:
             state, loss = step(state, jax.tree.map(lambda leaf: leaf[0], payload))
             return state, loss[jnp.newaxis]
 
+        jitted = self._jit(run, donate_argnums=0)
+        return jitted.lower(state, self._resident, payload).compile()
+
+    def _jit(self, function: Callable[..., Any], **options: Any) -> Any:
+        """Jits a function of a state, the resident data and a payload."""
         everywhere = replicated(self._mesh)
-        compiled = jax.jit(
-            run,
-            donate_argnums=0,
+        return jax.jit(
+            function,
             in_shardings=(everywhere, everywhere, batch_sharding(self._mesh)),
             out_shardings=everywhere,
+            **options,
         )
-        return compiled.lower(state, self._resident, payload).compile()
+
+
+def _first_step(chunk: Chunk) -> Chunk:
+    """Returns the chunk of its first step alone."""
+    return jax.tree.map(lambda leaf: leaf[:1], chunk)
+
+
+def _bytes_needed(executable: jax.stages.Compiled) -> int:
+    memory = executable.memory_analysis()
+    if memory is None:
+        raise NotImplementedError(f"{jax.default_backend()} reports no memory of programs")
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+def _divisor(number: int, largest: int) -> int:
+    """Returns the largest divisor of a number up to a bound."""
+    return next(size for size in range(min(number, largest), 0, -1) if number % size == 0)
+
+
+def _on_grid(first: int, last: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Cuts steps at the multiples of a size, and what is left at both ends into tens and ones.
+
+    So programs of three lengths are compiled, wherever measurements and evaluations meet.
+    """
+    begin = min(-(-first // size) * size, last)
+    end = max(last // size * size, begin)
+    for start, stop, length in (
+        *_tens_and_ones(first, begin, size),
+        (begin, end, size),
+        *_tens_and_ones(end, last, size),
+    ):
+        if start < stop:
+            yield start, stop, length
+
+
+def _tens_and_ones(first: int, last: int, size: int) -> Iterator[tuple[int, int, int]]:
+    tens = min(10, size)
+    between = last - (last - first) % tens
+    yield first, between, tens
+    yield between, last, 1

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.data import Chunk, Pipeline
+from jaxlt.training.measurement import MeasureFn
 from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
@@ -34,6 +35,10 @@ class ReplicaPipeline:
         for chunks in zip(*streams, strict=True):
             payloads = tuple(chunk.payload for chunk in chunks)
             yield Chunk(payloads, np.concatenate([chunk.labels for chunk in chunks]))
+
+    def labels(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the labels of all, (R * K, B), as the chunks have them."""
+        return np.concatenate([one.labels(start_step, stop_step) for one in self._pipelines])
 
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
         """Returns one step's images (R, B, H, W, C) and labels (R, B)."""
@@ -67,6 +72,12 @@ def over_replicas(step: Callable[..., tuple[TrainState, Any]]) -> Callable[..., 
         return _with_frozen(after, state.frozen), results
 
     return steps
+
+
+def measured_over_replicas(measure_fn: MeasureFn) -> MeasureFn:
+    """Maps a measurement over stacked states and batches."""
+    over = over_replicas(lambda state, *batch: (state, measure_fn(state, *batch)))
+    return lambda state, images, labels: over(state, images, labels)[1]
 
 
 def _with_frozen(state: TrainState, frozen: Any) -> TrainState:

@@ -1,7 +1,8 @@
-"""What training keeps of one run: its checkpoints, its evaluations, its time."""
+"""What training keeps of one run: checkpoints, evaluations, measurements and time."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -12,6 +13,9 @@ from jaxlt.training.workdir import Workdir
 
 # Numbers, or lists of one number a class; None or NaN where there is nothing to average.
 Metrics = dict[str, float | list[float]]
+
+# TensorBoard shows a curve a number, so that there is no room for one a class.
+_MAX_CURVES = 10
 
 
 class Run:
@@ -78,6 +82,14 @@ class Run:
         for name, value in _finite_numbers(metrics).items():
             self._events.add_scalar(name, value, step)
 
+    def record_measurement(self, step: int, record: Mapping[str, Any]) -> None:
+        """Writes down a measurement, under `measurement` in the record, taken before a step."""
+        assert self._events is not None, "begin comes before the first measurement"
+        self.workdir.append_metrics({"step": step, **record})
+        for name, value in _curves("measurement", record["measurement"]):
+            if math.isfinite(value):
+                self._events.add_scalar(name, value, step)
+
     def save(self, state: TrainState, metrics: Metrics | None, session_seconds: float) -> None:
         """Saves a checkpoint, in the background.
 
@@ -112,3 +124,17 @@ class Run:
 
 def _finite_numbers(metrics: Metrics) -> dict[str, float]:
     return {k: v for k, v in metrics.items() if isinstance(v, float) and math.isfinite(v)}
+
+
+def _curves(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yields the numbers of nested mappings and lists by path; of long lists, mean and maximum."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+        if len(value) > _MAX_CURVES:
+            numbers = list(value.values())
+            value = {"mean": math.fsum(numbers) / len(numbers), "max": max(numbers)}
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, item in value.items():
+        yield from _curves(f"{name}/{key}", item)

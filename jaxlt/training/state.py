@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxlt.models import ImageClassifier
 from jaxlt.models.trainable import join
 from jaxlt.training.spectral_norm import SpectralNorm
+from jaxlt.transformation import SharpnessState
 
 
 @jax.tree_util.register_dataclass
@@ -118,3 +119,9 @@ def next_stage(
         opt_state=transformation.init(params),
         loss_sum=jnp.zeros_like(state.loss_sum),
     )
+
+
+def method_state(opt_state: optax.OptState) -> SharpnessState | None:
+    """Returns what a sharpness-aware method of the optimizer has measured, None without one."""
+    states = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, SharpnessState))
+    return next((node for node in states if isinstance(node, SharpnessState)), None)

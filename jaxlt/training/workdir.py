@@ -1,4 +1,4 @@
-"""A run's directory: its recipe, its evaluations one JSON line each, its result."""
+"""A run's directory: recipe, evaluations and measurements one JSON line each, result."""
 
 import json
 import os
@@ -14,8 +14,9 @@ _PARTIAL = ".partial"
 class Workdir:
     """The directory of one run of one recipe.
 
-    Holds `recipe.json` (the resolved recipe), `metrics.jsonl` (one line an evaluation, nothing in
-    it depends on when the run was interrupted), `result.json`, `checkpoints/`, `tensorboard/`.
+    Holds `recipe.json` (the resolved recipe), `metrics.jsonl` (one line an evaluation or a
+    measurement, nothing in it depends on when the run was interrupted), `result.json`,
+    `checkpoints/`, `tensorboard/`.
 
     Args:
         path: created if missing.
@@ -56,6 +57,13 @@ class Workdir:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the evaluations so far; a line cut short by a kill ends the list."""
+        return [record for record in self._read_lines() if "measurement" not in record]
+
+    def read_measurements(self) -> list[dict[str, Any]]:
+        """Returns the measurements so far, which have their numbers under `measurement`."""
+        return [record for record in self._read_lines() if "measurement" in record]
+
+    def _read_lines(self) -> list[dict[str, Any]]:
         records = []
         if self._metrics_file.exists():
             for line in self._metrics_file.read_text().splitlines():
@@ -66,13 +74,20 @@ class Workdir:
         return records
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drops the evaluations after a step: the run resumes there and will make them again."""
-        records = [record for record in self.read_metrics() if record["step"] <= step]
+        """Drops what was recorded after a step: the run resumes there and will do it again.
+
+        That step's own evaluation has been made, its measurement comes before the next step.
+        """
+        records = [
+            record
+            for record in self._read_lines()
+            if record["step"] < step or (record["step"] == step and "measurement" not in record)
+        ]
         lines = "".join(json.dumps(record) + "\n" for record in records)
         _write_atomically(self._metrics_file, lines)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Appends one evaluation, on disk when this returns."""
+        """Appends one evaluation or measurement, on disk when this returns."""
         with self._metrics_file.open("a") as file:
             file.write(json.dumps(without_nan(record)) + "\n")
             file.flush()

@@ -65,6 +65,13 @@ def test_pixels_are_exactly_those_of_tf_data(augmentation, shard):
         np.testing.assert_array_equal(device[1], labels[start:])
 
 
+@pytest.mark.parametrize("kind", [TfDataPipeline, DevicePipeline])
+def test_labels_are_those_of_the_chunks(kind):
+    pipeline = build(kind)
+    chunks = [chunk.labels for chunk in pipeline.chunks(2, 9, 3)]
+    np.testing.assert_array_equal(pipeline.labels(2, 9), np.concatenate(chunks))
+
+
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_normalised_images_are_those_of_tf_data_under_jit_and_vmap(augmentation):
     expected, labels = batches(build(TfDataPipeline, augmentation=augmentation))

@@ -200,3 +200,9 @@ def test_an_augmentation_checks_itself(options, message):
 def test_a_shard_beyond_the_last_is_a_programming_error():
     with pytest.raises(ValueError, match=r"shard is \(2, 2\)"):
         stream(shard=(2, 2))
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+def test_images_are_those_of_the_draws(shard):
+    one = stream(shard=shard)
+    np.testing.assert_array_equal(one.images(3, 30), one.draw(3, 30).indices)

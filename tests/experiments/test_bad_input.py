@@ -80,6 +80,7 @@ def idx_directory(tmp_path):
         (["--sampler", "rare_first"], "--sampler"),
         (["--sampler", "class_aware", "--consecutive", "0"], "consecutive"),
         (["--cutout", "-1"], "cutout"),
+        (["--measure-every", "-1"], "measure_every must be at least 0, got -1"),
         (["--mixup", "-1"], "mixup must be at least 0, got -1.0"),
         (["--learn-scale"], "learn_scale must be off in the first stage"),
         (["--adversary", "paper"], "trainable must be classifier with an adversary, got all"),

@@ -23,6 +23,7 @@ RUN = {
     "epochs": 12,
     "eval-epochs": 3,
     "then.0.epochs": 50,
+    "measure-every": 7,
 }
 
 
@@ -60,6 +61,8 @@ def test_killed_and_stopped_at_random_points(tmp_path, user_environment):
         )
 
     assert start(whole).wait() == 0, log.read_text()
+    metrics = (whole / "metrics.jsonl").read_text()
+    assert metrics.count("measurement") == BOUNDARY // 7 + 305 // 7
     generator, stops = random.Random(0), []
     for stop in [signal.SIGKILL] * NUM_KILLS + [signal.SIGTERM]:
         process = start(workdir)

@@ -9,7 +9,16 @@ import optax
 
 import jaxlt
 from jaxlt.data import Batch, Chunk
-from jaxlt.training import Job, JobStage, Program, Steps, make_state_fn, make_train_step
+from jaxlt.training import (
+    Job,
+    JobStage,
+    Measurements,
+    Program,
+    Steps,
+    make_measure_fn,
+    make_state_fn,
+    make_train_step,
+)
 
 NUM_STEPS, EVAL_STEPS = 25, 10
 
@@ -54,6 +63,9 @@ class Batches:
             images, labels = map(np.stack, zip(*map(self._batch_at, steps), strict=True))
             yield Chunk(Batch(images, labels), labels)
 
+    def labels(self, start_step, stop_step):
+        return np.stack([self._batch_at(step).labels for step in range(start_step, stop_step)])
+
     def read(self, resident, payload):
         assert resident == ()
         return payload.images, payload.labels
@@ -67,10 +79,18 @@ def initial_state(seed=0):
     return make_state_fn(Linear(), optimizer(), (2, 2, 1))(seed)
 
 
+def loss(logits, labels, moment):
+    del moment
+    return jaxlt.losses.cross_entropy(logits, labels)
+
+
 def step_of(rho=0.05):
-    return make_train_step(
-        Linear(), optimizer(rho), lambda x, y, step: jaxlt.losses.cross_entropy(x, y), 3
-    )
+    return make_train_step(Linear(), optimizer(rho), loss, 3)
+
+
+GROUPS = {"all": np.array([True] * 3), "first": np.arange(3) == 0, "last": np.arange(3) == 2}
+MEASUREMENTS = Measurements(4, GROUPS, tail=np.arange(3) > 0)
+measure_fn = make_measure_fn(Linear(), loss, np.stack(list(GROUPS.values())))
 
 
 def evaluate(state):
@@ -81,14 +101,16 @@ def evaluate(state):
 @functools.cache
 def program(chunk_steps):
     """Compiled once for all tests."""
-    return Program(Batches(), lambda path: step_of(), chunk_steps=chunk_steps)
+    return Program(
+        Batches(), lambda path: step_of(), measure_fn=measure_fn, chunk_steps=chunk_steps
+    )
 
 
-def job_of(program, pipeline, state):
+def job_of(program, pipeline, state, measurements=None):
     """A run of one stage."""
-    steps = Steps(program, pipeline, num_steps=NUM_STEPS, eval_steps=EVAL_STEPS)
+    steps = Steps(program, pipeline, NUM_STEPS, EVAL_STEPS, measurements)
     return Job(state, (JobStage(steps, evaluate, initial_state),))
 
 
-def make_job(pipeline=None, chunk_steps=1):
-    return job_of(program(chunk_steps), pipeline or Batches(), initial_state())
+def make_job(pipeline=None, chunk_steps=1, measurements=None):
+    return job_of(program(chunk_steps), pipeline or Batches(), initial_state(), measurements)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_training import Batches, batch, initial_state, step_of
+from small_training import Batches, batch, initial_state, measure_fn, step_of
 
 from jaxlt.training import Program, steps_per_chunk
 
@@ -53,6 +53,46 @@ def test_chunks_end_at_boundaries_and_are_even():
     whole = Program(Batches(), lambda path: step_of(), chunk_steps=100)
     assert list(whole.cut(0, 170)) == [(0, 170, 85)]
     assert list(whole.cut(0, 40)) == [(0, 40, 40)]
+
+
+def test_chunks_end_where_is_measured_and_are_of_three_lengths():
+    program = Program(Batches(), lambda path: step_of(), boundaries=(170,), chunk_steps=40)
+    assert list(program.cut(0, 133, 75)) == [(0, 125, 25), (125, 133, 1)]
+    assert list(program.cut(133, 266, 75)) == [
+        *[(133, 143, 10), (143, 150, 1), (150, 170, 10)],
+        *[(170, 175, 1), (175, 250, 25), (250, 260, 10), (260, 266, 1)],
+    ]
+    assert list(program.cut(130, 147, 75)) == [(130, 140, 10), (140, 147, 1)]
+    single = Program(Batches(), lambda path: step_of())
+    assert list(single.cut(0, 133, 25)) == [(0, 133, 1)]
+
+
+@pytest.mark.parametrize("every", [1, 7, 10, 96, 100, 101])
+def test_wherever_chunks_end_all_steps_are_taken_once(every):
+    program = Program(Batches(), lambda path: step_of(), boundaries=(55, 222), chunk_steps=100)
+    for stop in range(300, 330):
+        taken, ends = [], {0}
+        for first, last, size in program.cut(0, stop, every):
+            for step in range(first, last, size):
+                taken += range(step, min(step + size, last))
+                ends.add(taken[-1] + 1)
+        assert taken == list(range(stop))
+        assert ends >= {0, 55, 222, *range(0, stop, every)}
+
+
+def test_measuring_is_compiled_once_and_leaves_the_state_alone():
+    program = Program(Batches(), lambda path: step_of(), measure_fn=measure_fn)
+    state = program.place(initial_state())
+    compiled = []
+    for start, stop in ((0, 3), (5, 6)):
+        (chunk,) = Batches().chunks(start, stop, stop - start)
+        measured = program.measure(state, chunk)
+        expected = jax.jit(measure_fn)(state, *batch(start))
+        np.testing.assert_allclose(measured["sharpness"], expected["sharpness"], rtol=1e-5)
+        compiled.append(program.compile_seconds)
+    assert compiled[0] == compiled[1] > 0
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert program.bytes_needed_to_measure(state, chunk) > 0
 
 
 def test_each_path_and_length_is_compiled_once_and_chosen_by_the_host():

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_training import Batches, Killed, Linear, batch, evaluate, killed_at
+from small_training import GROUPS, Batches, Killed, Linear, batch, evaluate, killed_at
 
 import jaxlt
 from jaxlt.training import (
     Job,
     JobStage,
+    Measurements,
     Program,
     Steps,
     Workdir,
+    make_measure_fn,
     make_state_fn,
     make_train_step,
     next_stage,
@@ -65,10 +67,17 @@ def left(state):
     return dataclasses.replace(state, params=jax.tree.map(lambda w: w + 1, state.params))
 
 
-PROGRAMS = {
-    "first": Program(Batches(), lambda path: step_of(FIRST_OPTIMIZER, 0)),
-    "last": Program(Batches(), lambda path: step_of(LAST_OPTIMIZER, FIRST + 1)),
-}
+def program(optimizer, first_step):
+    masks, regime = np.stack(list(GROUPS.values())), Regime(first_step=first_step)
+    return Program(
+        Batches(),
+        lambda path: step_of(optimizer, first_step),
+        measure_fn=make_measure_fn(Linear(), loss, masks, regime=regime),
+    )
+
+
+PROGRAMS = {"first": program(FIRST_OPTIMIZER, 0), "last": program(LAST_OPTIMIZER, FIRST + 1)}
+MEASUREMENTS = Measurements(2, GROUPS, GROUPS["last"])
 
 
 def job(first=batch, last=batch, state=None):
@@ -76,10 +85,14 @@ def job(first=batch, last=batch, state=None):
     return Job(
         state or initial(),
         (
-            JobStage(Steps(PROGRAMS["first"], Batches(first), FIRST, EVERY), evaluate, initial),
+            JobStage(
+                Steps(PROGRAMS["first"], Batches(first), FIRST, EVERY, MEASUREMENTS),
+                evaluate,
+                initial,
+            ),
             JobStage(None, evaluate, initial, enter=halved),
             JobStage(
-                Steps(PROGRAMS["last"], later, LAST, EVERY),
+                Steps(PROGRAMS["last"], later, LAST, EVERY, MEASUREMENTS),
                 evaluate,
                 last_template,
                 enter=entered,
@@ -113,6 +126,20 @@ def test_each_stage_is_evaluated_by_its_own_steps(uninterrupted):
     ]
     assert ["train_loss" in r for r in records] == [True] * 3 + [False] + [True] * 2
     assert Workdir(uninterrupted, {}).read_result()["step"] == BOUNDARIES[-1]
+
+
+def test_each_stage_is_measured_by_its_own_steps(uninterrupted):
+    records = Workdir(uninterrupted, {}).read_measurements()
+    places = [(record["stage"], record["step"]) for record in records]
+    assert places == [(0, 2), (0, 4), (0, 6), (2, 10), (2, 12)]
+    # Adam measures no sharpness of its own.
+    assert ["method_sharpness" in record["measurement"] for record in records] == [
+        *[True] * 3,
+        *[False] * 2,
+    ]
+    missing = [0 not in batch(100 + step).labels for step in (2, 3)]
+    without = records[-1]["measurement"]["batches_without"]
+    assert without["first"] == np.mean(missing)
 
 
 def test_the_stages_follow_each_other_as_by_hand(uninterrupted, tmp_path):

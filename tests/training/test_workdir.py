@@ -68,3 +68,19 @@ def test_metrics_survive_a_line_cut_short(tmp_path):
     record = {"step": 10, "few": None, "per_class": [0.5, None]}
     assert workdir.read_metrics() == [record]
     assert whole.startswith((tmp_path / "metrics.jsonl").read_bytes())
+
+
+def test_measurements_are_kept_apart_and_made_again_at_the_step_of_a_resumption(tmp_path):
+    workdir = Workdir(tmp_path, RECIPE)
+    for step in (10, 20):
+        workdir.append_metrics({"step": step - 5, "measurement": {"loss": {"few": float("nan")}}})
+        workdir.append_metrics({"step": step, "few": 0.5})
+        workdir.append_metrics({"step": step, "measurement": {"loss": {"few": 0.25}}})
+    workdir.keep_metrics_until(20)
+    assert [record["step"] for record in workdir.read_metrics()] == [10, 20]
+    measured = workdir.read_measurements()
+    assert [record["step"] for record in measured] == [5, 10, 15]
+    assert measured[0] == {"step": 5, "measurement": {"loss": {"few": None}}}
+    workdir.keep_metrics_until(10)
+    assert [record["step"] for record in workdir.read_metrics()] == [10]
+    assert [record["step"] for record in workdir.read_measurements()] == [5]
