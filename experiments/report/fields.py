@@ -83,13 +83,11 @@ class Fields:
         self._check(name, fits, f"a list of {many}numbers", value)
         return np.array([np.nan if one is None else _finite(one) for one in value], np.float64)
 
-    def counts(self, name: str, length: int | None = None) -> np.ndarray:
-        """Returns a list of integers that are not negative, of any or of one length, as int64."""
+    def counts(self, name: str) -> np.ndarray:
+        """Returns a list of integers that are not negative, as int64."""
         value = self._value(name)
         counts = isinstance(value, list) and all(_is_count(one) for one in value)
-        fits = counts and length in (None, len(value))
-        many = "" if length is None else f"{length} "
-        self._check(name, fits, f"a list of {many}integers, not negative,", value)
+        self._check(name, counts, "a list of integers, not negative,", value)
         return np.array(value, np.int64)
 
     def object(self, name: str) -> Self:

@@ -17,18 +17,21 @@ from experiments.presentation import COLOURS, run_styles
 from experiments.report.page import Picture
 from experiments.report.rows import Curve
 
-_WIDTH, _HEIGHT = 5.0, 3.5  # inches
-_LEGEND_LINE = 0.21  # inches
-_LEGEND_WIDTH = 56  # letters
+_WIDTH, _HEIGHT = 4.6, 3.3  # inches
+_LEGEND_LINE = 0.23  # inches
+_LEGEND_WIDTH = 50  # letters
 _LABEL_WIDTH = 26  # letters
 _MARKERS_A_LINE = 8
+MOST_BANDS = len(COLOURS)
+"""Bands of more lines would cover each other."""
 _LOG_FROM = 100
 """So many times the smallest number must the largest be for a logarithmic axis."""
+_APART = 1.4
+"""So many times the one before must a marked class size be, for their numbers not to touch."""
 _LINES = ("-", "--", ":", "-.")
-_SETTINGS = {
-    "font.size": 10,
-    "legend.fontsize": 9,
-    "axes.titlesize": 11,
+_SETTINGS: dict[Any, Any] = {
+    "font.size": 11,
+    "legend.fontsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.markersize": 4.5,
@@ -71,31 +74,25 @@ def row_styles() -> Iterator[dict[str, str]]:
 
 
 def draw(
-    title: str,
-    alternative: str,
-    onto: Callable[[Any], None],
-    height: float = _HEIGHT,
-    caption: str = "",
+    caption: str, alternative: str, onto: Callable[[Any], None], height: float = _HEIGHT
 ) -> Picture:
     """Draws a panel.
 
     Args:
-        title: above the panel.
+        caption: of the picture.
         alternative: what it shows, in words.
         onto: draws on the axes. What it labels gets a legend below, unless it makes its own.
         height: in inches, without legend.
-        caption: below the picture; the title if empty.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         onto(axes)
-        axes.set_title(title)
         if axes.get_legend() is None:
             _legend_below(figure, axes)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return Picture(data_uri(file.getvalue(), "image/svg+xml"), caption or title, alternative)
+    return Picture(data_uri(file.getvalue(), "image/svg+xml"), caption, alternative)
 
 
 def data_uri(contents: bytes, kind: str) -> str:
@@ -103,36 +100,36 @@ def data_uri(contents: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(contents).decode('ascii')}"
 
 
-def draw_lines(title: str, unit: str, lines: Sequence[Line]) -> Picture:
+def draw_lines(caption: str, unit: str, lines: Sequence[Line]) -> Picture:
     """Draws numbers over steps, with bands of one deviation to either side."""
 
     def onto(axes: Any) -> None:
         for line in lines:
-            steps, mean, spread = line.curve
+            steps, mean, _ = line.curve
             every = max(1, math.ceil(len(steps) / _MARKERS_A_LINE))
             axes.plot(steps, mean, label=line.label, markevery=every, **line.style)
-            lower, upper = mean - spread, mean + spread
-            axes.fill_between(steps, lower, upper, color=line.style["color"], alpha=0.15, lw=0)
+            _draw_band(axes, line, len(lines))
         values = np.concatenate([line.curve.mean for line in lines])
         if 0 < _LOG_FROM * values.min() < values.max():
             axes.set_yscale("log")
+            # The usual labels are formulas.
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
         axes.set_xlabel("training step")
         axes.set_ylabel(unit)
         axes.grid(alpha=0.3)
 
     last = ", ".join(f"{line.label} {line.curve.mean[-1]:.3g}" for line in lines)
-    return draw(title, f"{title} over training steps, in {unit}. At the end: {last}.", onto)
+    return draw(caption, f"{caption} over training steps, {unit}. At the end: {last}.", onto)
 
 
-def draw_by_size(title: str, lines: Sequence[Line]) -> Picture:
+def draw_by_size(caption: str, lines: Sequence[Line]) -> Picture:
     """Draws accuracies in percent against class sizes, which stand in place of steps."""
 
     def onto(axes: Any) -> None:
         for line in lines:
-            sizes, mean, spread = line.curve
-            axes.plot(sizes, mean, label=line.label, **line.style)
-            lower, upper = mean - spread, mean + spread
-            axes.fill_between(sizes, lower, upper, color=line.style["color"], alpha=0.15, lw=0)
+            axes.plot(line.curve.steps, line.curve.mean, label=line.label, **line.style)
+            _draw_band(axes, line, len(lines))
         axes.set_xscale("log")
         axes.invert_xaxis()
         _mark_sizes(axes, np.unique(np.concatenate([line.curve.steps for line in lines])))
@@ -146,24 +143,32 @@ def draw_by_size(title: str, lines: Sequence[Line]) -> Picture:
         f"{line.curve.mean[0]:.3g} at {line.curve.steps[0]:.3g}"
         for line in lines
     )
-    return draw(title, f"{title}, in percent: {ends}.", onto)
+    return draw(caption, f"{caption}, in percent: {ends}.", onto)
+
+
+def _draw_band(axes: Any, line: Line, number_of_lines: int) -> None:
+    if number_of_lines <= MOST_BANDS:
+        x, mean, spread = line.curve
+        colour = line.style["color"]
+        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
 
 
 def _mark_sizes(axes: Any, sizes: np.ndarray) -> None:
-    """Marks the largest and the smallest size and the 1, 2, 5 of each power of ten between."""
+    """Marks the ends, and between them the 1, 2, 5 of each power of ten."""
     low, high = sizes.min(), sizes.max()
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     round_numbers = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
-    marked = [number for number in round_numbers if low <= number <= high]
-    axes.set_xticks(marked or [low], [f"{number:g}" for number in marked or [low]])
+    between = [one for one in round_numbers if low * _APART < one < high / _APART]
+    marked = sorted({low, *between, high})
+    axes.set_xticks(marked, [f"{number:.0f}" for number in marked])
     axes.minorticks_off()
 
 
-def draw_places(title: str, shares: Mapping[str, Mapping[str, float]]) -> Picture:
+def draw_places(caption: str, shares: Mapping[str, Mapping[str, float]]) -> Picture:
     """Draws one stacked bar a row: shares of a group's images by where they are classified.
 
     Args:
-        title: above the panel.
+        caption: of the picture.
         shares: for each row's label the shares under "correct", "many", "medium" and "few".
     """
 
@@ -171,7 +176,7 @@ def draw_places(title: str, shares: Mapping[str, Mapping[str, float]]) -> Pictur
         left = np.zeros(len(shares))
         for place, colour in _PLACE_COLOURS.items():
             widths = np.array([row[place] for row in shares.values()])
-            label = place if place == "correct" else f"wrong, as {place}"
+            label = place if place == "correct" else f"wrong, as {place}-shot"
             axes.barh(
                 range(len(shares)),
                 100 * widths,
@@ -197,7 +202,7 @@ def draw_places(title: str, shares: Mapping[str, Mapping[str, float]]) -> Pictur
         f"{label}: " + ", ".join(f"{place} {100 * share:.0f}" for place, share in row.items())
         for label, row in shares.items()
     )
-    return draw(title, f"{title}, in percent. {words}.", onto, height=1.3 + 0.34 * len(shares))
+    return draw(caption, f"{caption}, in percent. {words}.", onto, height=1.3 + 0.34 * len(shares))
 
 
 def _legend_below(figure: Figure, axes: Any) -> None:

@@ -12,7 +12,7 @@ class Picture:
 
     Attributes:
         source: data URI.
-        caption: shown below.
+        caption: shown above.
         alternative: what it shows, for those who do not see it.
     """
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.presentation import COLOURS, percent
+from experiments.presentation import COLOURS
 from experiments.reliability_diagram import MOST_NAMED, draw_diagram
 from experiments.report.figures import (
+    MOST_BANDS,
     Line,
     draw,
     draw_by_size,
@@ -48,8 +49,8 @@ def curves(rows: Sequence[Row]) -> Section:
         ),
     ]
     text = (
-        "Lines are means over the replicas of a row, bands one sample deviation to either side. "
-        "Rows that were evaluated once are one point."
+        "Lines are means over the replicas of a row, bands one sample deviation to either side "
+        f"(not drawn for more than {MOST_BANDS} rows). Rows that were evaluated once are one point."
     )
     notes = [text]
     if not any(np.isfinite(row.final("few")).any() for row in rows):
@@ -58,11 +59,11 @@ def curves(rows: Sequence[Row]) -> Section:
 
 
 def _evaluated(
-    rows: Sequence[Row], title: str, unit: str, value: Callable[[Evaluation], float]
+    rows: Sequence[Row], caption: str, unit: str, value: Callable[[Evaluation], float]
 ) -> Iterator[Picture]:
     lines = _lines(rows, lambda row: curve([run.evaluations for run in row.runs], value))
     if lines:
-        yield draw_lines(title, unit, lines)
+        yield draw_lines(caption, unit, lines)
 
 
 def _lines(rows: Sequence[Row], of: Callable[[Row], Curve | None]) -> list[Line]:
@@ -118,7 +119,7 @@ def _class_table(rows: Sequence[Row]) -> Table:
         [
             f"{number}: {task.class_names[number]}",
             str(task.class_counts[number]),
-            *(_or_dash(percent(accuracy[number])) for accuracy in accuracies),
+            *(_or_dash(100 * accuracy[number]) for accuracy in accuracies),
         ]
         for number in np.argsort(task.class_counts, kind="stable")[::-1]
     ]
@@ -170,9 +171,10 @@ def _missing(rows: Sequence[Row], known: Any, name: str) -> list[str]:
     lacking = [row.label for row in rows if row.label not in known]
     if not lacking:
         return []
+    which = "any row" if len(lacking) == len(rows) else ", ".join(lacking)
     text = (
-        f"Not of {', '.join(lacking)}: these runs were evaluated by an earlier version, which did "
-        f"not record {name}. Runs of the present version do."
+        f"Not of {which}: these runs were evaluated by an earlier version, which did not record "
+        f"{name}. Runs of the present version do."
     )
     return [text]
 
@@ -220,7 +222,7 @@ def sharpness(rows: Sequence[Row]) -> Section:
     norms = Part("Perturbation", [text], pictures=_perturbation(rows))
     of_groups = Part(
         "Sharpness of each group",
-        ["The increase of a group's loss on the training batch under its own perturbation."],
+        ["How far a group's loss on a training batch rises by a step along its own gradient."],
         pictures=_measured(rows, "sharpness", "Sharpness, {}", "increase of the loss (nats)"),
     )
     cosines = Part(
@@ -237,7 +239,7 @@ def sharpness(rows: Sequence[Row]) -> Section:
     return Section("sharpness", title, parts)
 
 
-def _measured(rows: Sequence[Row], name: str, title: str, unit: str) -> list[Picture]:
+def _measured(rows: Sequence[Row], name: str, caption: str, unit: str) -> list[Picture]:
     keys = dict.fromkeys(
         key
         for row in rows
@@ -257,7 +259,7 @@ def _measured(rows: Sequence[Row], name: str, title: str, unit: str) -> list[Pic
             ),
         )
         if lines:
-            pictures.append(draw_lines(title.format(key[1].replace("_", " and ")), unit, lines))
+            pictures.append(draw_lines(caption.format(key[1].replace("_", " and ")), unit, lines))
     return pictures
 
 
@@ -274,7 +276,7 @@ def _perturbation(rows: Sequence[Row]) -> list[Picture]:
             if found is not None:
                 shown = {**style, "linestyle": dash} if of_classes else style
                 lines.append(Line(f"{row.label}{name}", found, shown))
-    return [draw_lines("Perturbation norm", "norm", lines)] if lines else []
+    return [draw_lines("Perturbation norm", "norm ‖ε‖", lines)] if lines else []
 
 
 def _norm(measurement: Measurement, mask: np.ndarray | None) -> float:

@@ -194,13 +194,18 @@ def _directories(path: Path) -> list[Path]:
 def _task(path: Path, recipe: Fields) -> Task:
     model, split = Fields.read(path / "model.json"), Fields.read(path / "split.json")
     names = model.texts("class_names")
-    counts = split.counts("class_counts", len(names))
-    if not len(counts) or counts.min() < 1:
+    counts = split.counts("class_counts").tolist()
+    if len(counts) != len(names) or not counts:
         raise UsageError(
-            f"{path / 'split.json'} must have class_counts of at least 1, it has {counts.tolist()}"
+            f"{path / 'split.json'} must have a count for each of the {len(names)} classes in "
+            f"model.json, it has {len(counts)}"
+        )
+    if min(counts) < 1:
+        raise UsageError(
+            f"{path / 'split.json'} must have class_counts of at least 1, it has {min(counts)}"
         )
     shape = tuple(model.counts("image_shape").tolist())
-    return Task(recipe.text("dataset"), names, tuple(counts.tolist()), shape)
+    return Task(recipe.text("dataset"), names, tuple(counts), shape)
 
 
 def _records(path: Path, num_classes: int) -> tuple[list[Evaluation], list[Measurement]]:
@@ -240,11 +245,11 @@ def _group_confusion(fields: Fields) -> dict[str, dict[str, float]]:
 
 
 def _bins(fields: Fields) -> ConfidenceBins:
-    counts = fields.counts("counts")
-    if not counts.sum():
-        raise UsageError(f"{fields.where} must count at least one image, it counts none")
-    return ConfidenceBins(
-        counts,
-        np.nan_to_num(fields.numbers("confidence_sums", len(counts))),
-        fields.counts("correct", len(counts)),
-    )
+    counts, correct = fields.counts("counts"), fields.counts("correct")
+    sums = fields.numbers("confidence_sums", len(counts))
+    if len(correct) != len(counts) or not counts.sum():
+        raise UsageError(
+            f"{fields.where} must have as many counts as correct, and images in them, it has "
+            f"{len(counts)} and {len(correct)}, of {counts.sum()} images"
+        )
+    return ConfidenceBins(counts, np.nan_to_num(sums), correct)

@@ -113,7 +113,7 @@ def _percent(row: Row, name: str) -> str:
 
 def _cost(rows: Sequence[Row]) -> Section:
     reference = next((row for row in rows if row.recipe["method"] == "sgd"), rows[0])
-    unit = np.mean(_milliseconds(reference))
+    unit = float(np.mean(_milliseconds(reference)))
     lines = []
     for row in rows:
         times = _milliseconds(row)
@@ -123,7 +123,7 @@ def _cost(rows: Sequence[Row]) -> Section:
                 mean_and_deviation([run.seconds for run in row.runs], 1),
                 " ".join(dict.fromkeys(str(run.result.moment.step) for run in row.runs)),
                 mean_and_deviation(times, 2),
-                mean_and_deviation([time / unit if unit else np.nan for time in times], 2),
+                mean_and_deviation([time / unit if unit else float("nan") for time in times], 2),
             ]
         )
     headers = ["row", "seconds", "steps", "ms a step", f"relative to {reference.label}"]
