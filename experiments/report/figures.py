@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from experiments.presentation import COLOURS, run_styles
 from experiments.report.page import Picture
-from experiments.report.rows import Curve
+from experiments.report.rows import Curve, Row
 
 _WIDTH, _HEIGHT = 4.6, 3.3  # inches
 _LEGEND_LINE = 0.23  # inches
-_LEGEND_WIDTH = 50  # letters
+_LEGEND_WIDTH = 52  # letters
 _LABEL_WIDTH = 26  # letters
 _MARKERS_A_LINE = 8
 MOST_BANDS = len(COLOURS)
@@ -73,6 +73,12 @@ def row_styles() -> Iterator[dict[str, str]]:
         yield {**style, "linestyle": _LINES[number // len(COLOURS) % len(_LINES)]}
 
 
+def row_lines(rows: Sequence[Row], of: Callable[[Row], Curve | None]) -> list[Line]:
+    """Returns a line for each row that `of` makes a curve of."""
+    found = [(row, of(row), style) for row, style in zip(rows, row_styles(), strict=False)]
+    return [Line(row.label, one, style) for row, one, style in found if one is not None]
+
+
 def draw(
     caption: str, alternative: str, onto: Callable[[Any], None], height: float = _HEIGHT
 ) -> Picture:
@@ -100,8 +106,17 @@ def data_uri(contents: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(contents).decode('ascii')}"
 
 
-def draw_lines(caption: str, unit: str, lines: Sequence[Line]) -> Picture:
-    """Draws numbers over steps, with bands of one deviation to either side."""
+def draw_lines(
+    caption: str, unit: str, lines: Sequence[Line], limits: tuple[float, float] | None = None
+) -> Picture:
+    """Draws numbers over steps, with bands of one deviation to either side.
+
+    Args:
+        caption: of the picture.
+        unit: what the numbers are, for the axis.
+        lines: at least one.
+        limits: of the numbers; None for those of the lines.
+    """
 
     def onto(axes: Any) -> None:
         for line in lines:
@@ -115,6 +130,9 @@ def draw_lines(caption: str, unit: str, lines: Sequence[Line]) -> Picture:
             # The usual labels are formulas.
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
+        if limits is not None:
+            margin = 0.04 * (limits[1] - limits[0])
+            axes.set_ylim(limits[0] - margin, limits[1] + margin)
         axes.set_xlabel("training step")
         axes.set_ylabel(unit)
         axes.grid(alpha=0.3)
@@ -176,7 +194,7 @@ def draw_places(caption: str, shares: Mapping[str, Mapping[str, float]]) -> Pict
         left = np.zeros(len(shares))
         for place, colour in _PLACE_COLOURS.items():
             widths = np.array([row[place] for row in shares.values()])
-            label = place if place == "correct" else f"wrong, as {place}-shot"
+            label = place if place == "correct" else f"wrong, as {place}"
             axes.barh(
                 range(len(shares)),
                 100 * widths,

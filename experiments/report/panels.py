@@ -1,4 +1,4 @@
-"""Sections of pictures: curves, classes, confusion of head and tail, calibration, sharpness."""
+"""Sections of pictures: curves, classes, confusion of head and tail, calibration."""
 
 import functools
 import operator
@@ -16,10 +16,11 @@ from experiments.report.figures import (
     draw_by_size,
     draw_lines,
     draw_places,
+    row_lines,
     row_styles,
 )
 from experiments.report.page import Part, Picture, Section, Table
-from experiments.report.reading import GROUPS, PLACES, Evaluation, Measurement
+from experiments.report.reading import GROUPS, PLACES, Evaluation
 from experiments.report.rows import (
     Curve,
     Row,
@@ -61,14 +62,9 @@ def curves(rows: Sequence[Row]) -> Section:
 def _evaluated(
     rows: Sequence[Row], caption: str, unit: str, value: Callable[[Evaluation], float]
 ) -> Iterator[Picture]:
-    lines = _lines(rows, lambda row: curve([run.evaluations for run in row.runs], value))
+    lines = row_lines(rows, lambda row: curve([run.evaluations for run in row.runs], value))
     if lines:
         yield draw_lines(caption, unit, lines)
-
-
-def _lines(rows: Sequence[Row], of: Callable[[Row], Curve | None]) -> list[Line]:
-    found = [(row, of(row), style) for row, style in zip(rows, row_styles(), strict=False)]
-    return [Line(row.label, one, style) for row, one, style in found if one is not None]
 
 
 def by_class(rows: Sequence[Row]) -> Section:
@@ -119,7 +115,7 @@ def _class_table(rows: Sequence[Row]) -> Table:
         [
             f"{number}: {task.class_names[number]}",
             str(task.class_counts[number]),
-            *(_or_dash(100 * accuracy[number]) for accuracy in accuracies),
+            *(_percent(float(accuracy[number])) for accuracy in accuracies),
         ]
         for number in np.argsort(task.class_counts, kind="stable")[::-1]
     ]
@@ -128,8 +124,8 @@ def _class_table(rows: Sequence[Row]) -> Table:
     return Table(caption, headers, lines, folded=True)
 
 
-def _or_dash(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.1f}"
+def _percent(share: float) -> str:
+    return "-" if np.isnan(share) else f"{100 * share:.1f}"
 
 
 def head_and_tail(rows: Sequence[Row]) -> Section:
@@ -204,83 +200,3 @@ def calibration(rows: Sequence[Row]) -> Section:
     )
     paragraphs = [text, *_missing(rows, pooled, "confidence_bins")]
     return Section("calibration", "Calibration", [Part(paragraphs=paragraphs, pictures=pictures)])
-
-
-def sharpness(rows: Sequence[Row]) -> Section:
-    """Shows what was measured during training: radii, sharpness, cosines, missing groups."""
-    title = "Radii and sharpness over time"
-    if not any(run.measurements for row in rows for run in row.runs):
-        text = (
-            "These runs have no measurements. Training with --measure-every STEPS records "
-            "perturbation norms, the sharpness of each group and gradient cosines between groups."
-        )
-        return Section("sharpness", title, [Part(paragraphs=[text])])
-    text = (
-        "The norm of the weights' perturbation; where each class has its own, the mean of head and "
-        "of tail classes, which have fewer images than the recipe's tail_threshold."
-    )
-    norms = Part("Perturbation", [text], pictures=_perturbation(rows))
-    of_groups = Part(
-        "Sharpness of each group",
-        ["How far a group's loss on a training batch rises by a step along its own gradient."],
-        pictures=_measured(rows, "sharpness", "Sharpness, {}", "increase of the loss (nats)"),
-    )
-    cosines = Part(
-        "Agreement of groups",
-        ["The cosine between the gradients of two groups' losses: below 0 they conflict."],
-        pictures=_measured(rows, "cosine", "Gradients of {}", "cosine"),
-    )
-    without = Part(
-        "Batches without a group",
-        ["The share of batches since the last measurement that held no image of the group."],
-        pictures=_measured(rows, "batches_without", "Batches without {}", "share of batches (%)"),
-    )
-    parts = [part for part in (norms, of_groups, cosines, without) if part.pictures]
-    return Section("sharpness", title, parts)
-
-
-def _measured(rows: Sequence[Row], name: str, caption: str, unit: str) -> list[Picture]:
-    keys = dict.fromkeys(
-        key
-        for row in rows
-        for run in row.runs
-        for measurement in run.measurements
-        for key in measurement.numbers
-        if key[0] == name
-    )
-    factor = 100 if unit.endswith("(%)") else 1
-    pictures = []
-    for key in keys:
-        lines = _lines(
-            rows,
-            lambda row, key=key: curve(
-                [run.measurements for run in row.runs],
-                lambda one: factor * one.numbers.get(key, np.nan),
-            ),
-        )
-        if lines:
-            pictures.append(draw_lines(caption.format(key[1].replace("_", " and ")), unit, lines))
-    return pictures
-
-
-def _perturbation(rows: Sequence[Row]) -> list[Picture]:
-    lines = []
-    for row, style in zip(rows, row_styles(), strict=False):
-        records = [run.measurements for run in row.runs]
-        counts = np.array(row.task.class_counts)
-        tail = counts < row.recipe["tail_threshold"]
-        of_classes = any(len(one.perturbation_norm) == len(counts) for r in records for one in r)
-        parts = {", head classes": ~tail, ", tail classes": tail} if of_classes else {"": None}
-        for (name, mask), dash in zip(parts.items(), ("-", "--"), strict=False):
-            found = curve(records, functools.partial(_norm, mask=mask))
-            if found is not None:
-                shown = {**style, "linestyle": dash} if of_classes else style
-                lines.append(Line(f"{row.label}{name}", found, shown))
-    return [draw_lines("Perturbation norm", "norm ‖ε‖", lines)] if lines else []
-
-
-def _norm(measurement: Measurement, mask: np.ndarray | None) -> float:
-    norms = measurement.perturbation_norm
-    if mask is not None:
-        norms = norms[mask] if len(norms) == len(mask) else norms[:0]
-    return float(over_replicas(norms)[0])

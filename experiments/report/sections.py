@@ -12,6 +12,7 @@ from experiments.report import panels
 from experiments.report.figures import data_uri
 from experiments.report.page import Part, Picture, Section, Table
 from experiments.report.rows import Row, differing_fields, printable, shared_fields, tasks_of
+from experiments.report.sharpness import sharpness
 from jaxlt.errors import UsageError
 
 _PROGRAMS = ("flatness", "landscape", "hessian")
@@ -34,7 +35,7 @@ def sections_of(rows: Sequence[Row], root: Path) -> list[Section]:
         panels.by_class(rows),
         panels.head_and_tail(rows),
         panels.calibration(rows),
-        panels.sharpness(rows),
+        sharpness(rows),
         _cost(rows),
         _found_pictures(rows, root),
     ]
@@ -152,7 +153,13 @@ def _found_pictures(rows: Sequence[Row], root: Path) -> Section:
     )
     parts = []
     for program in _PROGRAMS:
-        files = [file for place in places for file in sorted((place / program).glob("*.png"))]
+        files = [
+            file
+            for place in places
+            for file in sorted((place / program).glob("*.png"))
+            # What a killed process left of a picture.
+            if not file.name.endswith(".partial.png")
+        ]
         if files:
             pictures = [_embedded(file, program, root) for file in files]
             parts.append(Part(program.capitalize(), pictures=pictures))
