@@ -45,7 +45,7 @@ def measurement(step, radii):
             "sharpness": {"many": 0.1 + 1 / step, "medium": 0.2, "few": few},
             "cosine": {"many_medium": 0.5, "many_few": few and -few, "medium_few": few},
             "batches_without": {"many": 0.0, "medium": 0.1, "few": 0.7, "tail": 0.5},
-            "perturbation_norm": [radius + 1 / step for radius in radii],
+            "perturbation_norm": [0.0 if r is None else r + 1 / step for r in radii],
         },
     }
 
@@ -57,7 +57,8 @@ def write_run(path, *, seed=0, accuracy=0.7, radii=None, drop=(), names=None, **
         path: the directory, created.
         seed: of the run.
         accuracy: of the last evaluation.
-        radii: of the method's groups in measurements; None for no measurements.
+        radii: of the method's groups in measurements, None for a group that is in no batch; none
+            for no measurements.
         drop: what evaluations do not record, as those of earlier versions.
         names: of the classes.
         **fields: of the recipe.

@@ -13,6 +13,7 @@ from jaxlt.training.workdir import read_json
 
 _LARGEST_INTEGER = 2**53
 """So far float64, in which numbers are averaged and drawn, holds every integer."""
+_LARGEST = float(np.finfo(np.float32).max)
 _SHOWN = 40
 
 
@@ -48,7 +49,7 @@ class Fields:
         return name in self.values
 
     def number(self, name: str) -> float:
-        """Returns a number, NaN for null and for what is beyond the finite numbers."""
+        """Returns a number, NaN for null and for what no float32 holds."""
         value = self._value(name)
         if value is None:
             return float("nan")
@@ -117,4 +118,4 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def _finite(value: float) -> float:
-    return float(value) if abs(value) <= np.finfo(np.float64).max else float("nan")
+    return float(value) if abs(value) <= _LARGEST else float("nan")

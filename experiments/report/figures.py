@@ -117,16 +117,20 @@ def draw_lines(
         lines: at least one.
         limits: of the numbers; None for those of the lines.
     """
+    values = np.concatenate([line.curve.mean for line in lines])
+    logarithmic = 0 < _LOG_FROM * values.min() < values.max()
+    # A deviation may exceed its mean, where a logarithmic axis has no end.
+    floor = values.min() / 2 if logarithmic else -np.inf
 
     def onto(axes: Any) -> None:
         for line in lines:
             steps, mean, _ = line.curve
             every = max(1, math.ceil(len(steps) / _MARKERS_A_LINE))
             axes.plot(steps, mean, label=line.label, markevery=every, **line.style)
-            _draw_band(axes, line, len(lines))
-        values = np.concatenate([line.curve.mean for line in lines])
-        if 0 < _LOG_FROM * values.min() < values.max():
+            _draw_band(axes, line, len(lines), floor)
+        if logarithmic:
             axes.set_yscale("log")
+            axes.set_ylim(bottom=floor)
             # The usual labels are formulas.
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
@@ -164,11 +168,11 @@ def draw_by_size(caption: str, lines: Sequence[Line]) -> Picture:
     return draw(caption, f"{caption}, in percent: {ends}.", onto)
 
 
-def _draw_band(axes: Any, line: Line, number_of_lines: int) -> None:
+def _draw_band(axes: Any, line: Line, number_of_lines: int, floor: float = -np.inf) -> None:
     if number_of_lines <= MOST_BANDS:
         x, mean, spread = line.curve
-        colour = line.style["color"]
-        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+        lower, upper = np.maximum(mean - spread, floor), mean + spread
+        axes.fill_between(x, lower, upper, color=line.style["color"], alpha=0.15, lw=0)
 
 
 def _mark_sizes(axes: Any, sizes: np.ndarray) -> None:

@@ -144,7 +144,7 @@ class Run:
             raise UsageError(f"run {path} must be finished, it has no result.json")
         recipe, result = (Fields.read(path / f"{name}.json") for name in ("recipe", "result"))
         for name in ("seed", "many_above", "few_below", "tail_threshold"):
-            recipe.number(name)
+            recipe.count(name)
         for name in ("method", "model"):
             recipe.text(name)
         task = _task(path, recipe)

@@ -21,8 +21,9 @@ def sharpness(rows: Sequence[Row]) -> Section:
         )
         return Section("sharpness", title, [Part(paragraphs=[text])])
     text = (
-        "The norm of the weights' perturbation; where each class has its own, the mean of head and "
-        "of tail classes, which have fewer images than the recipe's tail_threshold."
+        "The norm of the weights' perturbation, the mean over the groups of the method. Where each "
+        "class has its own, those of the batch are averaged apart by head and tail classes, which "
+        "have fewer images than the recipe's tail_threshold."
     )
     norms = Part("Perturbation", [text], pictures=_perturbation(rows))
     of_groups = Part(
@@ -99,4 +100,6 @@ def _norm(measurement: Measurement, mask: np.ndarray | None) -> float:
     norms = measurement.perturbation_norm
     if mask is not None:
         norms = norms[mask] if len(norms) == len(mask) else norms[:0]
+        # The batch had no image of a class without perturbation.
+        norms = norms[norms > 0]
     return float(over_replicas(norms)[0])

@@ -70,7 +70,7 @@ def three(tmp_path_factory):
     place = tmp_path_factory.mktemp("three")
     for seed, accuracy in enumerate((0.6, 0.7)):
         write_run(place / "sgd" / f"seed{seed}", seed=seed, accuracy=accuracy, radii=[0.0])
-    write_run(place / "cc" / "seed0", method="cc_sam", radii=[0.1, 0.2, 0.3, 0.4, 0.6])
+    write_run(place / "cc" / "seed0", method="cc_sam", radii=[0.1, 0.2, 0.3, 0.4, None])
     old = ("group_confusion", "confidence_bins", "ece")
     write_run(place / "sam" / "seed0", method="sam", rho=0.2, accuracy=0.8, drop=old)
     return place
@@ -150,8 +150,9 @@ class TestPage:
 
     def test_class_radii_are_shown_of_head_and_tail(self, page):
         [words] = [one["alt"] for one in page.of("img") if one["alt"].startswith("Perturbation")]
-        # tail_threshold is 20, so that the first three classes are the head. All plus 1 / 40.
-        assert "cc, head classes 0.225, cc, tail classes 0.525, sgd 0.025" in words
+        # tail_threshold is 20, so that the first three classes are the head. All plus 1 / 40,
+        # but for the last class, which is not in the batch.
+        assert "cc, head classes 0.225, cc, tail classes 0.425, sgd 0.025" in words
 
     def test_is_the_same_twice(self, three, page, program, tmp_path):
         assert program(three, "--output", tmp_path / "new" / "again.html")[0] == 0
@@ -250,6 +251,12 @@ class TestRows:
         np.testing.assert_allclose(found.mean, [0.3, 0.6])
         np.testing.assert_allclose(found.deviation, np.array([0.2, 0.4]) / np.sqrt(2))
 
+    def test_numbers_beyond_all_measure_are_unknown(self, tmp_path):
+        path = write_run(tmp_path / "run")
+        change_json(path / "result.json", accuracy=10**400, few=float("inf"), many=1e300)
+        [run] = read_runs([path])
+        assert all(np.isnan(run.result.numbers[name]) for name in ("accuracy", "few", "many"))
+
     def test_measurements_are_read_apart_from_evaluations(self, tmp_path):
         [run] = read_runs([write_run(tmp_path / "run", radii=[0.1])])
         assert [one.moment for one in run.evaluations] == [Moment(0, s) for s in (10, 20, 40)]
@@ -322,6 +329,7 @@ class TestRefuses:
         [
             ("recipe", {"method": 3}),
             ("recipe", {"many_above": "100"}),
+            ("recipe", {"tail_threshold": None}),
             ("model", {"class_names": ["a", 2]}),
             ("model", {"class_names": "abcde"}),
             ("model", {"image_shape": [8.5]}),
