@@ -18,6 +18,7 @@ from small_runs import files_of, run_program
 from written_runs import COUNTS, change_json, measurement, write_json, write_run
 
 from experiments.report import __main__ as report
+from experiments.report.panels import by_class
 from experiments.report.reading import Moment, read_runs
 from experiments.report.rows import curve, differing_fields, over_replicas, rows_of
 
@@ -250,6 +251,21 @@ class TestRows:
         np.testing.assert_array_equal(found.steps, [20, 40])
         np.testing.assert_allclose(found.mean, [0.3, 0.6])
         np.testing.assert_allclose(found.deviation, np.array([0.2, 0.4]) / np.sqrt(2))
+
+    def test_many_classes_are_drawn_in_bins_of_size(self, tmp_path):
+        path, counts = write_run(tmp_path / "run"), range(1, 41)
+        per_class = [0.5 if count < 20 else 1.0 for count in counts]
+        write_json(path / "split.json", {"class_counts": list(counts)})
+        change_json(path / "model.json", class_names=[str(count) for count in counts])
+        change_json(path / "result.json", per_class=per_class)
+        result = (path / "result.json").read_text()
+        (path / "metrics.jsonl").write_text(result)
+        [part] = by_class(rows_of(read_runs([path]), tmp_path)).parts
+        [picture] = part.pictures
+        # The upper twelfth of the logarithmic axis has the classes from 30 images on.
+        middle = np.exp(np.log(np.arange(30, 41)).mean())
+        assert f"run 100 at {middle:.3g} images and 50 at 1." in picture.alternative
+        assert "12 bins" in part.paragraphs[0]
 
     def test_numbers_beyond_all_measure_are_unknown(self, tmp_path):
         path = write_run(tmp_path / "run")
