@@ -20,7 +20,7 @@ from experiments.initial_weights import initial_weights
 from experiments.parameters import count_parameters
 from experiments.recipe import Recipe
 from jaxlt.data import Source, Split, load_source, long_tailed_split
-from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy
+from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy, group_confusion
 from jaxlt.models.vision_towers import tower_digest
 from jaxlt.training import (
     Job,
@@ -239,6 +239,7 @@ class Experiment:
             "accuracy": result.accuracy,
             "balanced_accuracy": result.balanced_accuracy,
             **group_accuracy(result.per_class, counts, self.groups),
+            "group_confusion": group_confusion(result.confusion, counts, self.groups),
             "ece": result.calibration.ece,
             "confidence_bins": {
                 name: values.tolist()

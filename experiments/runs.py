@@ -39,9 +39,9 @@ def run_all(
 
     Returns:
         For each replica its last evaluation: `accuracy`, `balanced_accuracy`, `many`, `medium`,
-        `few` (None for a group without class), `per_class`, `ece`, the fields of
-        `ConfidenceBins` under `confidence_bins`, losses, `unreadable_evaluated` (evaluated images
-        that were skipped), `step`, and `seconds` of training.
+        `few` (None for a group without class), `group_confusion`, `per_class`, `ece`, the fields
+        of `ConfidenceBins` under `confidence_bins`, losses, `unreadable_evaluated` (evaluated
+        images that were skipped), `step`, and `seconds` of training.
 
     Raises:
         UsageError: a radius is out of range, or a directory is not this recipe's; nothing in it

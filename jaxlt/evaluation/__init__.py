@@ -1,6 +1,12 @@
 """Measures of a classifier on a test set, and its predictions for single images."""
 
-from jaxlt.evaluation.accuracy import Evaluation, ShotGroups, evaluate, group_accuracy
+from jaxlt.evaluation.accuracy import (
+    Evaluation,
+    ShotGroups,
+    evaluate,
+    group_accuracy,
+    group_confusion,
+)
 from jaxlt.evaluation.calibration import ConfidenceBins
 from jaxlt.evaluation.prediction import Prediction, Predictor
 
@@ -12,4 +18,5 @@ __all__ = [
     "ShotGroups",
     "evaluate",
     "group_accuracy",
+    "group_confusion",
 ]

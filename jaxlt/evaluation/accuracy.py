@@ -182,3 +182,40 @@ def group_accuracy(
         name: float(per_class[mask].mean()) if mask.any() else float("nan")
         for name, mask in masks.items()
     }
+
+
+def group_confusion(
+    confusion: np.ndarray, class_counts: np.ndarray, groups: ShotGroups
+) -> dict[str, dict[str, float]]:
+    """Where the test images of each shot group are classified.
+
+    A class's row of the confusion matrix is divided by the class's test images, and a group's
+    shares are the unweighted mean over its classes, as in `group_accuracy`; classes without test
+    images are left out.
+
+    Args:
+        confusion: (C, C) images of class i predicted as class j, `Evaluation.confusion`.
+        class_counts: (C,) training images of each class.
+        groups: The thresholds.
+
+    Returns:
+        For each true group, "many", "medium" and "few", the share of its images that are
+        "correct", and of those that are wrong the shares in a class of "many", "medium" and "few".
+        The four add up to 1; they are NaN for a group without a class to average.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    images = confusion.sum(axis=1)
+    masks = groups.assign(class_counts)
+    wrong = confusion - np.diag(np.diagonal(confusion))
+    columns = {"correct": np.diagonal(confusion)}
+    columns |= {name: wrong[:, mask].sum(axis=1) for name, mask in masks.items()}
+    shares: dict[str, dict[str, float]] = {}
+    for name, mask in masks.items():
+        members = mask & (images > 0)
+        shares[name] = {
+            place: float((column[members] / images[members]).mean())
+            if members.any()
+            else float("nan")
+            for place, column in columns.items()
+        }
+    return shares

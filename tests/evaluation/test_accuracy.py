@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlt.errors import UsageError
-from jaxlt.evaluation import ConfidenceBins, Evaluation, ShotGroups, evaluate, group_accuracy
+from jaxlt.evaluation import (
+    ConfidenceBins,
+    Evaluation,
+    ShotGroups,
+    evaluate,
+    group_accuracy,
+    group_confusion,
+)
 
 NUM_CLASSES = 4
 OLTR = ShotGroups(many_above=99, few_below=21)
@@ -137,3 +144,51 @@ def test_group_accuracy_averages_classes_and_leaves_out_those_without_images():
     assert accuracies["many"] == 0.75
     assert accuracies["medium"] == 0.25
     assert np.isnan(accuracies["few"])
+
+
+def _group_of(count):
+    return "many" if count > 100 else "few" if count < 20 else "medium"
+
+
+def _brute_force_group_confusion(confusion, counts):
+    """Class by class and prediction by prediction, over Python integers."""
+    shares = {}
+    for group in ("many", "medium", "few"):
+        rows = []
+        for true, row in enumerate(confusion):
+            if _group_of(counts[true]) != group or sum(row) == 0:
+                continue
+            found = dict.fromkeys(("correct", "many", "medium", "few"), 0)
+            for predicted, images in enumerate(row):
+                place = "correct" if predicted == true else _group_of(counts[predicted])
+                found[place] += images / sum(row)
+            rows.append(found)
+        shares[group] = [np.mean([row[p] for row in rows]) for p in rows[0]] if rows else None
+    return shares
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), num_classes=st.integers(1, 6))
+def test_group_confusion_counts_what_brute_force_counts(data, num_classes):
+    counts = data.draw(st.lists(st.integers(1, 200), min_size=num_classes, max_size=num_classes))
+    row = st.lists(st.integers(0, 9), min_size=num_classes, max_size=num_classes)
+    confusion = data.draw(st.lists(row, min_size=num_classes, max_size=num_classes))
+    shares = group_confusion(np.array(confusion), np.array(counts), ShotGroups())
+    for group, wanted in _brute_force_group_confusion(confusion, counts).items():
+        assert list(shares[group]) == ["correct", "many", "medium", "few"]
+        found = list(shares[group].values())
+        if wanted is None:
+            assert np.isnan(found).all()
+        else:
+            np.testing.assert_allclose(found, wanted, atol=1e-12)
+            assert sum(found) == pytest.approx(1)
+
+
+def test_group_confusion_agrees_with_group_accuracy():
+    confusion = np.array([[8, 1, 1], [2, 3, 0], [1, 0, 1]])
+    counts = np.array([500, 50, 5])
+    evaluation = Evaluation(confusion, 0.0, ConfidenceBins(*np.ones((3, 1), np.int64)))
+    shares = group_confusion(confusion, counts, ShotGroups())
+    accuracy = group_accuracy(evaluation.per_class, counts, ShotGroups())
+    assert {name: row["correct"] for name, row in shares.items()} == pytest.approx(accuracy)
+    assert shares["few"] == pytest.approx({"correct": 0.5, "many": 0.5, "medium": 0, "few": 0})

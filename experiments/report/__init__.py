@@ -1,0 +1,1 @@
+"""One self-contained HTML page for any set of finished runs."""

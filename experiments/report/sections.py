@@ -1,0 +1,185 @@
+"""Sections of tables: what was run, accuracy, cost; and pictures that were found beside runs."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from experiments.presentation import MEASURES, mean_and_deviation, percent
+from experiments.report import panels
+from experiments.report.figures import data_uri
+from experiments.report.page import Part, Picture, Section, Table
+from experiments.report.rows import Row, differing_fields, printable, shared_fields, tasks_of
+from experiments.report.sharpness import sharpness
+from jaxlt.errors import UsageError
+
+_PROGRAMS = ("flatness", "landscape", "hessian")
+
+
+def sections_of(rows: Sequence[Row], root: Path) -> list[Section]:
+    """Returns all sections of a page.
+
+    Args:
+        rows: at least one.
+        root: directory that all runs are in.
+
+    Raises:
+        UsageError: a picture beside a run is damaged.
+    """
+    return [
+        _what_was_run(rows),
+        _accuracy(rows),
+        panels.curves(rows),
+        panels.by_class(rows),
+        panels.head_and_tail(rows),
+        panels.calibration(rows),
+        sharpness(rows),
+        _cost(rows),
+        _found_pictures(rows, root),
+    ]
+
+
+def _what_was_run(rows: Sequence[Row]) -> Section:
+    different = differing_fields(rows)
+    lines = [
+        [
+            row.label,
+            " ".join(str(run.recipe["seed"]) for run in row.runs),
+            " ".join(dict.fromkeys(code for run in row.runs for code in run.code)) or "-",
+            *(values[number] for values in different.values()),
+        ]
+        for number, row in enumerate(rows)
+    ]
+    caption = "Rows, and the fields in which their recipes differ"
+    differences = Table(caption, ["row", "seeds", "code", *different], lines)
+    shared = list(shared_fields(rows).items())
+    common = Table(
+        f"The {len(shared)} fields that all recipes share", ["field", "value"], shared, folded=True
+    )
+    return Section("runs", "What was run", [Part(tables=[_data(rows), differences, common])])
+
+
+def _data(rows: Sequence[Row]) -> Table:
+    lines = [
+        [
+            task.dataset,
+            str(len(task.class_counts)),
+            f"{sum(task.class_counts)}",
+            f"{max(task.class_counts)} to {min(task.class_counts)}",
+            " x ".join(map(str, task.image_shape)),
+            ", ".join(dict.fromkeys(str(row.recipe["model"]) for row in members)),
+            ", ".join(dict.fromkeys(map(_evaluated_images, members))),
+        ]
+        for task, members in tasks_of(rows)
+    ]
+    headers = ["data set", "classes", "training images", "a class", "image", "network", "evaluated"]
+    return Table("Data and network", headers, lines)
+
+
+def _evaluated_images(row: Row) -> str:
+    if row.recipe.get("held_out"):
+        return "held-out training images"
+    return "validation images" if row.recipe.get("evaluated") == "val" else "test images"
+
+
+def _accuracy(rows: Sequence[Row]) -> Section:
+    columns: dict[str, Callable[[Row], str]] = {
+        heading: lambda row, name=name: _percent(row, name) for name, heading in MEASURES.items()
+    }
+    columns["balanced"] = lambda row: _percent(row, "balanced_accuracy")
+    columns["ECE"] = lambda row: _percent(row, "ece")
+    columns["test loss"] = lambda row: mean_and_deviation(row.final("test_loss"), 3)
+    columns["seeds"] = lambda row: str(len(row.runs))
+    columns["seconds"] = lambda row: mean_and_deviation([run.seconds for run in row.runs], 1)
+    lines = [[row.label, *(cell(row) for cell in columns.values())] for row in rows]
+    text = (
+        "Accuracies and expected calibration error (ECE) in percent, test loss in nats, at the end "
+        "of training: mean ± sample deviation over seeds. Balanced is the mean over classes. "
+    )
+    thresholds = {(row.recipe["many_above"], row.recipe["few_below"]) for row in rows}
+    if len(thresholds) == 1:
+        many, few = thresholds.pop()
+        text += (
+            f"Many-shot classes have more than {many} training images, few-shot fewer than {few}."
+        )
+    table = Table("Accuracy", ["row", *columns], lines)
+    return Section("accuracy", "Accuracy", [Part(paragraphs=[text], tables=[table])])
+
+
+def _percent(row: Row, name: str) -> str:
+    return mean_and_deviation([percent(value) for value in row.final(name)], 1)
+
+
+def _cost(rows: Sequence[Row]) -> Section:
+    reference = next((row for row in rows if row.recipe["method"] == "sgd"), rows[0])
+    unit = float(np.mean(_milliseconds(reference)))
+    lines = []
+    for row in rows:
+        times = _milliseconds(row)
+        lines.append(
+            [
+                row.label,
+                mean_and_deviation([run.seconds for run in row.runs], 1),
+                " ".join(dict.fromkeys(str(run.result.moment.step) for run in row.runs)),
+                mean_and_deviation(times, 2),
+                mean_and_deviation([time / unit if unit else float("nan") for time in times], 2),
+            ]
+        )
+    headers = ["row", "seconds", "steps", "ms a step", f"relative to {reference.label}"]
+    text = (
+        "Seconds of training, without evaluations and set-up, on whatever machine a run had: "
+        "compare those of one machine. Runs that trained together share its time."
+    )
+    part = Part(paragraphs=[text], tables=[Table("Cost", headers, lines)])
+    return Section("cost", "Cost", [part])
+
+
+def _milliseconds(row: Row) -> list[float]:
+    return [
+        1e3 * run.seconds / run.result.moment.step if run.result.moment.step else float("nan")
+        for run in row.runs
+    ]
+
+
+def _found_pictures(rows: Sequence[Row], root: Path) -> Section:
+    places = dict.fromkeys(
+        place
+        for row in rows
+        for run in row.runs
+        for place in (run.path, *run.path.parents)
+        if place == root or root in place.parents
+    )
+    parts = []
+    for program in _PROGRAMS:
+        files = [
+            file
+            for place in places
+            for file in sorted((place / program).glob("*.png"))
+            # What a killed process left of a picture.
+            if not file.name.endswith(".partial.png")
+        ]
+        if files:
+            pictures = [_embedded(file, program, root) for file in files]
+            parts.append(Part(program.capitalize(), pictures=pictures))
+    missing = [program for program in _PROGRAMS if program.capitalize() not in _titles(parts)]
+    if missing:
+        commands = ", ".join(f"python -m experiments.{program}" for program in missing)
+        parts.append(Part(paragraphs=[f"Further pictures are drawn by {commands}."]))
+    return Section("pictures", "Loss landscape and curvature", parts)
+
+
+def _titles(parts: Sequence[Part]) -> Iterator[str]:
+    return (part.title for part in parts)
+
+
+def _embedded(file: Path, program: str, root: Path) -> Picture:
+    try:
+        contents = file.read_bytes()
+        with Image.open(io.BytesIO(contents), formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"{file} must be a PNG file, it is damaged: {error}") from error
+    name = printable(str(file.relative_to(root)))
+    return Picture(data_uri(contents, "image/png"), name, f"Picture of {program}: {name}")
