@@ -95,6 +95,7 @@ def compare(
             [Replica(seed, workdir / method / f"seed{seed}") for seed in seeds],
             label=NAMES[method],
             mode=execution.replicas,
+            keep_checkpoints=execution.keep_checkpoints,
         )
     results = Results(counts, runs)
     _save(results, workdir)

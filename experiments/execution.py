@@ -24,16 +24,21 @@ class Execution:
     """Steps between two measurements of sharpness by group of classes, which go to metrics.jsonl
     and TensorBoard; 0 for none. A stage's first is after so many of its steps."""
 
+    keep_checkpoints: int = 2
+    """Latest checkpoints of a run that are kept, beside the best by balanced accuracy. What is kept
+    is what experiments.landscape can draw the way of a run through."""
+
     def __post_init__(self):
         """Refuses numbers that no run can have.
 
         Raises:
             UsageError: one of them is out of range.
         """
-        if self.measure_every < 0:
-            raise UsageError(f"measure_every must be at least 0, got {self.measure_every}")
+        for name, least in (("measure_every", 0), ("keep_checkpoints", 1)):
+            if (number := getattr(self, name)) < least:
+                raise UsageError(f"{name} must be at least {least}, got {number}")
 
 
 DEFAULT_EXECUTION = Execution()
-# A hundred steps are a good part of a run that takes seconds.
-EXECUTION_OF_SHORT_RUNS = Execution(measure_every=20)
+# Of runs that take seconds, a hundred steps are a good part and every checkpoint is small.
+EXECUTION_OF_SHORT_RUNS = Execution(measure_every=20, keep_checkpoints=20)

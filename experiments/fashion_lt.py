@@ -31,7 +31,7 @@ SETTINGS: dict[str, Recipe] = {
         max_per_class=1000,
         class_order=(9, 8, 5, 7, 1, 3, 0, 4, 2, 6),
         epochs=40,
-        eval_epochs=20,
+        eval_epochs=5,
         tail_threshold=100,
     ),
 }

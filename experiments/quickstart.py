@@ -24,7 +24,7 @@ BASE = Recipe(
     many_above=60,
     few_below=15,
     tail_threshold=30,
-    eval_epochs=20,
+    eval_epochs=10,
 )
 METHODS: dict[Method, dict[str, Any]] = {
     "sgd": {},

@@ -54,8 +54,6 @@ class Arguments:
     decoded is then reported together. It takes as long as an epoch's decoding."""
     resume: bool = True
     """Go on where the workdir's runs of the same recipe stopped."""
-    keep_checkpoints: int = 2
-    """Latest checkpoints kept, beside the best by balanced accuracy."""
 
 
 def train_recipe(benchmark: str, default: str, description: str) -> None:
@@ -77,8 +75,6 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
     for path in paths.values():
         if not arguments.resume and path.exists():
             raise UsageError(f"workdir must be new with --no-resume, {path} exists")
-    if arguments.keep_checkpoints < 1:
-        raise UsageError(f"keep_checkpoints must be at least 1, got {arguments.keep_checkpoints}")
     from experiments.experiment import Experiment, Replica
     from experiments.runs import run_all
     from jaxlt.training.compilation_cache import enable_compilation_cache
@@ -95,7 +91,7 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
         [Replica(seed, path, rho) for (seed, rho), path in paths.items()],
         label=arguments.chosen.recipe,
         mode=arguments.execution.replicas,
-        keep_checkpoints=arguments.keep_checkpoints,
+        keep_checkpoints=arguments.execution.keep_checkpoints,
     )
     for path, result in zip(paths.values(), results, strict=True):
         _report(path, result)

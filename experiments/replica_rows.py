@@ -1,11 +1,18 @@
 """Runs that differ in nothing but their seed, as one row of a table or one line of a picture."""
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments.finished_run import FinishedRun
 
-_OF_THE_SEED = ("seed", "images")
+_OF_REPLICAS = ("seed", "images")
+
+
+def shared_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what replicas share of `recipe.json`: all but the seed and the images it draws."""
+    return {name: value for name, value in recipe.items() if name not in _OF_REPLICAS}
 
 
 def replica_rows(runs: Sequence[FinishedRun]) -> dict[str, list[int]]:
@@ -16,8 +23,7 @@ def replica_rows(runs: Sequence[FinishedRun]) -> dict[str, list[int]]:
     """
     rows: dict[tuple, list[int]] = {}
     for number, run in enumerate(runs):
-        recipe = {name: v for name, v in run.recipe.items() if name not in _OF_THE_SEED}
-        key = (run.step, *sorted((name, str(value)) for name, value in recipe.items()))
+        key = (run.step, json.dumps(shared_recipe(run.recipe), sort_keys=True))
         rows.setdefault(key, []).append(number)
     labelled: dict[str, list[int]] = {}
     for numbers in rows.values():

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from experiments.replica_rows import shared_recipe
 from experiments.report.reading import Evaluation, Measurement, Run, Task
 
-_OF_REPLICAS = ("seed", "images")
 _MISSING = "-"
 _Record = TypeVar("_Record", Evaluation, Measurement)
 
@@ -37,8 +37,7 @@ class Row:
     @property
     def recipe(self) -> dict[str, Any]:
         """What the replicas share."""
-        shared = self.runs[0].recipe.items()
-        return {name: value for name, value in shared if name not in _OF_REPLICAS}
+        return shared_recipe(self.runs[0].recipe)
 
     def final(self, name: str) -> list[float]:
         """Returns a number of each replica's last evaluation."""
@@ -108,8 +107,8 @@ def rows_of(runs: Sequence[Run], root: Path) -> list[Row]:
     """
     groups: dict[object, list[Run]] = {}
     for run in runs:
-        shared = {name: value for name, value in run.recipe.items() if name not in _OF_REPLICAS}
-        groups.setdefault((json.dumps(shared, sort_keys=True), run.task), []).append(run)
+        shared = json.dumps(shared_recipe(run.recipe), sort_keys=True)
+        groups.setdefault((shared, run.task), []).append(run)
     labels = _labels([Row("", replicas) for replicas in groups.values()], root)
     return [Row(label, group) for label, group in zip(labels, groups.values(), strict=True)]
 

@@ -52,7 +52,13 @@ def train_missing(
             experiment = Experiment(
                 recipe, execution.pipeline, measure_every=execution.measure_every
             )
-            run_all(experiment, replicas, label=name, mode=execution.replicas)
+            run_all(
+                experiment,
+                replicas,
+                label=name,
+                mode=execution.replicas,
+                keep_checkpoints=execution.keep_checkpoints,
+            )
     else:
         tasks = [Task(name, recipe, one) for name, recipe, some in missing for one in some]
         train_in_processes(tasks, jobs, execution)

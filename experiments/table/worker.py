@@ -76,7 +76,12 @@ def _serve(connection: Connection, execution: Execution) -> None:
                 experiment = Experiment(
                     task.recipe, execution.pipeline, measure_every=execution.measure_every
                 )
-            run_all(experiment, [task.replica], label=task.name)
+            run_all(
+                experiment,
+                [task.replica],
+                label=task.name,
+                keep_checkpoints=execution.keep_checkpoints,
+            )
             outcome = None
         except UsageError as error:
             outcome = error
