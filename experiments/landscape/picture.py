@@ -88,14 +88,17 @@ def draw_trajectories(trajectories: Sequence[Trajectory], path: Path) -> None:
         x, y = one.coordinates.T
         axes.plot(x, y, color="white", linewidth=2.5)
         axes.plot(x, y, color=COLOURS[5], marker="o", markersize=4, linewidth=1.2)
-        for number in {0, len(x) - 1}:
+        for number in (0, len(x) - 1):
+            # Towards the middle, where there is room.
+            right = x[number] > one.plane.xs.mean()
             axes.annotate(
                 f"step {one.steps[number]}",
                 (x[number], y[number]),
-                xytext=(4, 6),
+                xytext=(-6 if right else 6, 6),
                 textcoords="offset points",
-                color="white",
+                horizontalalignment="right" if right else "left",
                 fontsize="small",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1.5},
             )
         for set_label, share, name in zip(
             (axes.set_xlabel, axes.set_ylabel), one.explained, ("first", "second"), strict=True
