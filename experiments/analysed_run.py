@@ -55,7 +55,8 @@ class AnalysedRun:
         firsts = first_of_each_class(images.labels[indices], examined.images_per_class)
         indices = indices[firsts]
         loss = _loss(run, examined.loss)
-        predictor = run.predictor
+        # Curvature drowns in the rounding of 16 bits.
+        predictor = run.predictor.in_float32()
         if scope == "classifier":
             inputs = in_chunks(predictor.features, images, indices)
             theta, rest = predictor.variables["params"]["classifier"], None

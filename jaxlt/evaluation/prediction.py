@@ -1,5 +1,6 @@
 """Predictions of a finished run's network for image files."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,11 @@ class Predictor:
             ) from error
         variables = _restore_newest(path / "checkpoints", description, step)
         return cls(description, {**variables, "params": join(variables["params"], frozen)})
+
+    def in_float32(self) -> Self:
+        """Returns the same network with computations of 32 bits, whichever it was trained with."""
+        description = dataclasses.replace(self._description, precision="float32")
+        return type(self)(description, self.variables)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 images (B, H, W, C) of the run's shape to float32 logits (B, num_classes).

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,7 @@ from experiments.replica_rows import replica_rows
 from experiments.stage import Stage
 from jaxlt.errors import UsageError
 
+ROOT = Path(__file__).parents[2]
 QUICK = {
     flatness: ("--points", 3, "--seeds", 0, 1),
     landscape: ("--points", 3),
@@ -119,6 +123,15 @@ def test_loss_is_the_run_s_own_or_cross_entropy_of_its_scaled_logits(runs):
     for loss, expected in (("cross_entropy", plain), ("own", own)):
         one = AnalysedRun(run, Examined((run.path,), loss=loss))
         assert float(one.losses.mean(one.theta)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_networks_trained_in_16_bits_are_examined_in_32(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs[2], run)
+    described = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps({**described, "precision": "bfloat16"}))
+    short, full = (AnalysedRun(load_runs([path])[0], Examined((path,))) for path in (run, runs[2]))
+    assert float(short.losses.mean(short.theta)) == float(full.losses.mean(full.theta))
 
 
 def test_hessian_of_a_class_is_that_of_its_images(monkeypatch, capsys, tmp_path, runs):
@@ -248,6 +261,15 @@ def test_what_cannot_be_analysed_is_told_in_one_line(
 def test_numbers_out_of_range_are_refused(monkeypatch, capsys, runs, program, flags, message):
     status, _, errors = run_program(monkeypatch, capsys, program, "--checkpoint", runs[0], *flags)
     assert (status, errors) == (2, [f"error: {message}"])
+
+
+def test_help_waits_for_no_network_and_no_picture():
+    names = ", ".join(program.__name__ for program in QUICK)
+    code = (
+        f"import sys\nimport {names}\n"
+        "assert not {'flax', 'matplotlib', 'matfree', 'tensorflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_networks_of_other_shapes_share_no_directions(monkeypatch, capsys, tmp_path, runs):
