@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -96,8 +95,27 @@ def split_variables(predictor: Predictor) -> tuple[Any, Any]:
 def analysed_runs(
     runs: Sequence[FinishedRun], examined: Examined, scope: Scope = ALL
 ) -> list[AnalysedRun]:
-    """Prepares the runs of a call."""
-    return [AnalysedRun(run, examined, scope) for run in runs]
+    """Prepares the runs of a call, of which all have images of the same groups.
+
+    Raises:
+        UsageError: as `AnalysedRun`, or one has a group that another has not.
+    """
+    analysed = [AnalysedRun(run, examined, scope) for run in runs]
+    check_same_parts(analysed, [tuple(one.groups) for one in analysed], "groups of classes")
+    return analysed
+
+
+def check_same_parts(
+    analysed: Sequence[AnalysedRun], parts: Sequence[tuple[str, ...]], what: str
+) -> None:
+    """Raises UsageError unless all runs can be shown part by part."""
+    for one, own in zip(analysed, parts, strict=True):
+        if own != parts[0]:
+            raise UsageError(
+                f"runs must have images of the same {what} to be shown together, "
+                f"{analysed[0].run.path} has {' '.join(parts[0])} and {one.run.path} has "
+                f"{' '.join(own)}"
+            )
 
 
 def trajectory(run: FinishedRun) -> dict[int, Any]:
@@ -118,21 +136,6 @@ def trajectory(run: FinishedRun) -> dict[int, Any]:
         if jax.tree.map(np.shape, theta) == jax.tree.map(np.shape, last):
             points[step] = theta
     return points
-
-
-def destination(runs: Sequence[FinishedRun], output: Path | None, name: str) -> Path:
-    """Returns where the numbers and pictures of all runs go, see `Examined.output`."""
-    if output is not None:
-        return output
-    if len(runs) == 1:
-        return runs[0].path / name
-    parents = [run.path.absolute().parent for run in runs]
-    common = next(
-        path
-        for path in (parents[0], *parents[0].parents)
-        if all(parent.is_relative_to(path) for parent in parents)
-    )
-    return common / name
 
 
 def _losses_of_images(predictor: Predictor, loss: PerExampleLoss) -> LossesFn:

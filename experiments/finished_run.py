@@ -10,14 +10,13 @@ from typing import Any, Self
 import numpy as np
 
 from experiments.command_line import check_distinct
+from experiments.fields import Fields
 from jaxlt.data import ImageSet, Source, Split, load_source
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
-from jaxlt.training.workdir import read_json
 
 _CHUNK = 128
 _READING_FIELDS = ("resize", "normalization", "unreadable", "relabel")
-_RECIPE_FIELDS = ("dataset", "image_size", "many_above", "few_below")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,24 +46,21 @@ class FinishedRun:
         Raises:
             UsageError: it is no finished run's.
         """
-        step = None
-        if path.parent.name == "checkpoints" and not (path / "model.json").exists():
-            if not path.name.isdigit():
-                raise UsageError(f"checkpoint {path} must be named by its step, a number")
-            path, step = path.parent.parent, int(path.name)
+        path, step = directory_and_step(path)
         predictor = Predictor.load(path, step)
-        recipe, split = read_json(path / "recipe.json"), read_json(path / "split.json")
-        for name, found in (("recipe", recipe), ("split", split)):
-            needed = _RECIPE_FIELDS if name == "recipe" else ("class_counts",)
-            if missing := [field for field in needed if field not in found]:
-                raise UsageError(f"{path / name}.json must say {missing[0]}, it does not")
-        counts = np.array(split["class_counts"])
+        recipe = Fields.read(path / "recipe.json")
+        recipe.text("dataset")
+        for name in ("many_above", "few_below"):
+            recipe.count(name)
+        if "image_size" not in recipe or recipe.values["image_size"] is not None:
+            recipe.count("image_size")
+        counts = Fields.read(path / "split.json").counts("class_counts")
         if counts.shape != (len(predictor.class_names),):
             raise UsageError(
                 f"{path / 'split.json'} must have a count for each of the "
                 f"{len(predictor.class_names)} classes in model.json, it has {counts.size}"
             )
-        return cls(path, step, label, predictor, recipe, counts)
+        return cls(path, step, label, predictor, dict(recipe.values), counts)
 
     @property
     def num_classes(self) -> int:
@@ -121,8 +117,30 @@ def load_runs(paths: Sequence[Path]) -> list[FinishedRun]:
         UsageError: none is named, one is named twice, or one is no finished run's.
     """
     check_distinct("checkpoint", [path.absolute() for path in paths])
-    common = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    return [FinishedRun.load(path, str(path.absolute().relative_to(common))) for path in paths]
+    found = [directory_and_step(path.absolute()) for path in paths]
+    common = Path(os.path.commonpath([directory.parent for directory, _ in found]))
+    return [
+        FinishedRun.load(path, with_step(str(directory.relative_to(common)), step))
+        for path, (directory, step) in zip(paths, found, strict=True)
+    ]
+
+
+def directory_and_step(path: Path) -> tuple[Path, int | None]:
+    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`.
+
+    Raises:
+        UsageError: what stands for STEP is no number.
+    """
+    if path.parent.name != "checkpoints" or (path / "model.json").exists():
+        return path, None
+    if not path.name.isdigit():
+        raise UsageError(f"checkpoint {path} must be named by its step, a number")
+    return path.parent.parent, int(path.name)
+
+
+def with_step(label: str, step: int | None) -> str:
+    """Returns a label that names the step, where there is one."""
+    return label if step is None else f"{label}, step {step}"
 
 
 def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """How the tables and pictures of this package show numbers: names, colours, deviations."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 
 
 _LEGEND_LINE = 0.25  # inches
+# So many times the one before must a marked class size be, for their numbers not to touch.
+_APART = 1.4
 
 
 def legend_beside(figure: Any, axes: Any) -> None:
@@ -38,6 +41,17 @@ def legend_beside(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.set_figheight(max(figure.get_figheight(), _LEGEND_LINE * (len(labels) + 1)))
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+
+
+def mark_sizes(axes: Any, sizes: np.ndarray) -> None:
+    """Marks the ends of an axis of class sizes, and between them 1, 2, 5 of each power of ten."""
+    low, high = sizes.min(), sizes.max()
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    round_numbers = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
+    between = [one for one in round_numbers if low * _APART < one < high / _APART]
+    marked = sorted({low, *between, high})
+    axes.set_xticks(marked, [f"{number:.0f}" for number in marked])
+    axes.minorticks_off()
 
 
 def percent(value: float | None) -> float:

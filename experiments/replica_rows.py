@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from experiments.finished_run import FinishedRun
+from experiments.finished_run import FinishedRun, with_step
 
 _OF_REPLICAS = ("seed", "images")
 
@@ -25,17 +26,17 @@ def replica_rows(runs: Sequence[FinishedRun]) -> dict[str, list[int]]:
     for number, run in enumerate(runs):
         key = (run.step, json.dumps(shared_recipe(run.recipe), sort_keys=True))
         rows.setdefault(key, []).append(number)
+    root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
     labelled: dict[str, list[int]] = {}
     for numbers in rows.values():
-        label = _label([runs[number] for number in numbers])
+        label = _label([runs[number] for number in numbers], root)
         while label in labelled:
             label += "'"
         labelled[label] = numbers
     return labelled
 
 
-def _label(runs: Sequence[FinishedRun]) -> str:
-    step = runs[0].step
-    labels = [run.label.removesuffix(f"/checkpoints/{step}") for run in runs]
-    common = os.path.commonpath(labels) or labels[0]
-    return common if step is None else f"{common}, step {step}"
+def _label(runs: Sequence[FinishedRun], root: Path) -> str:
+    common = Path(os.path.commonpath([run.path.absolute() for run in runs]))
+    name = common.name if common == root else str(common.relative_to(root))
+    return with_step(name, runs[0].step)

@@ -27,10 +27,31 @@ def destinations(
     else:
         places = {run.path / name: [number] for number, run in enumerate(runs)}
     for place in places:
-        existing = next(path for path in (place, *place.absolute().parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise UsageError(f"output {place} must be a writable directory, {existing} is none")
+        _check_writable(place)
     return places
+
+
+def common_destination(runs: Sequence[FinishedRun], output: Path | None, name: str) -> Path:
+    """Returns the one directory in which all runs are reported.
+
+    That is `output`, or without it `RUN/name` of a single run and `name` in the directory that
+    several have in common.
+
+    Raises:
+        UsageError: it cannot be written to. It is not created yet.
+    """
+    if output is None:
+        paths = [run.path.absolute() for run in runs]
+        parents = paths if len(set(paths)) == 1 else [path.parent for path in paths]
+        output = Path(os.path.commonpath(parents)) / name
+    _check_writable(output)
+    return output
+
+
+def _check_writable(place: Path) -> None:
+    existing = next(path for path in (place, *place.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError(f"output {place} must be a writable directory, {existing} is none")
 
 
 def write_reports(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from typing import Literal
 
 from experiments import command_line
@@ -39,18 +40,19 @@ def main() -> None:
     command_line.check_distinct("seed", arguments.seeds)
     check("points", arguments.points, arguments.points >= 2, "at least 2")
     for name in ("global_range", "local_range"):
-        check(name, getattr(arguments, name), getattr(arguments, name) > 0, "positive")
-    from experiments.analysed_run import analysed_runs, destination
+        largest = getattr(arguments, name)
+        check(name, largest, 0 < largest < math.inf, "positive and finite")
+    from experiments.analysed_run import analysed_runs
     from experiments.finished_run import load_runs
     from experiments.flatness.curves import curves_of, values
     from experiments.flatness.picture import draw
-    from experiments.written_report import write_values
+    from experiments.written_report import common_destination, write_values
     from jaxlt.training.compilation_cache import enable_compilation_cache
     from jaxlt.training.workdir import claim_directory
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
-    place = destination(runs, arguments.output, "flatness")
+    place = common_destination(runs, arguments.output, "flatness")
     ranges = {"global": arguments.global_range, "local": arguments.local_range}
     rows = curves_of(
         analysed_runs(runs, arguments, arguments.scope), ranges, arguments.points, arguments.seeds

@@ -40,17 +40,17 @@ def main() -> None:
     )
     for name in ("lanczos_steps", "vectors", "trace_samples"):
         check(name, getattr(arguments, name), getattr(arguments, name) >= 1, "at least 1")
-    from experiments.analysed_run import analysed_runs, destination
+    from experiments.analysed_run import analysed_runs
     from experiments.finished_run import load_runs
     from experiments.hessian.picture import draw_densities, draw_eigenvalues
     from experiments.hessian.spectra import format_table, spectra_of, values
-    from experiments.written_report import write_values
+    from experiments.written_report import common_destination, write_values
     from jaxlt.training.compilation_cache import enable_compilation_cache
     from jaxlt.training.workdir import claim_directory
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
-    place = destination(runs, arguments.output, "hessian")
+    place = common_destination(runs, arguments.output, "hessian")
     settings = {name: getattr(arguments, name) for name in _SETTINGS}
     results = spectra_of(analysed_runs(runs, arguments, arguments.scope), **settings)
     claim_directory(place)

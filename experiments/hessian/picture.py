@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 
 from experiments.hessian.spectra import MEASURES, Row
-from experiments.presentation import deviation, legend_beside, run_styles
+from experiments.presentation import deviation, legend_beside, mark_sizes, run_styles
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -85,8 +85,7 @@ def draw_eigenvalues(rows: Sequence[Row], path: Path) -> None:
         axes.set_xscale("log")
         axes.grid(alpha=0.3)
     for axes in panels[1]:
-        axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes], rotation=60, fontsize="small")
-        axes.minorticks_off()
+        mark_sizes(axes, sizes)
         axes.set_xlabel("training images of the class, head to tail")
     panels[0, 0].invert_xaxis()
     legend_beside(figure, panels[0, 0])

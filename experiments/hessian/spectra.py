@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from tabulate import tabulate
 
-from experiments.analysed_run import ALL, AnalysedRun
+from experiments.analysed_run import ALL, AnalysedRun, check_same_parts
 from experiments.presentation import mean_and_deviation
 from experiments.replica_rows import replica_rows
 from experiments.ticker import ticking
@@ -74,8 +74,13 @@ def spectra_of(
     trace_samples: int,
     seed: int,
 ) -> list[Row]:
-    """Computes the spectra of all runs, see the flags of the program for the arguments."""
+    """Computes the spectra of all runs, see the flags of the program for the arguments.
+
+    Raises:
+        UsageError: by class, the runs have other classes.
+    """
     masks = [_masks(one, by) for one in analysed]
+    check_same_parts(analysed, [tuple(parts) for parts in masks], "classes")
     # The time of a spectrum grows with its images.
     total = sum(
         one.losses.counts[mask].sum()
@@ -154,4 +159,14 @@ def format_table(rows: Sequence[Row]) -> str:
     ]
     headers = ["run", "images of", "number", *(heading for heading, _ in MEASURES.values())]
     alignment = ("left", "left", *("right" for _ in headers[2:]))
-    return tabulate(lines, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+    table = tabulate(lines, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+    return f"{table}\n\n{_accuracy(rows)}"
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    """Says how far extreme eigenvalues are known, the largest bound relative to lambda max."""
+    spectra = [
+        part.spectrum for row in rows for parts in row.runs.values() for part in parts.values()
+    ]
+    worst = max((one.residual / one.largest for one in spectra if one.largest > 0), default=0.0)
+    return f"λ max and λ min are known to {worst:.1g} of λ max or better, and rounding."

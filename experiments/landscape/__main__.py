@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 
 from experiments import command_line
 from experiments.examined import Examined
@@ -31,18 +32,18 @@ def main() -> None:
         "(Li et al., NeurIPS 2018).",
     )
     check("points", arguments.points, arguments.points >= 3, "at least 3")
-    check("reach", arguments.reach, arguments.reach > 0, "positive")
-    from experiments.analysed_run import analysed_runs, destination
+    check("reach", arguments.reach, 0 < arguments.reach < math.inf, "positive and finite")
+    from experiments.analysed_run import analysed_runs
     from experiments.finished_run import load_runs
     from experiments.landscape.picture import draw_contours, draw_surfaces, draw_trajectories
     from experiments.landscape.planes import check_same_network, planes_of, trajectories_of, values
-    from experiments.written_report import write_values
+    from experiments.written_report import common_destination, write_values
     from jaxlt.training.compilation_cache import enable_compilation_cache
     from jaxlt.training.workdir import claim_directory
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
-    place = destination(runs, arguments.output, "landscape")
+    place = common_destination(runs, arguments.output, "landscape")
     analysed = analysed_runs(runs, arguments)
     check_same_network(analysed)
     planes = planes_of(analysed, arguments.reach, arguments.points, arguments.seed)

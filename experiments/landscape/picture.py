@@ -68,8 +68,11 @@ def draw_surfaces(planes: Sequence[Plane], path: Path) -> None:
             axes.set_zlim(low, high)
             axes.set_xticks([plane.xs[0], 0, plane.xs[-1]])
             axes.set_yticks([plane.ys[0], 0, plane.ys[-1]])
+            axes.set_xlabel("first", fontsize="small", labelpad=-6)
+            axes.set_ylabel("second", fontsize="small", labelpad=-6)
             axes.tick_params(labelsize="small", pad=-2)
             axes.set_title(f"{plane.label}\n{group}: log10 loss", fontsize="small")
+    figure.supxlabel("first and second direction, in norms of the trained filters")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

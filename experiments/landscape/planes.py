@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from experiments.analysed_run import ALL, AnalysedRun, trajectory
 from experiments.ticker import ticking
 from jaxlt.analysis import (
+    PrincipalPlane,
     filter_normalised,
     losses_over_plane,
     principal_plane,
@@ -88,21 +89,10 @@ def planes_of(analysed: Sequence[AnalysedRun], reach: float, points: int, seed: 
 
 def trajectories_of(analysed: Sequence[AnalysedRun], points: int) -> list[Trajectory]:
     """Evaluates each run around its checkpoints; those with fewer than three have no trajectory."""
+    ways = [(one, steps, plane) for one in analysed for steps, plane in _principal_plane(one)]
     found = []
-    with ticking("trajectory", len(analysed) * points, "row") as tick:
-        for one in analysed:
-            kept = trajectory(one.run)
-            try:
-                plane = principal_plane(list(kept.values()))
-            except ValueError as error:
-                _logger.warning(
-                    "run %s is not drawn as a trajectory: its checkpoints, %d of this network, are "
-                    "the points, and %s; --keep-checkpoints of training keeps more",
-                    one.run.label,
-                    len(kept),
-                    error,
-                )
-                continue
+    with ticking("trajectory", len(ways) * points, "row") as tick:
+        for one, steps, plane in ways:
             xs, ys = (_around(axis, points) for axis in plane.coordinates.T)
             by_class = losses_over_plane(
                 one.losses, one.theta, plane.directions, xs, ys, on_row=lambda: tick(1)
@@ -110,13 +100,24 @@ def trajectories_of(analysed: Sequence[AnalysedRun], points: int) -> list[Trajec
             losses = {ALL: one.group_means(by_class)[ALL]}
             found.append(
                 Trajectory(
-                    Plane(one.run.label, xs, ys, losses),
-                    list(kept),
-                    plane.coordinates,
-                    plane.explained,
+                    Plane(one.run.label, xs, ys, losses), steps, plane.coordinates, plane.explained
                 )
             )
     return found
+
+
+def _principal_plane(one: AnalysedRun) -> Iterator[tuple[list[int], PrincipalPlane]]:
+    """Yields the steps of a run's checkpoints and their plane, or says why it has none."""
+    kept = trajectory(one.run)
+    try:
+        yield list(kept), principal_plane(list(kept.values()))
+    except ValueError as error:
+        _logger.warning(
+            "run %s is not drawn as a trajectory of its checkpoints: %s; training with more "
+            "evaluations and --keep-checkpoints keeps more",
+            one.run.label,
+            error,
+        )
 
 
 def _around(coordinates: np.ndarray, points: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.presentation import COLOURS, run_styles
+from experiments.presentation import COLOURS, mark_sizes, run_styles
 from experiments.report.page import Picture
 from experiments.report.rows import Curve, Row
 
@@ -26,8 +26,6 @@ MOST_BANDS = len(COLOURS)
 """Bands of more lines would cover each other."""
 _LOG_FROM = 100
 """So many times the smallest number must the largest be for a logarithmic axis."""
-_APART = 1.4
-"""So many times the one before must a marked class size be, for their numbers not to touch."""
 _LINES = ("-", "--", ":", "-.")
 _SETTINGS: dict[Any, Any] = {
     "font.size": 11,
@@ -154,7 +152,7 @@ def draw_by_size(caption: str, lines: Sequence[Line]) -> Picture:
             _draw_band(axes, line, len(lines))
         axes.set_xscale("log")
         axes.invert_xaxis()
-        _mark_sizes(axes, np.unique(np.concatenate([line.curve.steps for line in lines])))
+        mark_sizes(axes, np.unique(np.concatenate([line.curve.steps for line in lines])))
         axes.set_xlabel("training images of the class (log scale)")
         axes.set_ylabel("test accuracy of the class (%)")
         axes.set_ylim(-3, 103)
@@ -173,17 +171,6 @@ def _draw_band(axes: Any, line: Line, number_of_lines: int, floor: float = -np.i
         x, mean, spread = line.curve
         lower, upper = np.maximum(mean - spread, floor), mean + spread
         axes.fill_between(x, lower, upper, color=line.style["color"], alpha=0.15, lw=0)
-
-
-def _mark_sizes(axes: Any, sizes: np.ndarray) -> None:
-    """Marks the ends, and between them the 1, 2, 5 of each power of ten."""
-    low, high = sizes.min(), sizes.max()
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    round_numbers = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
-    between = [one for one in round_numbers if low * _APART < one < high / _APART]
-    marked = sorted({low, *between, high})
-    axes.set_xticks(marked, [f"{number:.0f}" for number in marked])
-    axes.minorticks_off()
 
 
 def draw_places(caption: str, shares: Mapping[str, Mapping[str, float]]) -> Picture:

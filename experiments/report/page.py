@@ -14,11 +14,13 @@ class Picture:
         source: data URI.
         caption: shown above.
         alternative: what it shows, for those who do not see it.
+        wide: whether it has panels side by side, which a phone shows by scrolling.
     """
 
     source: str
     caption: str
     alternative: str
+    wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

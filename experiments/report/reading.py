@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from experiments.report.fields import Fields
+from experiments.fields import Fields
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import ConfidenceBins
 

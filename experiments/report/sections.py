@@ -162,7 +162,8 @@ def _found_pictures(rows: Sequence[Row], root: Path) -> Section:
         ]
         if files:
             pictures = [_embedded(file, program, root) for file in files]
-            parts.append(Part(program.capitalize(), pictures=pictures))
+            text = "Colours of rows are each picture's own."
+            parts.append(Part(program.capitalize(), [text], pictures=pictures))
     missing = [program for program in _PROGRAMS if program.capitalize() not in _titles(parts)]
     if missing:
         commands = ", ".join(f"python -m experiments.{program}" for program in missing)
@@ -182,4 +183,6 @@ def _embedded(file: Path, program: str, root: Path) -> Picture:
     except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"{file} must be a PNG file, it is damaged: {error}") from error
     name = printable(str(file.relative_to(root)))
-    return Picture(data_uri(contents, "image/png"), name, f"Picture of {program}: {name}")
+    return Picture(
+        data_uri(contents, "image/png"), name, f"Picture of {program}: {name}", wide=True
+    )

@@ -12,14 +12,17 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.flatten_util import ravel_pytree
-from matfree.decomp import tridiag_sym
+from matfree.decomp import hessenberg
 
 from jaxlt.analysis.dataset_losses import DatasetLosses
 
 # (P,) -> (P,), the product with a symmetric matrix
 Product: TypeAlias = Callable[[jax.Array], jax.Array]
 
+# An off-diagonal element so many units of rounding of the largest ones is as good as zero.
+_UNITS_OF_ROUNDING = 10
 # Of the Gaussians that the density is smoothed by, over the width of the spectrum.
 _SMOOTHING_VARIANCE = 1e-5
 
@@ -29,10 +32,12 @@ class Spectrum:
     """What Lanczos' algorithm finds of the eigenvalues of a symmetric matrix of P by P.
 
     Attributes:
-        ritz_values: (S, M) of each of S starting vectors, ascending.
+        ritz_values: (S, M) of each of S starting vectors, ascending. Where a vector's Krylov space
+            has fewer dimensions than M, the last value is there again, with weight 0.
         weights: (S, M) squared first components of their vectors: those of Gaussian quadrature with
             the spectral density; each row adds up to 1.
-        residuals: (S, M) bounds on the distance of each Ritz value from an eigenvalue.
+        residuals: (S, M) bounds on the distance of each Ritz value from an eigenvalue, up to the
+            rounding of the products.
         dimension: P.
     """
 
@@ -53,8 +58,12 @@ class Spectrum:
 
     @property
     def saddle_measure(self) -> float:
-        """`|lambda_min / lambda_max|`, 0 at a minimum and large at a saddle."""
-        return abs(self.smallest / self.largest)
+        """`|lambda_min / lambda_max|`: how large a negative lambda_min is.
+
+        It is near 0 at a minimum of many more parameters than images, whose Hessian is singular.
+        NaN for a Hessian of 0.
+        """
+        return abs(self.smallest / self.largest) if self.largest else float("nan")
 
     @property
     def residual(self) -> float:
@@ -134,15 +143,36 @@ def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.nda
         with jax.disable_jit(False):
             return product(vector)
 
-    decompose = tridiag_sym(num_steps, reortho="full", custom_vjp=False)
+    decompose = hessenberg(num_steps, reortho="full", custom_vjp=False)
     # Python runs the library's loop and calls what is jitted in the product, which the library
     # traces: within a loop of XLA's a product may be ten times slower on CPU.
     with jax.disable_jit():
         decomposition = decompose(compiled_product, start)
     small = np.asarray(decomposition.J_small, np.float64)
-    values, vectors = np.linalg.eigh(small)
-    last = float(jnp.linalg.norm(decomposition.residual))
-    return values, vectors[0] ** 2, np.abs(last * vectors[-1])
+    # Below the diagonal are the lengths that the basis was divided by. Above it, where a symmetric
+    # matrix has the same, is rounding once they vanish.
+    diagonal, beside = np.diagonal(small), np.diagonal(small, -1)
+    beside = np.append(beside, float(jnp.linalg.norm(decomposition.residual)))
+    used = _steps_until_exhausted(diagonal, beside, float(jnp.finfo(start.dtype).eps))
+    values, vectors = scipy.linalg.eigh_tridiagonal(diagonal[:used], beside[: used - 1])
+    residuals = np.abs(beside[used - 1] * vectors[-1])
+    missing = (0, num_steps - used)
+    return (
+        np.pad(values, missing, mode="edge"),
+        np.pad(vectors[0] ** 2, missing),
+        np.pad(residuals, missing, mode="edge"),
+    )
+
+
+def _steps_until_exhausted(diagonal: np.ndarray, beside: np.ndarray, eps: float) -> int:
+    """Returns after how many steps nothing but rounding is left of a Krylov space.
+
+    What comes after them is no part of the matrix: the library divides by lengths that are zero or
+    vanish in the smallest numbers, and its basis is orthogonal no more.
+    """
+    scale = np.maximum.accumulate(np.maximum(np.abs(diagonal), np.append(0, beside[:-1])))
+    exhausted = np.flatnonzero(~(beside > _UNITS_OF_ROUNDING * eps * scale))
+    return int(exhausted[0]) + 1 if len(exhausted) else len(diagonal)
 
 
 def trace(

@@ -48,7 +48,21 @@ class Description:
         if not needed <= set(values) <= {field.name for field in fields}:
             names = ", ".join(field.name for field in fields)
             raise UsageError(f"{path} must be an object with the keys {names}")
-        return cls(**values)
+        description = cls(**values)
+        description._check(path)
+        return description
+
+    def _check(self, path: Path) -> None:
+        channels = self.image_shape[-1] if _are_counts(self.image_shape, 3) else 0
+        for name, holds, need in (
+            ("image_shape", channels, "three positive integers"),
+            ("num_classes", _are_counts([self.num_classes], 1), "a positive integer"),
+            ("mean", _are_numbers(self.mean, channels), "a number a channel"),
+            ("std", _are_numbers(self.std, channels) and 0 not in self.std, "a number a channel"),
+            ("class_names", _are_names(self.class_names, self.num_classes), "a name a class"),
+        ):
+            if not holds:
+                raise UsageError(f"{path} must have {need} as {name}, it has {getattr(self, name)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,6 +122,21 @@ class Description:
             return {}
         tower = flatten_dict({"vision_model": load_tower(self.model, self.shape).params})
         return unflatten_dict({path: tower[path] for path in flatten_dict(shapes)})
+
+
+def _are_counts(values: Any, length: int) -> bool:
+    whole = isinstance(values, list) and all(type(one) is int and one > 0 for one in values)
+    return whole and len(values) == length
+
+
+def _are_numbers(values: Any, length: int) -> bool:
+    numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
+    return numbers and len(values) == length
+
+
+def _are_names(values: Any, num_classes: int) -> bool:
+    names = isinstance(values, list) and all(isinstance(one, str) for one in values)
+    return names and len(values) == num_classes
 
 
 def _has_no_default(field: dataclasses.Field) -> bool:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 from small_losses import losses_fn, small_losses
 
-from jaxlt.analysis import hessian_product, spectrum, trace
+from jaxlt.analysis import DatasetLosses, hessian_product, spectrum, trace
+from jaxlt.losses import cross_entropy
 
 
 def dense_hessian(losses, theta, data):
@@ -33,7 +34,10 @@ class TestInDoublePrecision:
         eigenvalues = np.linalg.eigvalsh(dense)
         found = spectrum(product, size, jax.random.key(0), num_steps=1000, dtype=jnp.float64)
         assert found.ritz_values.shape == (1, size) == (1, len(dense))
-        np.testing.assert_allclose(found.ritz_values[0], eigenvalues, atol=1e-9)
+        # Each is found once, and so is 0, which is one several times over.
+        distances = np.abs(found.ritz_values[0][:, np.newaxis] - eigenvalues)
+        assert distances.min(axis=0).max() < 1e-9
+        assert distances.min(axis=1).max() < 1e-9
         ratio = abs(eigenvalues[0] / eigenvalues[-1])
         assert found.saddle_measure == pytest.approx(ratio, rel=1e-8)
         assert eigenvalues[0] < -0.01, "the oracle must have negative curvature"
@@ -97,6 +101,45 @@ def test_orthogonality_is_kept_where_lanczos_alone_loses_it():
     found = spectrum(lambda v: diagonal * v, 200, jax.random.key(0), num_steps=60)
     assert (found.ritz_values > 2).sum() == 2
     assert found.largest == pytest.approx(1000, rel=1e-5)
+
+
+def low_rank():
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 3)))[0]
+    return basis @ np.diag([100.0, 5.0, -3.0]) @ basis.T
+
+
+@pytest.mark.parametrize(
+    ("matrix", "smallest", "largest"),
+    [(low_rank(), -3, 100), (np.eye(60), 1, 1), (np.zeros((60, 60)), 0, 0)],
+    ids=["rank 3", "identity", "zero"],
+)
+def test_nothing_is_found_where_there_is_nothing_more(matrix, smallest, largest):
+    """Steps after the last direction that the matrix has yield rounding, of whatever size."""
+    matrix = jnp.asarray(matrix, jnp.float32)
+    found = spectrum(jax.jit(lambda v: matrix @ v), 60, jax.random.key(0), num_steps=40)
+    assert found.ritz_values.shape == (1, 40)
+    assert found.smallest == pytest.approx(smallest, abs=1e-4)
+    assert found.largest == pytest.approx(largest, abs=1e-4)
+    assert found.residual < 1e-3
+    assert found.weights.sum() == pytest.approx(1, abs=1e-6)
+    assert np.isnan(found.saddle_measure) == (largest == 0)
+
+
+def test_a_convex_loss_of_few_images_has_no_negative_curvature():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(3, 10)).astype(np.float32), np.array([2, 2, 2])
+    losses = DatasetLosses.of(
+        lambda theta, rest, inputs, labels: cross_entropy(inputs @ theta, labels),
+        features,
+        labels,
+        4,
+    )
+    theta = jnp.asarray(rng.normal(size=(10, 4)), jnp.float32)
+    product, size = hessian_product(losses, theta)
+    found = spectrum(product, size, jax.random.key(0), num_steps=size)
+    dense = jax.hessian(lambda x: losses.mean(x.reshape(10, 4)))(theta.ravel())
+    assert found.largest == pytest.approx(np.linalg.eigvalsh(dense)[-1], rel=1e-5)
+    assert abs(found.smallest) < 1e-5 * found.largest
 
 
 @settings(max_examples=15, deadline=None)

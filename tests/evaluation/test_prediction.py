@@ -136,7 +136,9 @@ def test_newest_checkpoint_is_read_and_a_damaged_one_passed_over(tmp_path, caplo
 def test_checkpoint_of_another_network_is_refused(run, tmp_path):
     (tmp_path / "checkpoints").symlink_to(run[0] / "checkpoints")
     (tmp_path / "result.json").write_text("{}")
-    (tmp_path / "model.json").write_text(json.dumps(description("small_conv", num_classes=4)))
+    (tmp_path / "model.json").write_text(
+        json.dumps({**description("small_conv", num_classes=4), "class_names": list("abcd")})
+    )
     with pytest.raises(UsageError, match="none of the 1 can be read"):
         Predictor.load(tmp_path)
 

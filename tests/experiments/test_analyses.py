@@ -17,12 +17,13 @@ from small_runs import files_of, run_program, train
 import experiments.flatness.__main__ as flatness
 import experiments.hessian.__main__ as hessian
 import experiments.landscape.__main__ as landscape
-from experiments.analysed_run import AnalysedRun, destination
+from experiments.analysed_run import AnalysedRun
 from experiments.examined import Examined
 from experiments.finished_run import load_runs
 from experiments.recipe import Recipe, read_stages
 from experiments.replica_rows import replica_rows
 from experiments.stage import Stage
+from experiments.written_report import common_destination
 from jaxlt.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -160,18 +161,20 @@ def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):
     earlier = [run / "checkpoints" / str(steps[0]) for run in runs[:2]]
     loaded = load_runs([*runs[:2], *earlier])
     assert [run.step for run in loaded] == [None, None, steps[0], steps[0]]
-    assert replica_rows(loaded) == {"sgd": [0, 1], f"sgd, step {steps[0]}": [2, 3]} or (
-        # Both runs lie in the directory that all have in common.
-        list(replica_rows(loaded).values()) == [[0, 1], [2, 3]]
-    )
+    assert replica_rows(loaded) == {"sgd": [0, 1], f"sgd, step {steps[0]}": [2, 3]}
+    assert replica_rows(loaded[2:3]) == {f"seed0, step {steps[0]}": [0]}
+    both = load_runs([*runs[:2], runs[2]])
+    assert replica_rows(both) == {"sgd": [0, 1], "ldam": [2]}
+    assert [run.label for run in both] == ["sgd/seed0", "sgd/seed1", "ldam"]
     first, later = (ravel_pytree(run.predictor.variables)[0] for run in (loaded[2], loaded[0]))
     assert not np.array_equal(first, later)
-    assert destination(loaded, None, "hessian") == runs[0].parent / "hessian"
-    assert destination(loaded[:1], None, "hessian") == runs[0] / "hessian"
+    assert common_destination(loaded, None, "hessian") == runs[0].parent / "hessian"
+    assert common_destination(loaded[::2], None, "hessian") == runs[0] / "hessian"
+    assert common_destination(both, None, "hessian") == runs[2].parent / "hessian"
     flags = ("--checkpoint", earlier[0], "--output", tmp_path, *QUICK[landscape])
     status, _, errors = run_program(monkeypatch, capsys, landscape, *flags)
     assert status == 0
-    assert any("is not drawn as a trajectory" in line and "has 1" in line for line in errors)
+    assert any("is not drawn as a trajectory" in line and "it has 1" in line for line in errors)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +209,16 @@ def foreign_recipe(run):
     (run / "recipe.json").write_text(json.dumps({"dataset": "digits", "kind": 7}))
 
 
+def no_text(run):
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**recipe, "dataset": 3}))
+
+
+def no_numbers(run):
+    described = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps({**described, "mean": ["a"]}))
+
+
 def unknown_stage(run):
     recipe = json.loads((run / "recipe.json").read_text())
     (run / "recipe.json").write_text(json.dumps({**recipe, "epochs": "many"}))
@@ -220,13 +233,15 @@ def nothing(run):
     [
         (no_run, "", (), "has no checkpoint in checkpoints"),
         (truncated, "", (), "can be read"),
-        (foreign_recipe, "", (), "recipe.json must say image_size, it does not"),
+        (foreign_recipe, "", (), "recipe.json must say many_above, it does not"),
+        (no_text, "", (), "recipe.json must have a string as dataset, it has 3"),
+        (no_numbers, "", (), "model.json must have a number a channel as mean, it has ['a']"),
         (unknown_stage, "", (), "recipe.json must describe the stages of a run"),
         (nothing, "nowhere", (), "must hold a readable model.json"),
         (nothing, "checkpoints/7", (), "has no checkpoint of step 7, it has"),
         (nothing, "checkpoints/best", (), "must be named by its step, a number"),
         (nothing, "", ("--images-per-class", 0), "images_per_class must be at least 1, got 0"),
-        (nothing, "", ("--output", "/proc/nowhere"), "must be a writable directory"),
+        (nothing, "", ("--output", __file__), "must be a writable directory"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -244,6 +259,7 @@ def test_what_cannot_be_analysed_is_told_in_one_line(
     assert message in errors[-1]
     assert errors[-1].startswith("error: ")
     assert not any("Traceback" in line for line in errors)
+    assert not any("ETA" in line for line in errors), "found out after all was computed"
     assert files_of(tmp_path) == before
 
 
@@ -251,9 +267,9 @@ def test_what_cannot_be_analysed_is_told_in_one_line(
     ("program", "flags", "message"),
     [
         (flatness, ("--points", 1), "points must be at least 2, got 1"),
-        (flatness, ("--local-range", 0), "local_range must be positive, got 0.0"),
+        (flatness, ("--local-range", 0), "local_range must be positive and finite, got 0.0"),
         (flatness, ("--seeds", 1, 1), "seeds must be different, got 1 1"),
-        (landscape, ("--reach", -1), "reach must be positive, got -1.0"),
+        (landscape, ("--reach", "inf"), "reach must be positive and finite, got inf"),
         (hessian, ("--vectors", 0), "vectors must be at least 1, got 0"),
     ],
     ids=str,
@@ -277,6 +293,29 @@ def test_networks_of_other_shapes_share_no_directions(monkeypatch, capsys, tmp_p
     status, _, errors = run_program(monkeypatch, capsys, landscape, *flags)
     assert status == 2
     assert "must have one network to share directions" in errors[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_runs_of_other_groups_or_classes_are_not_drawn_together(
+    monkeypatch, capsys, tmp_path, runs, order
+):
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**recipe, "few_below": 3}))
+    flags = ("--checkpoint", *[runs[0], run][::order], "--output", tmp_path / "out")
+    status, _, errors = run_program(monkeypatch, capsys, flatness, *flags)
+    assert status == 2
+    assert "must have images of the same groups of classes to be shown together" in errors[-1]
+    described = json.loads((run / "model.json").read_text())
+    names = [f"class {name}" for name in described["class_names"]]
+    (run / "model.json").write_text(json.dumps({**described, "class_names": names}))
+    shutil.copy(runs[0] / "recipe.json", run)
+    status, _, errors = run_program(monkeypatch, capsys, hessian, *flags)
+    assert status == 2
+    assert "must have images of the same classes to be shown together" in errors[-1]
+    assert not any("ETA" in line for line in errors)
     assert not (tmp_path / "out").exists()
 
 
