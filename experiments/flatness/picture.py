@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 
 from experiments.flatness.curves import Direction, Row
 from experiments.presentation import deviation, legend_beside, run_styles
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+
+# So many times the smallest loss must the largest be for a logarithmic axis.
+_LOG_FROM = 100
+# Of the mean: a deviation may be larger than it, and has no logarithm then.
+_LOWEST_OF_BAND = 0.1
 
 
 def draw(rows: Sequence[Row], direction: Direction, scope: str, path: Path) -> None:
@@ -39,9 +45,11 @@ def draw(rows: Sequence[Row], direction: Direction, scope: str, path: Path) -> N
                 # Markers at different places, since lines may lie on each other.
                 every = (number % 4, 4)
                 axes.plot(ratios, mean, label=row.label, markersize=4, markevery=every, **style)
-                axes.fill_between(
-                    ratios, mean - spread, mean + spread, color=style["color"], alpha=0.12
-                )
+                lower = np.maximum(mean - spread, _LOWEST_OF_BAND * mean)
+                axes.fill_between(ratios, lower, mean + spread, color=style["color"], alpha=0.12)
+            means = [row.losses[direction][name][group].mean(axis=0) for row in rows]
+            if np.max(means) > _LOG_FROM * np.min(means) > 0:
+                axes.set_yscale("log")
             axes.set_title(f"{group}, {name} range", fontsize="medium")
             axes.grid(alpha=0.3)
     what = "classifier" if scope == "classifier" else "trained"
