@@ -135,25 +135,38 @@ def test_networks_trained_in_16_bits_are_examined_in_32(runs, tmp_path):
     assert float(short.losses.mean(short.theta)) == float(full.losses.mean(full.theta))
 
 
-def test_hessian_of_a_class_is_that_of_its_images(monkeypatch, capsys, tmp_path, runs):
+def test_hessian_of_a_group_is_that_of_its_images(monkeypatch, capsys, tmp_path, runs):
     flags = ("--checkpoint", runs[2], "--scope", "classifier", "--output", tmp_path)
-    steps = ("--lanczos-steps", 30, "--trace-samples", 30)
+    steps = ("--by", "group", "--lanczos-steps", 25, "--trace-samples", 10)
     status, lines, _ = run_program(monkeypatch, capsys, hessian, *flags, *steps)
     assert status == 0
     (row,) = json.loads((tmp_path / "hessian.json").read_text())["rows"].values()
-    (classes,) = row.values()
+    (parts,) = row.values()
     (run,) = load_runs(runs[2:])
-    assert list(classes) == list(run.predictor.class_names)
+    assert list(parts) == GROUPS
     one = AnalysedRun(run, Examined((run.path,)), "classifier")
-    losses = one.losses.of_classes(np.arange(10) == 9)
+    losses = one.losses.of_classes(run.class_counts < 20)
+    few = parts["few"]
+    assert few["images"] == run.class_counts[run.class_counts < 20].sum()
     flat, unravel = ravel_pytree(one.theta)
     dense = np.asarray(jax.hessian(lambda x: losses.mean(unravel(x)))(flat), np.float64)
     eigenvalues = np.linalg.eigvalsh(dense)
-    assert classes["9"]["largest"] == pytest.approx(eigenvalues[-1], rel=1e-3)
-    assert classes["9"]["smallest"] == pytest.approx(eigenvalues[0], abs=1e-3 * eigenvalues[-1])
-    error = classes["9"]["trace_standard_error"]
-    assert abs(classes["9"]["trace"] - np.trace(dense)) < 4 * error
-    assert sum("|" in line for line in lines) == 2 + len(classes)
+    assert few["largest"] == pytest.approx(eigenvalues[-1], rel=1e-3)
+    assert few["smallest"] == pytest.approx(eigenvalues[0], abs=1e-3 * eigenvalues[-1])
+    assert abs(few["trace"] - np.trace(dense)) < 4 * few["trace_standard_error"]
+    assert sum(line.startswith("| ldam") for line in lines) == len(GROUPS)
+
+
+def test_spectra_of_classes_go_from_head_to_tail(monkeypatch, capsys, tmp_path, runs):
+    steps = ("--lanczos-steps", 1, "--trace-samples", 1, "--images-per-class", 2)
+    flags = ("--checkpoint", runs[2], "--scope", "classifier", "--output", tmp_path, *steps)
+    assert run_program(monkeypatch, capsys, hessian, *flags)[0] == 0
+    (row,) = json.loads((tmp_path / "hessian.json").read_text())["rows"].values()
+    (classes,) = row.values()
+    assert list(classes) == [str(digit) for digit in range(10)]
+    assert {part["images"] for part in classes.values()} == {2}
+    sizes = [part["class_size"] for part in classes.values()]
+    assert sizes == sorted(sizes, reverse=True) == list(load_runs(runs[2:])[0].class_counts)
 
 
 def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NUM_KILLS = 4
+NUM_KILLS = 3
 # 71 steps of ImbSAM with batches that straddle epochs and 305 of CC-SAM's second stage, an
 # evaluation and a checkpoint every 18 or so.
 BOUNDARY = 71
