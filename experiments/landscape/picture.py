@@ -43,7 +43,9 @@ def draw_contours(planes: Sequence[Plane], path: Path) -> None:
         _colour_bar(figure, drawn, list(column), levels)
     for plane, axes in zip(planes, panels[:, 0], strict=True):
         axes.set_ylabel(f"{plane.label}\nsecond direction", fontsize="medium")
-    figure.supxlabel("first direction, in norms of the trained filters", fontsize="medium")
+    for axes in panels[-1]:
+        axes.set_xlabel("first direction", fontsize="medium")
+    figure.suptitle("Loss by distance in norms of the trained filters", fontsize="medium")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
