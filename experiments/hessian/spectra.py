@@ -124,7 +124,9 @@ def _masks(one: AnalysedRun, by: Literal["class", "group"]) -> dict[str, np.ndar
     # From head to tail.
     order = np.argsort(-one.run.class_counts, kind="stable")
     names = one.run.predictor.class_names
-    return {names[c]: np.arange(len(names)) == c for c in order if present[c]}
+    # Two of ImageNet's classes are called crane.
+    labels = [n if names.count(n) == 1 else f"{n} ({c})" for c, n in enumerate(names)]
+    return {labels[c]: np.arange(len(labels)) == c for c in order if present[c]}
 
 
 def values(rows: Sequence[Row]) -> dict[str, Any]:

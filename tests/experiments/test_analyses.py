@@ -158,12 +158,17 @@ def test_hessian_of_a_group_is_that_of_its_images(monkeypatch, capsys, tmp_path,
 
 
 def test_spectra_of_classes_go_from_head_to_tail(monkeypatch, capsys, tmp_path, runs):
+    run = tmp_path / "run"
+    shutil.copytree(runs[2], run)
+    described = json.loads((run / "model.json").read_text())
+    names = ["crane", *described["class_names"][1:-1], "crane"]
+    (run / "model.json").write_text(json.dumps({**described, "class_names": names}))
     steps = ("--lanczos-steps", 1, "--trace-samples", 1, "--images-per-class", 2)
-    flags = ("--checkpoint", runs[2], "--scope", "classifier", "--output", tmp_path, *steps)
+    flags = ("--checkpoint", run, "--scope", "classifier", "--output", tmp_path, *steps)
     assert run_program(monkeypatch, capsys, hessian, *flags)[0] == 0
     (row,) = json.loads((tmp_path / "hessian.json").read_text())["rows"].values()
     (classes,) = row.values()
-    assert list(classes) == [str(digit) for digit in range(10)]
+    assert list(classes) == ["crane (0)", *names[1:-1], "crane (9)"]
     assert {part["images"] for part in classes.values()} == {2}
     sizes = [part["class_size"] for part in classes.values()]
     assert sizes == sorted(sizes, reverse=True) == list(load_runs(runs[2:])[0].class_counts)
