@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from experiments.finished_run import FinishedRun
 from jaxlt.errors import UsageError
 from jaxlt.training.workdir import claim_directory, without_nan, write_json
@@ -66,5 +68,12 @@ def write_reports(
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON, null for NaN."""
-    write_json(path, without_nan(values))
+    """Writes JSON: lists for arrays, null for NaN."""
+    write_json(path, without_nan(_listed(values)))
+
+
+def _listed(value: Any) -> Any:
+    # Unlike jax.tree.map, this keeps the order of names.
+    if isinstance(value, Mapping):
+        return {name: _listed(item) for name, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -102,11 +102,4 @@ def _joined(runs: list[Any]) -> Any:
 
 def values(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns what is saved as JSON."""
-    return {row.label: _listed({"ratios": row.ratios, **row.losses}) for row in rows}
-
-
-def _listed(value: Any) -> Any:
-    # Unlike jax.tree.map, this keeps the order of groups.
-    if isinstance(value, dict):
-        return {name: _listed(item) for name, item in value.items()}
-    return value.tolist()
+    return {row.label: {"ratios": row.ratios, **row.losses} for row in rows}

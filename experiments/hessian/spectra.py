@@ -140,8 +140,8 @@ def values(rows: Sequence[Row]) -> dict[str, Any]:
                     **{key: measure(part) for key, (_, measure) in MEASURES.items()},
                     "trace_standard_error": part.trace.standard_error,
                     "residual": part.spectrum.residual,
-                    "ritz_values": part.spectrum.ritz_values.tolist(),
-                    "weights": part.spectrum.weights.tolist(),
+                    "ritz_values": part.spectrum.ritz_values,
+                    "weights": part.spectrum.weights,
                 }
                 for name, part in parts.items()
             }

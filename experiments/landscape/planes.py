@@ -128,7 +128,7 @@ def _around(coordinates: np.ndarray, points: int) -> np.ndarray:
 
 def values(planes: Sequence[Plane], trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """Returns what is saved as JSON."""
-    found = {
+    return {
         "planes": {plane.label: _plane_values(plane) for plane in planes},
         "trajectories": {
             one.plane.label: {
@@ -140,7 +140,6 @@ def values(planes: Sequence[Plane], trajectories: Sequence[Trajectory]) -> dict[
             for one in trajectories
         },
     }
-    return jax.tree.map(lambda leaf: leaf.tolist() if isinstance(leaf, np.ndarray) else leaf, found)
 
 
 def _plane_values(plane: Plane) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from experiments.fields import Fields
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import ConfidenceBins
+from jaxlt.training.workdir import read_text
 
 _logger = logging.getLogger(__name__)
 
@@ -211,15 +212,7 @@ def _task(path: Path, recipe: Fields) -> Task:
 def _records(path: Path, num_classes: int) -> tuple[list[Evaluation], list[Measurement]]:
     evaluations: dict[Moment, Evaluation] = {}
     measurements: dict[Moment, Measurement] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise UsageError(
-            f"run {path.parent} must hold a readable {path.name}: {error.strerror}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} must be text, it is damaged: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = Fields.parse(line, f"{path} line {number}")
         if "measurement" in fields:
             measurement = Measurement.from_fields(fields)

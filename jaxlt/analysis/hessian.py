@@ -38,13 +38,11 @@ class Spectrum:
             the spectral density; each row adds up to 1.
         residuals: (S, M) bounds on the distance of each Ritz value from an eigenvalue, up to the
             rounding of the products.
-        dimension: P.
     """
 
     ritz_values: np.ndarray
     weights: np.ndarray
     residuals: np.ndarray
-    dimension: int
 
     @property
     def largest(self) -> float:
@@ -135,7 +133,7 @@ def spectrum(
         for one in jax.random.split(key, num_vectors)
     ]
     values, weights, residuals = (np.stack(arrays) for arrays in zip(*found, strict=True))
-    return Spectrum(values, weights, residuals, dimension)
+    return Spectrum(values, weights, residuals)
 
 
 def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.ndarray, ...]:

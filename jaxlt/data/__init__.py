@@ -3,6 +3,9 @@
 TensorFlow is imported when a pipeline that needs it is built, not when this package is.
 """
 
+from jaxlt.data.batches import Batch as Batch
+from jaxlt.data.batches import Chunk as Chunk
+from jaxlt.data.batches import Pipeline as Pipeline
 from jaxlt.data.device_evaluation import DeviceEvaluation as DeviceEvaluation
 from jaxlt.data.device_pipeline import DevicePipeline as DevicePipeline
 from jaxlt.data.draws import Augmentation as Augmentation
@@ -18,9 +21,6 @@ from jaxlt.data.long_tail import held_out_images as held_out_images
 from jaxlt.data.long_tail import long_tailed_counts as long_tailed_counts
 from jaxlt.data.long_tail import profile_counts as profile_counts
 from jaxlt.data.long_tail import select_images as select_images
-from jaxlt.data.pipeline import Batch as Batch
-from jaxlt.data.pipeline import Chunk as Chunk
-from jaxlt.data.pipeline import Pipeline as Pipeline
 from jaxlt.data.pipeline import TfDataPipeline as TfDataPipeline
 from jaxlt.data.pipeline import evaluation_batches as evaluation_batches
 from jaxlt.data.resampling import Resize as Resize

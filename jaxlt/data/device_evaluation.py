@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlt.data.batches import Batch
 from jaxlt.data.image_set import ImageSet
 from jaxlt.data.normalisation import scale_and_shift
-from jaxlt.data.pipeline import Batch
 from jaxlt.data.resident import upload
 from jaxlt.errors import UsageError
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlt.data.batches import Chunk
 from jaxlt.data.draws import CROP_PAD, Draws, DrawStream, cutout_start
 from jaxlt.data.image_set import ImageSet
 from jaxlt.data.normalisation import scale_and_shift
-from jaxlt.data.pipeline import Chunk
 from jaxlt.data.resident import ResidentImages, upload
 from jaxlt.errors import UsageError
 

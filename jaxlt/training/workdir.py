@@ -139,17 +139,30 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file cannot be read, or holds something else.
     """
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(
-            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
-        ) from error
+        values = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} must be a JSON object, it is a {type(values).__name__}")
     return values
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file of a run's directory.
+
+    Raises:
+        UsageError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UsageError(
+            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} must be text, it is damaged: {error}") from error
 
 
 def without_nan(value: Any) -> Any:

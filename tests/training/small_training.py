@@ -1,6 +1,7 @@
 """A small problem that trains in milliseconds, for the tests of program, loop and replicas."""
 
 import functools
+import json
 
 import flax.linen as nn
 import jax
@@ -114,3 +115,9 @@ def job_of(program, pipeline, state, measurements=None):
 
 def make_job(pipeline=None, chunk_steps=1, measurements=None):
     return job_of(program(chunk_steps), pipeline or Batches(), initial_state(), measurements)
+
+
+def outcome(path):
+    """The digest of a finished run's last state, and its metrics."""
+    record = json.loads((path / "checkpoints" / str(NUM_STEPS) / "record" / "metadata").read_text())
+    return record["digest"], (path / "metrics.jsonl").read_bytes()

@@ -1,4 +1,3 @@
-import json
 import logging
 import os
 import signal
@@ -18,17 +17,13 @@ from small_training import (
     job_of,
     killed_at,
     make_job,
+    outcome,
     step_of,
 )
 
 from jaxlt import UsageError
 from jaxlt.data import Batch
 from jaxlt.training import Interrupted, Program, Workdir, train
-
-
-def outcome(path):
-    record = json.loads((path / "checkpoints" / str(NUM_STEPS) / "record" / "metadata").read_text())
-    return record["digest"], (path / "metrics.jsonl").read_bytes()
 
 
 @pytest.fixture(params=[1, 4], ids=["step by step", "in chunks"])

@@ -12,7 +12,6 @@ import pytest
 from small_training import (
     GROUPS,
     MEASUREMENTS,
-    NUM_STEPS,
     Batches,
     Killed,
     Linear,
@@ -24,6 +23,7 @@ from small_training import (
     make_job,
     measure_fn,
     optimizer,
+    outcome,
     program,
     step_of,
 )
@@ -164,11 +164,6 @@ def test_described_by_names_of_groups():
     without = {"all": 0, "first": 0.5, "last": 0.75, "tail": 0.25}
     assert described["batches_without"] == without
     assert described["perturbation_norm"] == [0.05]
-
-
-def outcome(path):
-    record = json.loads((path / "checkpoints" / str(NUM_STEPS) / "record" / "metadata").read_text())
-    return record["digest"], (path / "metrics.jsonl").read_bytes()
 
 
 @pytest.fixture(params=[1, 4], ids=["step by step", "in chunks"])

@@ -1,0 +1,68 @@
+"""What a pipeline is, and in what pieces it hands over its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+
+class Chunk(NamedTuple):
+    """Some steps' worth of training data, as the host hands it to a compiled program.
+
+    Attributes:
+        payload: what `Pipeline.read` takes, of each step: a pytree of arrays (K, B, ...) for K
+            steps of B examples.
+        labels: int32 array (K, B), the labels that `read` will give, known on the host.
+    """
+
+    payload: Any
+    labels: np.ndarray
+
+
+class Pipeline(Protocol):
+    """Training data, divided between the host and the compiled program.
+
+    The batch of a step is a pure function of the pipeline and the step, however the steps are
+    cut into chunks. The stream is endless, so a batch may span two epochs.
+    """
+
+    @property
+    def resident(self) -> Any:
+        """Pytree of device arrays that every call of the compiled program is handed."""
+        ...
+
+    def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
+        """Yields steps `start_step` to `stop_step - 1`, `size` a chunk, the last maybe fewer."""
+        ...
+
+    def labels(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the labels (K, B) of the same steps, without making their images."""
+        ...
+
+    def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
+        """Makes one step's batch; pure, for use under `jit` and `vmap`.
+
+        Args:
+            resident: the property `resident`.
+            payload: one step of a chunk's payload, without the leading axis.
+
+        Returns:
+            Images, float32 (B, H, W, C), normalised per channel, and their labels, int32 (B,).
+        """
+        ...
+
+
+class Batch(NamedTuple):
+    """One batch, or several stacked along a leading axis.
+
+    Attributes:
+        images: float32 array (B, H, W, C), normalised per channel, on the host or the device; in
+            the payload of a `TfDataPipeline` uint8, to be normalised on the device.
+        labels: int32 array (B,), on the host; -1 marks the padding of a last evaluation batch.
+    """
+
+    images: np.ndarray | jax.Array
+    labels: np.ndarray
