@@ -14,6 +14,8 @@ from jaxlt.feature_adversary import adversarial_losses as adversarial_losses
 from jaxlt.feature_adversary import released_class_weights as released_class_weights
 from jaxlt.flattening import gradient_norm_penalty as gradient_norm_penalty
 from jaxlt.flattening import random_perturbation as random_perturbation
+from jaxlt.m_sharpness import per_shard as per_shard
+from jaxlt.over_axis import over_axis as over_axis
 from jaxlt.transformation import SharpnessState as SharpnessState
 from jaxlt.transforms import cc_sam as cc_sam
 from jaxlt.transforms import focal_sam as focal_sam

@@ -41,9 +41,9 @@ def class_losses(
         num_classes: C.
         axis_name: mapped axis or axes over which the batch is spread and to sum over, so that every
             device holds the sums and counts of the global batch. Gradients through it are those of
-            the global batch under `jax.shard_map` with its default `check_vma=True`; under
-            `jax.pmap`, or without that check, the derivative of a sum over devices is another and
-            they are not.
+            the global batch under `jax.shard_map` with its default `check_vma=True` alone: under
+            `jax.pmap`, or without that check, the derivative of a sum over devices is another.
+            `jaxlt.over_axis` gives the global batch's under all three; use that or this.
 
     Returns:
         The `ClassLosses` of the batch, accumulated in at least 32 bits.

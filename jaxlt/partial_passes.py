@@ -56,6 +56,8 @@ def gradient_by_parts(
     objective = objective_fn(counts)
     batch = _GroupedImages(losses, objective.groups.astype(dtype))
     no_gradient = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
+    # Made of the counts, that in a loop under `jax.shard_map` it is a shard's own as they are.
+    zero = jnp.zeros_like(counts[0])
 
     def part(theta: Leaves, group: jax.Array) -> _Part:
         def block(rows: _Rows) -> _Part:
@@ -68,7 +70,6 @@ def gradient_by_parts(
             (weighted, plain), gradient = value_and_gradient(theta, scope.rest)
             return _Part(weighted, plain, gradient)
 
-        zero = jnp.zeros([], dtype)
         return batch.sum_over(group, block, _Part(zero, zero, no_gradient), passes)
 
     total, loss, share = _clean_part(losses, scope, gradient, objective, no_gradient)
@@ -90,8 +91,8 @@ def gradient_by_parts(
         return total, loss + at_w.plain_loss, norms, sharpness.at[group].set(change)
 
     num_groups = len(objective.mix)
-    norms = jnp.zeros(num_groups, jnp.promote_types(dtype, jnp.float32))
-    carry = (total, jnp.zeros([], dtype), norms, jnp.zeros(num_groups, dtype))
+    norms = jnp.full(num_groups, zero, jnp.promote_types(dtype, jnp.float32))
+    carry = (total, zero, norms, jnp.full(num_groups, zero))
     if num_groups == 1:
         # No loop around what may be convolutions.
         total, plain, norms, sharpness = add_group(0, carry)
