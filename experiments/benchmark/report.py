@@ -15,7 +15,7 @@ from experiments.benchmark.rounds import paired_ratio, spread
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-_NAMES: dict[CaseName, str] = {
+NAMES: dict[CaseName, str] = {
     "sgd": "SGD",
     "sam": "SAM",
     "imb_sam": "ImbSAM",
@@ -62,7 +62,7 @@ def format_table(measurements: Measurements) -> str:
     headers = ["method", "GFLOP", "GB", "MiB", "compile s", "ms", "quartiles", "ratio"]
     headers += ["torch ms", "torch ratio", "jax/torch"] if with_peer else []
     rows = [
-        [_NAMES[case], *_own_cells(measured, sgd)]
+        [NAMES[case], *_own_cells(measured, sgd)]
         + (_peer_cells(measured, sgd) if with_peer else [])
         for case, measured in measurements.items()
     ]
@@ -74,7 +74,7 @@ def format_memory(memory: Mapping[CaseName, StepMemory]) -> str:
     headers = ["method", "arguments MiB", "results MiB", "temporaries MiB", "reused MiB", "MiB"]
     rows = [
         [
-            _NAMES[case],
+            NAMES[case],
             *(_number(size / 2**20) for size in step),
             _with_ratio(step.peak / 2**20, memory["sgd"].peak / 2**20),
         ]
@@ -136,7 +136,7 @@ def draw(measurements: Measurements, title: str, path: Path) -> None:
         drawn = axes.bar(places + offset, ratios, width, label=label, color=_COLOURS[label])
         texts = ["" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
         axes.bar_label(drawn, texts, fontsize=7)
-    axes.set_xticks(places, [_NAMES[case].replace(", ", "\n") for case in measurements])
+    axes.set_xticks(places, [NAMES[case].replace(", ", "\n") for case in measurements])
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel("one step over SGD's")
     axes.set_title(title)

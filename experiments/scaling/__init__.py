@@ -1,0 +1,1 @@
+"""Efficiency to be expected on many accelerators, on paper: `python -m experiments.scaling`."""
