@@ -1,5 +1,6 @@
 """A batch spread over eight devices gives the update of the same batch on one."""
 
+import functools
 import json
 import os
 import subprocess
@@ -77,7 +78,8 @@ def test_per_shard_takes_the_savings_of_factored_losses(name, differences):
 def on_one_device(function, *args):
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,))
     specs = PartitionSpec(), PartitionSpec("batch"), PartitionSpec("batch")
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(*args)
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+    return jax.jit(mapped)(*args)
 
 
 def test_per_shard_refuses_a_gradient_that_was_summed_over_devices():
@@ -106,27 +108,21 @@ def test_per_shard_lets_a_parameter_without_use_be():
     assert (updates["classifier.bias"] != 0).any()
 
 
-def test_shards_draw_directions_of_their_own():
-    """Two shards of the same images would agree otherwise; with a key, it decides."""
+def test_the_key_of_a_run_decides_the_directions():
     tx = jaxlt.per_shard(jaxlt.random_perturbation(1.0, seed=0), "batch")
-    params, (x, y) = initial_params(), batch(2)
-    losses_fn = class_losses_fn_of(x, y)
 
-    def sharpness(shard, key=None):
-        del shard
-        gradient = jax.grad(lambda p: losses_fn(p).mean())(params)
-        options = {} if key is None else {"key": key}
+    def sharpness(params, x, y, **options):
+        losses_fn = class_losses_fn_of(x, y)
+        mine = jax.lax.pcast(params, "batch", to="varying")
+        gradient = jax.grad(lambda p: losses_fn(p).mean())(mine)
         _, state = tx.update(
             gradient, tx.init(params), params, class_losses_fn=losses_fn, **options
         )
         return state.sharpness[0]
 
-    def drawn(shards, **options):
-        return float(
-            jax.vmap(lambda s: sharpness(s, **options), axis_name="batch")(jnp.arange(shards))[0]
-        )
+    def drawn(**options):
+        step = functools.partial(sharpness, **options)
+        return float(on_one_device(step, initial_params(), *batch(2)))
 
-    one = drawn(1)
-    assert drawn(1) == one
-    assert abs(drawn(2) - one) > 1e-4
-    assert abs(drawn(1, key=jax.random.key(7)) - one) > 1e-4
+    assert drawn() == drawn()
+    assert abs(drawn(key=jax.random.key(7)) - drawn()) > 1e-4

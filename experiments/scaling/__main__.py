@@ -11,6 +11,7 @@ from experiments.scaling.interconnect import Machine, Work, step_time
 from jaxlt import UsageError
 
 if TYPE_CHECKING:
+    from experiments.benchmark.rounds import Step
     from experiments.scaling.partitioned_step import PartitionedStep
 
 _logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _measure(model: str, arguments: Arguments) -> dict[Row, str]:
     from experiments.scaling.partitioned_step import step_of_one_device
 
     cases: tuple[CaseName, ...] = ("sgd", *arguments.methods)
-    steps = {
+    steps: dict[CaseName, Step] = {
         case: step_of_one_device(
             model,
             case,
@@ -181,6 +182,7 @@ def _measure(model: str, arguments: Arguments) -> dict[Row, str]:
         )
         for case in dict.fromkeys(cases)
     }
+    seconds: dict[CaseName, list[float]]
     (seconds,) = alternate([steps], rounds=3)
     median = spread(seconds["sgd"]).median
     rate = arguments.measure / median
