@@ -1,7 +1,6 @@
 """Values of a JSON object, checked as they are taken: a run's files may come from anywhere."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -9,6 +8,7 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import parse_json
 from jaxlt.training.workdir import read_json
 
 _LARGEST_INTEGER = 2**53
@@ -38,7 +38,7 @@ class Fields:
     def parse(cls, line: str, where: str) -> Self:
         """Reads one line of a file of objects."""
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except ValueError as error:
             raise UsageError(f"{where} must be JSON, it is damaged: {error}") from error
         if not isinstance(values, dict):

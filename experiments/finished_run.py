@@ -11,9 +11,12 @@ import numpy as np
 
 from experiments.command_line import check_distinct
 from experiments.fields import Fields
+from experiments.recipe import Recipe
 from jaxlt.data import ImageSet, Source, Split, load_source
+from jaxlt.data.typed_values import check_fields
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
+from jaxlt.training.workdir import is_step
 
 _CHUNK = 128
 _READING_FIELDS = ("resize", "normalization", "unreadable", "relabel")
@@ -53,7 +56,19 @@ class FinishedRun:
         for name in ("many_above", "few_below"):
             recipe.count(name)
         if "image_size" not in recipe or recipe.values["image_size"] is not None:
-            recipe.count("image_size")
+            size = recipe.count("image_size")
+            if size != predictor.image_shape[0]:
+                raise UsageError(
+                    f"{path / 'recipe.json'} must have as image_size the height in model.json, "
+                    f"{predictor.image_shape[0]}, it has {size}"
+                )
+        try:
+            check_fields(
+                {name: recipe.values[name] for name in _READING_FIELDS & recipe.values.keys()},
+                Recipe,
+            )
+        except TypeError as error:
+            raise UsageError(f"{path / 'recipe.json'} must be a recipe: {error}") from error
         counts = Fields.read(path / "split.json").counts("class_counts")
         if counts.shape != (len(predictor.class_names),):
             raise UsageError(
@@ -133,7 +148,7 @@ def directory_and_step(path: Path) -> tuple[Path, int | None]:
     """
     if path.parent.name != "checkpoints" or (path / "model.json").exists():
         return path, None
-    if not path.name.isdigit():
+    if not is_step(path.name):
         raise UsageError(f"checkpoint {path} must be named by its step, a number")
     return path.parent.parent, int(path.name)
 

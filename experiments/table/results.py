@@ -1,7 +1,6 @@
 """What is finished of a table: the runs in its directory, each cell's accuracies."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from experiments.recipe import Recipe
 from experiments.table.plan import Cell, Plan
 from jaxlt import UsageError
 from jaxlt.training import Workdir
+from jaxlt.training.workdir import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,8 @@ def _begun(path: Path, recipe: Recipe, seed: int) -> Workdir | None:
 
 def _images(path: Path) -> Any:
     try:
-        return json.loads((path / "recipe.json").read_text()).get("images")
-    except (OSError, ValueError):
+        return read_json(path / "recipe.json").get("images")
+    except UsageError:
         return None  # the directory will be refused, by what the file lacks
 
 

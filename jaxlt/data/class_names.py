@@ -1,12 +1,12 @@
 """Names of classes in words, for texts about them."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import JsonError, parse_json, read_utf8
 
 # Numbers of categories, and of WordNet's sets of synonyms.
 _NUMBER = re.compile(r"n?\d+")
@@ -69,7 +69,7 @@ def read_names(path: str | Path) -> dict[str, str]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_utf8(path)
         pairs = _of_json(text) if path.suffix == ".json" else _of_lines(text)
     except OSError as error:
         raise UsageError(f"class_names {path} must be a readable file: {error.strerror}") from error
@@ -77,11 +77,15 @@ def read_names(path: str | Path) -> dict[str, str]:
         raise UsageError(
             f"class_names {path} must have a class and its name on each line, or be JSON with "
             "names by class or a list of objects with id and name"
+            + (f": {error}" if isinstance(error, JsonError) else "")
         ) from error
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise UsageError(f"class_names {path} must name each class once, it names {twice!r} twice")
+    names: dict[str, str] = {}
+    for key, name in pairs:
+        if key in names:
+            raise UsageError(
+                f"class_names {path} must name each class once, it names {key!r} twice"
+            )
+        names[key] = name
     return names
 
 
@@ -92,18 +96,18 @@ def _of_lines(text: str) -> list[tuple[str, str]]:
 
 
 def _of_json(text: str) -> list[tuple[str, str]]:
-    # A list of pairs where there is an object, since a dict would hide repeated keys.
-    values = json.loads(text, object_pairs_hook=_Pairs)
-    if isinstance(values, _Pairs):
-        values = dict(values).get("categories", values)
-    if isinstance(values, _Pairs):
-        return [(key, _name(name)) for key, name in values]
-    entries = [dict(entry) for entry in values]
-    return [(str(entry["id"]), _name(entry["name"])) for entry in entries]
+    values = parse_json(text)
+    if isinstance(values, dict):
+        values = values.get("categories", values)
+    if isinstance(values, dict):
+        return [(key, _name(name)) for key, name in values.items()]
+    return [(_identity(entry["id"]), _name(entry["name"])) for entry in values]
 
 
-class _Pairs(list):
-    """Names and values of a JSON object."""
+def _identity(value: Any) -> str:
+    if type(value) not in (int, str):
+        raise TypeError
+    return str(value)
 
 
 def _name(name: Any) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -15,12 +16,17 @@ from jaxlt.errors import UsageError
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 8
 _CHUNK = 1 << 20
+# Deflate's largest ratio of sizes.
+_MOST_UNPACKED = 1032
+# Six times EMNIST's images: a small file of zeros may be a large array.
+_LARGEST = 1 << 32
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, gzip-compressed or not.
 
-    Memory grows with the bytes that are there, never with what the header claims.
+    Memory grows with the bytes that are there, never with what the header claims, and no array has
+    more than 4 GiB.
 
     Args:
         path: the file.
@@ -30,8 +36,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         uint8 array of the shape that the header gives.
 
     Raises:
-        UsageError: the file is missing, damaged, no such IDX file, or its header and its size
-            disagree.
+        UsageError: the file is missing, damaged, no such IDX file, holds nothing, or its header
+            and its size disagree.
 
     References:
         Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section "File formats".
@@ -39,18 +45,19 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     try:
         with path.open("rb") as raw:
             is_gzip = raw.read(2) == _GZIP_MAGIC
+            most = raw.seek(0, os.SEEK_END) * (_MOST_UNPACKED if is_gzip else 1)
             raw.seek(0)
             if not is_gzip:
-                return _parse(raw, path, ndim)
+                return _parse(raw, path, ndim, most)
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                return _parse(unpacked, path, ndim)
+                return _parse(unpacked, path, ndim, most)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"IDX file {path} is truncated or damaged gzip data: {error}") from error
     except OSError as error:
         raise UsageError(f"IDX file {path} cannot be read: {error.strerror}") from error
 
 
-def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int) -> np.ndarray:
+def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: int) -> np.ndarray:
     magic = bytes((0, 0, _UNSIGNED_BYTE, ndim))
     header = stream.read(4 + 4 * ndim)
     if header[:4] != magic or len(header) < 4 + 4 * ndim:
@@ -60,12 +67,19 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int) -> np.ndarra
         )
     shape = struct.unpack(f">{ndim}I", header[4:])
     size = math.prod(shape)
+    if size > min(most, _LARGEST):
+        raise UsageError(
+            f"IDX file {path}: header {shape} means {size} bytes, the file can hold "
+            f"{min(most, _LARGEST)} at most"
+        )
     body = bytearray()
     while len(body) < size and (chunk := stream.read(min(_CHUNK, size - len(body)))):
         body += chunk
     if len(body) < size or stream.read(1):
         has = "more" if len(body) == size else f"only {len(body)}"
         raise UsageError(f"IDX file {path}: header {shape} means {size} bytes, the file has {has}")
+    if size == 0:
+        raise UsageError(f"IDX file {path} has shape {shape}: it holds nothing")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
@@ -118,8 +132,6 @@ def _read_part(directory: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.
             f"IDX directory {directory}: {images_path.name} has {len(images)} images and "
             f"{labels_path.name} {len(labels)} labels; they must be as many"
         )
-    if images.size == 0:
-        raise UsageError(f"IDX file {images_path} has shape {images.shape}: it holds no pixel")
     return images, labels
 
 

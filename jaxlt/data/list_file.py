@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import read_utf8
 
 _logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 # NumPy would read +1 and 1_0 too.
 _SIGNED_DIGITS = re.compile(r"[-0-9]+")
+_LONGEST_NUMBER = 10
 
 
 class BadLine(NamedTuple):
@@ -67,7 +69,7 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
         UsageError: the file cannot be read, is not UTF-8 or has no image.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_utf8(path)
     except OSError as error:
         raise UsageError(f"list file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -88,6 +90,8 @@ def _parse_flawless(path: Path, text: str) -> ListFile | None:
         or text.startswith((".", "/"))
         or "\n".join(map(" ".join, zip(images, numbers, strict=True))) != text
         or not _SIGNED_DIGITS.fullmatch("".join(numbers))
+        # NumPy would make room for the longest in each of them.
+        or max(map(len, numbers)) > _LONGEST_NUMBER
     ):
         return None
     try:
@@ -138,7 +142,11 @@ def outside_labels(listed: ListFile, low: int, high: int) -> list[BadLine]:
 
 
 def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
-    """Returns the lines whose image is no file below `root`, with one look at each directory."""
+    """Returns the lines whose image is no file below `root`, with one look at each directory.
+
+    Symbolic links below the root are followed: data sets are composed of them, and whoever wrote
+    the list cannot have made one.
+    """
     by_directory: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for number, image in enumerate(listed.images):
         directory, _, name = image.rpartition("/")

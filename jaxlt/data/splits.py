@@ -15,8 +15,10 @@ import numpy as np
 from jaxlt.data.long_tail import Profile, SelectionRule, long_tailed_counts, select_images
 from jaxlt.data.sources import Source
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import parse_json, read_utf8
 
 _FORMAT = "jaxlt split 1"
+_LARGEST = 2**63
 _SCALAR_TYPES = {
     "source": str,
     "num_images": int,
@@ -193,10 +195,10 @@ def labels_digest(labels: np.ndarray) -> str:
 
 def _read_fields(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = parse_json(read_utf8(path))
     except OSError as error:
         raise UsageError(f"split file {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"split file {path} is garbled, it must be JSON: {error}") from error
     if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
         raise UsageError(f"split file {path} is of no known format, it must say {_FORMAT!r}")
@@ -212,10 +214,10 @@ def _read_fields(path: Path) -> dict[str, Any]:
 
 
 def _integers(values: Any, path: Path) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty((0, 0))
-    if array.ndim != 1 or (array.size and array.dtype.kind != "i"):
+    # NumPy would make texts of one length and nested lists of one shape before it says what it saw.
+    whole = isinstance(values, list) and all(
+        type(value) is int and abs(value) < _LARGEST for value in values
+    )
+    if not whole:
         raise UsageError(f"split file {path} has indices or class counts that are no integer list")
-    return array.astype(np.int64)
+    return np.array(values, np.int64)

@@ -1,6 +1,7 @@
 """What a run's directory says of its network, and what predictions need beside its checkpoint."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,10 +11,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.adaptation import Adaptation
 from jaxlt.data import Resize
+from jaxlt.data.typed_values import check_fields
 from jaxlt.errors import UsageError
 from jaxlt.models import ImageClassifier, create_model
 from jaxlt.models.vision_towers import load_tower, tower_digest
 from jaxlt.training.workdir import read_json
+
+# More pixels or classes than any network has; shapes beyond would not be shapes of arrays.
+_LARGEST_SIDE = 1 << 20
+_LARGEST_STATISTIC = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +54,27 @@ class Description:
         if not needed <= set(values) <= {field.name for field in fields}:
             names = ", ".join(field.name for field in fields)
             raise UsageError(f"{path} must be an object with the keys {names}")
-        description = cls(**values)
+        try:
+            check_fields(values, cls)
+            description = cls(**values)
+            # Refuses what it must not be.
+            _ = description.adapted
+        except (TypeError, UsageError) as error:
+            raise UsageError(f"{path} must describe a network: {error}") from error
         description._check(path)
         return description
 
     def _check(self, path: Path) -> None:
         channels = self.image_shape[-1] if _are_counts(self.image_shape, 3) else 0
+        numbers = self.class_numbers
+        permutation = not numbers or sorted(numbers) == list(range(self.num_classes))
         for name, holds, need in (
-            ("image_shape", channels, "three positive integers"),
+            ("image_shape", channels, f"three positive integers, {_LARGEST_SIDE} at most,"),
             ("num_classes", _are_counts([self.num_classes], 1), "a positive integer"),
             ("mean", _are_numbers(self.mean, channels), "a number a channel"),
             ("std", _are_numbers(self.std, channels) and 0 not in self.std, "a number a channel"),
+            ("class_numbers", permutation, "nothing or a permutation of the classes"),
+            ("cosine_scale", 0 < self.cosine_scale < math.inf, "a positive number"),
             ("class_names", _are_names(self.class_names, self.num_classes), "a name a class"),
         ):
             if not holds:
@@ -92,6 +108,7 @@ class Description:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in self.adaptation.items()
         }
+        check_fields(values, Adaptation)
         return Adaptation(**values)
 
     def shapes(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,12 +142,16 @@ class Description:
 
 
 def _are_counts(values: Any, length: int) -> bool:
-    whole = isinstance(values, list) and all(type(one) is int and one > 0 for one in values)
+    whole = isinstance(values, list) and all(
+        type(one) is int and 0 < one <= _LARGEST_SIDE for one in values
+    )
     return whole and len(values) == length
 
 
 def _are_numbers(values: Any, length: int) -> bool:
-    numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
+    numbers = isinstance(values, list) and all(
+        type(one) in (int, float) and abs(one) <= _LARGEST_STATISTIC for one in values
+    )
     return numbers and len(values) == length
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from jaxlt.data import Resize
 from jaxlt.data.normalisation import scale_and_shift
@@ -251,10 +252,17 @@ def _restore(path: Path, description: Description) -> Any:
     # As NumPy arrays: the devices that the state was saved from need not be here.
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), variables)
     with ocp.PyTreeCheckpointer() as checkpointer:
+        # Orbax makes NumPy arrays of the file's shapes, whatever those asked for.
+        _check_shapes(checkpointer.metadata(path.absolute()), variables)
         restored = checkpointer.restore(
             path.absolute(),
             args=ocp.args.PyTreeRestore(variables, restore_args=as_numpy, partial_restore=True),
         )
-    if jax.tree.map(np.shape, restored) != jax.tree.map(np.shape, variables):
-        raise ValueError("its parameters are not those of the network in model.json")
     return jax.device_put(restored)
+
+
+def _check_shapes(metadata: Any, variables: Any) -> None:
+    stored = flatten_dict(metadata.item_metadata.tree)
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten_dict(variables).items()}
+    if any(tuple(stored[path].shape) != shape for path, shape in shapes.items()):
+        raise ValueError("its parameters are not those of the network in model.json")

@@ -1,7 +1,7 @@
 """Sizes of a CLIP network, as the config.json of a Hugging Face snapshot gives them."""
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,17 @@ import flax.linen as nn
 import jax
 
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import parse_json, read_utf8
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
     """`x sigmoid(1.702 x)`, OpenAI's approximation of `gelu`."""
     return x * jax.nn.sigmoid(1.702 * x)
 
+
+# Networks are traced before their weights are looked at: a file must not make that endless.
+_MOST_LAYERS = 256
+_LARGEST_SIZE = 1 << 20
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": partial(nn.gelu, approximate=False)}
 
@@ -48,13 +53,16 @@ class TowerConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and not (type(value) is int and value > 0):
-                raise UsageError(f"{field.name} was {value!r:.40}, must be a positive integer")
+            largest = _MOST_LAYERS if field.name == "num_hidden_layers" else _LARGEST_SIZE
+            if field.type is int and not (type(value) is int and 0 < value <= largest):
+                raise UsageError(
+                    f"{field.name} was {value!r:.40}, must be a positive integer, {largest} at most"
+                )
         if self.hidden_act not in list(ACTIVATIONS):
             raise UsageError(
                 f"hidden_act was {self.hidden_act!r:.40}, must be one of {', '.join(ACTIVATIONS)}"
             )
-        if type(self.layer_norm_eps) is not float or self.layer_norm_eps <= 0:
+        if type(self.layer_norm_eps) is not float or not 0 < self.layer_norm_eps < math.inf:
             raise UsageError(
                 f"layer_norm_eps was {self.layer_norm_eps!r:.40}, must be a positive number"
             )
@@ -150,8 +158,11 @@ def read_config(path: str | Path) -> ClipConfig:
     """
     values = read_values(path, "clip")
     projection = values.get("projection_dim", ClipConfig.projection_dim)
-    if type(projection) is not int or projection < 1:
-        raise UsageError(f"{path}: projection_dim was {projection!r}, must be a positive integer")
+    if type(projection) is not int or not 0 < projection <= _LARGEST_SIZE:
+        raise UsageError(
+            f"{path}: projection_dim was {projection!r:.40}, must be a positive integer, "
+            f"{_LARGEST_SIZE} at most"
+        )
     return ClipConfig(
         vision=_tower(path, values, "vision_config", VisionConfig),
         text=_tower(path, values, "text_config", TextConfig),
@@ -166,13 +177,13 @@ def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
         UsageError: The file cannot be read, or is of another `model_type`.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = parse_json(read_utf8(path))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path}: must be a readable JSON file: {reason}") from error
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind != model_type:
-        raise UsageError(f"{path}: model_type was {kind!r}, must be {model_type!r}")
+        raise UsageError(f"{path}: model_type was {kind!r:.40}, must be {model_type!r}")
     return values
 
 

@@ -70,8 +70,9 @@ def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSna
 
 def _params(path: Path, config: ClipConfig) -> dict[str, Any]:
     vision = config.vision
-    images = jnp.zeros((1, vision.image_size, vision.image_size, vision.num_channels))
-    tokens = jnp.zeros((1, 1), jnp.int32)
+    side, channels = vision.image_size, vision.num_channels
+    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(Clip(config).init, jax.random.key(0), images, tokens)["params"]
     tensors = {
         # Real checkpoints have a slip of the pen in this one name.

@@ -34,6 +34,7 @@ _DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
 }
 # Variants whose blocks are others than the tower's.
+_LARGEST_RATIO = 64
 _FIXED = {"use_swiglu_ffn": False, "qkv_bias": True}
 # Stands for hidden patches in DINOv2's own training.
 _IGNORED = "embeddings.mask_token"
@@ -99,8 +100,11 @@ def read_dinov2_config(path: Path) -> VisionConfig:
         if values.get(name, needed) != needed:
             raise UsageError(f"{path}: {name} was {values[name]!r:.40}, must be {needed}")
     ratio = values.get("mlp_ratio", 4)
-    if type(ratio) is not int or ratio < 1:
-        raise UsageError(f"{path}: mlp_ratio was {ratio!r:.40}, must be a positive integer")
+    if type(ratio) is not int or not 0 < ratio <= _LARGEST_RATIO:
+        raise UsageError(
+            f"{path}: mlp_ratio was {ratio!r:.40}, must be a positive integer, {_LARGEST_RATIO} at "
+            "most"
+        )
     sizes = {name: values.get(name, default) for name, default in _DEFAULTS.items()}
     try:
         config = VisionConfig(**sizes, pre_layernorm=False)

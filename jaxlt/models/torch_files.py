@@ -2,12 +2,12 @@
 
 A `.pth` file of torch >= 1.6 is a zip: `data.pkl` is a pickle of the state dict, in which each
 tensor's numbers are a reference to an entry `data/N`. A pickle can name any function of Python and
-have it called. Here it can name those that a state dict is made of, and gets inert stand-ins.
+have it called. Here it can name those that a state dict is made of, and gets inert stand-ins; see
+`jaxlt.models.weights_pickle`.
 """
 
 import io
 import math
-import pickle
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import read_content
+from jaxlt.models.weights_pickle import Function, StateDict, interpret
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # How torch.save began before version 1.6: protocol 2 and a magic number.
@@ -63,7 +65,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         UsageError: the file cannot be read, is damaged, or holds other things than a state dict.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_content(path)
         if content.startswith(_LEGACY_MAGIC):
             raise UsageError(
                 f"{path}: must be a zip, as torch.save writes since torch 1.6, it is of the older "
@@ -96,7 +98,13 @@ def _of_safetensors(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
             known = ", ".join(_SAFETENSORS_DTYPES)
             raise UsageError(f"{path}: tensor {name} must be of {known}, it is of {kind}")
         flat = np.frombuffer(bytes(tensor["data"]), np.dtype(_SAFETENSORS_DTYPES[kind]))
-        tensors[name] = flat.reshape(shape)
+        try:
+            tensors[name] = flat.reshape(shape)
+        # Without numbers, any sizes pass for those of the file, and NumPy has a largest of each.
+        except (ValueError, OverflowError) as error:
+            raise UsageError(
+                f"{path}: tensor {name} must have a shape that arrays have, it has {shape!r:.80}"
+            ) from error
     return tensors
 
 
@@ -123,11 +131,11 @@ def _kind(value: object) -> str:
 def _unpickle(path: str | Path, content: bytes) -> Any:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = _Entries(path, archive)
-            return _StateDictUnpickler(path, entries).load()
+            entries = _Entries(path, archive, len(content))
+            return _StateDictReader(path, entries).read()
     except UsageError:
         raise
-    # A damaged pickle can make the unpickler raise anything.
+    # A damaged zip can make the library raise anything.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{path}: must be a whole file of torch.save: {reason:.200}") from error
@@ -136,8 +144,8 @@ def _unpickle(path: str | Path, content: bytes) -> Any:
 class _Entries:
     """The entries of a zip that `torch.save` wrote, by their names below its one folder."""
 
-    def __init__(self, path: str | Path, archive: zipfile.ZipFile):
-        self._path, self._archive = path, archive
+    def __init__(self, path: str | Path, archive: zipfile.ZipFile, size: int):
+        self._path, self._archive, self._left = path, archive, size
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise UsageError(
@@ -157,6 +165,10 @@ class _Entries:
         # PyTorch never compresses; a compressed entry could be far larger than the file.
         if entry.compress_type != zipfile.ZIP_STORED:
             raise UsageError(f"{self._path}: entries must not be compressed, {name} is")
+        # Entries of a zip may lie about their size and share their bytes.
+        self._left -= entry.file_size
+        if self._left < 0:
+            raise UsageError(f"{self._path}: entries must fit in the file, they overlap")
         return self._archive.read(entry)
 
 
@@ -171,67 +183,42 @@ class _Storage(NamedTuple):
         return len(self.content) // self.dtype.itemsize
 
 
-class _StateDict(dict):
-    """What the pickle fills in place of an OrderedDict."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        """Ignores attributes: those of a state dict are versions of modules."""
-
-
-class _Standin:
-    """What the pickle gets in place of something that it names: no attribute can be set on it."""
-
-    __slots__ = ("_function", "name")
-
-    def __init__(self, name: str, function: Any = None):
-        self.name, self._function = name, function
-
-    def __call__(self, *args: Any) -> Any:
-        if self._function is None:
-            raise pickle.UnpicklingError(f"{self.name} was called")
-        return self._function(*args)
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError(f"attributes of {self.name} were set")
-
-
-class _StateDictUnpickler(pickle.Unpickler):
+class _StateDictReader:
     def __init__(self, path: str | Path, entries: _Entries):
-        super().__init__(io.BytesIO(entries.read("data.pkl")))
         self._path, self._entries = path, entries
-        self._storages: dict[tuple[str, str, int], _Storage] = {}
+        self._storages: dict[str, _Storage] = {}
         self._globals = {
-            ("collections", "OrderedDict"): _Standin("OrderedDict", lambda: _StateDict()),
-            ("torch._utils", "_rebuild_tensor_v2"): _Standin("_rebuild_tensor_v2", self._tensor),
-            ("torch._utils", "_rebuild_parameter"): _Standin("_rebuild_parameter", _of_parameter),
-            **{("torch", name): _Standin(name) for name in _DTYPES},
+            ("collections", "OrderedDict"): Function("OrderedDict", lambda: StateDict()),
+            ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", self._tensor),
+            ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _of_parameter),
+            **{("torch", name): Function(name) for name in _DTYPES},
         }
 
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) not in self._globals:
-            asked = f"{module_name}.{global_name}"
+    def read(self) -> Any:
+        return interpret(self._entries.read("data.pkl"), self._named, self._storage)
+
+    def _named(self, module: str, name: str) -> Function:
+        if (module, name) not in self._globals:
+            asked = f"{module}.{name}"
             raise UsageError(
                 f"{self._path}: must hold a state dict alone, it asks for the global {asked!r:.120}"
             )
-        return self._globals[module_name, global_name]
+        return self._globals[module, name]
 
-    def persistent_load(self, pid: Any, /) -> _Storage:
-        kind, storage_type, key, _, count = pid
+    def _storage(self, reference: Any) -> _Storage:
+        kind, storage_type, key, _, count = reference
         if kind != "storage" or not (isinstance(key, str) and isinstance(count, int)):
-            raise pickle.UnpicklingError(f"{pid!r:.80} is no storage")
-        described = key, storage_type.name, count
-        if described not in self._storages:
-            dtype = np.dtype(_DTYPES[storage_type.name])
-            size = self._entries.size(f"data/{key}")
-            if size != count * dtype.itemsize:
-                raise UsageError(
-                    f"{self._path}: storage {key} must be {count} numbers of {dtype}, "
-                    f"its entry has {size} bytes"
-                )
-            self._storages[described] = _Storage(dtype, self._entries.read(f"data/{key}"))
-        return self._storages[described]
+            raise ValueError("a reference is to no storage")
+        dtype = np.dtype(_DTYPES[storage_type.name])
+        size = self._entries.size(f"data/{key}")
+        if size != count * dtype.itemsize:
+            raise UsageError(
+                f"{self._path}: storage {key} must be {count} numbers of {dtype}, "
+                f"its entry has {size} bytes"
+            )
+        if key not in self._storages:
+            self._storages[key] = _Storage(dtype, self._entries.read(f"data/{key}"))
+        return self._storages[key]._replace(dtype=dtype)
 
     def _tensor(
         self,
@@ -242,8 +229,9 @@ class _StateDictUnpickler(pickle.Unpickler):
         *unused: object,
     ) -> np.ndarray:
         """Returns a view of a storage; offset and strides are in numbers, not bytes."""
-        if not isinstance(storage, _Storage):
-            raise pickle.UnpicklingError(f"a tensor's storage is a {type(storage).__name__}")
+        # What is shown must be checked before: a tuple of tuples may be far longer than the file.
+        if not (isinstance(storage, _Storage) and all(map(_is_flat, (offset, shape, strides)))):
+            raise TypeError("a tensor is made of other things than a storage and numbers")
         numbers = (offset, *shape, *strides)
         whole = all(type(number) is int and number >= 0 for number in numbers)
         if not (whole and len(shape) == len(strides) and _fits(storage, offset, shape, strides)):
@@ -266,8 +254,17 @@ def _of_parameter(tensor: object, *unused: object) -> object:
     return tensor
 
 
+def _is_flat(value: object) -> bool:
+    numbers = value if type(value) is tuple else (value,)
+    return all(isinstance(number, (int, float)) for number in numbers)
+
+
 def _fits(storage: _Storage, offset: int, shape: Iterable[int], strides: Iterable[int]) -> bool:
-    if math.prod(shape) == 0:
+    count = math.prod(shape)
+    if count == 0:
         return offset <= storage.size
+    # A stride of 0 repeats a number without end.
+    if count > storage.size:
+        return False
     last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     return offset + last < storage.size

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxlt.errors import UsageError
+from jaxlt.foreign_files import parse_json, read_utf8
 
 _PARTIAL = ".partial"
 
@@ -66,11 +68,17 @@ class Workdir:
     def _read_lines(self) -> list[dict[str, Any]]:
         records = []
         if self._metrics_file.exists():
-            for line in self._metrics_file.read_text().splitlines():
+            for number, line in enumerate(read_text(self._metrics_file).splitlines(), 1):
                 try:
-                    records.append(json.loads(line))
-                except json.JSONDecodeError:
+                    record = parse_json(line)
+                except ValueError:
                     break
+                if not isinstance(record, dict) or type(record.get("step")) is not int:
+                    raise UsageError(
+                        f"{self._metrics_file} line {number} must be an object with a step, it is "
+                        f"{line:.80}"
+                    )
+                records.append(record)
         return records
 
     def keep_metrics_until(self, step: int) -> None:
@@ -109,7 +117,13 @@ class Workdir:
 
 def saved_steps(checkpoints: Path) -> list[int]:
     """Returns the steps of the checkpoints in a directory, ascending; none where there is none."""
-    return sorted(int(file.name) for file in checkpoints.glob("*") if file.name.isdigit())
+    return sorted(int(file.name) for file in checkpoints.glob("*") if is_step(file.name))
+
+
+def is_step(name: str) -> bool:
+    """Whether a directory's name is a step's number, as a checkpoint's is."""
+    # Unicode has further digits, and zeros in front would make two names of one number.
+    return re.fullmatch(r"0|[1-9][0-9]{0,17}", name) is not None
 
 
 def claim_directory(path: Path) -> None:
@@ -141,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
     if not isinstance(values, dict):
@@ -156,7 +170,7 @@ def read_text(path: Path) -> str:
         UsageError: it cannot be read, or is no text.
     """
     try:
-        return path.read_text()
+        return read_utf8(path)
     except OSError as error:
         raise UsageError(
             f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"

@@ -60,7 +60,7 @@ class TestFiles:
             ("names.json", "[1]", "must have a class and its name on each line"),
             ("names.json", '{"0": ["n01", "fox"]}', "must have a class and its name"),
             ("names.json", '{"0": " "}', "must have a class and its name"),
-            ("names.json", '{"0": "fox", "0": "wolf"}', "it names '0' twice"),
+            ("names.json", '{"0": "fox", "0": "wolf"}', "it has '0' twice in one object"),
         ],
     )
     def test_others_are_refused(self, tmp_path, name, text, message):

@@ -104,10 +104,13 @@ def test_damaged_gzip_is_refused(tmp_path, position):
 @pytest.mark.parametrize(
     ("shape", "has"),
     [
-        ((13, 5, 5), "only 300"),
-        ((11, 5, 5), "more"),
-        ((0, 5, 5), "more"),
-        ((2**32 - 1,) * 3, "only 300"),
+        ((12, 5, 6), "has only 300|can hold 316 at most"),
+        ((11, 5, 5), "has more"),
+        ((0, 5, 5), "has more"),
+        ((2**32 - 1,) * 3, "can hold [0-9]+ at most"),
+        # As large as a gzip file of this size can be, and too large for NumPy.
+        ((4, 256, 256), "has only 300|can hold 316 at most"),
+        ((0, 2**32 - 1, 2**32 - 1), "has more"),
     ],
 )
 def test_a_lying_header_is_refused_without_allocating_what_it_claims(tmp_path, zipped, shape, has):
@@ -115,7 +118,7 @@ def test_a_lying_header_is_refused_without_allocating_what_it_claims(tmp_path, z
     data = idx_bytes(pixels(12, 0), shape)
     path.write_bytes(gzip.compress(data) if zipped else data)
     tracemalloc.start()
-    with pytest.raises(UsageError, match=f"the file has {has}"):
+    with pytest.raises(UsageError, match=f"the file ({has})"):
         read_idx(path, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -157,5 +160,5 @@ def test_an_empty_set_is_refused(tmp_path):
     write_set(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(0, np.uint8)))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(pixels(0, 0)))
-    with pytest.raises(UsageError, match="holds no pixel"):
+    with pytest.raises(UsageError, match="holds nothing"):
         load_idx(tmp_path, None)
