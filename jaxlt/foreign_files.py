@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,12 @@ def read_content(path: str | Path, largest: int | None = None) -> bytes:
     """
     path = Path(path)
     try:
+        # Before it is opened: a pipe would be waited for.
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise OSError(errno.EINVAL, "it is no regular file")
         with path.open("rb") as file:
-            if not path.is_file():
-                raise OSError(errno.EINVAL, "it is no regular file")
-            size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
             if largest is not None and size > largest:
                 raise OSError(errno.EFBIG, f"it has {size} bytes, at most {largest} are read")
             # No more than it had a moment ago, should it grow meanwhile.
@@ -88,7 +92,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_DEEPEST):
         level = [
             child
             for parent in level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from jaxlt.errors import UsageError
 
 _READ_BATCH = 256
 _SHOWN = 400  # characters of a message
+# What precedes a colon is a namespace unless a version follows.
+_OWN = re.compile(r"[^:]*(:[0-9.*]+)?")
 
 
 def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedImages:
@@ -68,6 +71,11 @@ def make_builder(name: str, **options: Any) -> Any:
     Raises:
         UsageError: there is no such set.
     """
+    if not _OWN.fullmatch(name):
+        raise UsageError(
+            f"dataset tfds:{name} must be one of tensorflow-datasets itself: for those of a "
+            "namespace it would download code and run it"
+        )
     import_tensorflow()
     import tensorflow_datasets as tfds
 

@@ -21,6 +21,7 @@ from jaxlt.evaluation.description import Description
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
 from jaxlt.models.trainable import join
 from jaxlt.training.checkpoint import quiet_garbage
+from jaxlt.training.stored_arrays import stored_arrays
 from jaxlt.training.workdir import saved_steps
 
 _logger = logging.getLogger(__name__)
@@ -251,9 +252,9 @@ def _restore(path: Path, description: Description) -> Any:
     variables, _ = description.shapes()
     # As NumPy arrays: the devices that the state was saved from need not be here.
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), variables)
+    # Orbax makes NumPy arrays of the file's shapes, whatever those asked for.
+    _check_shapes(stored_arrays(path.absolute()), variables)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        # Orbax makes NumPy arrays of the file's shapes, whatever those asked for.
-        _check_shapes(checkpointer.metadata(path.absolute()), variables)
         restored = checkpointer.restore(
             path.absolute(),
             args=ocp.args.PyTreeRestore(variables, restore_args=as_numpy, partial_restore=True),
@@ -261,8 +262,8 @@ def _restore(path: Path, description: Description) -> Any:
     return jax.device_put(restored)
 
 
-def _check_shapes(metadata: Any, variables: Any) -> None:
-    stored = flatten_dict(metadata.item_metadata.tree)
-    shapes = {path: tuple(leaf.shape) for path, leaf in flatten_dict(variables).items()}
-    if any(tuple(stored[path].shape) != shape for path, shape in shapes.items()):
+def _check_shapes(tree: Any, variables: Any) -> None:
+    stored: dict[Any, Any] = flatten_dict(tree)
+    wanted: dict[Any, Any] = flatten_dict(variables)
+    if any(tuple(stored[path].shape) != leaf.shape for path, leaf in wanted.items()):
         raise ValueError("its parameters are not those of the network in model.json")

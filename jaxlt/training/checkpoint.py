@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from jaxlt.errors import UsageError
 from jaxlt.training.state import TrainState
+from jaxlt.training.stored_arrays import stored_arrays
 
 _logger = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ class Checkpoints:
 
     def _restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(template))
+        stored_arrays(self._directory / str(step) / "state")
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(

@@ -9,6 +9,7 @@ from jaxlt.data.crops import NUM_TRIES
 from jaxlt.data.image_set import resize_array
 from jaxlt.data.sources import load_source
 from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.data.tfds import make_builder
 from jaxlt.errors import UsageError
 
 NUM_CLASSES = 3
@@ -169,3 +170,9 @@ def test_a_set_that_cannot_be_prepared_is_one_line(tfds, name):
     with pytest.raises(UsageError, match=f"dataset tfds:{name} could not be prepared: ") as caught:
         load_source(f"tfds:{name}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["huggingface:mnist", "kubric:movi_a/128x128", "a:b:1.0.0"])
+def test_sets_whose_code_would_be_downloaded_are_refused(name):
+    with pytest.raises(UsageError, match="download code and run it"):
+        make_builder(name)
