@@ -66,10 +66,11 @@ class PromptTokenizer:
 
     Raises:
         UsageError: The directory has no tokenizer, it cannot be read, or its numbers are not those
-            of the text tower.
+            of the text tower. A call raises it, too, where a damaged one fails for its text.
     """
 
     def __init__(self, directory: str | Path, config: TextConfig):
+        self._directory = directory
         self._tokenizer = _read_tokenizer(Path(directory))
         self._check(Path(directory), config)
         length = config.max_position_embeddings
@@ -84,7 +85,7 @@ class PromptTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         begin, end = (self._tokenizer.token_to_id(token) for token in (_BEGIN, _END))
-        ids = self._tokenizer.encode("").ids
+        (ids,) = self._encode([""])
         if None in (begin, end) or ids != [begin, end]:
             raise UsageError(
                 f"{directory}: its tokenizer made {ids} of an empty text, "
@@ -105,7 +106,17 @@ class PromptTokenizer:
         A text that is too long loses its last tokens, and its end-of-text token stays. A shorter
         one is filled up with end-of-text tokens.
         """
-        return np.array([row.ids for row in self._tokenizer.encode_batch(list(texts))], np.int32)
+        return np.array(self._encode(texts), np.int32)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            return [row.ids for row in self._tokenizer.encode_batch(list(texts))]
+        # As for a damaged file, which may be so only for some texts.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{self._directory}: must have a tokenizer that is whole: {reason:.200}"
+            ) from error
 
 
 def _read_tokenizer(directory: Path) -> Any:

@@ -13,7 +13,11 @@ def tokenizers():
     tokenizer = Tokenizer(models.BPE(vocab=numbers, merges=[("f", "o")], unk_token=_END))
     tokenizer.add_special_tokens([_BEGIN, _END])
     tokenizer.post_processor = processors.RobertaProcessing((_END, 1), (_BEGIN, 0))
-    return [tokenizer.to_str().encode()]
+    whole = tokenizer.to_str()
+    # The library finds out when it meets a text with an unknown letter.
+    unknown = whole.replace(f'"unk_token":"{_END}"', '"unk_token":"none"')
+    assert unknown != whole
+    return [whole.encode(), unknown.encode()]
 
 
 def networks():
