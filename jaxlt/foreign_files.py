@@ -62,9 +62,8 @@ def parse_json(text: str) -> Any:
     NaN and Infinity are numbers here, as Python writes them.
 
     Raises:
-        JsonError: it is damaged, nested too deeply, has a name twice in an object, an integer of
-            thousands of digits or half a surrogate pair, which is no character. The message is one
-            line.
+        JsonError: it is damaged, nested too deeply, has a name twice in an object or an integer of
+            thousands of digits. The message is one line.
     """
     try:
         value = json.loads(text, object_pairs_hook=_object)
@@ -76,8 +75,6 @@ def parse_json(text: str) -> Any:
     except ValueError as error:
         raise JsonError(str(error)) from error
     _check_depth(value)
-    if "\\ud" in text.lower():
-        _check_characters(value)
     return value
 
 
@@ -103,10 +100,3 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise JsonError(f"it is nested more than {_DEEPEST} deep")
-
-
-def _check_characters(value: Any) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise JsonError("it has half of a surrogate pair") from error

@@ -42,8 +42,6 @@ def test_any_text_is_json_or_refused_in_a_line(text):
         ("[" * 1_000_000, "nested more than 64 deep"),
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' twice in one object"),
         ("9" * 5000, "digits"),
-        ('["\\ud83d"]', "surrogate"),
-        ('{"\\uDC00": 1}', "surrogate"),
         ("[1,]", "line 1 column"),
         ("", "line 1 column"),
     ],

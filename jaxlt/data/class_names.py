@@ -113,4 +113,5 @@ def _identity(value: Any) -> str:
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not name.strip():
         raise TypeError
+    name.encode()  # half of a surrogate pair is no character, and a ValueError here
     return name.strip()
