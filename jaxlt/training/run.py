@@ -8,6 +8,7 @@ from tensorboardX import SummaryWriter
 
 from jaxlt.errors import UsageError
 from jaxlt.training.checkpoint import Checkpoints, digest
+from jaxlt.training.directory_lock import lock_directory
 from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
@@ -19,12 +20,15 @@ _MAX_CURVES = 10
 
 
 class Run:
-    """A run's directory while it trains.
+    """A run's directory while it trains, which no other process may do then.
 
     Args:
         workdir: where everything goes.
         keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
         label: name of the run in messages.
+
+    Raises:
+        UsageError: another process trains in the directory; nothing in it is changed.
 
     Attributes:
         seconds: time of the run's steps in earlier sessions; `restore` sets it.
@@ -34,6 +38,8 @@ class Run:
         self.workdir, self.label = workdir, label
         self.seconds, self._code = 0.0, list(workdir.code)
         self._frozen: dict[str, str] = {}
+        # Before anything else: opening the checkpoints removes those that are half written.
+        self._lock = lock_directory(workdir.path)
         self._checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
         self._events: SummaryWriter | None = None
 
@@ -116,10 +122,11 @@ class Run:
         self.workdir.write_result({**records[-1], "seconds": seconds, "code": self._code})
 
     def close(self) -> None:
-        """Waits for checkpoints and closes the log of events."""
-        if self._events is not None:
-            self._events.close()
-        self._checkpoints.close()
+        """Waits for checkpoints, closes the log of events and lets other processes in."""
+        with self._lock:
+            if self._events is not None:
+                self._events.close()
+            self._checkpoints.close()
 
 
 def _finite_numbers(metrics: Metrics) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxlt.errors import UsageError
 from jaxlt.foreign_files import parse_json, read_utf8
+from jaxlt.training.directory_lock import LOCK_FILE
 
 _PARTIAL = ".partial"
 
@@ -18,7 +19,7 @@ class Workdir:
 
     Holds `recipe.json` (the resolved recipe), `metrics.jsonl` (one line an evaluation or a
     measurement, nothing in it depends on when the run was interrupted), `result.json`,
-    `checkpoints/`, `tensorboard/`.
+    `checkpoints/`, `tensorboard/`, `lock` (see `lock_directory`).
 
     Args:
         path: created if missing.
@@ -34,7 +35,7 @@ class Workdir:
         self.path, self.code = path, [code] if code else []
         recipe_file = path / "recipe.json"
         if not recipe_file.exists():
-            if path.is_dir() and any(file.suffix != _PARTIAL for file in path.iterdir()):
+            if path.is_dir() and not all(map(_left_by_a_kill, path.iterdir())):
                 raise UsageError(
                     f"workdir {path} must be new, empty or a run's, it holds something else"
                 )
@@ -186,6 +187,11 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(item) for item in value]
     return None if value != value else value
+
+
+def _left_by_a_kill(file: Path) -> bool:
+    """Whether a run may have left the file before it had a recipe."""
+    return file.suffix == _PARTIAL or file.name == LOCK_FILE
 
 
 def _write_atomically(path: Path, text: str) -> None:
