@@ -81,6 +81,7 @@ class BuiltStage:
     ):
         self.stage = recipe.stages[number]
         self._number, self._counts, self._feed = number, split.class_counts, feed
+        self._skip_nonfinite = recipe.skip_nonfinite > 0
         shots = ShotGroups(recipe.many_above, recipe.few_below)
         self._groups = shots.assign(np.array(split.class_counts))
         before = recipe.stages[:number]
@@ -147,6 +148,7 @@ class BuiltStage:
             len(self._counts),
             capacity=path.capacity,
             regime=self._regime,
+            skip_nonfinite=self._skip_nonfinite,
         )
 
     def _measure_fn(self, replicas: int) -> MeasureFn:

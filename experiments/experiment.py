@@ -195,6 +195,7 @@ class Experiment:
         return Job(
             initial_state=states[0] if len(replicas) == 1 else stack(states),
             stages=tuple(self._job_stage(number, replicas) for number in range(len(self._stages))),
+            skip_nonfinite=self.recipe.skip_nonfinite,
         )
 
     def _job_stage(self, number: int, replicas: Sequence[Replica]) -> JobStage:

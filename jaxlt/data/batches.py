@@ -42,6 +42,10 @@ class Pipeline(Protocol):
         """Returns the labels (K, B) of the same steps, without making their images."""
         ...
 
+    def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns which images (K, B) of the training set the same steps see."""
+        ...
+
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
         """Makes one step's batch; pure, for use under `jit` and `vmap`.
 

@@ -84,6 +84,10 @@ class DevicePipeline:
         """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
         return self._labels[self._stream.images(start_step, stop_step)]
 
+    def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the images that the steps draw; see `Pipeline`."""
+        return self._indices[self._stream.images(start_step, stop_step)]
+
     def read(self, resident: ResidentImages, payload: Draws) -> tuple[jax.Array, jax.Array]:
         """Gathers, augments and normalises the images of one step; see `Pipeline`."""
         pixels = _shifted(resident.pixels, payload)

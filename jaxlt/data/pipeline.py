@@ -106,7 +106,11 @@ class TfDataPipeline:
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
-        return self._images.labels[self._stream.images(start_step, stop_step)]
+        return self._images.labels[self.image_numbers(start_step, stop_step)]
+
+    def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the images that the steps draw, readable or not; see `Pipeline`."""
+        return self._stream.images(start_step, stop_step)
 
     def _read(self, draws: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images of a step and the numbers of those skipped, -1 for all others."""

@@ -69,11 +69,21 @@ class Checkpoints:
             state: copied before this returns, so that it may be donated.
             record: JSON values to come back with the state.
             metrics: of the evaluation at this step, None where there was none.
+
+        Raises:
+            UsageError: a parameter or a statistic is not finite; nothing is saved.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         saved = jax.tree.map(jnp.copy, _storable(state))
+        network = jax.tree.leaves((saved.params, saved.batch_stats))
+        if not all(np.isfinite(leaf).all() for leaf in network):
+            raise UsageError(
+                f"parameters must stay finite, after step {step} they are not: lower the learning "
+                f"rate or the perturbation radius; the checkpoints in {self._directory} stay as "
+                "they are"
+            )
         self._manager.save(
             step,
             args=ocp.args.Composite(

@@ -78,10 +78,13 @@ class Job:
     Attributes:
         initial_state: state before the first step; of replicas, stacked.
         stages: at least one; the first has steps.
+        skip_nonfinite: how many steps whose loss or update is not finite a replica may leave out;
+            more than 0 if the steps are made so, see `make_train_step`.
     """
 
     initial_state: TrainState
     stages: tuple[JobStage, ...]
+    skip_nonfinite: int = 0
 
     @property
     def num_steps(self) -> int:

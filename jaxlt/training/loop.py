@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.data import Chunk
-from jaxlt.errors import Interrupted, UsageError
+from jaxlt.data import Chunk, Pipeline
+from jaxlt.errors import Interrupted
 from jaxlt.training.job import Job, Steps
 from jaxlt.training.progress import Progress, Stopwatch
 from jaxlt.training.replicas import stack, unstack
@@ -41,9 +41,10 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
 
     Raises:
         Interrupted: a signal asked to stop.
-        UsageError: no checkpoint of the workdir can be read, or the loss is no finite number.
+        UsageError: another process trains in the workdir, no checkpoint of it can be read, or more
+            losses than the job may leave out are no finite numbers.
     """
-    with contextlib.closing(Run(workdir, keep_checkpoints, label)) as run:
+    with contextlib.closing(Run(workdir, keep_checkpoints, label, job.skip_nonfinite)) as run:
         initial = job.program.place(job.initial_state)
         state = run.restore(initial, _placed_template(job))
         return _Session(job, [run], label, replicated=False).run(state)
@@ -75,8 +76,9 @@ def train_together(
         UsageError: as for `train`.
     """
     with contextlib.ExitStack() as closing:
+        keep, skip = max(2, keep_checkpoints), job.skip_nonfinite
         runs = [
-            closing.enter_context(contextlib.closing(Run(workdir, max(2, keep_checkpoints), name)))
+            closing.enter_context(contextlib.closing(Run(workdir, keep, name, skip)))
             for workdir, name in zip(workdirs, labels, strict=True)
         ]
         states = _restore_at_one_step(runs, job)
@@ -179,7 +181,7 @@ class _Session:
             if steps.measured_at(step - begin):
                 if previous is not None:
                     # What the device still does is a step, which counts in the time.
-                    self._check_finite(*previous)
+                    self._check_finite(*previous, number)
                     previous = None
                     self._stopwatch.lap()
                 self._measure(state, step, number, chunk)
@@ -188,14 +190,14 @@ class _Session:
             state, losses = program(state, step - begin, chunk)
             if previous is not None:
                 # Fetched a call late: the device never waits for the host, nor the host runs ahead.
-                self._check_finite(*previous)
+                self._check_finite(*previous, number)
             previous, step = (losses, step), step + len(losses)
             self._stopwatch.lap(without=program.compile_seconds - compiled)
             self._progress.advance(len(losses))
             if received and step < stop:
                 break
         if previous is not None:
-            self._check_finite(*previous)
+            self._check_finite(*previous, number)
         self._stopwatch.lap()
         if step < stop:
             self._save(state, None)
@@ -224,7 +226,8 @@ class _Session:
             metrics = stage.evaluate(one)
             if stage.steps is not None:
                 within, every = step - self._job.begin_of(number), stage.steps.eval_steps
-                train_loss = float(one.loss_sum) / (within - (within - 1) // every * every)
+                taken = run.steps_taken(step - (within - 1) % every - 1, step)
+                train_loss = float(one.loss_sum) / taken if taken else float("nan")
                 metrics = {"train_loss": train_loss, **metrics}
             evaluations.append(metrics)
             run.record(step, self._job.describe(metrics, number))
@@ -251,16 +254,25 @@ class _Session:
     def _seconds(self) -> float:
         return self._stopwatch.seconds / len(self._runs)
 
-    def _check_finite(self, losses: jax.Array, step: int) -> None:
-        values = np.asarray(losses)
-        if np.isfinite(values).all():
-            return
-        offset, *replica = np.argwhere(~np.isfinite(values))[0]
-        whose = f" of {self._runs[replica[0]].label}" if replica else ""
-        raise UsageError(
-            f"training loss{whose} must stay finite, it is {values[offset, *replica]} at step "
-            f"{step + offset + 1}: lower the learning rate or the perturbation radius"
-        )
+    def _check_finite(self, losses: jax.Array, step: int, number: int) -> None:
+        """Has each run skip its steps without finite losses, or stop.
+
+        Args:
+            losses: of steps of the run.
+            step: the first of them.
+            number: of their stage.
+        """
+        values = np.asarray(losses).reshape(len(losses), len(self._runs))
+        for offset, index in np.argwhere(~np.isfinite(values)):
+            within, pipeline = step + offset - self._job.begin_of(number), self._pipeline(number)
+            batch = {
+                name: drawn(within, within + 1).reshape(len(self._runs), -1)[index].tolist()
+                for name, drawn in (("images", pipeline.image_numbers), ("labels", pipeline.labels))
+            }
+            self._runs[index].skip(int(step + offset + 1), float(values[offset, index]), batch)
+
+    def _pipeline(self, number: int) -> Pipeline:
+        return self._job.steps_of(number).pipeline
 
 
 def _chunks(steps: Steps, step: int, stop: int) -> Iterator[Chunk]:

@@ -40,6 +40,10 @@ class ReplicaPipeline:
         """Returns the labels of all, (R * K, B), as the chunks have them."""
         return np.concatenate([one.labels(start_step, stop_step) for one in self._pipelines])
 
+    def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
+        """Returns the images of all, (R * K, B), likewise."""
+        return np.concatenate([one.image_numbers(start_step, stop_step) for one in self._pipelines])
+
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
         """Returns one step's images (R, B, H, W, C) and labels (R, B)."""
         # Stacked on the device: on the host it would be one more copy of every image.

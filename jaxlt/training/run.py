@@ -1,5 +1,6 @@
 """What training keeps of one run: checkpoints, evaluations, measurements and time."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ Metrics = dict[str, float | list[float]]
 # TensorBoard shows a curve a number, so that there is no room for one a class.
 _MAX_CURVES = 10
 
+_logger = logging.getLogger(__name__)
+
 
 class Run:
     """A run's directory while it trains, which no other process may do then.
@@ -26,17 +29,23 @@ class Run:
         workdir: where everything goes.
         keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
         label: name of the run in messages.
+        skip_nonfinite: how many steps without a finite loss may be left out.
 
     Raises:
         UsageError: another process trains in the directory; nothing in it is changed.
 
     Attributes:
         seconds: time of the run's steps in earlier sessions; `restore` sets it.
+        skipped: the steps that were left out so far, counted from 1.
     """
 
-    def __init__(self, workdir: Workdir, keep_checkpoints: int, label: str):
+    def __init__(
+        self, workdir: Workdir, keep_checkpoints: int, label: str, skip_nonfinite: int = 0
+    ):
         self.workdir, self.label = workdir, label
         self.seconds, self._code = 0.0, list(workdir.code)
+        self.skipped: list[int] = []
+        self._skip_nonfinite = skip_nonfinite
         self._frozen: dict[str, str] = {}
         # Before anything else: opening the checkpoints removes those that are half written.
         self._lock = lock_directory(workdir.path)
@@ -70,7 +79,7 @@ class Run:
                 f"with digest {found}, this run's has {self._frozen.get('frozen')}: it must be "
                 "the same"
             )
-        self.seconds = record["seconds"]
+        self.seconds, self.skipped = record["seconds"], list(record.get("skipped_steps", []))
         # Which code trained, in the order of first use.
         self._code = list(dict.fromkeys([*record["code"], *self.workdir.code]))
         return state
@@ -80,6 +89,40 @@ class Run:
         self._checkpoints.drop_after(step)
         self.workdir.keep_metrics_until(step)
         self._events = SummaryWriter(str(self.workdir.tensorboard), purge_step=step + 1)
+
+    def skip(self, step: int, loss: float, batch: Mapping[str, Any]) -> None:
+        """Counts a step whose loss is not finite, and writes down its batch.
+
+        Args:
+            step: counted from 1.
+            loss: NaN also where the loss was finite and the update was not.
+            batch: what tells which images it was.
+
+        Raises:
+            UsageError: it is one more than may be left out.
+        """
+        file = self.workdir.write_nonfinite_batch({"step": step, "loss": str(loss), **batch})
+        if len(self.skipped) >= self._skip_nonfinite:
+            whose = self.label or self.workdir.path
+            before = f", after {len(self.skipped)} skipped steps" if self.skipped else ""
+            raise UsageError(
+                f"training loss of {whose} must stay finite, it is {loss} at step {step}{before}: "
+                f"lower the learning rate or the perturbation radius; its batch is in {file}"
+            )
+        self.skipped.append(step)
+        _logger.warning(
+            "%s: step %d is skipped, its loss or update is not finite (%d of %d); its batch is in "
+            "%s",
+            self.label,
+            step,
+            len(self.skipped),
+            self._skip_nonfinite,
+            file,
+        )
+
+    def steps_taken(self, after: int, until: int) -> int:
+        """Returns how many steps between two were not skipped."""
+        return until - after - sum(after < step <= until for step in self.skipped)
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Writes down an evaluation."""
@@ -106,7 +149,7 @@ class Run:
         """
         numbers = None if metrics is None else _finite_numbers(metrics)
         seconds = self.seconds + session_seconds
-        record = {"seconds": seconds, "code": self._code, **self._frozen}
+        record = {"seconds": seconds, "code": self._code, **self._frozen, **self._skips}
         self._checkpoints.save(state, record, numbers)
 
     def wait(self) -> None:
@@ -119,7 +162,12 @@ class Run:
         if not records:
             raise UsageError(f"{self.workdir.path} must hold the metrics.jsonl of its run, none is")
         seconds = round(self.seconds + session_seconds, 3)
-        self.workdir.write_result({**records[-1], "seconds": seconds, "code": self._code})
+        result = {**records[-1], "seconds": seconds, "code": self._code, **self._skips}
+        self.workdir.write_result(result)
+
+    @property
+    def _skips(self) -> dict[str, list[int]]:
+        return {"skipped_steps": self.skipped} if self._skip_nonfinite else {}
 
     def close(self) -> None:
         """Waits for checkpoints, closes the log of events and lets other processes in."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlt.training.batch_losses import BatchLosses
+from jaxlt.training.finite_steps import unless_finite
 from jaxlt.training.mixup import mixup
 from jaxlt.training.network_pass import (
     NetworkPass,
@@ -35,6 +36,7 @@ def make_train_step(
     *,
     capacity: int | None = None,
     regime: Regime | None = None,
+    skip_nonfinite: bool = False,
 ) -> TrainStep:
     """Builds the step `(state, images, labels) -> (state, batch-mean loss)`, a pure function.
 
@@ -51,13 +53,15 @@ def make_train_step(
         capacity: for networks that do not suit loops, how many images of the batch the group of a
             method with one group has at most (see `jaxlt.Capacity`); None if unknown.
         regime: what the stage does beside; None for nothing.
+        skip_nonfinite: whether a step whose loss or update is not finite changes nothing, see
+            `unless_finite`.
     """
     regime = regime or Regime()
     transformation = optax.with_extra_args_support(transformation)
     losses_of = BatchLosses(model, per_example_loss, num_classes, regime)
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array):
-        state = with_vectors_of_step(state, regime)
+        before, state = state, with_vectors_of_step(state, regime)
         key, moment = jax.random.fold_in(state.key, state.step), moment_of(state, regime)
         batch = (images, labels)
         if regime.mixup:
@@ -89,7 +93,7 @@ def make_train_step(
             opt_state=opt_state,
             loss_sum=state.loss_sum + loss,
         )
-        return after, loss
+        return unless_finite(before, after, loss) if skip_nonfinite else (after, loss)
 
     return train_step
 

@@ -102,6 +102,12 @@ class Workdir:
             file.flush()
             os.fsync(file.fileno())
 
+    def write_nonfinite_batch(self, batch: Mapping[str, Any]) -> Path:
+        """Writes the batch of the latest step without a finite loss, and returns the file."""
+        file = self.path / "nonfinite_batch.json"
+        write_json(file, batch)
+        return file
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, the mark of a finished run."""
         write_json(self.path / "result.json", result)

@@ -72,6 +72,12 @@ def test_labels_are_those_of_the_chunks(kind):
     np.testing.assert_array_equal(pipeline.labels(2, 9), np.concatenate(chunks))
 
 
+@pytest.mark.parametrize("kind", [TfDataPipeline, DevicePipeline])
+def test_image_numbers_are_those_of_the_training_set(kind):
+    expected = build(TfDataPipeline)._stream.images(2, 9)
+    np.testing.assert_array_equal(build(kind).image_numbers(2, 9), expected)
+
+
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_normalised_images_are_those_of_tf_data_under_jit_and_vmap(augmentation):
     expected, labels = batches(build(TfDataPipeline, augmentation=augmentation))

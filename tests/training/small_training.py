@@ -67,6 +67,9 @@ class Batches:
     def labels(self, start_step, stop_step):
         return np.stack([self._batch_at(step).labels for step in range(start_step, stop_step)])
 
+    def image_numbers(self, start_step, stop_step):
+        return 8 * np.arange(start_step, stop_step)[:, np.newaxis] + np.arange(8)
+
     def read(self, resident, payload):
         assert resident == ()
         return payload.images, payload.labels

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -98,6 +99,16 @@ def test_the_saved_state_may_be_donated(tmp_path):
     checkpoints.wait()
     assert_same(checkpoints.restore_latest(template_at)[0], state_at(1))
     checkpoints.close()
+
+
+@pytest.mark.parametrize("field", ["params", "batch_stats"])
+def test_what_is_not_finite_is_not_saved(tmp_path, field):
+    checkpoints = saved(tmp_path, [0.1])
+    state = dataclasses.replace(state_at(2), **{field: {"mean": jnp.array([1.0, jnp.inf])}})
+    with pytest.raises(UsageError, match="after step 2 they are not"):
+        checkpoints.save(state, {}, METRICS)
+    checkpoints.close()
+    assert steps_in(tmp_path) == [1]
 
 
 def newest_files(directory):

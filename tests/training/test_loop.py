@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import signal
@@ -160,14 +161,20 @@ def test_a_result_lost_before_it_was_written_is_written_again(tmp_path):
     assert workdir.read_result() == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, chunk_steps):
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, uninterrupted, chunk_steps):
     def one(step):
         images, labels = batch(step)
         return Batch(images * np.float32("nan" if step == 12 else 1), labels)
 
-    with pytest.raises(UsageError, match="it is nan at step 13"):
+    with pytest.raises(UsageError, match="it is nan at step 13: lower"):
         train(make_job(Batches(one), chunk_steps), Workdir(tmp_path, {}))
     assert (tmp_path / "checkpoints" / str(EVAL_STEPS)).is_dir()
+    found = json.loads((tmp_path / "nonfinite_batch.json").read_text())
+    assert (found["step"], found["loss"]) == (13, "nan")
+    assert found["images"] == list(range(8 * 12, 8 * 13))
+    assert found["labels"] == batch(12).labels.tolist()
+    train(make_job(chunk_steps=chunk_steps), Workdir(tmp_path, {}))
+    assert outcome(tmp_path) == uninterrupted
 
 
 def test_compiling_does_not_count_as_training(tmp_path, monkeypatch):
