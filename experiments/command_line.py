@@ -87,9 +87,12 @@ def parse(arguments_type: type, program: str, description: str, **options: Any) 
 def run(main: Callable[[], None]) -> None:
     """Runs a program: its log on standard error, a user's mistake as one line and status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for chatty in ("absl", "jax", "orbax", "tensorflow"):
+    for chatty in ("jax", "orbax", "tensorflow"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    # By which Orbax's threads log, with a hundred lines of their stacks, what it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
+    sys.unraisablehook = _unless_abandoned
     try:
         main()
     except UsageError as error:
@@ -99,6 +102,12 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has seen enough.
         sys.stdout = None
+
+
+def _unless_abandoned(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Keeps quiet of each write that Orbax waited for no longer once another one had failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(error: Exception, status: int) -> int:

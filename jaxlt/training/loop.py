@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlt.data import Chunk, Pipeline
 from jaxlt.errors import Interrupted
+from jaxlt.training.disk_errors import disk_errors_explained
 from jaxlt.training.job import Job, Steps
 from jaxlt.training.progress import Progress, Stopwatch
 from jaxlt.training.replicas import stack, unstack
@@ -42,9 +43,12 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
     Raises:
         Interrupted: a signal asked to stop.
         UsageError: another process trains in the workdir, no checkpoint of it can be read, or more
-            losses than the job may leave out are no finite numbers.
+            losses than the job may leave out are no finite numbers, or the disk is full.
     """
-    with contextlib.closing(Run(workdir, keep_checkpoints, label, job.skip_nonfinite)) as run:
+    with (
+        disk_errors_explained(workdir.path),
+        contextlib.closing(Run(workdir, keep_checkpoints, label, job.skip_nonfinite)) as run,
+    ):
         initial = job.program.place(job.initial_state)
         state = run.restore(initial, _placed_template(job))
         return _Session(job, [run], label, replicated=False).run(state)
@@ -75,7 +79,7 @@ def train_together(
         Interrupted: a signal asked to stop.
         UsageError: as for `train`.
     """
-    with contextlib.ExitStack() as closing:
+    with disk_errors_explained(workdirs[0].path.parent), contextlib.ExitStack() as closing:
         keep, skip = max(2, keep_checkpoints), job.skip_nonfinite
         runs = [
             closing.enter_context(contextlib.closing(Run(workdir, keep, name, skip)))

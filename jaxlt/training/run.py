@@ -1,15 +1,15 @@
 """What training keeps of one run: checkpoints, evaluations, measurements and time."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from jaxlt.errors import UsageError
 from jaxlt.training.checkpoint import Checkpoints, digest
 from jaxlt.training.directory_lock import lock_directory
+from jaxlt.training.events import Events
 from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
@@ -50,7 +50,7 @@ class Run:
         # Before anything else: opening the checkpoints removes those that are half written.
         self._lock = lock_directory(workdir.path)
         self._checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
-        self._events: SummaryWriter | None = None
+        self._events: Events | None = None
 
     def restore(
         self,
@@ -88,7 +88,7 @@ class Run:
         """Drops what was kept of steps after this one, and opens the log of events."""
         self._checkpoints.drop_after(step)
         self.workdir.keep_metrics_until(step)
-        self._events = SummaryWriter(str(self.workdir.tensorboard), purge_step=step + 1)
+        self._events = Events(self.workdir.tensorboard, step + 1)
 
     def skip(self, step: int, loss: float, batch: Mapping[str, Any]) -> None:
         """Counts a step whose loss is not finite, and writes down its batch.
@@ -128,16 +128,14 @@ class Run:
         """Writes down an evaluation."""
         assert self._events is not None, "begin comes before the first evaluation"
         self.workdir.append_metrics({"step": step, **metrics})
-        for name, value in _finite_numbers(metrics).items():
-            self._events.add_scalar(name, value, step)
+        self._events.add(_finite_numbers(metrics), step)
 
     def record_measurement(self, step: int, record: Mapping[str, Any]) -> None:
         """Writes down a measurement, under `measurement` in the record, taken before a step."""
         assert self._events is not None, "begin comes before the first measurement"
         self.workdir.append_metrics({"step": step, **record})
-        for name, value in _curves("measurement", record["measurement"]):
-            if math.isfinite(value):
-                self._events.add_scalar(name, value, step)
+        curves = _curves("measurement", record["measurement"])
+        self._events.add({name: value for name, value in curves if math.isfinite(value)}, step)
 
     def save(self, state: TrainState, metrics: Metrics | None, session_seconds: float) -> None:
         """Saves a checkpoint, in the background.
@@ -171,10 +169,9 @@ class Run:
 
     def close(self) -> None:
         """Waits for checkpoints, closes the log of events and lets other processes in."""
-        with self._lock:
+        with self._lock, contextlib.closing(self._checkpoints):
             if self._events is not None:
                 self._events.close()
-            self._checkpoints.close()
 
 
 def _finite_numbers(metrics: Metrics) -> dict[str, float]:

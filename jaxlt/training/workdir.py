@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxlt.errors import UsageError
 from jaxlt.foreign_files import parse_json, read_utf8
 from jaxlt.training.directory_lock import LOCK_FILE
+from jaxlt.training.disk_errors import disk_errors_explained
 
 _PARTIAL = ".partial"
 
@@ -25,13 +27,20 @@ class Workdir:
         path: created if missing.
         recipe: JSON values that determine the run's numbers.
         code: version of the code that trains, for the record; empty if unknown.
+        defaults: values of fields that the recipe of an earlier version may lack.
 
     Raises:
         UsageError: the directory cannot be written, or holds something that is no run of this
             recipe. It is left as it was.
     """
 
-    def __init__(self, path: Path, recipe: dict[str, Any], code: str = ""):
+    def __init__(
+        self,
+        path: Path,
+        recipe: dict[str, Any],
+        code: str = "",
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ):
         self.path, self.code = path, [code] if code else []
         recipe_file = path / "recipe.json"
         if not recipe_file.exists():
@@ -41,7 +50,8 @@ class Workdir:
                 )
             claim_directory(path)
             write_json(recipe_file, recipe)
-        _check_same_recipe(path, read_json(recipe_file), json.loads(json.dumps(recipe)))
+        found = {**_as_json(defaults), **read_json(recipe_file)}
+        _check_same_recipe(path, found, _as_json(recipe))
         claim_directory(path)
 
     @property
@@ -202,11 +212,16 @@ def _left_by_a_kill(file: Path) -> bool:
 
 def _write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + _PARTIAL)
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with disk_errors_explained(path.parent):
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values)))
 
 
 def _check_same_recipe(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

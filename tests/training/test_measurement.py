@@ -27,7 +27,6 @@ from small_training import (
     program,
     step_of,
 )
-from tensorboardX import SummaryWriter
 
 import jaxlt
 from jaxlt.analysis.group_sharpness import group_sharpness
@@ -47,6 +46,7 @@ from jaxlt.training import (
     train,
     train_together,
 )
+from jaxlt.training.events import Events
 from jaxlt.training.replicas import measured_over_replicas
 
 MASKS = np.stack(list(GROUPS.values()))
@@ -279,9 +279,12 @@ def test_replicas_measure_as_they_would_alone(tmp_path):
 def test_tensorboard_has_a_curve_a_number_but_none_a_class(tmp_path, monkeypatch):
     curves = {}
     monkeypatch.setattr(
-        SummaryWriter,
-        "add_scalar",
-        lambda self, *point: curves.setdefault(point[0], []).append(point),
+        Events,
+        "add",
+        lambda self, numbers, step: [
+            curves.setdefault(name, []).append((name, number, step))
+            for name, number in numbers.items()
+        ],
     )
 
     def many_classes(state, images, labels):
