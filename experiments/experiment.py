@@ -141,7 +141,7 @@ class Experiment:
             "seed": replica.seed,
             "images": _digest(self.split.indices),
         }
-        workdir = Workdir(replica.path, described, code_version())
+        workdir = Workdir(replica.path, described, code_version(), self.recipe.defaults())
         for file in (replica.path / "split.json", _split_file(self.recipe)):
             if file is not None and not file.exists():
                 self.split.write(file)

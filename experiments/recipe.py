@@ -267,6 +267,14 @@ class Recipe(Stage):
         }
         return {**fields, **later}
 
+    def defaults(self) -> dict[str, Any]:
+        """Returns what `described` would, were each field of each stage at its default.
+
+        A default means what was done before there was the field, so that it stands for those that
+        an earlier version's `recipe.json` lacks.
+        """
+        return Recipe(then=tuple(Stage() for _ in self.then)).described()
+
 
 def read_stages(described: Mapping[str, Any], path: Path) -> tuple[Stage, ...]:
     """Rebuilds the stages of a recipe from what `Recipe.described` returned.

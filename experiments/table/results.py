@@ -88,7 +88,8 @@ def _begun(path: Path, recipe: Recipe, seed: int) -> Workdir | None:
     if not path.is_dir() or not any(path.iterdir()):
         return None
     # Which images a recipe selects is only known with its dataset, which nobody may have here.
-    return Workdir(path, {**recipe.described(), "seed": seed, "images": _images(path)})
+    described = {**recipe.described(), "seed": seed, "images": _images(path)}
+    return Workdir(path, described, defaults=recipe.defaults())
 
 
 def _images(path: Path) -> Any:

@@ -22,6 +22,9 @@ from jaxlt.errors import UsageError
 from jaxlt.training.state import TrainState
 from jaxlt.training.stored_arrays import stored_arrays
 
+# Of what a checkpoint holds; those before there was a number are of format 0.
+FORMAT = 1
+
 _logger = logging.getLogger(__name__)
 
 
@@ -88,7 +91,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(saved),
-                record=ocp.args.JsonSave({**record, "digest": digest(saved)}),
+                record=ocp.args.JsonSave({**record, "format": FORMAT, "digest": digest(saved)}),
             ),
             metrics=metrics,
         )
@@ -106,14 +109,18 @@ class Checkpoints:
             until: as if there were none after this step.
 
         Raises:
-            UsageError: there are checkpoints and none of them can be read.
+            UsageError: there are checkpoints and none of them can be read, or one is of a later
+                version of this library.
         """
-        damaged = []
+        damaged, formats = [], []
         steps = [step for step in self._manager.all_steps() if until is None or step <= until]
         for step in sorted(steps, reverse=True):
             try:
                 with quiet_garbage():
+                    formats.append(self._format(step))
                     restored = self._restore(step, template_at(step))
+            except UsageError:
+                raise
             except Exception as error:
                 _logger.warning(
                     "checkpoint of step %d in %s is damaged: %s",
@@ -126,9 +133,10 @@ class Checkpoints:
             self._set_aside(damaged)
             return restored
         if damaged:
+            earlier = " by this version, an earlier one wrote them" if 0 in formats else ""
             raise UsageError(
-                f"checkpoints in {self._directory}: none of the {len(damaged)} can be read; they "
-                "are left as they are, choose another workdir to start again"
+                f"checkpoints in {self._directory}: none of the {len(damaged)} can be read"
+                f"{earlier}; they are left as they are, choose another workdir to start again"
             )
         return None
 
@@ -146,6 +154,23 @@ class Checkpoints:
         """Waits for saves and frees the manager's threads."""
         self._manager.close()
 
+    def _format(self, step: int) -> int:
+        """Returns the format of a checkpoint.
+
+        Raises:
+            UsageError: it is one of the future.
+        """
+        record = self._manager.restore(
+            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+        )["record"]
+        number = record.get("format", 0)
+        if number > FORMAT:
+            raise UsageError(
+                f"checkpoint of step {step} in {self._directory} must be of format {FORMAT} or "
+                f"earlier, it is of format {number}: a later version of jaxlt wrote it"
+            )
+        return number
+
     def _restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(template))
         stored_arrays(self._directory / str(step) / "state")
@@ -157,6 +182,7 @@ class Checkpoints:
             ),
         )
         record = restored["record"]
+        record.pop("format", None)
         if record.pop("digest") != digest(restored["state"]):
             raise ValueError("its contents do not match their digest")
         key = jax.random.wrap_key_data(restored["state"].key)

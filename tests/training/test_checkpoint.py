@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from jaxlt import UsageError
 from jaxlt.training import Checkpoints, TrainState
+from jaxlt.training.checkpoint import FORMAT
 
 METRICS = {"balanced_accuracy": 0.5}
 
@@ -107,6 +109,36 @@ def test_what_is_not_finite_is_not_saved(tmp_path, field):
     state = dataclasses.replace(state_at(2), **{field: {"mean": jnp.array([1.0, jnp.inf])}})
     with pytest.raises(UsageError, match="after step 2 they are not"):
         checkpoints.save(state, {}, METRICS)
+    checkpoints.close()
+    assert steps_in(tmp_path) == [1]
+
+
+def rewritten_record(directory, step, change):
+    file = directory / str(step) / "record" / "metadata"
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_and_left_alone(tmp_path):
+    saved(tmp_path, [0.1, 0.2]).close()
+    rewritten_record(tmp_path, 2, lambda record: record.update(format=FORMAT + 1))
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UsageError, match="a later version of jaxlt wrote it") as refusal:
+        checkpoints.restore_latest(template_at)
+    assert "checkpoint of step 2" in str(refusal.value)
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_states_that_an_earlier_version_laid_out_otherwise_are_said_to_be_so(tmp_path):
+    saved(tmp_path, [0.1]).close()
+    rewritten_record(tmp_path, 1, lambda record: record.pop("format"))
+    checkpoints = Checkpoints(tmp_path)
+    other = dataclasses.replace(state_at(0), opt_state=({"trace": jnp.zeros(()), "more": 1},))
+    with pytest.raises(UsageError, match="can be read by this version, an earlier one wrote them"):
+        checkpoints.restore_latest(lambda step: other)
+    assert int(checkpoints.restore_latest(template_at)[0].step) == 1
     checkpoints.close()
     assert steps_in(tmp_path) == [1]
 
