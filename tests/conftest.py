@@ -28,6 +28,10 @@ class Precision(NamedTuple):
     tolerance: float
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="kills of a training process")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == CORE_TESTS:

@@ -16,3 +16,9 @@ def user_environment(tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture
+def num_kills(request):
+    """How often a training process is killed: `--kills 50` of `tests/experiments/test_kill.py`."""
+    return request.config.getoption("kills")

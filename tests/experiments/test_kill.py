@@ -1,5 +1,6 @@
-"""A real training process, killed at random points, ends with the bits of one never stopped."""
+"""A real training process, killed wherever it may be, ends with the bits of one never stopped."""
 
+import itertools
 import json
 import random
 import signal
@@ -9,7 +10,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NUM_KILLS = 3
 # 71 steps of ImbSAM with batches that straddle epochs and 305 of CC-SAM's second stage, an
 # evaluation and a checkpoint every 18 or so.
 BOUNDARY = 71
@@ -25,6 +25,21 @@ RUN = {
     "then.0.epochs": 50,
     "measure-every": 7,
 }
+AIMS = ("evaluation", "boundary", "save", "anywhere")
+# So slow that a kill can be aimed at it, and with a file that is there meanwhile.
+SLOW_EVALUATION = """
+import pathlib, runpy, sys, time
+import experiments.experiment as experiment
+mark, evaluate = pathlib.Path(sys.argv.pop(1)), experiment.evaluate
+def slow(*arguments):
+    mark.touch()
+    result = evaluate(*arguments)
+    time.sleep(0.5)
+    mark.unlink()
+    return result
+experiment.evaluate = slow
+runpy.run_module("experiments.cifar_lt", run_name="__main__")
+"""
 
 
 def newest_checkpoint(workdir):
@@ -32,10 +47,10 @@ def newest_checkpoint(workdir):
     return max(steps, default=0)
 
 
-def wait_for_progress(process, workdir, step):
-    """Returns once this process has saved a checkpoint later than the step."""
-    while process.poll() is None and newest_checkpoint(workdir) <= step:
-        time.sleep(0.01)
+def half_saved(workdir, since=0.0):
+    """Whether a checkpoint is being written, or was when the run was killed, not before a time."""
+    halves = workdir.glob("checkpoints/*orbax-checkpoint-tmp*")
+    return any(half.stat().st_ctime > since for half in halves if half.exists())
 
 
 def ending(workdir):
@@ -47,38 +62,83 @@ def ending(workdir):
     return last, record["digest"], result, (workdir / "metrics.jsonl").read_bytes()
 
 
-def test_killed_and_stopped_at_random_points(tmp_path, user_environment):
-    """By SIGKILL, then by SIGTERM, which saves first and says so."""
-    whole, workdir, log = tmp_path / "whole", tmp_path / "run", tmp_path / "log"
+class Victim:
+    """Runs of one recipe, each in a new directory, that are stopped and started again."""
 
-    def start(workdir):
+    def __init__(self, place, environment):
+        self._place, self._environment = place, environment
+        self._generator, self._numbers = random.Random(0), itertools.count()
+        self.mark = place / "evaluating"
+        self.renew()
+
+    def renew(self):
+        number = next(self._numbers)
+        self.workdir, self.log = self._place / f"run{number}", self._place / f"log{number}"
+        self.starts = 0
+
+    def start(self):
+        program = ["-c", SLOW_EVALUATION, str(self.mark)]
+        self.mark.unlink(missing_ok=True)
+        self.starts += 1
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments.cifar_lt", f"--workdir={workdir}"]
+            [sys.executable, *program, f"--workdir={self.workdir}"]
             + [f"--{name}={value}" for name, value in RUN.items()],
             cwd=ROOT,
-            stderr=log.open("a"),
-            env=user_environment,
+            stderr=self.log.open("a"),
+            env=self._environment,
         )
 
-    assert start(whole).wait() == 0, log.read_text()
-    metrics = (whole / "metrics.jsonl").read_text()
+    def stop(self, aim, signum):
+        """Starts the run and stops it there; returns the exit status, 0 if it was too late."""
+        before = newest_checkpoint(self.workdir)
+        began = time.time()
+        reached = {
+            # What the kill before has left is no sign of a save under way.
+            "save": lambda: half_saved(self.workdir, since=began),
+            "evaluation": self.mark.exists,
+            "boundary": lambda: newest_checkpoint(self.workdir) >= max(BOUNDARY, before + 1),
+            "anywhere": lambda: newest_checkpoint(self.workdir) > before,
+        }[aim]
+        process = self.start()
+        while process.poll() is None and not reached():
+            time.sleep(0.001)
+        most = {"save": 0.01, "evaluation": 0.5, "boundary": 0.02, "anywhere": 0.6}[aim]
+        time.sleep(self._generator.uniform(0, most))
+        process.send_signal(signum)
+        return process.wait()
+
+    def finish(self):
+        assert self.start().wait() == 0, self.log.read_text()
+        return ending(self.workdir)
+
+
+def test_killed_and_stopped_anywhere(tmp_path, user_environment, num_kills):
+    """By SIGKILL, then by SIGTERM and SIGINT, which save first and say so."""
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = Victim(tmp_path / "whole", user_environment)
+    expected = whole.finish()
+    metrics = (whole.workdir / "metrics.jsonl").read_text()
     assert metrics.count("measurement") == BOUNDARY // 7 + 305 // 7
-    generator, stops = random.Random(0), []
-    for stop in [signal.SIGKILL] * NUM_KILLS + [signal.SIGTERM]:
-        process = start(workdir)
-        wait_for_progress(process, workdir, newest_checkpoint(workdir))
-        time.sleep(generator.uniform(0, 0.3))
-        process.send_signal(stop)
-        status = process.wait()
-        expected = 128 + stop if stop == signal.SIGTERM else -stop
-        assert status == expected, "the run must be long enough to be stopped in it"
-        stops.append(newest_checkpoint(workdir))
-    assert stops[0] < BOUNDARY < stops[-1], "there must be stops in both stages"
-    last = log.read_text().splitlines()[-1]
-    assert last.startswith("stopped by SIGTERM after step")
-    step = int(last.split("step ")[1].split(",")[0])
-    assert newest_checkpoint(workdir) == step
-    assert start(workdir).wait() == 0, log.read_text()
-    assert ending(workdir) == ending(whole)
-    assert log.read_text().count("resumed after step") == NUM_KILLS + 1
-    assert f"resumed after step {step} of" in log.read_text()
+    victim, aims = Victim(tmp_path / "stopped", user_environment), []
+    for aim in itertools.islice(itertools.cycle(AIMS), num_kills):
+        while (status := victim.stop(aim, signal.SIGKILL)) == 0:
+            assert ending(victim.workdir) == expected
+            victim.renew()
+        assert status == -signal.SIGKILL
+        half, evaluating = half_saved(victim.workdir), victim.mark.exists()
+        aims.append((aim, newest_checkpoint(victim.workdir), half, evaluating))
+    assert ("evaluation", True) in {(aim, evaluating) for aim, _, _, evaluating in aims}
+    assert ("boundary", BOUNDARY) in {(aim, step) for aim, step, _, _ in aims}
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        while (status := victim.stop("anywhere", signum)) == 0:
+            assert ending(victim.workdir) == expected
+            victim.renew()
+        assert status == 128 + signum
+        last = victim.log.read_text().splitlines()[-1]
+        assert last.startswith(f"stopped by {signum.name} after step")
+        step = int(last.split("step ")[1].split(",")[0])
+        assert newest_checkpoint(victim.workdir) == step
+    assert victim.finish() == expected
+    assert f"resumed after step {step} of" in victim.log.read_text()
+    print(f"{len(aims)} kills (aim, checkpoint, half saved, evaluating):", *aims, sep="\n")
