@@ -38,6 +38,7 @@ from jaxlt.training import (
 from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
 from jaxlt.training.measurement import MeasureFn
 from jaxlt.training.replicas import measured_over_replicas
+from jaxlt.training.sharding import Layout
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.step import TrainStep
 from jaxlt.training.weight_average import averaged_params, recomputed_statistics
@@ -59,6 +60,7 @@ class BuiltStage:
         feed: their batches.
         weights: variables that are not drawn, see `make_state_fn`. In later stages, which may have
             a classifier of another kind, all but its own.
+        layout: where arrays are on the devices.
 
     Raises:
         UsageError: the network cannot do what the recipe asks for.
@@ -78,7 +80,9 @@ class BuiltStage:
         split: Split,
         feed: Feed,
         weights: Mapping[str, Mapping[str, Any]],
+        layout: Layout,
     ):
+        self._layout = layout
         self.stage = recipe.stages[number]
         self._number, self._counts, self._feed = number, split.class_counts, feed
         self._skip_nonfinite = recipe.skip_nonfinite > 0
@@ -124,6 +128,7 @@ class BuiltStage:
                 chunk_steps=steps_per_chunk(
                     len(radii) * self._feed.bytes_per_step(self.stage.batch_size)
                 ),
+                layout=self._layout,
             )
         return self._programs[radii]
 
@@ -208,10 +213,11 @@ class BuiltStage:
             state = _normalised(state, self._spectral_norm)
         if averages and self.stage.trainable in ("all", "last_block"):
             # No step has had these weights. Those of a frozen network are what they were.
+            place = self._layout.place
             statistics = recomputed_statistics(
                 self.model,
-                state.variables()["params"],
-                state.batch_stats,
+                place(state.variables()["params"]),
+                place(state.batch_stats),
                 self._feed.epoch(self.stage, self._number),
             )
             state = dataclasses.replace(state, batch_stats=statistics)

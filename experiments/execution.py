@@ -28,6 +28,10 @@ class Execution:
     """Latest checkpoints of a run that are kept, beside the best by balanced accuracy. What is kept
     is what experiments.landscape can draw the way of a run through."""
 
+    shard_parameters: bool = False
+    """Divide large parameters and the optimizer's state among the devices, in place of a copy on
+    each: for networks that fit no device whole."""
+
     def __post_init__(self):
         """Refuses numbers that no run can have.
 

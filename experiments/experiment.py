@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.build import build_optimizer
@@ -31,6 +30,8 @@ from jaxlt.training import (
     Workdir,
     stack,
 )
+from jaxlt.training.processes import are_several, by_first, in_agreement
+from jaxlt.training.sharding import Layout
 from jaxlt.training.workdir import write_json
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Experiment:
         pipeline: whether the host or the device makes the batches.
         measure_every: steps between two measurements of sharpness, 0 for none; see `Execution`.
         check_images: whether all images of the split and those evaluated are decoded once.
+        shard_parameters: see `Layout`.
 
     Attributes:
         suits_loops: see `ImageClassifier`.
@@ -80,41 +82,33 @@ class Experiment:
         *,
         measure_every: int = 0,
         check_images: bool = False,
+        shard_parameters: bool = False,
     ):
         self.recipe, self._measure_every = recipe, measure_every
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
-        self.source = load_source(
-            recipe.dataset,
-            image_size=recipe.image_size,
-            resize=recipe.resize,
-            normalization=recipe.normalization,
-            # The check names what is unreadable, all of it.
-            unreadable="skip" if check_images else recipe.unreadable,
-            relabel=recipe.relabel,
-        )
-        self.split = _split(recipe, self.source)
-        self._feed = Feed(
-            self.source,
-            self.split,
-            pipeline,
-            recipe.held_out,
-            evaluated=recipe.evaluated,
-            unreadable=recipe.unreadable,
-            tte=recipe.tte,
+        layout = Layout(shard_parameters)
+        self.source, self.split, self._feed = in_agreement(
+            lambda: _load(recipe, pipeline, layout, check_images)
         )
         if check_images:
-            self._feed.check_images()
+            by_first(self._feed.check_images)
         weights = initial_weights(recipe, self.source, self._feed)
-        self._stages = [
-            BuiltStage(recipe, number, self.source, self.split, self._feed, weights)
-            for number in range(len(recipe.stages))
+        self._stages, self._shapes = in_agreement(lambda: self._build(weights, layout))
+        self.suits_loops = self._stages[0].model.suits_loops
+
+    def _build(
+        self, weights: dict[str, Any], layout: Layout
+    ) -> tuple[list[BuiltStage], TrainState]:
+        """Returns the stages and the shapes of a run's state; nothing is written before it."""
+        stages = [
+            BuiltStage(self.recipe, number, self.source, self.split, self._feed, weights, layout)
+            for number in range(len(self.recipe.stages))
         ]
-        for number, stage in enumerate(recipe.stages):
-            # Refuses what the pipeline cannot do before anything is written.
+        for number, stage in enumerate(self.recipe.stages):
+            # Refuses what the pipeline cannot do.
             self._feed.pipeline(0, stage, number)
         # Refuses what the network has not, such as so many blocks.
-        self._shapes = jax.eval_shape(lambda: self._stages[0].initial_state(0))
-        self.suits_loops = self._stages[0].model.suits_loops
+        return stages, jax.eval_shape(lambda: stages[0].initial_state(0))
 
     @property
     def num_images(self) -> int:
@@ -142,12 +136,16 @@ class Experiment:
             "images": _digest(self.split.indices),
         }
         workdir = Workdir(replica.path, described, code_version(), self.recipe.defaults())
-        for file in (replica.path / "split.json", _split_file(self.recipe)):
+        by_first(lambda: self._describe_in(replica.path))
+        return workdir
+
+    def _describe_in(self, directory: Path) -> None:
+        """Writes what later programs read of a run, beside its recipe."""
+        for file in (directory / "split.json", _split_file(self.recipe)):
             if file is not None and not file.exists():
                 self.split.write(file)
-        if not (description := replica.path / "model.json").exists():
+        if not (description := directory / "model.json").exists():
             write_json(description, self._model_description())
-        return workdir
 
     def _model_description(self) -> dict[str, Any]:
         """Returns what it takes to predict with a finished run's checkpoint."""
@@ -229,8 +227,13 @@ class Experiment:
 
     def _evaluate(self, state: TrainState, built: BuiltStage) -> dict[str, Any]:
         batches: Any = self._feed.evaluated()
+
+        def logits(images: Any) -> Any:
+            found = self._logits(built, state, images)
+            return np.asarray(found) if are_several() else found
+
         result = evaluate(
-            lambda images: self._logits(built, state, jnp.asarray(images)),
+            logits,
             batches,
             self.source.num_classes,
         )
@@ -250,13 +253,39 @@ class Experiment:
             "unreadable_evaluated": self._feed.num_evaluated - int(result.confusion.sum()),
         }
 
-    def _logits(self, built: BuiltStage, state: TrainState, images: jax.Array) -> jax.Array:
+    def _logits(self, built: BuiltStage, state: TrainState, images: Any) -> Any:
         if self.recipe.tte is None:
             return built.logits(state, images)
         # Each image is five crops, one below the other.
         number, _, width, channels = images.shape
         logits = built.logits(state, images.reshape(-1, width, width, channels))
         return logits.reshape(number, -1, self.source.num_classes).mean(axis=1)
+
+
+def _load(
+    recipe: Recipe, pipeline: PipelineKind, layout: Layout, check_images: bool
+) -> tuple[Source, Split, Feed]:
+    source = load_source(
+        recipe.dataset,
+        image_size=recipe.image_size,
+        resize=recipe.resize,
+        normalization=recipe.normalization,
+        # The check names what is unreadable, all of it.
+        unreadable="skip" if check_images else recipe.unreadable,
+        relabel=recipe.relabel,
+    )
+    split = _split(recipe, source)
+    feed = Feed(
+        source,
+        split,
+        pipeline,
+        recipe.held_out,
+        evaluated=recipe.evaluated,
+        unreadable=recipe.unreadable,
+        tte=recipe.tte,
+        layout=layout,
+    )
+    return source, split, feed
 
 
 def _split(recipe: Recipe, source: Source) -> Split:

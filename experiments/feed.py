@@ -33,6 +33,8 @@ from jaxlt.data import (
 from jaxlt.data.counter_random import stream_key
 from jaxlt.data.resampling import NUM_CROPS
 from jaxlt.models import ImageClassifier
+from jaxlt.training.processes import rows_of_all
+from jaxlt.training.sharding import Layout, replicated
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class Feed:
         evaluated: the set of images that is evaluated otherwise.
         unreadable: what is done about images that cannot be decoded, see `TfDataPipeline`.
         tte: evaluated images are five crops each, see `ImageSet.five_crops`; None for one image.
+        layout: of the devices among which batches are spread; of several processes each reads its
+            part of every batch.
 
     Raises:
         UsageError: a class has fewer training images outside the split, there is no validation
@@ -68,10 +72,12 @@ class Feed:
         evaluated: Literal["test", "val"] = "test",
         unreadable: Unreadable = "error",
         tte: int | None = None,
+        layout: Layout | None = None,
     ):
         if kind == "device" and unreadable == "skip":
             raise UsageError("unreadable skip needs the host: use --pipeline tf")
         self._source, self._split, self._kind = source, split, kind
+        self._layout = layout or Layout()
         self._statistics: dict[str, Any] = {"mean": source.mean, "std": source.std}
         self._unreadable: Unreadable = unreadable
         self._resident: DevicePipeline | None = None
@@ -88,6 +94,7 @@ class Feed:
         if tte is not None:
             self._evaluated = self._evaluated.five_crops(tte)
             self._batch_size //= NUM_CROPS
+        self._batch_size += -self._batch_size % self._layout.mesh.size
         # Each evaluation skips the same ones, of which the first tells.
         self._skips = SkipLog(self._evaluated)
         self._evaluated_indices = None
@@ -132,6 +139,7 @@ class Feed:
             ),
             batch_size=stage.batch_size,
             seed=seed,
+            shard=self._layout.share,
             augmentation=Augmentation(
                 shift=stage.augmentation,
                 color_jitter=stage.color_jitter,
@@ -162,9 +170,9 @@ class Feed:
         return len(self._evaluated.labels if indices is None else indices)
 
     def evaluated(self) -> Iterator[Batch]:
-        """Yields the test images, or the held-out ones."""
+        """Yields the test images, or the held-out ones, spread over the devices."""
         if self._kind == "device":
-            return self._resident_evaluation.batches()
+            return self._spread(self._resident_evaluation.batches())
         return self._in_order(self._evaluated_indices, self._evaluated, self._skips)
 
     def training_features(
@@ -172,10 +180,11 @@ class Feed:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns features (N, D) and labels (N,) of the split's training images, unaugmented."""
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=replicated(self._layout.mesh))
         def features_of(variables: Any, images: Any) -> Any:
             return model.apply(variables, images, train=False, method="features")
 
+        variables = self._layout.place(variables)
         features, labels = [], []
         for batch in self._in_order(self._split.indices, self._source.train):
             real = batch.labels >= 0
@@ -183,24 +192,30 @@ class Feed:
             labels.append(batch.labels[real])
         return np.concatenate(features), np.concatenate(labels)
 
-    def epoch(self, stage: Stage, number: int) -> Iterator[jax.Array | np.ndarray]:
-        """Yields the images of an epoch of a stage's batches, without mixup."""
+    def epoch(self, stage: Stage, number: int) -> Iterator[jax.Array]:
+        """Yields the images of an epoch of a stage's batches, without mixup, spread likewise."""
         pipeline = self.pipeline(0, stage, number)
         for chunk in pipeline.chunks(0, stage.num_steps(len(self._split.indices), 1), 1):
             step = jax.tree.map(lambda leaf: leaf[0], chunk.payload)
-            yield pipeline.read(pipeline.resident, step)[0]
+            yield self._layout.spread(pipeline.read(pipeline.resident, step)[0], axis=0)
 
     def _in_order(
         self, indices: np.ndarray | None, images: ImageSet, skips: SkipLog | None = None
     ) -> Iterator[Batch]:
-        return evaluation_batches(
+        batches = evaluation_batches(
             images,
             batch_size=self._batch_size,
             indices=indices,
             **self._statistics,
             unreadable=self._unreadable,
             skips=skips,
+            shard=self._layout.share,
         )
+        return self._spread(batches)
+
+    def _spread(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for images, labels in batches:
+            yield Batch(self._layout.spread(images, axis=0), rows_of_all(labels))
 
     @functools.cached_property
     def _resident_evaluation(self) -> DeviceEvaluation:
@@ -209,4 +224,5 @@ class Feed:
             batch_size=self._batch_size,
             indices=self._evaluated_indices,
             **self._statistics,
+            shard=self._layout.share,
         )

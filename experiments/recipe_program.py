@@ -11,6 +11,7 @@ import tyro
 from tabulate import tabulate
 
 from experiments import command_line
+from experiments.cluster import ONE_PROCESS, Cluster
 from experiments.command_line import check_distinct
 from experiments.execution import DEFAULT_EXECUTION, Execution
 from experiments.presentation import MEASURES
@@ -49,6 +50,7 @@ class Arguments:
     rhos: tuple[float, ...] = ()
     """Radii in place of rho, one run each with every seed; none for rho's."""
     execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
+    cluster: tyro.conf.OmitArgPrefixes[Cluster] = ONE_PROCESS
     check_images: bool = False
     """Decode all training and evaluated images once, in parallel, before training: what cannot be
     decoded is then reported together. It takes as long as an epoch's decoding."""
@@ -75,6 +77,11 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
     for path in paths.values():
         if not arguments.resume and path.exists():
             raise UsageError(f"workdir must be new with --no-resume, {path} exists")
+    with arguments.cluster.joined():
+        _train(arguments, paths)
+
+
+def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) -> None:
     from experiments.experiment import Experiment, Replica
     from experiments.runs import run_all
     from jaxlt.training.compilation_cache import enable_compilation_cache
@@ -85,6 +92,7 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
         arguments.execution.pipeline,
         measure_every=arguments.execution.measure_every,
         check_images=arguments.check_images,
+        shard_parameters=arguments.execution.shard_parameters,
     )
     results = run_all(
         experiment,

@@ -11,6 +11,7 @@ import numpy as np
 from experiments.execution import ReplicasMode
 from experiments.experiment import Experiment, Replica
 from jaxlt.training import Workdir, at_one_step, device_memory, train, train_together
+from jaxlt.training.processes import as_first_says, by_first, in_agreement
 
 _logger = logging.getLogger(__name__)
 
@@ -48,8 +49,7 @@ def run_all(
             is changed then.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    for replica in replicas:
-        experiment.check(replica)
+    in_agreement(lambda: [experiment.check(replica) for replica in replicas])
     workdirs = [experiment.workdir(replica) for replica in replicas]
     largest = 1
     if len(replicas) > 1 and _together(experiment, mode):
@@ -135,11 +135,11 @@ def _result(workdir: Workdir) -> dict[str, Any]:
     assert result is not None, "train returns after the result is written"
     picture = workdir.path / "reliability.png"
     # A run that an earlier version finished has no bins.
-    if "confidence_bins" in result and not picture.exists():
+    if "confidence_bins" in result and as_first_says(not picture.exists()):
         # Matplotlib, of which training has no need.
         from experiments.reliability_diagram import draw_run
         from jaxlt.evaluation import ConfidenceBins
 
         bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
-        draw_run(workdir.path.name, ConfidenceBins(**bins), picture)
+        by_first(lambda: draw_run(workdir.path.name, ConfidenceBins(**bins), picture))
     return result

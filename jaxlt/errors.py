@@ -15,7 +15,12 @@ class UsageError(ValueError):
     Args:
         message: characters that are not printable, line ends among them, are escaped, as it may
             quote what a file holds; so is its length bounded.
+
+    Attributes:
+        on_all_processes: whether every process that trains raises it, at the same point.
     """
+
+    on_all_processes = False
 
     def __init__(self, message: str):
         # Escaped only as far as is shown: the rest of a damaged file may be long.

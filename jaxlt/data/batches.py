@@ -14,8 +14,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         payload: what `Pipeline.read` takes, of each step: a pytree of arrays (K, B, ...) for K
-            steps of B examples.
-        labels: int32 array (K, B), the labels that `read` will give, known on the host.
+            steps of B examples. Of a pipeline that has a part of each batch, its rows alone.
+        labels: int32 array (K, B), the labels of the whole batches, known on every host.
     """
 
     payload: Any
@@ -39,7 +39,7 @@ class Pipeline(Protocol):
         ...
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the labels (K, B) of the same steps, without making their images."""
+        """Returns the labels (K, B) of the same steps' whole batches, without their images."""
         ...
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:

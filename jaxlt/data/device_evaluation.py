@@ -10,8 +10,8 @@ import numpy as np
 from jaxlt.data.batches import Batch
 from jaxlt.data.image_set import ImageSet
 from jaxlt.data.normalisation import scale_and_shift
+from jaxlt.data.pipeline import rows_of_shard
 from jaxlt.data.resident import upload
-from jaxlt.errors import UsageError
 
 
 class DeviceEvaluation:
@@ -25,6 +25,7 @@ class DeviceEvaluation:
         mean: Sequence[float],
         std: Sequence[float],
         indices: np.ndarray | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Puts the images on the device.
 
@@ -35,13 +36,13 @@ class DeviceEvaluation:
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
             indices: integer array (n,), the images to take; None takes all.
+            shard: (i, n) for the i-th of n equal contiguous parts of each batch alone.
 
         Raises:
-            UsageError: the batch size is not positive, the images do not fit the device, or an
-                image file cannot be decoded.
+            UsageError: the batch size is not positive or not divisible by n, the images do not fit
+                the device, or an image file cannot be decoded.
         """
-        if batch_size < 1:
-            raise UsageError(f"evaluation batch size is {batch_size}, it must be positive")
+        self._rows, self._part = rows_of_shard(batch_size, shard), shard[0]
         chosen = np.arange(len(images.labels)) if indices is None else indices
         self._batch_size = batch_size
         self._scale_and_shift = scale_and_shift(mean, std)
@@ -52,8 +53,9 @@ class DeviceEvaluation:
     def batches(self) -> Iterator[Batch]:
         """Yields the images once, in order and without augmentation."""
         for start in range(0, len(self._labels), self._batch_size):
-            images = _read(self._pixels, start, *self._scale_and_shift, size=self._batch_size)
-            yield Batch(images, self._labels[start : start + self._batch_size])
+            first = start + self._part * self._rows
+            images = _read(self._pixels, first, *self._scale_and_shift, size=self._rows)
+            yield Batch(images, self._labels[first : first + self._rows])
 
 
 @functools.partial(jax.jit, static_argnames="size")

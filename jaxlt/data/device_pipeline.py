@@ -78,11 +78,14 @@ class DevicePipeline:
             for offset in range(0, len(draws.indices), size):
                 here = slice(offset, offset + size)
                 chunk: Draws = jax.tree.map(operator.itemgetter(here), draws)
-                yield Chunk(chunk, self._labels[chunk.indices])
+                step, labels = first + offset, self._labels[chunk.indices]
+                if not self._stream.is_whole:
+                    labels = self.labels(step, step + len(labels))
+                yield Chunk(chunk, labels)
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
-        return self._labels[self._stream.images(start_step, stop_step)]
+        return self._labels[self._stream.whole.images(start_step, stop_step)]
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the images that the steps draw; see `Pipeline`."""

@@ -176,6 +176,16 @@ class DrawStream:
         """Multiple of `chunk` steps to draw in one call, for which NumPy is efficient."""
         return chunk * max(1, _EXAMPLES_AT_ONCE // (chunk * self.rows))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the shard is all of each batch."""
+        return self.rows == self.batch_size
+
+    @property
+    def whole(self) -> "DrawStream":
+        """The stream of the whole batches."""
+        return self if self.is_whole else dataclasses.replace(self, shard=(0, 1))
+
     def images(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the `indices` of what `draw` draws for the same steps, alone."""
         return self._images_at(self._positions(start_step, stop_step))

@@ -99,10 +99,13 @@ class TfDataPipeline:
             first = start_step + number * size
             return self._stream.draw(first, min(first + size, stop_step)).indices.ravel()
 
-        draws = _draws_dataset(self._stream, start_step, stop_step)
+        draws, step = _draws_dataset(self._stream, start_step, stop_step), start_step
         for images, labels, skipped in _iterate(self._images, draws, batch, suspects, size):
             self._skips.add(skipped)
-            yield Chunk(Batch(images, labels), labels)
+            whole, step = labels, step + len(labels)
+            if not self._stream.is_whole:
+                whole = self.labels(step - len(labels), step)
+            yield Chunk(Batch(images, labels), whole)
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
@@ -110,7 +113,7 @@ class TfDataPipeline:
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the images that the steps draw, readable or not; see `Pipeline`."""
-        return self._stream.images(start_step, stop_step)
+        return self._stream.whole.images(start_step, stop_step)
 
     def _read(self, draws: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images of a step and the numbers of those skipped, -1 for all others."""
@@ -139,6 +142,7 @@ def evaluation_batches(
     indices: np.ndarray | None = None,
     unreadable: Unreadable = "error",
     skips: SkipLog | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Yields the images once, in order and without augmentation.
 
@@ -152,23 +156,24 @@ def evaluation_batches(
         unreadable: "error", or "skip" to give zeros with label -1 for an image that cannot be
             decoded.
         skips: logs and counts what is skipped; None takes a new one.
+        shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
 
     Returns:
         Iterator over batches.
 
     Raises:
-        UsageError: the batch size is not positive, or, while iterating, an image file cannot
-            be decoded and is not to be skipped.
+        UsageError: the batch size is not positive or not divisible by n, or, while iterating, an
+            image file cannot be decoded and is not to be skipped.
     """
-    if batch_size < 1:
-        raise UsageError(f"evaluation batch size is {batch_size}, it must be positive")
+    rows = rows_of_shard(batch_size, shard)
     tf = import_tensorflow()
     numbers = np.arange(len(images.labels)) if indices is None else indices
     order = tf.constant(numbers, tf.int32)
     all_labels = tf.constant(images.labels)
 
     def batch(start: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        chosen = order[start : start + batch_size]
+        first = start + shard[0] * rows
+        chosen = order[first : first + rows]
         labels, skipped = tf.gather(all_labels, chosen), tf.fill(tf.shape(chosen), -1)
         if unreadable == "skip":
             pixels, taken = first_readable(
@@ -179,12 +184,13 @@ def evaluation_batches(
             pixels = images.read(chosen)
         present = tf.cast(labels >= 0, tf.float32)[:, tf.newaxis, tf.newaxis, tf.newaxis]
         normalised = normalise(pixels, mean, std) * present
-        missing = batch_size - tf.size(chosen)
+        missing = rows - tf.size(chosen)
         padded = tf.pad(normalised, [(0, missing), (0, 0), (0, 0), (0, 0)])
         return padded, tf.pad(labels, [(0, missing)], constant_values=-1), skipped
 
     def suspects(number: int) -> np.ndarray:
-        return numbers[number * batch_size : (number + 1) * batch_size]
+        first = number * batch_size + shard[0] * rows
+        return numbers[first : first + rows]
 
     starts = tf.data.Dataset.range(0, len(order), batch_size)
     skips = skips or SkipLog(images)
@@ -195,6 +201,16 @@ def evaluation_batches(
             yield Batch(pixels[0], labels[0])
 
     return read()
+
+
+def rows_of_shard(batch_size: int, shard: tuple[int, int]) -> int:
+    """Returns how many images of each evaluation batch a shard has, see `evaluation_batches`."""
+    if batch_size < 1 or batch_size % shard[1]:
+        raise UsageError(
+            f"evaluation batch size is {batch_size}, it must be positive and divisible by the "
+            f"number of data shards, {shard[1]}"
+        )
+    return batch_size // shard[1]
 
 
 def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:

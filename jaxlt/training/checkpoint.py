@@ -19,6 +19,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jaxlt.errors import UsageError
+from jaxlt.training.processes import by_first, on_all_processes, texts_of_all
+from jaxlt.training.sharding import whole
 from jaxlt.training.state import TrainState
 from jaxlt.training.stored_arrays import stored_arrays
 
@@ -80,12 +82,13 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         saved = jax.tree.map(jnp.copy, _storable(state))
-        network = jax.tree.leaves((saved.params, saved.batch_stats))
-        if not all(np.isfinite(leaf).all() for leaf in network):
-            raise UsageError(
-                f"parameters must stay finite, after step {step} they are not: lower the learning "
-                f"rate or the perturbation radius; the checkpoints in {self._directory} stay as "
-                "they are"
+        if not _are_finite((saved.params, saved.batch_stats)):
+            raise on_all_processes(
+                UsageError(
+                    f"parameters must stay finite, after step {step} they are not: lower the "
+                    "learning rate or the perturbation radius; the checkpoints in "
+                    f"{self._directory} stay as they are"
+                )
             )
         self._manager.save(
             step,
@@ -165,22 +168,20 @@ class Checkpoints:
         )["record"]
         number = record.get("format", 0)
         if number > FORMAT:
-            raise UsageError(
-                f"checkpoint of step {step} in {self._directory} must be of format {FORMAT} or "
-                f"earlier, it is of format {number}: a later version of jaxlt wrote it"
+            raise on_all_processes(
+                UsageError(
+                    f"checkpoint of step {step} in {self._directory} must be of format {FORMAT} or "
+                    f"earlier, it is of format {number}: a later version of jaxlt wrote it"
+                )
             )
         return number
 
     def _restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(template))
-        stored_arrays(self._directory / str(step) / "state")
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(shapes),
-                record=ocp.args.JsonRestore(),
-            ),
-        )
+        restored, fault = self._try_to_read(step, _storable(template))
+        for found in texts_of_all(fault):
+            # What one process cannot read no process restores.
+            if found:
+                raise ValueError(found)
         record = restored["record"]
         record.pop("format", None)
         if record.pop("digest") != digest(restored["state"]):
@@ -188,8 +189,25 @@ class Checkpoints:
         key = jax.random.wrap_key_data(restored["state"].key)
         return dataclasses.replace(restored["state"], key=key, frozen=template.frozen), record
 
+    def _try_to_read(self, step: int, template: TrainState) -> tuple[Any, str]:
+        """Returns what a checkpoint holds, or what is wrong with it."""
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes), record=ocp.args.JsonRestore()
+        )
+        try:
+            stored_arrays(self._directory / str(step) / "state")
+            return self._manager.restore(step, args=args), ""
+        except Exception as error:
+            return None, _first_line(error)
+
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way of the ones that training will write again."""
+        by_first(lambda: self._rename(steps))
+        if steps:
+            self._manager.reload()
+
+    def _rename(self, steps: list[int]) -> None:
         for step in steps:
             aside = self._directory / f"damaged-{step}"
             for again in itertools.count(2):
@@ -198,8 +216,11 @@ class Checkpoints:
                 aside = self._directory / f"damaged-{step}-{again}"
             (self._directory / str(step)).rename(aside)
             _logger.warning("checkpoint of step %d is set aside as %s", step, aside)
-        if steps:
-            self._manager.reload()
+
+
+@jax.jit
+def _are_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _storable(state: TrainState) -> TrainState:
@@ -209,10 +230,10 @@ def _storable(state: TrainState) -> TrainState:
 
 
 def digest(tree: Any) -> str:
-    """Returns a hash of the arrays of a pytree, in hexadecimal."""
+    """Returns a hash of the arrays of a pytree, in hexadecimal; called by all processes."""
     found = hashlib.blake2b(digest_size=16)
     for leaf in jax.tree.leaves(tree):
-        found.update(np.asarray(leaf).tobytes())
+        found.update(np.asarray(whole(leaf)).tobytes())
     return found.hexdigest()
 
 

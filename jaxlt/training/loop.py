@@ -13,11 +13,14 @@ from jaxlt.data import Chunk, Pipeline
 from jaxlt.errors import Interrupted
 from jaxlt.training.disk_errors import disk_errors_explained
 from jaxlt.training.job import Job, Steps
+from jaxlt.training.processes import as_first_says
 from jaxlt.training.progress import Progress, Stopwatch
 from jaxlt.training.replicas import stack, unstack
 from jaxlt.training.run import Metrics, Run
+from jaxlt.training.sharding import local
 from jaxlt.training.signals import catch_signals
 from jaxlt.training.state import TrainState
+from jaxlt.training.stop_votes import StopVotes
 from jaxlt.training.workdir import Workdir
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
     """
     with (
         disk_errors_explained(workdir.path),
-        contextlib.closing(Run(workdir, keep_checkpoints, label, job.skip_nonfinite)) as run,
+        Run(workdir, keep_checkpoints, label, job.skip_nonfinite) as run,
     ):
         initial = job.program.place(job.initial_state)
         state = run.restore(initial, _placed_template(job))
@@ -82,7 +85,7 @@ def train_together(
     with disk_errors_explained(workdirs[0].path.parent), contextlib.ExitStack() as closing:
         keep, skip = max(2, keep_checkpoints), job.skip_nonfinite
         runs = [
-            closing.enter_context(contextlib.closing(Run(workdir, keep, name, skip)))
+            closing.enter_context(Run(workdir, keep, name, skip))
             for workdir, name in zip(workdirs, labels, strict=True)
         ]
         states = _restore_at_one_step(runs, job)
@@ -121,26 +124,28 @@ class _Session:
         step, num_steps = int(np.ravel(state.step)[0]), self._job.num_steps
         if step:
             _logger.info("%s: resumed after step %d of %d", self._label, step, num_steps)
-        if step == num_steps and all(run.workdir.read_result() is not None for run in self._runs):
+        finished = all(run.workdir.read_result() is not None for run in self._runs)
+        if step == num_steps and as_first_says(finished):
             return state
         for run in self._runs:
             run.begin(step)
         with self._progress.start(step), catch_signals() as received:
+            votes = StopVotes(received)
             for number, stage in enumerate(self._job.stages):
                 begin = self._job.begin_of(number)
                 if step < begin + stage.num_steps:
-                    state = self._stage(state, step, number, received)
+                    state = self._stage(state, step, number, votes)
                     step = begin + stage.num_steps
         # All replicas are on disk before the first of them counts as finished.
         self._wait()
         for run in self._runs:
             run.finish(self._seconds)
-        if received:
+        if asked := votes.settle():
             # The run is whole, but whoever asked to stop wants no other to follow.
-            raise Interrupted(received[0], step)
+            raise Interrupted(asked, step)
         return state
 
-    def _stage(self, state: TrainState, step: int, number: int, received: list[int]) -> TrainState:
+    def _stage(self, state: TrainState, step: int, number: int, votes: StopVotes) -> TrainState:
         """Takes a stage from a step of the run to its end."""
         stage, begin = self._job.stages[number], self._job.begin_of(number)
         end = begin + stage.num_steps
@@ -153,20 +158,21 @@ class _Session:
                 stop, state = end, dataclasses.replace(state, step=state.step + 1)
             else:
                 stop = min(begin + _next_multiple(step - begin, stage.steps.eval_steps), end)
-                state = self._steps(state, number, (step, stop), received)
+                state = self._steps(state, number, (step, stop), votes)
             if stop == end:
                 state = self._of_each(stage.leave, state)
             evaluations = self._evaluate(state, stop, number)
-            state = dataclasses.replace(state, loss_sum=jnp.zeros_like(state.loss_sum))
+            zeros = jnp.zeros(state.loss_sum.shape, state.loss_sum.dtype)
+            state = dataclasses.replace(state, loss_sum=self._job.program.place(zeros))
             self._save(state, evaluations)
             step = stop
-            if received and step < self._job.num_steps:
+            if step < self._job.num_steps and (asked := votes.settle()):
                 self._wait()
-                raise Interrupted(received[0], step)
+                raise Interrupted(asked, step)
         return state
 
     def _steps(
-        self, state: TrainState, number: int, between: tuple[int, int], received: list[int]
+        self, state: TrainState, number: int, between: tuple[int, int], votes: StopVotes
     ) -> TrainState:
         """Takes steps of a stage, up to an evaluation.
 
@@ -174,11 +180,11 @@ class _Session:
             state: before them.
             number: of the stage.
             between: steps of the run: the first and the last + 1.
-            received: signals that have arrived.
+            votes: on whether to stop before the evaluation.
         """
         (step, stop), begin = between, self._job.begin_of(number)
         steps = self._job.steps_of(number)
-        program, previous = steps.program, None
+        program, previous, asked = steps.program, None, 0
         self._stopwatch.start()
         for chunk in _chunks(steps, step - begin, stop - begin):
             self._stopwatch.lap()
@@ -198,7 +204,8 @@ class _Session:
             previous, step = (losses, step), step + len(losses)
             self._stopwatch.lap(without=program.compile_seconds - compiled)
             self._progress.advance(len(losses))
-            if received and step < stop:
+            asked = votes()
+            if asked and step < stop:
                 break
         if previous is not None:
             self._check_finite(*previous, number)
@@ -206,7 +213,7 @@ class _Session:
         if step < stop:
             self._save(state, None)
             self._wait()
-            raise Interrupted(received[0], step)
+            raise Interrupted(asked, step)
         return state
 
     def _measure(self, state: TrainState, step: int, number: int, chunk: Chunk) -> None:
@@ -251,8 +258,9 @@ class _Session:
         return unstack(state) if self._replicated else [state]
 
     def _of_each(self, change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
-        changed = [change(one) for one in self._states(state)]
-        return stack(changed) if self._replicated else changed[0]
+        # Each process does the same by itself: what stages do in between is not made for several.
+        changed = [change(local(one)) for one in self._states(state)]
+        return self._job.program.place(stack(changed) if self._replicated else changed[0])
 
     @property
     def _seconds(self) -> float:

@@ -12,13 +12,14 @@ import numpy as np
 
 from jaxlt.data import Chunk, Pipeline
 from jaxlt.training.measurement import MeasureFn
-from jaxlt.training.sharding import batch_sharding, check_divisible, data_mesh, replicated
+from jaxlt.training.sharding import Layout, batch_sharding, replicated
 from jaxlt.training.state import TrainState
 from jaxlt.training.step import TrainStep
 
 _MAX_CHUNK_STEPS = 100
 # Several chunks are under way at once: on the device, on their way to it, and being made.
 _MAX_CHUNK_BYTES = 2**28
+_LAYOUT = Layout()
 
 
 def steps_per_chunk(bytes_per_step: int) -> int:
@@ -56,6 +57,7 @@ class Program:
             nothing.
         boundaries: steps before which a chunk must end, because the path changes there.
         chunk_steps: longest chunk.
+        layout: where the state is on the devices.
 
     Attributes:
         compile_seconds: time that compiling has taken so far.
@@ -70,19 +72,20 @@ class Program:
         measure_fn: MeasureFn | None = None,
         boundaries: Sequence[int] = (),
         chunk_steps: int = 1,
+        layout: Layout = _LAYOUT,
     ):
         self._read, self._step_at, self._choose = pipeline.read, step_at, choose
         self._boundaries, self._chunk_steps = sorted(boundaries), chunk_steps
         self._measure_fn = measure_fn
-        self._mesh = data_mesh()
-        self._resident = self.place(pipeline.resident)
+        self._layout = layout
+        self._resident = layout.place(pipeline.resident)
         self._measure: jax.stages.Compiled | None = None
         self._executables: dict[tuple[Hashable, int], jax.stages.Compiled] = {}
         self.compile_seconds = 0.0
 
     def place(self, tree: Any) -> Any:
-        """Puts arrays on all devices, as the program takes its state."""
-        return jax.device_put(tree, replicated(self._mesh))
+        """Puts a state, or a part of one, on the devices as the program takes it."""
+        return self._layout.place_state(tree)
 
     def cut(self, start: int, stop: int, measure_every: int = 0) -> Iterator[tuple[int, int, int]]:
         """Yields the stretches between two evaluations as (first, last + 1, steps a chunk).
@@ -119,8 +122,8 @@ class Program:
         Raises:
             UsageError: the batch cannot be divided evenly over the devices.
         """
-        executable = self._executable(state, step, chunk)
-        return executable(state, self._resident, chunk.payload)
+        chunk = self._spread(chunk)
+        return self._executable(state, step, chunk)(state, self._resident, chunk.payload)
 
     def measure(self, state: TrainState, chunk: Chunk) -> dict[str, np.ndarray]:
         """Measures at a state, with the images of the step that is about to be taken.
@@ -129,7 +132,7 @@ class Program:
             state: lives on.
             chunk: its first step counts.
         """
-        first = _first_step(chunk)
+        first = self._spread(_first_step(chunk))
         measured = self._measure_executable(state, first)(state, self._resident, first.payload)
         return jax.tree.map(np.asarray, measured)
 
@@ -138,11 +141,17 @@ class Program:
 
         Nothing is run; what is compiled for it serves the call.
         """
-        return _bytes_needed(self._executable(state, step, chunk))
+        return _bytes_needed(self._executable(self.place(state), step, self._spread(chunk)))
 
     def bytes_needed_to_measure(self, state: TrainState, chunk: Chunk) -> int:
         """Returns the memory that `measure` takes, likewise."""
-        return _bytes_needed(self._measure_executable(state, _first_step(chunk)))
+        first = self._spread(_first_step(chunk))
+        return _bytes_needed(self._measure_executable(self.place(state), first))
+
+    def _spread(self, chunk: Chunk) -> Chunk:
+        """Makes of what each process has of a chunk the whole, on the devices."""
+        self._layout.check_divisible(chunk.labels.shape[-1])
+        return chunk._replace(payload=self._layout.spread(chunk.payload, axis=1))
 
     def _measure_executable(self, state: TrainState, first: Chunk) -> jax.stages.Compiled:
         if self._measure is None:
@@ -159,7 +168,8 @@ class Program:
             step = jax.tree.map(lambda leaf: leaf[0], payload)
             return measure_fn(state, *self._read(resident, step))
 
-        return self._jit(measure).lower(state, self._resident, payload).compile()
+        jitted = self._jit(measure, state, replicated(self._layout.mesh))
+        return jitted.lower(state, self._resident, payload).compile()
 
     def _executable(self, state: TrainState, step: int, chunk: Chunk) -> jax.stages.Compiled:
         path = self._choose(step, chunk.labels)
@@ -167,7 +177,6 @@ class Program:
         key = path, num_steps
         if key not in self._executables:
             began = time.perf_counter()
-            check_divisible(chunk.labels.shape[-1], self._mesh)
             self._executables[key] = self._compile(self._step_at(path), state, chunk.payload)
             self.compile_seconds += time.perf_counter() - began
         return self._executables[key]
@@ -186,16 +195,20 @@ class Program:
             state, loss = step(state, jax.tree.map(lambda leaf: leaf[0], payload))
             return state, loss[jnp.newaxis]
 
-        jitted = self._jit(run, donate_argnums=0)
+        of_losses = replicated(self._layout.mesh)
+        jitted = self._jit(run, state, (self._layout.of_state(state), of_losses), donate_argnums=0)
         return jitted.lower(state, self._resident, payload).compile()
 
-    def _jit(self, function: Callable[..., Any], **options: Any) -> Any:
+    def _jit(
+        self, function: Callable[..., Any], state: TrainState, results: Any, **options: Any
+    ) -> Any:
         """Jits a function of a state, the resident data and a payload."""
-        everywhere = replicated(self._mesh)
+        layout = self._layout
+        everywhere, of_batch = replicated(layout.mesh), batch_sharding(layout.mesh)
         return jax.jit(
             function,
-            in_shardings=(everywhere, everywhere, batch_sharding(self._mesh)),
-            out_shardings=everywhere,
+            in_shardings=(layout.of_state(state), everywhere, of_batch),
+            out_shardings=results,
             **options,
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jaxlt.training.processes import is_first
+
 _logger = logging.getLogger(__name__)
 
 
@@ -31,7 +33,7 @@ class Progress:
             initial=step,
             desc=self._label,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and is_first()),
         )
         return self
 

@@ -4,12 +4,13 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from jaxlt.errors import UsageError
 from jaxlt.training.checkpoint import Checkpoints, digest
 from jaxlt.training.directory_lock import lock_directory
 from jaxlt.training.events import Events
+from jaxlt.training.processes import by_first, is_first, is_loss_of_a_process, on_all_processes
 from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
@@ -48,7 +49,8 @@ class Run:
         self._skip_nonfinite = skip_nonfinite
         self._frozen: dict[str, str] = {}
         # Before anything else: opening the checkpoints removes those that are half written.
-        self._lock = lock_directory(workdir.path)
+        self._lock = contextlib.ExitStack()
+        by_first(lambda: self._lock.enter_context(lock_directory(workdir.path)))
         self._checkpoints = Checkpoints(workdir.checkpoints, keep=keep_checkpoints)
         self._events: Events | None = None
 
@@ -88,7 +90,8 @@ class Run:
         """Drops what was kept of steps after this one, and opens the log of events."""
         self._checkpoints.drop_after(step)
         self.workdir.keep_metrics_until(step)
-        self._events = Events(self.workdir.tensorboard, step + 1)
+        if is_first():
+            self._events = Events(self.workdir.tensorboard, step + 1)
 
     def skip(self, step: int, loss: float, batch: Mapping[str, Any]) -> None:
         """Counts a step whose loss is not finite, and writes down its batch.
@@ -105,9 +108,12 @@ class Run:
         if len(self.skipped) >= self._skip_nonfinite:
             whose = self.label or self.workdir.path
             before = f", after {len(self.skipped)} skipped steps" if self.skipped else ""
-            raise UsageError(
-                f"training loss of {whose} must stay finite, it is {loss} at step {step}{before}: "
-                f"lower the learning rate or the perturbation radius; its batch is in {file}"
+            raise on_all_processes(
+                UsageError(
+                    f"training loss of {whose} must stay finite, it is {loss} at step "
+                    f"{step}{before}: lower the learning rate or the perturbation radius; its "
+                    f"batch is in {file}"
+                )
             )
         self.skipped.append(step)
         _logger.warning(
@@ -126,16 +132,19 @@ class Run:
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Writes down an evaluation."""
-        assert self._events is not None, "begin comes before the first evaluation"
         self.workdir.append_metrics({"step": step, **metrics})
-        self._events.add(_finite_numbers(metrics), step)
+        self._draw(_finite_numbers(metrics), step)
 
     def record_measurement(self, step: int, record: Mapping[str, Any]) -> None:
         """Writes down a measurement, under `measurement` in the record, taken before a step."""
-        assert self._events is not None, "begin comes before the first measurement"
         self.workdir.append_metrics({"step": step, **record})
         curves = _curves("measurement", record["measurement"])
-        self._events.add({name: value for name, value in curves if math.isfinite(value)}, step)
+        self._draw({name: value for name, value in curves if math.isfinite(value)}, step)
+
+    def _draw(self, numbers: Mapping[str, float], step: int) -> None:
+        """Adds to the log of events, which the first process has, from `begin` on."""
+        if self._events is not None:
+            self._events.add(numbers, step)
 
     def save(self, state: TrainState, metrics: Metrics | None, session_seconds: float) -> None:
         """Saves a checkpoint, in the background.
@@ -166,6 +175,14 @@ class Run:
     @property
     def _skips(self) -> dict[str, list[int]]:
         return {"skipped_steps": self.skipped} if self._skip_nonfinite else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # Saves wait for all processes, and so would this one, for one that has died.
+        if error is None or not is_loss_of_a_process(error):
+            self.close()
 
     def close(self) -> None:
         """Waits for checkpoints, closes the log of events and lets other processes in."""

@@ -1,6 +1,7 @@
 """One training step, to be compiled by a `Program`, and the inference function."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ from jaxlt.training.network_pass import (
     moment_of,
     with_vectors_of_step,
 )
+from jaxlt.training.sharding import data_mesh, replicated
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.state import TrainState, method_state
 
@@ -101,9 +103,12 @@ def make_train_step(
 def make_logits_fn(
     model: nn.Module, spectral_norm: SpectralNorm | None = None
 ) -> Callable[[TrainState, jax.Array], jax.Array]:
-    """Builds the jitted inference `(state, images) -> logits`, on running statistics."""
+    """Builds the jitted inference `(state, images) -> logits`, on running statistics.
 
-    @jax.jit
+    However the images are spread over the devices, each has all logits.
+    """
+
+    @functools.partial(jax.jit, out_shardings=replicated(data_mesh()))
     def logits(state: TrainState, images: jax.Array) -> jax.Array:
         params = state.params
         if spectral_norm is not None:

@@ -124,9 +124,9 @@ def recomputed_statistics(
         return batch_stats
 
     @jax.jit
-    def statistics_of(params: Any, images: jax.Array) -> Any:
+    def statistics_of(variables: Any, images: jax.Array) -> Any:
         _, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            variables,
             images,
             train=True,
             mutable=["batch_stats", HELD_STATISTICS],
@@ -135,7 +135,7 @@ def recomputed_statistics(
 
     total, num_batches = None, 0
     for images in batches:
-        found = statistics_of(params, images)
+        found = statistics_of({"params": params, "batch_stats": batch_stats}, images)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         num_batches += 1
     if not num_batches:

@@ -12,6 +12,7 @@ from jaxlt.errors import UsageError
 from jaxlt.foreign_files import parse_json, read_utf8
 from jaxlt.training.directory_lock import LOCK_FILE
 from jaxlt.training.disk_errors import disk_errors_explained
+from jaxlt.training.processes import by_first, in_agreement
 
 _PARTIAL = ".partial"
 
@@ -22,6 +23,8 @@ class Workdir:
     Holds `recipe.json` (the resolved recipe), `metrics.jsonl` (one line an evaluation or a
     measurement, nothing in it depends on when the run was interrupted), `result.json`,
     `checkpoints/`, `tensorboard/`, `lock` (see `lock_directory`).
+
+    Of several processes the first alone writes; all must see the directory.
 
     Args:
         path: created if missing.
@@ -42,7 +45,13 @@ class Workdir:
         defaults: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.path, self.code = path, [code] if code else []
-        recipe_file = path / "recipe.json"
+        self._defaults = _as_json(defaults)
+        by_first(lambda: self._claim(recipe))
+        # On a file system of its own a process would find nothing here.
+        in_agreement(lambda: self._check(recipe))
+
+    def _claim(self, recipe: dict[str, Any]) -> None:
+        path, recipe_file = self.path, self.path / "recipe.json"
         if not recipe_file.exists():
             if path.is_dir() and not all(map(_left_by_a_kill, path.iterdir())):
                 raise UsageError(
@@ -50,9 +59,12 @@ class Workdir:
                 )
             claim_directory(path)
             write_json(recipe_file, recipe)
-        found = {**_as_json(defaults), **read_json(recipe_file)}
-        _check_same_recipe(path, found, _as_json(recipe))
+        self._check(recipe)
         claim_directory(path)
+
+    def _check(self, recipe: dict[str, Any]) -> None:
+        found = {**self._defaults, **read_json(self.path / "recipe.json")}
+        _check_same_recipe(self.path, found, _as_json(recipe))
 
     @property
     def checkpoints(self) -> Path:
@@ -97,6 +109,9 @@ class Workdir:
 
         That step's own evaluation has been made, its measurement comes before the next step.
         """
+        by_first(lambda: self._keep_until(step))
+
+    def _keep_until(self, step: int) -> None:
         records = [
             record
             for record in self._read_lines()
@@ -107,6 +122,9 @@ class Workdir:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Appends one evaluation or measurement, on disk when this returns."""
+        by_first(lambda: self._append(record))
+
+    def _append(self, record: Mapping[str, Any]) -> None:
         with self._metrics_file.open("a") as file:
             file.write(json.dumps(without_nan(record)) + "\n")
             file.flush()
@@ -115,12 +133,12 @@ class Workdir:
     def write_nonfinite_batch(self, batch: Mapping[str, Any]) -> Path:
         """Writes the batch of the latest step without a finite loss, and returns the file."""
         file = self.path / "nonfinite_batch.json"
-        write_json(file, batch)
+        by_first(lambda: write_json(file, batch))
         return file
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, the mark of a finished run."""
-        write_json(self.path / "result.json", result)
+        by_first(lambda: write_json(self.path / "result.json", result))
 
     def read_result(self) -> dict[str, Any] | None:
         """Returns `result.json`, None for a run that is not finished."""

@@ -1,0 +1,123 @@
+"""Several processes that run one program together, as flags, and how such a program ends."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+from jaxlt.errors import Interrupted, UsageError
+
+# EX_TEMPFAIL of sysexits.h: started again, the run goes on.
+_LOST = 75
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Which processes train together.
+
+    All must see the workdir, of which process 0 writes all but the checkpoints; each reads its part
+    of every batch.
+    """
+
+    distributed: bool = False
+    """This process is one of several, started alike: who they are is found in the environment of
+    SLURM, Open MPI or Kubernetes, or given by the flags that follow."""
+    coordinator: str | None = None
+    """HOST:PORT at which all reach process 0."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process: int | None = None
+    """Number of this one, from 0."""
+    heartbeat_seconds: int = 60
+    """After so long without a sign of life of one process the others stop."""
+
+    def __post_init__(self):
+        """Refuses numbers that no process can have.
+
+        Raises:
+            UsageError: one of them is out of range.
+        """
+        given = (self.coordinator, self.num_processes, self.process)
+        if not self.distributed and given != (None, None, None):
+            raise UsageError(
+                "coordinator, num_processes and process are for --distributed, which is not given"
+            )
+        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdecimal():
+            raise UsageError(f"coordinator must be HOST:PORT, got {self.coordinator}")
+        for name, least in (("num_processes", 1), ("process", 0), ("heartbeat_seconds", 1)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise UsageError(f"{name} must be at least {least}, got {number}")
+        if self.num_processes is not None and (self.process or 0) >= self.num_processes:
+            raise UsageError(
+                f"process must be below num_processes, {self.num_processes}, got {self.process}"
+            )
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Does the work of a program as one of these processes, process 0 alone logging.
+
+        What ends all of them is said by process 0 alone. What ends one of them is said by that
+        one, and the others stop with a line of their own and status 75, or when no sign of life
+        has come for `heartbeat_seconds`.
+        """
+        if not self.distributed:
+            yield
+            return
+        from jaxlt.training.processes import is_first, is_loss_of_a_process, join_processes
+
+        join_processes(
+            self.coordinator,
+            self.num_processes,
+            self.process,
+            heartbeat_seconds=self.heartbeat_seconds,
+        )
+        import jax
+
+        if not is_first():
+            logging.getLogger().setLevel(logging.ERROR)
+        try:
+            yield
+        except UsageError as error:
+            if not error.on_all_processes:
+                _leave(f"process {jax.process_index()}: error: {error}", 2)
+            _end(2)
+            raise
+        except Interrupted as stop:
+            _end(stop.exit_status)
+            raise
+        except Exception as error:
+            if is_loss_of_a_process(error):
+                _leave(
+                    f"process {jax.process_index()}: another process has died, started again the "
+                    f"run goes on from its newest checkpoint ({_first_line(error)})",
+                    _LOST,
+                )
+            _leave(traceback.format_exc(), 1)
+        jax.distributed.shutdown()
+
+
+ONE_PROCESS = Cluster()
+
+
+def _end(status: int) -> None:
+    """Leaves the others when all are here; of them the first alone goes on to say why."""
+    import jax
+
+    is_first = jax.process_index() == 0
+    jax.distributed.shutdown()
+    if not is_first:
+        sys.exit(status)
+
+
+def _leave(message: str, status: int) -> None:
+    """Says why and ends at once, without waiting for processes that wait for this one."""
+    print(message, file=sys.stderr, flush=True)
+    os._exit(status)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160]
