@@ -11,7 +11,7 @@ from experiments.methods import build_method
 from experiments.parameters import kernel_and_bias, trained
 from experiments.recipe import Recipe
 from experiments.stage import Stage
-from jaxlt import UsageError, losses
+from jaxlt import UsageError, losses, per_shard
 from jaxlt.feature_adversary import adversarial_losses, released_class_weights
 from jaxlt.models import ImageClassifier, create_model
 from jaxlt.training import Moment, PerExampleLoss, Regime, schedules
@@ -144,7 +144,11 @@ def _adversary(stage: Stage, loss: PerExampleLoss, class_counts: ClassCounts) ->
 
 
 def build_optimizer(
-    stage: Stage, class_counts: ClassCounts, *, second_stage: bool = False
+    stage: Stage,
+    class_counts: ClassCounts,
+    *,
+    second_stage: bool = False,
+    axis_name: str | None = None,
 ) -> optax.GradientTransformation:
     """Builds the optax chain: method, weight decay, SGD with momentum, weight averaging.
 
@@ -152,6 +156,8 @@ def build_optimizer(
         stage: what to build.
         class_counts: training images of each class.
         second_stage: build SSE-SAM's second stage; both of its stages have the same state.
+        axis_name: mapped axis over whose shards the method is to average, see `jaxlt.per_shard`;
+            None where it sees the whole batch. The state is the same.
 
     Raises:
         UsageError: a hyperparameter of the method is out of range.
@@ -164,6 +170,8 @@ def build_optimizer(
         method = build_method(stage, class_counts, second_stage)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if axis_name is not None:
+        method = per_shard(method, axis_name)
     sgd = optax.chain(
         optax.add_decayed_weights(stage.weight_decay),
         optax.sgd(learning_rate, momentum=stage.momentum, nesterov=stage.nesterov),

@@ -33,12 +33,13 @@ from jaxlt.training import (
     make_train_step,
     next_stage,
     over_replicas,
+    over_shards,
     steps_per_chunk,
 )
 from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
 from jaxlt.training.measurement import MeasureFn
 from jaxlt.training.replicas import measured_over_replicas
-from jaxlt.training.sharding import Layout
+from jaxlt.training.sharding import DATA, Layout
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.step import TrainStep
 from jaxlt.training.weight_average import averaged_params, recomputed_statistics
@@ -98,6 +99,11 @@ class BuiltStage:
             recipe.heads[number],
             frozen_trunk_norm=self.stage.batch_norm == "last_block",
         )
+        devices, shards = layout.mesh.size, self.stage.perturbation_shards
+        if shards not in (1, devices):
+            raise UsageError(
+                f"perturbation_shards must be 1 or the number of devices, {devices}, got {shards}"
+            )
         if recipe.micro_batch is not None and self.model.couples_examples:
             raise UsageError(
                 f"micro_batch must be None for {recipe.model}: its batch norm takes the whole batch"
@@ -146,15 +152,20 @@ class BuiltStage:
 
     def _step(self, path: StepPath, rho: float) -> TrainStep:
         stage = dataclasses.replace(self.stage, rho=rho)
-        return make_train_step(
+        axis_name = DATA if stage.perturbation_shards > 1 else None
+        step = make_train_step(
             self.model,
-            build_optimizer(stage, self._counts, second_stage=path.second_stage),
+            build_optimizer(
+                stage, self._counts, second_stage=path.second_stage, axis_name=axis_name
+            ),
             build_loss(stage, self._counts),
             len(self._counts),
             capacity=path.capacity,
             regime=self._regime,
             skip_nonfinite=self._skip_nonfinite,
+            axis_name=axis_name,
         )
+        return step if axis_name is None else over_shards(step, self._layout.mesh)
 
     def _measure_fn(self, replicas: int) -> MeasureFn:
         """Returns the measurement of one run, or of several under `vmap`."""

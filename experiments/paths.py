@@ -18,7 +18,8 @@ class StepPath(NamedTuple):
 
     Attributes:
         second_stage: whether SSE-SAM is in its second stage.
-        capacity: room for images of the tail, see `jaxlt.Capacity`; None for the whole batch.
+        capacity: room for images of the tail, see `jaxlt.Capacity`; None for the whole batch. Of a
+            shard, where each has a perturbation of its own.
     """
 
     second_stage: bool
@@ -50,10 +51,11 @@ class Paths:
         self._one_group = stage.method == "imb_sam"
         self._tail = np.array(class_counts) < stage.tail_threshold
         separable = regime.factored and regime.separates_images(model)
+        self._shards = stage.perturbation_shards
         self._capacities: list[int] = []
         # Networks that suit loops take as many images as there are.
         if separable and not model.suits_loops:
-            rooms = (int(share * stage.batch_size) for share in _CAPACITIES)
+            rooms = (int(share * stage.batch_size / self._shards) for share in _CAPACITIES)
             self._capacities = [room for room in rooms if room > 0]
 
     def choose(self, step: int, labels: np.ndarray) -> StepPath:
@@ -66,6 +68,7 @@ class Paths:
         second_stage = any(step >= boundary for boundary in self.boundaries)
         if not (self._one_group or second_stage):
             return StepPath(second_stage, None)
-        needed = self._tail[labels].sum(axis=-1).max()
+        of_shards = self._tail[labels].reshape(-1, labels.shape[-1] // self._shards)
+        needed = of_shards.sum(axis=-1).max()
         fitting = [capacity for capacity in self._capacities if capacity >= needed]
         return StepPath(second_stage, min(fitting, default=None))

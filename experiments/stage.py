@@ -198,6 +198,11 @@ class Stage:
     """Parameters that are perturbed; cc_sam's papers and code perturb the classifier."""
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
+    perturbation_shards: int = 1
+    """m-sharpness: into how many shards each batch is divided, each perturbed along its own
+    gradient, as on the accelerators of SAM's authors; batch norm and mixup are a shard's own too.
+    As many devices must be there. 1 perturbs along the gradient of the whole batch, on any number
+    of devices."""
     hold_statistics: bool = False
     """Batch norm normalises in all passes by the clean pass's statistics, as constants through
     which no gradient flows. Images then do not depend on each other, which makes imb_sam, the
@@ -240,6 +245,9 @@ class Stage:
             check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("lr", "momentum", "weight_decay", "classifier_lr_factor", "mixup", "norm_tau"):
             check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        shards = self.perturbation_shards
+        divides = shards >= 1 and self.batch_size % shards == 0
+        check("perturbation_shards", shards, divides, f"a divisor of batch_size {self.batch_size}")
         check("switch_at", self.switch_at, 0 <= self.switch_at <= 1, "between 0 and 1")
         for rho in self.rho_values:
             check("rho_values", self.rho_values, 0 <= rho < float("inf"), "finite and at least 0")

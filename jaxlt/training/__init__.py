@@ -24,4 +24,5 @@ from jaxlt.training.state import make_state_fn as make_state_fn
 from jaxlt.training.state import next_stage as next_stage
 from jaxlt.training.step import make_logits_fn as make_logits_fn
 from jaxlt.training.step import make_train_step as make_train_step
+from jaxlt.training.step import over_shards as over_shards
 from jaxlt.training.workdir import Workdir as Workdir

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxlt.training.batch_losses import BatchLosses
 from jaxlt.training.finite_steps import unless_finite
@@ -39,6 +40,7 @@ def make_train_step(
     capacity: int | None = None,
     regime: Regime | None = None,
     skip_nonfinite: bool = False,
+    axis_name: str | None = None,
 ) -> TrainStep:
     """Builds the step `(state, images, labels) -> (state, batch-mean loss)`, a pure function.
 
@@ -57,6 +59,9 @@ def make_train_step(
         regime: what the stage does beside; None for nothing.
         skip_nonfinite: whether a step whose loss or update is not finite changes nothing, see
             `unless_finite`.
+        axis_name: mapped axis over which the batch is spread, where each shard of it is a batch of
+            its own until its gradient is there (see `over_shards`); the transformation averages
+            those, as `jaxlt.per_shard` does. None where the step sees the whole batch.
     """
     regime = regime or Regime()
     transformation = optax.with_extra_args_support(transformation)
@@ -64,6 +69,9 @@ def make_train_step(
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array):
         before, state = state, with_vectors_of_step(state, regime)
+        if axis_name is not None:
+            shard = jax.lax.axis_index(axis_name)
+            state = dataclasses.replace(state, key=jax.random.fold_in(before.key, shard))
         key, moment = jax.random.fold_in(state.key, state.step), moment_of(state, regime)
         batch = (images, labels)
         if regime.mixup:
@@ -87,17 +95,43 @@ def make_train_step(
         # A second pass for the loss that a method has measured would not be for free.
         method = method_state(opt_state)
         loss = loss if method is None else method.loss
+        batch_stats = statistics.get("batch_stats", {})
+        if axis_name is not None:
+            loss, batch_stats = jax.lax.pmean((loss, batch_stats), axis_name)
         after = dataclasses.replace(
             state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=statistics.get("batch_stats", {}),
+            batch_stats=batch_stats,
             opt_state=opt_state,
+            key=before.key,
             loss_sum=state.loss_sum + loss,
         )
         return unless_finite(before, after, loss) if skip_nonfinite else (after, loss)
 
     return train_step
+
+
+def over_shards(step: TrainStep, mesh: Mesh) -> TrainStep:
+    """Maps a step over the shards of a batch, one a device of the mesh.
+
+    With a transformation under `jaxlt.per_shard` that is m-sharpness (Foret et al., ICLR 2021,
+    section 4.1): each device perturbs along the gradient of its own images. Batch norm, mixup and
+    dropout are a shard's own too; running statistics are averaged.
+
+    Args:
+        step: made with the name of the mesh's axis.
+        mesh: of one axis, along which the batch is divided evenly.
+    """
+    whole, divided = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    return jax.shard_map(
+        step,
+        mesh=mesh,
+        in_specs=(whole, divided, divided),
+        out_specs=(whole, whole),
+        # A shard's gradient is its own until it is averaged.
+        check_vma=False,
+    )
 
 
 def make_logits_fn(
