@@ -8,7 +8,7 @@ HELD_STATISTICS = "held_statistics"
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over all but the last axis (Ioffe and Szegedy, ICML 2015), in float32.
+    """Batch norm over all but the last axis (Ioffe and Szegedy, ICML 2015), in at least 32 bits.
 
     Computes what `flax.linen.BatchNorm` does, under the same names. That one keeps mean and
     variance as (1, 1, 1, C), and XLA moves those reshapes about depending on whether a backward
@@ -43,7 +43,7 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        x = x.astype(jnp.float32)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.has_variable(HELD_STATISTICS, "mean"):
             mean, var = self._held_statistics()
         elif self.use_running_average:
