@@ -1,7 +1,6 @@
 """One device, eight devices and several processes train alike, with every method.
 
-`many_devices.py` trains. Of several processes the suite has time for some of its cases; all can be
-compared by `OF_PROCESSES = {2: ["all"]}`.
+`many_devices.py` trains; of several processes the suite has time for some of its cases.
 """
 
 import contextlib
