@@ -119,7 +119,11 @@ class BuiltStage:
             weights=weights if number == 0 else _without_classifier(weights),
         )
         self.logits = make_logits_fn(self.model, self._spectral_norm)
-        self._paths = Paths(self.stage, self._counts, self.model, self._regime)
+        # Of the images that a step sees together.
+        self._on_one_device = devices == shards
+        self._paths = Paths(
+            self.stage, self._counts, self.model, self._regime, by_group=self._on_one_device
+        )
         self._programs: dict[tuple[float, ...], Program] = {}
 
     def program(self, radii: tuple[float, ...], pipeline: Pipeline) -> Program:
@@ -161,6 +165,7 @@ class BuiltStage:
             build_loss(stage, self._counts),
             len(self._counts),
             capacity=path.capacity,
+            passes_by_group=self._on_one_device,
             regime=self._regime,
             skip_nonfinite=self._skip_nonfinite,
             axis_name=axis_name,

@@ -34,6 +34,7 @@ class Paths:
         class_counts: training images of each class.
         model: the network.
         regime: of the stage.
+        by_group: see `passes_by_group` of `jaxlt.training.make_train_step`.
 
     Attributes:
         boundaries: steps at which the choice does not depend on the batch alone.
@@ -45,6 +46,8 @@ class Paths:
         class_counts: tuple[int, ...],
         model: ImageClassifier,
         regime: Regime,
+        *,
+        by_group: bool = True,
     ):
         switch = switch_step(stage, sum(class_counts)) if stage.method == "sse_sam" else None
         self.boundaries = () if switch is None else (switch,)
@@ -54,7 +57,7 @@ class Paths:
         self._shards = stage.perturbation_shards
         self._capacities: list[int] = []
         # Networks that suit loops take as many images as there are.
-        if separable and not model.suits_loops:
+        if by_group and separable and not model.suits_loops:
             rooms = (int(share * stage.batch_size / self._shards) for share in _CAPACITIES)
             self._capacities = [room for room in rooms if room > 0]
 

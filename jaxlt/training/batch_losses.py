@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from jaxlt.class_losses import ClassLosses, class_losses
-from jaxlt.factored_losses import Blocks, Capacity, FactoredLosses, Passes
+from jaxlt.factored_losses import FactoredLosses, Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.mixup import MixedBatch, mixed_class_losses
 from jaxlt.training.network_pass import Moment, NetworkPass, PerExampleLoss, Regime
@@ -56,7 +56,7 @@ class BatchLosses:
         network_pass: NetworkPass,
         batch: MixedBatch | tuple[jax.Array, jax.Array],
         moment: Moment,
-        capacity: int | None,
+        passes: Passes | None,
     ) -> Callable[[Any], ClassLosses]:
         """Returns the `class_losses_fn` of the batch, factored where that is possible."""
         model = self.model
@@ -75,11 +75,5 @@ class BatchLosses:
             labels=labels,
             num_classes=self.num_classes,
             independent=self.regime.separates_images(model),
-            passes=_passes(model, capacity),
+            passes=passes,
         )
-
-
-def _passes(model: ImageClassifier, capacity: int | None) -> Passes | None:
-    if model.suits_loops:
-        return Blocks()
-    return None if capacity is None else Capacity(capacity)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxlt.factored_losses import Blocks, Capacity, Passes
+from jaxlt.models import ImageClassifier
 from jaxlt.training.batch_losses import BatchLosses
 from jaxlt.training.finite_steps import unless_finite
 from jaxlt.training.mixup import mixup
@@ -38,6 +40,7 @@ def make_train_step(
     num_classes: int,
     *,
     capacity: int | None = None,
+    passes_by_group: bool = True,
     regime: Regime | None = None,
     skip_nonfinite: bool = False,
     axis_name: str | None = None,
@@ -56,6 +59,8 @@ def make_train_step(
         num_classes: C.
         capacity: for networks that do not suit loops, how many images of the batch the group of a
             method with one group has at most (see `jaxlt.Capacity`); None if unknown.
+        passes_by_group: whether methods with few groups may pass over each group's images alone.
+            Not where the batch is spread over devices: all would be brought to each.
         regime: what the stage does beside; None for nothing.
         skip_nonfinite: whether a step whose loss or update is not finite changes nothing, see
             `unless_finite`.
@@ -66,6 +71,7 @@ def make_train_step(
     regime = regime or Regime()
     transformation = optax.with_extra_args_support(transformation)
     losses_of = BatchLosses(model, per_example_loss, num_classes, regime)
+    passes = _passes(model, capacity) if passes_by_group else None
 
     def train_step(state: TrainState, images: jax.Array, labels: jax.Array):
         before, state = state, with_vectors_of_step(state, regime)
@@ -89,7 +95,7 @@ def make_train_step(
             gradient,
             state.opt_state,
             state.params,
-            class_losses_fn=losses_of.function(further_pass, batch, moment, capacity),
+            class_losses_fn=losses_of.function(further_pass, batch, moment, passes),
             key=key,
         )
         # A second pass for the loss that a method has measured would not be for free.
@@ -110,6 +116,12 @@ def make_train_step(
         return unless_finite(before, after, loss) if skip_nonfinite else (after, loss)
 
     return train_step
+
+
+def _passes(model: nn.Module, capacity: int | None) -> Passes | None:
+    if isinstance(model, ImageClassifier) and model.suits_loops:
+        return Blocks()
+    return None if capacity is None else Capacity(capacity)
 
 
 def over_shards(step: TrainStep, mesh: Mesh) -> TrainStep:
