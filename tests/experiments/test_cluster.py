@@ -1,0 +1,167 @@
+"""Several processes that train one run: stopped, killed, gone on with in another number."""
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.cluster import Cluster
+from jaxlt import UsageError
+from jaxlt.training.workdir import saved_steps
+
+ROOT = Path(__file__).parents[2]
+FLAGS = (
+    "--recipe=cc_sam_digits",
+    "--model=mlp",
+    "--method=imb_sam",
+    "--scope=all",
+    "--rho=0.1",
+    "--batch-size=64",
+    "--epochs=8",
+    "--then.0.epochs=4",
+    "--eval-epochs=2",
+    "--measure-every=7",
+)
+
+
+class Processes:
+    """A run by some processes, each with a log of its own."""
+
+    def __init__(self, workdir, number, environment, *flags):
+        with contextlib.closing(socket.socket()) as listening:
+            listening.bind(("localhost", 0))
+            port = listening.getsockname()[1]
+        self._workdir, self._before = workdir, newest_step(workdir)
+        self._logs = [workdir.with_suffix(f".{process}.log") for process in range(number)]
+        cluster = ("--distributed", f"--coordinator=localhost:{port}", f"--num-processes={number}")
+        self._started = [
+            start(workdir, environment, log, *cluster, f"--process={process}", *flags)
+            for process, log in enumerate(self._logs)
+        ]
+
+    def wait_for(self, condition):
+        while not condition():
+            assert all(process.poll() is None for process in self._started), self.lines()
+            time.sleep(0.01)
+
+    def wait_for_progress(self):
+        self.wait_for(lambda: newest_step(self._workdir) > self._before)
+
+    def send(self, process, signum):
+        self._started[process].send_signal(signum)
+
+    def wait(self):
+        return [process.wait() for process in self._started]
+
+    def lines(self):
+        """What each has written."""
+        return [log.read_text().splitlines() for log in self._logs]
+
+
+def start(workdir, environment, log, *flags):
+    command = [sys.executable, "-m", "experiments.cifar_lt", f"--workdir={workdir}", *FLAGS, *flags]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log.open("w"))
+
+
+def newest_step(workdir):
+    return max(saved_steps(workdir / "checkpoints"), default=0)
+
+
+def ending(workdir):
+    """What runs of the same bits have in common."""
+    record = workdir / "checkpoints" / str(newest_step(workdir)) / "record" / "metadata"
+    result = json.loads((workdir / "result.json").read_text())
+    del result["seconds"]
+    metrics = (workdir / "metrics.jsonl").read_bytes()
+    return json.loads(record.read_text())["digest"], result, metrics
+
+
+def numbers(value):
+    """Yields all numbers in JSON values, in order."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from numbers(item)
+    elif value is not None:
+        yield value
+
+
+def check_alike(workdir, other):
+    """Measurements and evaluations but for rounding, over 75 steps."""
+    lines, expected = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (workdir, other)
+    )
+    assert len(lines) == len(expected)
+    for one, two in zip(lines, expected, strict=True):
+        # An image may fall into the next bin.
+        one.pop("confidence_bins", None), two.pop("confidence_bins", None)
+        np.testing.assert_allclose(list(numbers(one)), list(numbers(two)), rtol=2e-3, atol=2e-3)
+
+
+def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
+    """By the same number of processes to the same bits, by another to the same numbers."""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    whole, run, moved, alone = (tmp_path / name for name in ("whole", "run", "moved", "alone"))
+    assert Processes(whole, 2, user_environment | devices).wait() == [0, 0]
+
+    stopped = Processes(run, 2, user_environment | devices)
+    stopped.wait_for_progress()
+    stopped.send(1, signal.SIGTERM)
+    assert stopped.wait() == [143, 143], stopped.lines()
+    assert stopped.lines()[0][-1].startswith("stopped by SIGTERM after step")
+    assert not stopped.lines()[1], "process 0 alone logs"
+    shutil.copytree(run, moved)
+
+    killed = Processes(run, 2, user_environment | devices)
+    killed.wait_for_progress()
+    killed.send(1, signal.SIGKILL)
+    began = time.monotonic()
+    assert killed.wait() == [75, -signal.SIGKILL], killed.lines()
+    assert time.monotonic() - began < 30
+    assert "process 0: another process has died" in killed.lines()[0][-1]
+    assert Processes(run, 2, user_environment | devices).wait() == [0, 0]
+    assert ending(run) == ending(whole)
+
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    log = tmp_path / "moved.log"
+    ended = start(moved, user_environment | four, log, "--shard-parameters").wait()
+    assert ended == 0, log.read_text()
+    check_alike(moved, whole)
+    assert start(alone, user_environment | devices, tmp_path / "alone.log").wait() == 0
+    check_alike(alone, whole)
+
+
+def test_a_mistake_is_said_once(tmp_path, user_environment):
+    processes = Processes(tmp_path / "run", 2, user_environment, "--batch-size=63")
+    assert processes.wait() == [2, 2]
+    (line,), nothing = processes.lines()
+    assert line == (
+        "error: batch size is 63, it must be positive and divisible by the number of data shards, 2"
+    )
+    assert not nothing
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"process": 0}, "are for --distributed"),
+        ({"distributed": True, "coordinator": "localhost"}, "HOST:PORT, got localhost"),
+        ({"distributed": True, "num_processes": 0}, "num_processes must be at least 1, got 0"),
+        ({"distributed": True, "num_processes": 2, "process": 2}, "below num_processes, 2, got 2"),
+        ({"distributed": True, "heartbeat_seconds": 0}, "heartbeat_seconds must be at least 1"),
+    ],
+)
+def test_flags_that_no_process_can_have(given, message):
+    with pytest.raises(UsageError, match=message):
+        Cluster(**given)
