@@ -1,4 +1,4 @@
-"""A soak: several processes train many steps, are killed and go on; do they grow, or leave anything?
+"""A soak: processes train many steps, are killed and go on; do they grow, or leave anything?
 
 `python3 tests/soak.py WORKDIR` trains on the digits and prints, of each stretch between two kills,
 how the resident memory of its processes grew after a warm-up, and how many files they held open.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-# 390 images in batches of 65: six steps an epoch.
+# 390 images in batches of 66.
 STEPS_PER_EPOCH = 6
 FLAGS = (
     "--recipe=cc_sam_digits",
@@ -41,16 +41,16 @@ def free_port():
 
 def start(workdir, epochs, number):
     """Starts all processes of a run; their logs are appended to."""
-    port = free_port()
+    command = [sys.executable, "-m", "experiments.cifar_lt", f"--workdir={workdir}", *FLAGS]
+    command += [f"--epochs={epochs}", "--then.0.epochs=1", "--distributed"]
+    command += [f"--coordinator=localhost:{free_port()}", f"--num-processes={number}"]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "experiments.cifar_lt", f"--workdir={workdir}", *FLAGS]
-            + [f"--epochs={epochs}", "--then.0.epochs=1", "--distributed"]
-            + [f"--coordinator=localhost:{port}", f"--num-processes={number}", f"--process={i}"],
+            [*command, f"--process={process}"],
             cwd=ROOT,
-            stderr=workdir.with_suffix(f".{i}.log").open("a"),
+            stderr=workdir.with_suffix(f".{process}.log").open("a"),
         )
-        for i in range(number)
+        for process in range(number)
     ]
 
 
@@ -77,12 +77,7 @@ def watch(processes, workdir, until, warm_up):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             row = [(resident_bytes(p.pid), open_files(p.pid)) for p in processes]
             samples.append((time.monotonic() - began, steps_logged(workdir), row))
-    first = steps_logged_at(samples)
-    return [sample for sample in samples if sample[1] >= first + warm_up]
-
-
-def steps_logged_at(samples):
-    return samples[0][1] if samples else 0
+    return [sample for sample in samples if sample[1] >= samples[0][1] + warm_up]
 
 
 def report(samples):
