@@ -54,8 +54,9 @@ def join_processes(
     except (ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"processes must be able to join: coordinator is {coordinator}, num_processes "
-            f"{num_processes}, process {process}: {first}"
+            "processes must be able to join, and all be named outside SLURM, Open MPI and "
+            f"Kubernetes: coordinator is {coordinator}, num_processes {num_processes}, process "
+            f"{process}: {first}"
         ) from error
 
 

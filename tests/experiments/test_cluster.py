@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -32,20 +33,40 @@ FLAGS = (
 )
 
 
+def by_flags(process, number, port):
+    coordinator = f"--coordinator=localhost:{port}"
+    return [coordinator, f"--num-processes={number}", f"--process={process}"], {}
+
+
+def by_slurm(process, number, port):
+    del port
+    names = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": number}
+    names |= {"PROCID": process, "LOCALID": 0}
+    return [], {f"SLURM_{name}": str(value) for name, value in names.items()}
+
+
+def by_open_mpi(process, number, port):
+    names = {"SIZE": number, "RANK": process, "LOCAL_RANK": 0}
+    environment = {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in names.items()}
+    # Of the job's number, the first part, jax makes the port.
+    uri = f"{port << 16}.0;tcp://127.0.0.1:1"
+    return [], environment | {"OMPI_MCA_orte_hnp_uri": uri}
+
+
 class Processes:
     """A run by some processes, each with a log of its own."""
 
-    def __init__(self, workdir, number, environment, *flags):
+    def __init__(self, workdir, number, environment, *flags, told=by_flags):
         with contextlib.closing(socket.socket()) as listening:
             listening.bind(("localhost", 0))
             port = listening.getsockname()[1]
         self._workdir, self._before = workdir, newest_step(workdir)
         self._logs = [workdir.with_suffix(f".{process}.log") for process in range(number)]
-        cluster = ("--distributed", f"--coordinator=localhost:{port}", f"--num-processes={number}")
-        self._started = [
-            start(workdir, environment, log, *cluster, f"--process={process}", *flags)
-            for process, log in enumerate(self._logs)
-        ]
+        self._started = []
+        for process, log in enumerate(self._logs):
+            own, changed = told(process, number, port)
+            one = start(workdir, environment | changed, log, "--distributed", *own, *flags)
+            self._started.append(one)
 
     def wait_for(self, condition):
         while not condition():
@@ -141,8 +162,9 @@ def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
     check_alike(alone, whole)
 
 
-def test_a_mistake_is_said_once(tmp_path, user_environment):
-    processes = Processes(tmp_path / "run", 2, user_environment, "--batch-size=63")
+@pytest.mark.parametrize("told", [by_slurm, by_open_mpi])
+def test_a_mistake_is_said_once(tmp_path, user_environment, told):
+    processes = Processes(tmp_path / "run", 2, user_environment, "--batch-size=63", told=told)
     assert processes.wait() == [2, 2]
     (line,), nothing = processes.lines()
     assert line == (
