@@ -84,11 +84,7 @@ def compare(
     runs: dict[str, list[dict[str, Any]]] = {}
     counts: tuple[int, ...] = ()
     for method, fields in methods.items():
-        experiment = Experiment(
-            dataclasses.replace(base, method=method, **fields),
-            execution.pipeline,
-            measure_every=execution.measure_every,
-        )
+        experiment = Experiment(dataclasses.replace(base, method=method, **fields), execution)
         counts = experiment.split.class_counts
         runs[method] = run_all(
             experiment,

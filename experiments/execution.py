@@ -44,5 +44,6 @@ class Execution:
 
 
 DEFAULT_EXECUTION = Execution()
+UNMEASURED = Execution(measure_every=0)
 # Of runs that take seconds, a hundred steps are a good part and every checkpoint is small.
 EXECUTION_OF_SHORT_RUNS = Execution(measure_every=20, keep_checkpoints=20)

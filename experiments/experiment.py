@@ -13,7 +13,7 @@ import numpy as np
 from experiments.build import build_optimizer
 from experiments.built_stage import BuiltStage, steps_of
 from experiments.code_version import code_version
-from experiments.execution import PipelineKind
+from experiments.execution import UNMEASURED, Execution, PipelineKind
 from experiments.feed import Feed
 from experiments.initial_weights import initial_weights
 from experiments.parameters import count_parameters
@@ -62,10 +62,8 @@ class Experiment:
 
     Args:
         recipe: what to run.
-        pipeline: whether the host or the device makes the batches.
-        measure_every: steps between two measurements of sharpness, 0 for none; see `Execution`.
+        execution: how its runs are computed.
         check_images: whether all images of the split and those evaluated are decoded once.
-        shard_parameters: see `Layout`.
 
     Attributes:
         suits_loops: see `ImageClassifier`.
@@ -78,17 +76,15 @@ class Experiment:
     def __init__(
         self,
         recipe: Recipe,
-        pipeline: PipelineKind = "tf",
+        execution: Execution = UNMEASURED,
         *,
-        measure_every: int = 0,
         check_images: bool = False,
-        shard_parameters: bool = False,
     ):
-        self.recipe, self._measure_every = recipe, measure_every
+        self.recipe, self._measure_every = recipe, execution.measure_every
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
-        layout = Layout(shard_parameters)
+        layout = Layout(execution.shard_parameters)
         self.source, self.split, self._feed = in_agreement(
-            lambda: _load(recipe, pipeline, layout, check_images)
+            lambda: _load(recipe, execution.pipeline, layout, check_images)
         )
         if check_images:
             by_first(self._feed.check_images)

@@ -88,11 +88,7 @@ def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) ->
 
     enable_compilation_cache()
     experiment = Experiment(
-        arguments.options,
-        arguments.execution.pipeline,
-        measure_every=arguments.execution.measure_every,
-        check_images=arguments.check_images,
-        shard_parameters=arguments.execution.shard_parameters,
+        arguments.options, arguments.execution, check_images=arguments.check_images
     )
     results = run_all(
         experiment,

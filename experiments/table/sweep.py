@@ -49,9 +49,7 @@ def train_missing(
     if jobs == 1:
         enable_compilation_cache()
         for name, recipe, replicas in missing:
-            experiment = Experiment(
-                recipe, execution.pipeline, measure_every=execution.measure_every
-            )
+            experiment = Experiment(recipe, execution)
             run_all(
                 experiment,
                 replicas,

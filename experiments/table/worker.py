@@ -73,9 +73,7 @@ def _serve(connection: Connection, execution: Execution) -> None:
         try:
             # Seeds of one recipe come one after the other and share what is compiled.
             if experiment is None or experiment.recipe != task.recipe:
-                experiment = Experiment(
-                    task.recipe, execution.pipeline, measure_every=execution.measure_every
-                )
+                experiment = Experiment(task.recipe, execution)
             run_all(
                 experiment,
                 [task.replica],

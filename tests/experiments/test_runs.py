@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from experiments import cifar_lt, command_line, runs
+from experiments.execution import Execution
 from experiments.experiment import Experiment, Replica
 from experiments.recipe import Recipe
 from jaxlt.training import device_memory
 
 ROOT = Path(__file__).parents[2]
+ON_DEVICE = Execution("device", measure_every=0)
 RECIPE = Recipe(
     dataset="digits",
     imbalance_factor=10,
@@ -44,7 +46,7 @@ def assert_close(left, right):
 
 @pytest.fixture(scope="module")
 def experiment():
-    return Experiment(RECIPE, "device")
+    return Experiment(RECIPE, ON_DEVICE)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_together_is_apart_but_for_rounding(tmp_path, experiment, apart, trained
 
 
 def test_tf_data_gives_the_same_runs(tmp_path, apart):
-    runs.run_all(Experiment(RECIPE, "tf"), replicas(tmp_path, (1,)), label="digits")
+    runs.run_all(Experiment(RECIPE), replicas(tmp_path, (1,)), label="digits")
     assert_close(tmp_path / "seed1", apart / "seed1")
 
 
@@ -198,10 +200,12 @@ import sys
 from pathlib import Path
 sys.modules["tensorflow"] = None
 from experiments import runs
+from experiments.execution import Execution
 from experiments.experiment import Experiment, Replica
 from experiments.recipe import Recipe
 recipe = Recipe(dataset="digits", model="mlp", imbalance_factor=10, epochs=1)
-runs.run_all(Experiment(recipe, "device"), [Replica(0, Path({str(tmp_path / "run")!r}))], label="x")
+experiment = Experiment(recipe, Execution("device"))
+runs.run_all(experiment, [Replica(0, Path({str(tmp_path / "run")!r}))], label="x")
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
