@@ -70,25 +70,27 @@ def steps_logged(workdir):
 
 
 def watch(processes, workdir, until, warm_up):
-    """Samples (seconds, step, bytes and files of each) until a step is logged or all have ended."""
-    samples, began = [], time.monotonic()
+    """Samples (step, bytes and files of each) until a step is logged or all have ended."""
+    samples = []
     while any(process.poll() is None for process in processes) and steps_logged(workdir) < until:
         time.sleep(1)
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             row = [(resident_bytes(p.pid), open_files(p.pid)) for p in processes]
-            samples.append((time.monotonic() - began, steps_logged(workdir), row))
-    return [sample for sample in samples if sample[1] >= samples[0][1] + warm_up]
+            # One that has ended holds nothing until it is waited for.
+            if all(memory for memory, _ in row):
+                samples.append((steps_logged(workdir), row))
+    return [sample for sample in samples if sample[0] >= samples[0][0] + warm_up]
 
 
 def report(samples):
     """Prints what a stretch has come to."""
-    if len(samples) < 10 or samples[-1][1] == samples[0][1]:
+    if len(samples) < 10 or samples[-1][0] == samples[0][0]:
         print("  too short to tell", flush=True)
         return
-    steps = np.array([step for _, step, _ in samples], float)
-    for process in range(len(samples[0][2])):
-        memory = np.array([row[process][0] for _, _, row in samples]) / 2**20
-        files = [row[process][1] for _, _, row in samples]
+    steps = np.array([step for step, _ in samples], float)
+    for process in range(len(samples[0][1])):
+        memory = np.array([row[process][0] for _, row in samples]) / 2**20
+        files = [row[process][1] for _, row in samples]
         slope = np.polyfit(steps, memory, 1)[0] * 1000
         print(
             f"  process {process}: steps {steps[0]:.0f} to {steps[-1]:.0f}, resident "
