@@ -39,7 +39,7 @@ from jaxlt.training import (
 from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
 from jaxlt.training.measurement import MeasureFn
 from jaxlt.training.replicas import measured_over_replicas
-from jaxlt.training.sharding import DATA, Layout
+from jaxlt.training.sharding import DATA, Layout, replicated
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.step import TrainStep
 from jaxlt.training.weight_average import averaged_params, recomputed_statistics
@@ -62,6 +62,7 @@ class BuiltStage:
         weights: variables that are not drawn, see `make_state_fn`. In later stages, which may have
             a classifier of another kind, all but its own.
         layout: where arrays are on the devices.
+        skip_nonfinite: see `make_train_step`.
 
     Raises:
         UsageError: the network cannot do what the recipe asks for.
@@ -82,11 +83,13 @@ class BuiltStage:
         feed: Feed,
         weights: Mapping[str, Mapping[str, Any]],
         layout: Layout,
+        *,
+        skip_nonfinite: bool = False,
     ):
         self._layout = layout
         self.stage = recipe.stages[number]
         self._number, self._counts, self._feed = number, split.class_counts, feed
-        self._skip_nonfinite = recipe.skip_nonfinite > 0
+        self._skip_nonfinite = skip_nonfinite
         shots = ShotGroups(recipe.many_above, recipe.few_below)
         self._groups = shots.assign(np.array(split.class_counts))
         before = recipe.stages[:number]
@@ -99,6 +102,8 @@ class BuiltStage:
             recipe.heads[number],
             frozen_trunk_norm=self.stage.batch_norm == "last_block",
         )
+        if self.stage.kind == "train":
+            layout.check_divisible(self.stage.batch_size)
         devices, shards = layout.mesh.size, self.stage.perturbation_shards
         if shards not in (1, devices):
             raise UsageError(
@@ -118,7 +123,9 @@ class BuiltStage:
             self._spectral_norm,
             weights=weights if number == 0 else _without_classifier(weights),
         )
-        self.logits = make_logits_fn(self.model, self._spectral_norm)
+        self.logits = make_logits_fn(
+            self.model, self._spectral_norm, out_sharding=replicated(layout.mesh)
+        )
         # Of the images that a step sees together.
         self._on_one_device = devices == shards
         self._paths = Paths(
@@ -189,9 +196,7 @@ class BuiltStage:
         return Measurements(every, self._groups, tail)
 
     def enter(self, state: TrainState) -> TrainState:
-        """Returns the state in which the stage begins, from the one before it."""
-        if self._number == 0:
-            return state
+        """Returns the state in which a later stage than the first begins, from the one before."""
         classifier = {
             "train": self._classifier_to_train,
             "tau_norm": lambda state: tau_normalised(
@@ -218,6 +223,11 @@ class BuiltStage:
         features, labels = self._feed.training_features(self.model, state.variables(backbone))
         means = nearest_class_mean(features, labels, len(self._counts))
         return jax.tree.map(jnp.asarray, means)
+
+    @property
+    def changes_at_its_end(self) -> bool:
+        """Whether `leave` does anything."""
+        return self.stage.swa_epoch is not None or self._spectral_norm is not None
 
     def leave(self, state: TrainState) -> TrainState:
         """Returns the state in which the stage ends: averaged and normalised where it says so."""

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from jaxlt.errors import Interrupted, UsageError
 
+_SECONDS = (("join_seconds", 1), ("heartbeat_seconds", 1))
 # EX_TEMPFAIL of sysexits.h: started again, the run goes on.
 _LOST = 75
 
@@ -31,6 +32,8 @@ class Cluster:
     """How many processes there are."""
     process: int | None = None
     """Number of this one, from 0."""
+    join_seconds: int = 300
+    """How long to wait for the others at the start."""
     heartbeat_seconds: int = 60
     """After so long without a sign of life of one process the others stop."""
 
@@ -47,7 +50,7 @@ class Cluster:
             )
         if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdecimal():
             raise UsageError(f"coordinator must be HOST:PORT, got {self.coordinator}")
-        for name, least in (("num_processes", 1), ("process", 0), ("heartbeat_seconds", 1)):
+        for name, least in (("num_processes", 1), ("process", 0), *_SECONDS):
             number = getattr(self, name)
             if number is not None and number < least:
                 raise UsageError(f"{name} must be at least {least}, got {number}")
@@ -56,13 +59,38 @@ class Cluster:
                 f"process must be below num_processes, {self.num_processes}, got {self.process}"
             )
 
+    def check_same(self, flags: Mapping[str, object]) -> None:
+        """Refuses processes that would wait for each other in different places.
+
+        Args:
+            flags: by name, those that all must have been given alike.
+
+        Raises:
+            UsageError: they have not.
+        """
+        if not self.distributed:
+            return
+        from jaxlt.training.processes import on_all_processes, texts_of_all
+
+        for name, value in flags.items():
+            given = texts_of_all(repr(value))
+            for process, other in enumerate(given):
+                if other != given[0]:
+                    raise on_all_processes(
+                        UsageError(
+                            f"{name} must be the same for all processes, it is {given[0]} for "
+                            f"process 0 and {other} for process {process}"
+                        )
+                    )
+
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
         """Does the work of a program as one of these processes, process 0 alone logging.
 
         What ends all of them is said by process 0 alone. What ends one of them is said by that
-        one, and the others stop with a line of their own and status 75, or when no sign of life
-        has come for `heartbeat_seconds`.
+        one, and the others stop: with a line of their own and status 75 where an operation that
+        they share fails, or, where JAX's coordination service notices first (of process 0, or of
+        one that hangs, after `heartbeat_seconds`), by its SIGABRT, which says that a task has died.
         """
         if not self.distributed:
             yield
@@ -73,6 +101,7 @@ class Cluster:
             self.coordinator,
             self.num_processes,
             self.process,
+            join_seconds=self.join_seconds,
             heartbeat_seconds=self.heartbeat_seconds,
         )
         import jax

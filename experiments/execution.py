@@ -30,7 +30,12 @@ class Execution:
 
     shard_parameters: bool = False
     """Divide large parameters and the optimizer's state among the devices, in place of a copy on
-    each: for networks that fit no device whole."""
+    each, while steps are taken. Before the first step, at a resumption and where stages meet, each
+    process makes them whole."""
+
+    skip_nonfinite: int = 0
+    """Steps whose loss or update is not finite that a run may leave out; at one more it stops. A
+    run that such a step has stopped may go on with a larger number."""
 
     def __post_init__(self):
         """Refuses numbers that no run can have.
@@ -38,7 +43,7 @@ class Execution:
         Raises:
             UsageError: one of them is out of range.
         """
-        for name, least in (("measure_every", 0), ("keep_checkpoints", 1)):
+        for name, least in (("measure_every", 0), ("keep_checkpoints", 1), ("skip_nonfinite", 0)):
             if (number := getattr(self, name)) < least:
                 raise UsageError(f"{name} must be at least {least}, got {number}")
 

@@ -30,8 +30,9 @@ from jaxlt.training import (
     Workdir,
     stack,
 )
+from jaxlt.training.job import unchanged
 from jaxlt.training.processes import are_several, by_first, in_agreement
-from jaxlt.training.sharding import Layout
+from jaxlt.training.sharding import Layout, on_host
 from jaxlt.training.workdir import write_json
 
 _logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Experiment:
         *,
         check_images: bool = False,
     ):
-        self.recipe, self._measure_every = recipe, execution.measure_every
+        self.recipe, self._execution = recipe, execution
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
         layout = Layout(execution.shard_parameters)
         self.source, self.split, self._feed = in_agreement(
@@ -97,7 +98,16 @@ class Experiment:
     ) -> tuple[list[BuiltStage], TrainState]:
         """Returns the stages and the shapes of a run's state; nothing is written before it."""
         stages = [
-            BuiltStage(self.recipe, number, self.source, self.split, self._feed, weights, layout)
+            BuiltStage(
+                self.recipe,
+                number,
+                self.source,
+                self.split,
+                self._feed,
+                weights,
+                layout,
+                skip_nonfinite=self._execution.skip_nonfinite > 0,
+            )
             for number in range(len(self.recipe.stages))
         ]
         for number, stage in enumerate(self.recipe.stages):
@@ -186,10 +196,11 @@ class Experiment:
     def job(self, replicas: Sequence[Replica]) -> Job:
         """Prepares training: of one run for `train`, of several for `train_together`."""
         states = [self._stages[0].initial_state(replica.seed) for replica in replicas]
+        state = states[0] if len(replicas) == 1 else stack(states)
         return Job(
-            initial_state=states[0] if len(replicas) == 1 else stack(states),
+            initial_state=on_host(state) if self._execution.shard_parameters else state,
             stages=tuple(self._job_stage(number, replicas) for number in range(len(self._stages))),
-            skip_nonfinite=self.recipe.skip_nonfinite,
+            skip_nonfinite=self._execution.skip_nonfinite,
         )
 
     def _job_stage(self, number: int, replicas: Sequence[Replica]) -> JobStage:
@@ -198,12 +209,12 @@ class Experiment:
             steps=self._steps(number, replicas) if built.stage.kind == "train" else None,
             evaluate=lambda state: self._evaluate(state, built),
             template=lambda: built.initial_state(0),
-            enter=built.enter,
-            leave=built.leave,
+            enter=built.enter if number else unchanged,
+            leave=built.leave if built.changes_at_its_end else unchanged,
         )
 
     def _steps(self, number: int, replicas: Sequence[Replica]) -> Steps:
-        built = self._stages[number]
+        built, every = self._stages[number], self._execution.measure_every
         pipelines = [self._feed.pipeline(r.seed, built.stage, number) for r in replicas]
         pipeline = pipelines[0] if len(replicas) == 1 else ReplicaPipeline(pipelines)
         # A radius given beside the recipe is the first stage's.
@@ -215,7 +226,7 @@ class Experiment:
             pipeline,
             num_steps=built.stage.num_steps(self.num_images),
             eval_steps=built.stage.num_steps(self.num_images, self.recipe.eval_epochs),
-            measurements=built.measurements(self._measure_every) if self._measure_every else None,
+            measurements=built.measurements(every) if every else None,
         )
 
     def _recipe_of(self, rho: float | None) -> Recipe:

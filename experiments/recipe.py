@@ -115,9 +115,6 @@ class Recipe(Stage):
     eval_epochs: int = 10
     """An evaluation and a checkpoint every so many epochs, and after the last."""
 
-    skip_nonfinite: int = 0
-    """Steps whose loss or update is not finite that a run may leave out; at one more it stops."""
-
     then: tuple[Stage, ...] = ()
     """Stages after the first, each from the state that the one before ended in."""
 
@@ -130,8 +127,7 @@ class Recipe(Stage):
         super().__post_init__()
         check("kind", self.kind, self.kind == "train", "train in the first stage")
         check("eval_epochs", self.eval_epochs, self.eval_epochs >= 1, "at least 1")
-        for name in ("held_out", "skip_nonfinite"):
-            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        check("held_out", self.held_out, self.held_out >= 0, "at least 0")
         test = self.evaluated == "test"
         check("held_out", self.held_out, not self.held_out or test, "0 unless evaluated is test")
         for stage in self.stages[:-1]:

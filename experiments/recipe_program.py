@@ -82,6 +82,8 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
 
 
 def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) -> None:
+    same = {**dataclasses.asdict(arguments.execution), "check_images": arguments.check_images}
+    arguments.cluster.check_same({**same, "runs": [str(path) for path in paths.values()]})
     from experiments.experiment import Experiment, Replica
     from experiments.runs import run_all
     from jaxlt.training.compilation_cache import enable_compilation_cache

@@ -7,6 +7,7 @@ how the resident memory of its processes grew after a warm-up, and how many file
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import socket
@@ -18,15 +19,14 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-# 390 images in batches of 66.
-STEPS_PER_EPOCH = 6
+BATCH, NUM_IMAGES = 66, 390
 FLAGS = (
     "--recipe=cc_sam_digits",
     "--model=small_conv",
     "--method=imb_sam",
     "--scope=all",
     "--rho=0.1",
-    "--batch-size=66",
+    f"--batch-size={BATCH}",
     "--eval-epochs=25",
     "--measure-every=50",
     "--heartbeat-seconds=30",
@@ -108,7 +108,7 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--warm-up", type=int, default=600, help="steps that do not count")
     flags = parser.parse_args()
-    epochs = -(-flags.steps // STEPS_PER_EPOCH)
+    epochs = math.ceil(flags.steps * BATCH / NUM_IMAGES)
     generator = random.Random(0)
     for kill in range(flags.kills + 1):
         until = (kill + 1) * flags.steps // (flags.kills + 1) if kill < flags.kills else 10**9

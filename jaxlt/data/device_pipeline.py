@@ -89,7 +89,7 @@ class DevicePipeline:
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the images that the steps draw; see `Pipeline`."""
-        return self._indices[self._stream.images(start_step, stop_step)]
+        return self._indices[self._stream.whole.images(start_step, stop_step)]
 
     def read(self, resident: ResidentImages, payload: Draws) -> tuple[jax.Array, jax.Array]:
         """Gathers, augments and normalises the images of one step; see `Pipeline`."""

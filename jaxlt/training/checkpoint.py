@@ -137,9 +137,11 @@ class Checkpoints:
             return restored
         if damaged:
             earlier = " by this version, an earlier one wrote them" if 0 in formats else ""
-            raise UsageError(
-                f"checkpoints in {self._directory}: none of the {len(damaged)} can be read"
-                f"{earlier}; they are left as they are, choose another workdir to start again"
+            raise on_all_processes(
+                UsageError(
+                    f"checkpoints in {self._directory}: none of the {len(damaged)} can be read"
+                    f"{earlier}; they are left as they are, choose another workdir to start again"
+                )
             )
         return None
 
@@ -163,10 +165,8 @@ class Checkpoints:
         Raises:
             UsageError: it is one of the future.
         """
-        record = self._manager.restore(
-            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-        )["record"]
-        number = record.get("format", 0)
+        args = ocp.args.Composite(record=ocp.args.JsonRestore())
+        number = _agreed(lambda: self._manager.restore(step, args=args)["record"].get("format", 0))
         if number > FORMAT:
             raise on_all_processes(
                 UsageError(
@@ -177,11 +177,7 @@ class Checkpoints:
         return number
 
     def _restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        restored, fault = self._try_to_read(step, _storable(template))
-        for found in texts_of_all(fault):
-            # What one process cannot read no process restores.
-            if found:
-                raise ValueError(found)
+        restored = _agreed(lambda: self._read(step, _storable(template)))
         record = restored["record"]
         record.pop("format", None)
         if record.pop("digest") != digest(restored["state"]):
@@ -189,17 +185,13 @@ class Checkpoints:
         key = jax.random.wrap_key_data(restored["state"].key)
         return dataclasses.replace(restored["state"], key=key, frozen=template.frozen), record
 
-    def _try_to_read(self, step: int, template: TrainState) -> tuple[Any, str]:
-        """Returns what a checkpoint holds, or what is wrong with it."""
+    def _read(self, step: int, template: TrainState) -> Any:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        stored_arrays(self._directory / str(step) / "state")
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(shapes), record=ocp.args.JsonRestore()
         )
-        try:
-            stored_arrays(self._directory / str(step) / "state")
-            return self._manager.restore(step, args=args), ""
-        except Exception as error:
-            return None, _first_line(error)
+        return self._manager.restore(step, args=args)
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints out of the way of the ones that training will write again."""
@@ -216,6 +208,19 @@ class Checkpoints:
                 aside = self._directory / f"damaged-{step}-{again}"
             (self._directory / str(step)).rename(aside)
             _logger.warning("checkpoint of step %d is set aside as %s", step, aside)
+
+
+def _agreed(read: Callable[[], Any]) -> Any:
+    """Reads on all processes: what one of them cannot read, none restores."""
+    value, fault = None, ""
+    try:
+        value = read()
+    except Exception as error:
+        fault = _first_line(error)
+    for found in texts_of_all(fault):
+        if found:
+            raise ValueError(found)
+    return value
 
 
 @jax.jit

@@ -11,7 +11,8 @@ from jaxlt.training.run import Metrics
 from jaxlt.training.state import TrainState
 
 
-def _unchanged(state: TrainState) -> TrainState:
+def unchanged(state: TrainState) -> TrainState:
+    """What a stage does at an end where there is nothing to do."""
     return state
 
 
@@ -62,8 +63,8 @@ class JobStage:
     steps: Steps | None
     evaluate: Callable[[TrainState], Metrics]
     template: Callable[[], TrainState]
-    enter: Callable[[TrainState], TrainState] = _unchanged
-    leave: Callable[[TrainState], TrainState] = _unchanged
+    enter: Callable[[TrainState], TrainState] = unchanged
+    leave: Callable[[TrainState], TrainState] = unchanged
 
     @property
     def num_steps(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlt.data import Chunk, Pipeline
 from jaxlt.errors import Interrupted
 from jaxlt.training.disk_errors import disk_errors_explained
-from jaxlt.training.job import Job, Steps
+from jaxlt.training.job import Job, Steps, unchanged
 from jaxlt.training.processes import as_first_says
 from jaxlt.training.progress import Progress, Stopwatch
 from jaxlt.training.replicas import stack, unstack
@@ -258,6 +258,8 @@ class _Session:
         return unstack(state) if self._replicated else [state]
 
     def _of_each(self, change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
+        if change is unchanged:
+            return state
         # Each process does the same by itself: what stages do in between is not made for several.
         changed = [change(local(one)) for one in self._states(state)]
         return self._job.program.place(stack(changed) if self._replicated else changed[0])

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxlt.errors import UsageError
+from jaxlt.errors import Interrupted, UsageError
 
 _Value = TypeVar("_Value")
 
@@ -26,6 +26,7 @@ def join_processes(
     num_processes: int | None = None,
     process: int | None = None,
     *,
+    join_seconds: int = 300,
     heartbeat_seconds: int = 60,
 ) -> None:
     """Makes this process one of several, whose devices are then one mesh.
@@ -37,10 +38,11 @@ def join_processes(
         coordinator: HOST:PORT at which process 0 is reached by all.
         num_processes: how many there are.
         process: number of this one.
-        heartbeat_seconds: after so long without a sign of one process the others stop.
+        join_seconds: how long to wait for the others; JAX then ends the process itself, by SIGABRT.
+        heartbeat_seconds: after so long without a sign of one process JAX ends the others likewise.
 
     Raises:
-        UsageError: the environment does not say what is not given, or the others do not come.
+        UsageError: the environment does not say what is not given.
     """
     # It would take SIGTERM from us, of which a run makes a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
@@ -49,6 +51,7 @@ def join_processes(
             coordinator,
             num_processes,
             process,
+            initialization_timeout=join_seconds,
             heartbeat_timeout_seconds=heartbeat_seconds,
         )
     except (ValueError, RuntimeError) as error:
@@ -111,7 +114,8 @@ def as_first_says(value: bool) -> bool:
 
 def is_loss_of_a_process(error: BaseException) -> bool:
     """Whether an exception is what a collective operation ends with when a process has died."""
-    return are_several() and _SIGNS_OF_LOSS.search(str(error)) is not None
+    ours = isinstance(error, (UsageError, Interrupted))
+    return are_several() and not ours and _SIGNS_OF_LOSS.search(str(error)) is not None
 
 
 def rows_of_all(rows: np.ndarray) -> np.ndarray:

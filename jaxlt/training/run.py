@@ -76,10 +76,12 @@ class Run:
         restored = self._checkpoints.restore_latest(template_at, until)
         state, record = restored or (initial, {"seconds": 0.0, "code": [], **self._frozen})
         if (found := record.get("frozen")) != self._frozen.get("frozen"):
-            raise UsageError(
-                f"checkpoints in {self.workdir.checkpoints} were trained on a pretrained network "
-                f"with digest {found}, this run's has {self._frozen.get('frozen')}: it must be "
-                "the same"
+            raise on_all_processes(
+                UsageError(
+                    f"checkpoints in {self.workdir.checkpoints} were trained on a pretrained "
+                    f"network with digest {found}, this run's has {self._frozen.get('frozen')}: "
+                    "it must be the same"
+                )
             )
         self.seconds, self.skipped = record["seconds"], list(record.get("skipped_steps", []))
         # Which code trained, in the order of first use.
@@ -165,16 +167,20 @@ class Run:
 
     def finish(self, session_seconds: float) -> None:
         """Writes the result: the last evaluation and the time."""
+        by_first(lambda: self._write_result(round(self.seconds + session_seconds, 3)))
+
+    def _write_result(self, seconds: float) -> None:
         records = self.workdir.read_metrics()
         if not records:
             raise UsageError(f"{self.workdir.path} must hold the metrics.jsonl of its run, none is")
-        seconds = round(self.seconds + session_seconds, 3)
         result = {**records[-1], "seconds": seconds, "code": self._code, **self._skips}
         self.workdir.write_result(result)
 
     @property
     def _skips(self) -> dict[str, list[int]]:
-        return {"skipped_steps": self.skipped} if self._skip_nonfinite else {}
+        # A copy: the record of a checkpoint is written while training goes on.
+        any_or_allowed = self.skipped or self._skip_nonfinite
+        return {"skipped_steps": list(self.skipped)} if any_or_allowed else {}
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec, Sharding
 
 from jaxlt.factored_losses import Blocks, Capacity, Passes
 from jaxlt.models import ImageClassifier
@@ -23,7 +23,6 @@ from jaxlt.training.network_pass import (
     moment_of,
     with_vectors_of_step,
 )
-from jaxlt.training.sharding import data_mesh, replicated
 from jaxlt.training.spectral_norm import SpectralNorm
 from jaxlt.training.state import TrainState, method_state
 
@@ -147,14 +146,20 @@ def over_shards(step: TrainStep, mesh: Mesh) -> TrainStep:
 
 
 def make_logits_fn(
-    model: nn.Module, spectral_norm: SpectralNorm | None = None
+    model: nn.Module,
+    spectral_norm: SpectralNorm | None = None,
+    *,
+    out_sharding: Sharding | None = None,
 ) -> Callable[[TrainState, jax.Array], jax.Array]:
     """Builds the jitted inference `(state, images) -> logits`, on running statistics.
 
-    However the images are spread over the devices, each has all logits.
+    Args:
+        model: called as `model(images, train=...)`.
+        spectral_norm: of the stage; None for none.
+        out_sharding: of the logits; None for what the arguments' makes of it.
     """
 
-    @functools.partial(jax.jit, out_shardings=replicated(data_mesh()))
+    @functools.partial(jax.jit, out_shardings=out_sharding)
     def logits(state: TrainState, images: jax.Array) -> jax.Array:
         params = state.params
         if spectral_norm is not None:

@@ -9,6 +9,8 @@ import numpy as np
 from jaxlt.training.processes import are_several
 from jaxlt.training.sharding import Layout, replicated
 
+_LAYOUT = Layout()
+
 
 class StopVotes:
     """Agreement of all processes to stop for a signal that one of them has received.
@@ -42,11 +44,10 @@ class StopVotes:
 
 
 def _largest_of_all(number: int) -> jax.Array:
-    layout = Layout()
-    votes = layout.spread(np.full(jax.local_device_count(), number, np.int32), axis=0)
-    return _largest(layout)(votes)
+    votes = _LAYOUT.spread(np.full(jax.local_device_count(), number, np.int32), axis=0)
+    return _largest()(votes)
 
 
 @functools.cache
-def _largest(layout: Layout) -> Any:
-    return jax.jit(lambda votes: votes.max(), out_shardings=replicated(layout.mesh))
+def _largest() -> Any:
+    return jax.jit(lambda votes: votes.max(), out_shardings=replicated(_LAYOUT.mesh))

@@ -138,7 +138,7 @@ class Workdir:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, the mark of a finished run."""
-        by_first(lambda: write_json(self.path / "result.json", result))
+        write_json(self.path / "result.json", result)
 
     def read_result(self) -> dict[str, Any] | None:
         """Returns `result.json`, None for a run that is not finished."""

@@ -15,9 +15,12 @@ STATISTICS: Any = {"mean": (0.5, 0.25, 0.75), "std": (0.25, 0.5, 0.2)}
 
 
 @pytest.mark.parametrize("indices", [None, RNG.permutation(50)[:23]])
-@pytest.mark.parametrize("batch_size", [1, 7, 23, 50, 64])
-def test_batches_are_those_of_tf_data_every_time(batch_size, indices):
-    options = {"batch_size": batch_size, "indices": indices, **STATISTICS}
+@pytest.mark.parametrize(
+    ("batch_size", "shard"),
+    [(1, (0, 1)), (7, (0, 1)), (23, (0, 1)), (50, (0, 1)), (64, (0, 1)), (8, (1, 2)), (64, (3, 4))],
+)
+def test_batches_are_those_of_tf_data_every_time(batch_size, shard, indices):
+    options = {"batch_size": batch_size, "indices": indices, "shard": shard, **STATISTICS}
     evaluation = DeviceEvaluation(IMAGES, **options)
     for _ in range(2):
         theirs = evaluation_batches(IMAGES, **options)

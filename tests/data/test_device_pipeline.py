@@ -78,6 +78,15 @@ def test_image_numbers_are_those_of_the_training_set(kind):
     np.testing.assert_array_equal(build(kind).image_numbers(2, 9), expected)
 
 
+@pytest.mark.parametrize("kind", [TfDataPipeline, DevicePipeline])
+def test_a_part_of_the_batches_knows_the_labels_and_images_of_whole_ones(kind):
+    whole, part = build(kind), build(kind, shard=(1, 2))
+    np.testing.assert_array_equal(part.labels(2, 9), whole.labels(2, 9))
+    np.testing.assert_array_equal(part.image_numbers(2, 9), whole.image_numbers(2, 9))
+    chunks = [chunk.labels for chunk in part.chunks(2, 9, 3)]
+    np.testing.assert_array_equal(np.concatenate(chunks), whole.labels(2, 9))
+
+
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_normalised_images_are_those_of_tf_data_under_jit_and_vmap(augmentation):
     expected, labels = batches(build(TfDataPipeline, augmentation=augmentation))

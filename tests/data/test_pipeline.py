@@ -177,6 +177,20 @@ def test_evaluation_covers_every_image_once_in_order(batch_size, indices):
     assert (images[len(order) :] == 0).all()
 
 
+@pytest.mark.parametrize("num_shards", [2, 4])
+def test_evaluation_in_shards_put_together_is_the_whole(num_shards):
+    """Of 50 images the last shards of the last batch have none."""
+    options = {"batch_size": 16, "mean": MEAN, "std": STD}
+    shards = [
+        list(evaluation_batches(IMAGES, **options, shard=(part, num_shards)))
+        for part in range(num_shards)
+    ]
+    whole = list(evaluation_batches(IMAGES, **options))
+    assert [len(shard) for shard in shards] == [len(whole)] * num_shards
+    for step, batch in enumerate(whole):
+        assert_same(joined(shard[step] for shard in shards), batch)
+
+
 def test_evaluation_refuses_an_empty_batch():
     with pytest.raises(UsageError, match="evaluation batch size is 0"):
         evaluation_batches(IMAGES, batch_size=0, mean=MEAN, std=STD)
