@@ -1,4 +1,9 @@
-"""Several processes that train one run together: joining them, and agreeing among them."""
+"""Several processes that train one run together: joining them, and agreeing among them.
+
+What all must do alike goes through `in_agreement`, what one does for all through `by_first`, which
+must not be within one another. A `UsageError` there is one of all processes. Whatever else one of
+them raises ends that one, and then the others, who wait for it in vain (`experiments.cluster`).
+"""
 
 import re
 from collections.abc import Callable

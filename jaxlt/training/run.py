@@ -9,8 +9,9 @@ from typing import Any, Self
 from jaxlt.errors import UsageError
 from jaxlt.training.checkpoint import Checkpoints, digest
 from jaxlt.training.directory_lock import lock_directory
+from jaxlt.training.disk_errors import disk_errors_explained
 from jaxlt.training.events import Events
-from jaxlt.training.processes import by_first, is_first, is_loss_of_a_process, on_all_processes
+from jaxlt.training.processes import by_first, is_loss_of_a_process, on_all_processes
 from jaxlt.training.state import TrainState
 from jaxlt.training.workdir import Workdir
 
@@ -91,9 +92,11 @@ class Run:
     def begin(self, step: int) -> None:
         """Drops what was kept of steps after this one, and opens the log of events."""
         self._checkpoints.drop_after(step)
+        self._by_first(lambda: self._begin(step))
+
+    def _begin(self, step: int) -> None:
         self.workdir.keep_metrics_until(step)
-        if is_first():
-            self._events = Events(self.workdir.tensorboard, step + 1)
+        self._events = Events(self.workdir.tensorboard, step + 1)
 
     def skip(self, step: int, loss: float, batch: Mapping[str, Any]) -> None:
         """Counts a step whose loss is not finite, and writes down its batch.
@@ -106,7 +109,9 @@ class Run:
         Raises:
             UsageError: it is one more than may be left out.
         """
-        file = self.workdir.write_nonfinite_batch({"step": step, "loss": str(loss), **batch})
+        record = {"step": step, "loss": str(loss), **batch}
+        self._by_first(lambda: self.workdir.write_nonfinite_batch(record))
+        file = self.workdir.nonfinite_batch
         if len(self.skipped) >= self._skip_nonfinite:
             whose = self.label or self.workdir.path
             before = f", after {len(self.skipped)} skipped steps" if self.skipped else ""
@@ -134,19 +139,27 @@ class Run:
 
     def record(self, step: int, metrics: Metrics) -> None:
         """Writes down an evaluation."""
-        self.workdir.append_metrics({"step": step, **metrics})
-        self._draw(_finite_numbers(metrics), step)
+        self._by_first(lambda: self._record({"step": step, **metrics}, _finite_numbers(metrics)))
 
     def record_measurement(self, step: int, record: Mapping[str, Any]) -> None:
         """Writes down a measurement, under `measurement` in the record, taken before a step."""
-        self.workdir.append_metrics({"step": step, **record})
         curves = _curves("measurement", record["measurement"])
-        self._draw({name: value for name, value in curves if math.isfinite(value)}, step)
+        numbers = {name: value for name, value in curves if math.isfinite(value)}
+        self._by_first(lambda: self._record({"step": step, **record}, numbers))
 
-    def _draw(self, numbers: Mapping[str, float], step: int) -> None:
-        """Adds to the log of events, which the first process has, from `begin` on."""
-        if self._events is not None:
-            self._events.add(numbers, step)
+    def _record(self, record: Mapping[str, Any], curves: Mapping[str, float]) -> None:
+        assert self._events is not None, "begin comes before the first record"
+        self.workdir.append_metrics(record)
+        self._events.add(curves, record["step"])
+
+    def _by_first(self, write: Callable[[], object]) -> None:
+        """Writes in the directory, process 0 alone; where it cannot, all of them stop."""
+
+        def explained() -> None:
+            with disk_errors_explained(self.workdir.path):
+                write()
+
+        by_first(explained)
 
     def save(self, state: TrainState, metrics: Metrics | None, session_seconds: float) -> None:
         """Saves a checkpoint, in the background.
@@ -167,7 +180,8 @@ class Run:
 
     def finish(self, session_seconds: float) -> None:
         """Writes the result: the last evaluation and the time."""
-        by_first(lambda: self._write_result(round(self.seconds + session_seconds, 3)))
+        seconds = round(self.seconds + session_seconds, 3)
+        self._by_first(lambda: self._write_result(seconds))
 
     def _write_result(self, seconds: float) -> None:
         records = self.workdir.read_metrics()

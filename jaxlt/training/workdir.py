@@ -24,7 +24,7 @@ class Workdir:
     measurement, nothing in it depends on when the run was interrupted), `result.json`,
     `checkpoints/`, `tensorboard/`, `lock` (see `lock_directory`).
 
-    Of several processes the first alone writes; all must see the directory.
+    Of several processes the first alone makes it; all must see it.
 
     Args:
         path: created if missing.
@@ -109,9 +109,6 @@ class Workdir:
 
         That step's own evaluation has been made, its measurement comes before the next step.
         """
-        by_first(lambda: self._keep_until(step))
-
-    def _keep_until(self, step: int) -> None:
         records = [
             record
             for record in self._read_lines()
@@ -122,19 +119,19 @@ class Workdir:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Appends one evaluation or measurement, on disk when this returns."""
-        by_first(lambda: self._append(record))
-
-    def _append(self, record: Mapping[str, Any]) -> None:
         with self._metrics_file.open("a") as file:
             file.write(json.dumps(without_nan(record)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def write_nonfinite_batch(self, batch: Mapping[str, Any]) -> Path:
-        """Writes the batch of the latest step without a finite loss, and returns the file."""
-        file = self.path / "nonfinite_batch.json"
-        by_first(lambda: write_json(file, batch))
-        return file
+    @property
+    def nonfinite_batch(self) -> Path:
+        """File of the batch of the latest step without a finite loss."""
+        return self.path / "nonfinite_batch.json"
+
+    def write_nonfinite_batch(self, batch: Mapping[str, Any]) -> None:
+        """Writes `nonfinite_batch`."""
+        write_json(self.nonfinite_batch, batch)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, the mark of a finished run."""
