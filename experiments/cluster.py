@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -118,6 +119,8 @@ class Cluster:
         except Interrupted as stop:
             _end(stop.exit_status)
             raise
+        except KeyboardInterrupt:
+            _leave(f"process {jax.process_index()}: stopped by SIGINT", 128 + signal.SIGINT)
         except Exception as error:
             if is_loss_of_a_process(error):
                 _leave(

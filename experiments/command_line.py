@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -99,6 +100,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(_fail(error, 2))
     except Interrupted as stop:
         sys.exit(_fail(stop, stop.exit_status))
+    except KeyboardInterrupt:
+        # Runs collect it themselves while there is something to save.
+        print("stopped by SIGINT", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has seen enough.
         sys.stdout = None
