@@ -26,6 +26,8 @@ from jaxlt.training.stored_arrays import stored_arrays
 
 # Of what a checkpoint holds; those before there was a number are of format 0.
 FORMAT = 1
+# A year: Orbax counts by the clock on the wall, which may jump.
+_SAVE_SECONDS = 365 * 24 * 60 * 60
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +60,9 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, cleanup_tmp_directories=True
+                preservation_policy=policy,
+                cleanup_tmp_directories=True,
+                async_options=ocp.options.AsyncOptions(timeout_secs=_SAVE_SECONDS),
             ),
             item_names=("state", "record"),
         )

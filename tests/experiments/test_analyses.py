@@ -253,7 +253,7 @@ def nothing(run):
         (truncated, "", (), "can be read"),
         (foreign_recipe, "", (), "recipe.json must say many_above, it does not"),
         (no_text, "", (), "recipe.json must have a string as dataset, it has 3"),
-        (no_numbers, "", (), "model.json must have a number a channel as mean, it has ['a']"),
+        (no_numbers, "", (), "model.json must describe a network: mean is ['a']"),
         (unknown_stage, "", (), "recipe.json must describe the stages of a run"),
         (nothing, "nowhere", (), "must hold a readable model.json"),
         (nothing, "checkpoints/7", (), "has no checkpoint of step 7, it has"),

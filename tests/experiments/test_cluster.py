@@ -170,9 +170,7 @@ def test_a_mistake_is_said_once(tmp_path, user_environment, told):
     processes = Processes(tmp_path / "run", 2, user_environment, "--batch-size=63", told=told)
     assert processes.wait() == [2, 2]
     (line,), nothing = processes.lines()
-    assert line == (
-        "error: batch size is 63, it must be positive and divisible by the number of data shards, 2"
-    )
+    assert line == "error: batch_size must be a multiple of the 2 devices, got 63"
     assert not nothing
     assert not (tmp_path / "run").exists()
 

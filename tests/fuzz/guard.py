@@ -1,6 +1,7 @@
 """What no reader may do, watched by Python's own audit events."""
 
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -69,10 +70,13 @@ def watched(root):
     global _watch
     _watch = _watch or _Watch()
     _watch.seen.clear()
+    # A log that cannot be written prints stacks, for which Python parses lines of code.
+    raises, logging.raiseExceptions = logging.raiseExceptions, False
     _watch.root = Path(root)
     try:
         yield
     finally:
         _watch.root = None
+        logging.raiseExceptions = raises
     if _watch.seen:
         raise Violation("; ".join(_watch.seen))
