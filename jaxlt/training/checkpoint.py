@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jaxlt.errors import UsageError
+from jaxlt.training.monotonic_saves import count_saves_by_monotonic_clock
 from jaxlt.training.processes import by_first, on_all_processes, texts_of_all
 from jaxlt.training.sharding import whole
 from jaxlt.training.state import TrainState
@@ -26,8 +27,6 @@ from jaxlt.training.stored_arrays import stored_arrays
 
 # Of what a checkpoint holds; those before there was a number are of format 0.
 FORMAT = 1
-# A year: Orbax counts by the clock on the wall, which may jump.
-_SAVE_SECONDS = 365 * 24 * 60 * 60
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +45,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, keep: int = 2, best_metric: str = "balanced_accuracy"):
+        count_saves_by_monotonic_clock()
         self._directory = directory.absolute()
         policy = AnyPreservationPolicy(
             [
@@ -60,9 +60,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                cleanup_tmp_directories=True,
-                async_options=ocp.options.AsyncOptions(timeout_secs=_SAVE_SECONDS),
+                preservation_policy=policy, cleanup_tmp_directories=True
             ),
             item_names=("state", "record"),
         )

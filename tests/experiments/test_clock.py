@@ -39,6 +39,7 @@ def test_a_clock_that_jumps(tmp_path):
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         stderr=subprocess.PIPE,
         text=True,
+        timeout=300,
     )
     assert jumping.returncode == 0, jumping.stderr
     assert ending(run) == ending(whole)
