@@ -90,8 +90,9 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     for chatty in ("jax", "orbax", "tensorflow"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    # By which Orbax's threads log, with a hundred lines of their stacks, what it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # By which Orbax's threads and tasks log, with lines of their stacks, what it also raises.
+    for repeating in ("absl", "asyncio"):
+        logging.getLogger(repeating).setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
     sys.unraisablehook = _unless_abandoned
     try:
