@@ -13,12 +13,11 @@ import numpy as np
 from experiments.build import build_optimizer
 from experiments.built_stage import BuiltStage, steps_of
 from experiments.code_version import code_version
-from experiments.execution import UNMEASURED, Execution, PipelineKind
-from experiments.feed import Feed
+from experiments.execution import UNMEASURED, Execution
 from experiments.initial_weights import initial_weights
+from experiments.loaded_data import load_data, split_file
 from experiments.parameters import count_parameters
 from experiments.recipe import Recipe
-from jaxlt.data import Source, Split, load_source, long_tailed_split
 from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy, group_confusion
 from jaxlt.models.vision_towers import tower_digest
 from jaxlt.training import (
@@ -85,7 +84,7 @@ class Experiment:
         self.groups = ShotGroups(recipe.many_above, recipe.few_below)
         layout = Layout(execution.shard_parameters)
         self.source, self.split, self._feed = in_agreement(
-            lambda: _load(recipe, execution.pipeline, layout, check_images)
+            lambda: load_data(recipe, execution.pipeline, layout, check_images)
         )
         if check_images:
             by_first(self._feed.check_images)
@@ -147,7 +146,7 @@ class Experiment:
 
     def _describe_in(self, directory: Path) -> None:
         """Writes what later programs read of a run, beside its recipe."""
-        for file in (directory / "split.json", _split_file(self.recipe)):
+        for file in (directory / "split.json", split_file(self.recipe)):
             if file is not None and not file.exists():
                 self.split.write(file)
         if not (description := directory / "model.json").exists():
@@ -267,60 +266,6 @@ class Experiment:
         number, _, width, channels = images.shape
         logits = built.logits(state, images.reshape(-1, width, width, channels))
         return logits.reshape(number, -1, self.source.num_classes).mean(axis=1)
-
-
-def _load(
-    recipe: Recipe, pipeline: PipelineKind, layout: Layout, check_images: bool
-) -> tuple[Source, Split, Feed]:
-    source = load_source(
-        recipe.dataset,
-        image_size=recipe.image_size,
-        resize=recipe.resize,
-        normalization=recipe.normalization,
-        # The check names what is unreadable, all of it.
-        unreadable="skip" if check_images else recipe.unreadable,
-        relabel=recipe.relabel,
-    )
-    split = _split(recipe, source)
-    feed = Feed(
-        source,
-        split,
-        pipeline,
-        recipe.held_out,
-        evaluated=recipe.evaluated,
-        unreadable=recipe.unreadable,
-        tte=recipe.tte,
-        layout=layout,
-    )
-    return source, split, feed
-
-
-def _split(recipe: Recipe, source: Source) -> Split:
-    file = _split_file(recipe)
-    if file is not None and file.exists():
-        split = Split.read(file, source)
-        _logger.info(
-            "%s rules: %s, imbalance factor %g, %s images of each class with seed %d",
-            file,
-            split.profile,
-            split.imbalance_factor,
-            split.rule,
-            split.seed,
-        )
-        return split
-    return long_tailed_split(
-        source,
-        profile=recipe.profile,
-        imbalance_factor=recipe.imbalance_factor,
-        max_per_class=recipe.max_per_class,
-        class_order=recipe.class_order,
-        rule=recipe.selection,
-        seed=recipe.split_seed,
-    )
-
-
-def _split_file(recipe: Recipe) -> Path | None:
-    return Path(recipe.split_file) if recipe.split_file else None
 
 
 def _digest(indices: np.ndarray) -> str:

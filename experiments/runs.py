@@ -76,7 +76,8 @@ def _together(experiment: Experiment, mode: ReplicasMode) -> bool:
 
 def _most_that_fit(experiment: Experiment, replicas: Sequence[Replica]) -> int:
     """Returns how many replicas fit in memory together, and says so if that is not all."""
-    limit = device_memory() * _SHARE_OF_MEMORY
+    # In units that int32 holds; machines may differ, and all must come to the same groups.
+    limit = as_first_says(device_memory() >> 20) * 2**20 * _SHARE_OF_MEMORY
     size = len(replicas)
     while size > 1:
         needed = experiment.job(replicas[:size]).bytes_needed()

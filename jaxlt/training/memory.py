@@ -11,5 +11,5 @@ def device_memory() -> int:
     On CPU it is the machine's whole memory, not what is free: groups of replicas depend on it, and
     a resumed run must come to the same groups.
     """
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

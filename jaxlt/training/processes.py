@@ -112,9 +112,11 @@ def by_first(action: Callable[[], object]) -> None:
     in_agreement(action if is_first() else lambda: None)
 
 
-def as_first_says(value: bool) -> bool:
-    """Returns process 0's value, on all."""
-    return bool(multihost_utils.broadcast_one_to_all(value)) if are_several() else value
+def as_first_says(number: int) -> int:
+    """Returns process 0's number, or truth, on all."""
+    if not are_several():
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def is_loss_of_a_process(error: BaseException) -> bool:

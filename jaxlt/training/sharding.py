@@ -136,10 +136,19 @@ def whole(leaf: jax.Array) -> np.ndarray | jax.Array:
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    if not are_several() or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
+    if not are_several():
         return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf if leaf.sharding == sharding else _moved(sharding)(leaf)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
     # Not device_put, by which the processes would compare what they have.
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+@functools.cache
+def _moved(sharding: NamedSharding) -> Any:
+    """Returns a function that lays an array of all processes' devices out anew."""
+    # Not device_put, which does not move between processes.
+    return jax.jit(lambda leaf: leaf, out_shardings=sharding)
