@@ -16,9 +16,9 @@ from jaxlt import losses
 from jaxlt.analysis import DatasetLosses, LossesFn
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups
-from jaxlt.models.trainable import join
+from jaxlt.models.adaptation.trainable import join
+from jaxlt.runs.workdir import saved_steps
 from jaxlt.training import Moment, PerExampleLoss
-from jaxlt.training.workdir import saved_steps
 
 Scope = Literal["all", "classifier"]
 

@@ -12,11 +12,11 @@ from experiments.parameters import kernel_and_bias, trained
 from experiments.recipe import Recipe
 from experiments.stage import Stage
 from jaxlt import UsageError, losses, per_shard
-from jaxlt.feature_adversary import adversarial_losses, released_class_weights
+from jaxlt.losses.feature_adversary import adversarial_losses, released_class_weights
 from jaxlt.models import ImageClassifier, create_model
 from jaxlt.training import Moment, PerExampleLoss, Regime, schedules
-from jaxlt.training.spectral_norm import SpectralNorm
-from jaxlt.training.weight_average import weight_average
+from jaxlt.training.step.spectral_norm import SpectralNorm
+from jaxlt.training.step.weight_average import weight_average
 
 ClassCounts = tuple[int, ...]
 

@@ -22,6 +22,7 @@ from experiments.recipe import Recipe
 from experiments.stage import Stage
 from jaxlt import UsageError
 from jaxlt.data import Pipeline, Source, Split
+from jaxlt.devices.sharding import DATA, Layout, replicated
 from jaxlt.evaluation import ShotGroups
 from jaxlt.training import (
     Measurements,
@@ -36,13 +37,12 @@ from jaxlt.training import (
     over_shards,
     steps_per_chunk,
 )
-from jaxlt.training.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
-from jaxlt.training.measurement import MeasureFn
-from jaxlt.training.replicas import measured_over_replicas
-from jaxlt.training.sharding import DATA, Layout, replicated
-from jaxlt.training.spectral_norm import SpectralNorm
-from jaxlt.training.step import TrainStep
-from jaxlt.training.weight_average import averaged_params, recomputed_statistics
+from jaxlt.training.step.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
+from jaxlt.training.step.measurement import MeasureFn
+from jaxlt.training.step.replicas import measured_over_replicas
+from jaxlt.training.step.spectral_norm import SpectralNorm
+from jaxlt.training.step.train_step import TrainStep
+from jaxlt.training.step.weight_average import averaged_params, recomputed_statistics
 
 # What entering a stage draws from the step's key, beside what the steps draw.
 _NEW_CLASSIFIER = 3

@@ -71,7 +71,7 @@ class Cluster:
         """
         if not self.distributed:
             return
-        from jaxlt.training.processes import on_all_processes, texts_of_all
+        from jaxlt.devices.processes import on_all_processes, texts_of_all
 
         for name, value in flags.items():
             given = texts_of_all(repr(value))
@@ -96,7 +96,7 @@ class Cluster:
         if not self.distributed:
             yield
             return
-        from jaxlt.training.processes import is_first, is_loss_of_a_process, join_processes
+        from jaxlt.devices.processes import is_first, is_loss_of_a_process, join_processes
 
         join_processes(
             self.coordinator,

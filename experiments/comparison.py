@@ -24,8 +24,8 @@ from experiments.presentation import (
 )
 from experiments.recipe import Recipe
 from experiments.runs import run_all
-from jaxlt.training.compilation_cache import enable_compilation_cache
-from jaxlt.training.workdir import write_json
+from jaxlt.devices.compilation_cache import enable_compilation_cache
+from jaxlt.files.json_files import write_json
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

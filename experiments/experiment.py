@@ -18,8 +18,11 @@ from experiments.initial_weights import initial_weights
 from experiments.loaded_data import load_data, split_file
 from experiments.parameters import count_parameters
 from experiments.recipe import Recipe
+from jaxlt.devices.processes import are_several, by_first, in_agreement
+from jaxlt.devices.sharding import Layout, on_host
 from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy, group_confusion
-from jaxlt.models.vision_towers import tower_digest
+from jaxlt.files.json_files import write_json
+from jaxlt.models.clip.vision_towers import tower_digest
 from jaxlt.training import (
     Job,
     JobStage,
@@ -29,10 +32,7 @@ from jaxlt.training import (
     Workdir,
     stack,
 )
-from jaxlt.training.job import unchanged
-from jaxlt.training.processes import are_several, by_first, in_agreement
-from jaxlt.training.sharding import Layout, on_host
-from jaxlt.training.workdir import write_json
+from jaxlt.training.loop.job import unchanged
 
 _logger = logging.getLogger(__name__)
 

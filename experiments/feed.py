@@ -30,11 +30,11 @@ from jaxlt.data import (
     held_out_images,
     refuse_undecodable,
 )
-from jaxlt.data.counter_random import stream_key
-from jaxlt.data.resampling import NUM_CROPS
+from jaxlt.data.sampling.counter_random import stream_key
+from jaxlt.data.sources.resampling import NUM_CROPS
+from jaxlt.devices.processes import rows_of_all
+from jaxlt.devices.sharding import Layout, replicated
 from jaxlt.models import ImageClassifier
-from jaxlt.training.processes import rows_of_all
-from jaxlt.training.sharding import Layout, replicated
 
 _logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 
 from jaxlt.errors import UsageError
-from jaxlt.foreign_files import parse_json
-from jaxlt.training.workdir import read_json
+from jaxlt.files.foreign_files import parse_json
+from jaxlt.files.json_files import read_json
 
 _LARGEST_INTEGER = 2**53
 """So far float64, in which numbers are averaged and drawn, holds every integer."""

@@ -13,10 +13,10 @@ from experiments.command_line import check_distinct
 from experiments.fields import Fields
 from experiments.recipe import Recipe
 from jaxlt.data import ImageSet, Source, Split, load_source
-from jaxlt.data.typed_values import check_fields
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor, ShotGroups, group_accuracy
-from jaxlt.training.workdir import is_step
+from jaxlt.files.typed_values import check_fields
+from jaxlt.runs.workdir import is_step
 
 _CHUNK = 128
 _READING_FIELDS = ("resize", "normalization", "unreadable", "relabel")

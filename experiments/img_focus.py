@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from experiments import command_line
 from jaxlt import UsageError
-from jaxlt.models.dinov2 import load_dinov2
+from jaxlt.models.clip.dinov2 import load_dinov2
 
 _ENCODER = "backbone."
 # Not to be seen in the tensors' shapes. All networks of DINOv2 have heads of this width.

@@ -11,15 +11,15 @@ from experiments.feed import Feed
 from experiments.parameters import last_block
 from experiments.recipe import ENSEMBLE, Recipe
 from jaxlt import UsageError
-from jaxlt.adaptation import UNADAPTED, names_tower
 from jaxlt.data import Source
-from jaxlt.data.class_names import names_in_words
+from jaxlt.data.sources.class_names import names_in_words
 from jaxlt.models import create_model, load_initial_weights
-from jaxlt.models.clip import Clip
-from jaxlt.models.clip_snapshot import ClipSnapshot
-from jaxlt.models.head_init import class_mean_kernel, classifier_params, text_kernel
-from jaxlt.models.prompts import IMAGENET_TEMPLATES, PromptTokenizer, class_prompts
-from jaxlt.models.vision_towers import PretrainedTower, load_tower
+from jaxlt.models.adaptation.kinds import UNADAPTED, names_tower
+from jaxlt.models.clip.head_init import class_mean_kernel, classifier_params, text_kernel
+from jaxlt.models.clip.model import Clip
+from jaxlt.models.clip.prompts import IMAGENET_TEMPLATES, PromptTokenizer, class_prompts
+from jaxlt.models.clip.snapshot import ClipSnapshot
+from jaxlt.models.clip.vision_towers import PretrainedTower, load_tower
 
 _TEXT_BATCH = 128
 

@@ -20,8 +20,8 @@ from jaxlt.data import (
     is_of_files,
     load_source,
 )
-from jaxlt.data.encoded_images import EncodedImages
-from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.data.sources.encoded_images import EncodedImages
 
 _WARM_UP = 4
 

@@ -7,7 +7,7 @@ from experiments.execution import PipelineKind
 from experiments.feed import Feed
 from experiments.recipe import Recipe
 from jaxlt.data import Source, Split, load_source, long_tailed_split
-from jaxlt.training.sharding import Layout
+from jaxlt.devices.sharding import Layout
 
 _logger = logging.getLogger(__name__)
 

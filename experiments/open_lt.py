@@ -80,7 +80,7 @@ def main() -> None:
     )
     from experiments.finished_run import load_runs
     from experiments.written_report import destinations, write_reports
-    from jaxlt.training.compilation_cache import enable_compilation_cache
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)

@@ -31,8 +31,8 @@ def main() -> None:
     )
     if not arguments.images:
         raise UsageError("images must name at least one file, got none")
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
     from jaxlt.evaluation import Predictor
-    from jaxlt.training.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     predictor = Predictor.load(arguments.checkpoint)

@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 
 from experiments.stage import Stage, check
 from jaxlt import UsageError
-from jaxlt.adaptation import Adaptation, Kind, Projection, names_tower
 from jaxlt.data import Normalization, Profile, Relabel, Resize, Unreadable
-from jaxlt.data.typed_values import check_fields
+from jaxlt.files.typed_values import check_fields
+from jaxlt.models.adaptation.kinds import Adaptation, Kind, Projection, names_tower
 
 ENSEMBLE = "ensemble"
 # Losses with a scale of their own.
@@ -88,7 +88,7 @@ class Recipe(Stage):
     class_mean: the classes' mean features in the untouched tower."""
     class_names: str | None = None
     """classifier_init text: file that says what classes are in words, each with what the data set
-    calls it; see `jaxlt.data.class_names.read_names`. None where the data set says it in words."""
+    calls it, see `read_names`. None where the data set says it in words."""
     prompt: str = "a photo of a {}."
     """classifier_init text: the text, with {} for the class; ensemble for OpenAI's 80 templates."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -246,8 +246,8 @@ class Recipe(Stage):
             UsageError: such a file cannot be read.
         """
         # Programs' help needs recipes and no networks.
-        from jaxlt.models.file_digest import file_digest
-        from jaxlt.models.vision_towers import tower_digest
+        from jaxlt.files.file_digest import file_digest
+        from jaxlt.models.clip.vision_towers import tower_digest
 
         fields = dataclasses.asdict(self)
         for name in ("init_weights", "class_names"):

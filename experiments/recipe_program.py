@@ -86,7 +86,7 @@ def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) ->
     arguments.cluster.check_same({**same, "runs": [str(path) for path in paths.values()]})
     from experiments.experiment import Experiment, Replica
     from experiments.runs import run_all
-    from jaxlt.training.compilation_cache import enable_compilation_cache
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     experiment = Experiment(

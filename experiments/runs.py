@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments.execution import ReplicasMode
 from experiments.experiment import Experiment, Replica
+from jaxlt.devices.processes import as_first_says, by_first, in_agreement
 from jaxlt.training import Workdir, at_one_step, device_memory, train, train_together
-from jaxlt.training.processes import as_first_says, by_first, in_agreement
 
 _logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from jaxlt import UsageError
 if TYPE_CHECKING:
     from jaxlt.data import DevicePipeline, Pipeline
     from jaxlt.training import TrainState
-    from jaxlt.training.program import Program
+    from jaxlt.training.loop.program import Program
 
 _logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def generated_pipelines(replicas: int, batch_size: int) -> list["DevicePipeline"
     import numpy as np
 
     from jaxlt.data import Augmentation, DevicePipeline, DrawStream, InstanceBalanced
-    from jaxlt.data.image_set import ArrayImages
+    from jaxlt.data.sources.image_set import ArrayImages
 
     labels = np.repeat(np.arange(_NUM_CLASSES), long_tailed_counts(_NUM_CLASSES))
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *_IMAGE_SHAPE), np.uint8)
@@ -116,8 +116,8 @@ def run(arguments: Arguments, method: CaseName, pipelines: list["DevicePipeline"
 
     from experiments.benchmark.compiled_step import build_training
     from experiments.benchmark.path_cost import path_cost
-    from jaxlt.training.program import Program, steps_per_chunk
-    from jaxlt.training.replicas import ReplicaPipeline, stack
+    from jaxlt.training.loop.program import Program, steps_per_chunk
+    from jaxlt.training.step.replicas import ReplicaPipeline, stack
 
     recipe = case_recipe(
         method, arguments.model, arguments.batch_size, precision=arguments.precision

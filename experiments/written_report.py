@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.finished_run import FinishedRun
 from jaxlt.errors import UsageError
-from jaxlt.training.workdir import claim_directory, without_nan, write_json
+from jaxlt.files.json_files import claim_directory, without_nan, write_json
 
 _Result = TypeVar("_Result")
 

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from jaxlt.adaptation import Projection
+from jaxlt.models.adaptation.kinds import Projection
 
 
 def added_parameters(adaptation, *, width, hidden, num_blocks):

@@ -1,4 +1,4 @@
-"""Fixtures and strictness for the tests of the core, which lie at the top level of this folder."""
+"""Fixtures, and strictness for the tests of the core."""
 
 import gc
 import os
@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-CORE_TESTS = Path(__file__).parent
+_CORE = {Path(__file__).parent / name for name in ("batch", "losses", "methods", "sharpness")}
 
 # Neither this process nor those that tests start read or fill the user's compilation cache, and
 # compiling is what small problems wait for: the same HLO, less work by LLVM.
@@ -34,7 +35,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent == CORE_TESTS:
+        if item.path.parent in _CORE:
             item.add_marker(pytest.mark.filterwarnings("error"))
 
 
@@ -44,6 +45,8 @@ def compiled_once(tmp_path_factory):
     place = tmp_path_factory.getbasetemp() / "compiled"
     for name, value in {**_CACHE, "compilation_cache_dir": str(place)}.items():
         jax.config.update(f"jax_{name}", value)
+    # JAX decides at its first compilation whether there is a cache, and collection compiles.
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True, scope="module")

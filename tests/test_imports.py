@@ -14,11 +14,26 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxlt"
 # From the bottom up; a module imports from its own layer and from those below.
 LAYERS = [
+    {"jaxlt.errors"},
+    {"jaxlt.batch", "jaxlt.files", "jaxlt.devices"},
+    {"jaxlt.losses", "jaxlt.sharpness"},
+    {"jaxlt.methods"},
+    # What a user imports, the methods and the losses by their own names.
     {"jaxlt"},
-    {"jaxlt.data", "jaxlt.models"},
-    {"jaxlt.training", "jaxlt.evaluation", "jaxlt.analysis"},
+    {"jaxlt.data", "jaxlt.models", "jaxlt.analysis"},
+    {"jaxlt.runs"},
+    {"jaxlt.training"},
+    {"jaxlt.evaluation"},
     {"experiments"},
 ]
+CORE_PACKAGES = {
+    "jaxlt",
+    "jaxlt.errors",
+    "jaxlt.batch",
+    "jaxlt.losses",
+    "jaxlt.sharpness",
+    "jaxlt.methods",
+}
 MODULES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 HEAVY = "chex flax matplotlib orbax safetensors sklearn tensorflow tensorflow_datasets tqdm tyro"
 
@@ -28,7 +43,7 @@ def relative(path):
 
 
 def package_of(module):
-    """`jaxlt.data` for `jaxlt.data.splits`, `jaxlt` for `jaxlt.losses`."""
+    """`jaxlt.data` for `jaxlt.data.sampling.splits`, `jaxlt` for `jaxlt.losses`."""
     names = {name for layer in LAYERS for name in layer}
     parts = module.split(".")
     return next((p for p in (".".join(parts[:2]), parts[0]) if p in names), "")
@@ -55,7 +70,7 @@ def imported(path, tree=None):
     return names
 
 
-CORE = [path for path in MODULES if package_of(module_name(path)) == "jaxlt"]
+CORE = [path for path in MODULES if package_of(module_name(path)) in CORE_PACKAGES]
 
 
 def run(code):

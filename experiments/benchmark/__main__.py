@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from experiments import command_line
 from experiments.benchmark.cases import CASES, CaseName, Precision, Problem, make_problem
 from jaxlt import UsageError
-from jaxlt.adaptation import Kind
+from jaxlt.models.adaptation.kinds import Kind
 
 if TYPE_CHECKING:
     from experiments.benchmark.compiled_step import CompiledStep
@@ -77,7 +77,7 @@ def main() -> None:
     chosen = _choose(arguments, problem)
     peers = _torch_steps(problem, chosen) if arguments.peer == "torch" else {}
 
-    from jaxlt.training.workdir import claim_directory
+    from jaxlt.files.json_files import claim_directory
 
     claim_directory(arguments.workdir)
     if arguments.memory_only:
@@ -128,7 +128,7 @@ def _count_memory(arguments: Arguments, problem: Problem, cases: tuple[CaseName,
     from experiments.benchmark.compiled_step import step_memory
     from experiments.benchmark.machine import describe_machine
     from experiments.benchmark.report import format_memory
-    from jaxlt.training.workdir import write_json
+    from jaxlt.files.json_files import write_json
 
     jax.config.update("jax_enable_compilation_cache", False)
     counted = {}
@@ -157,7 +157,7 @@ def _measure(
     from experiments.benchmark.machine import describe_machine
     from experiments.benchmark.report import Measurement, draw, format_table
     from experiments.benchmark.rounds import alternate
-    from jaxlt.training.workdir import write_json
+    from jaxlt.files.json_files import write_json
 
     # A program from the persistent cache would show a compile time of nothing.
     jax.config.update("jax_enable_compilation_cache", False)

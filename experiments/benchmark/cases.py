@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.recipe import Recipe
 from jaxlt import UsageError
-from jaxlt.adaptation import Kind
 from jaxlt.data import profile_counts
+from jaxlt.models.adaptation.kinds import Kind
 
 CaseName = Literal[
     "sgd",

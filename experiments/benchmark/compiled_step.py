@@ -15,7 +15,7 @@ from experiments.build import build_loss, build_model, build_optimizer, build_re
 from experiments.paths import Paths, StepPath
 from experiments.recipe import Recipe
 from jaxlt.training import TrainState, make_state_fn, make_train_step
-from jaxlt.training.step import TrainStep
+from jaxlt.training.step.train_step import TrainStep
 
 
 class StepMemory(NamedTuple):

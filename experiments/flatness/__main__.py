@@ -47,8 +47,8 @@ def main() -> None:
     from experiments.flatness.curves import curves_of, values
     from experiments.flatness.picture import draw
     from experiments.written_report import common_destination, write_values
-    from jaxlt.training.compilation_cache import enable_compilation_cache
-    from jaxlt.training.workdir import claim_directory
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from jaxlt.files.json_files import claim_directory
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)

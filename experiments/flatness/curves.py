@@ -11,7 +11,7 @@ from experiments.analysed_run import AnalysedRun
 from experiments.replica_rows import replica_rows
 from experiments.ticker import ticking
 from jaxlt.analysis import losses_along, of_norm, random_direction
-from jaxlt.perturbation import norm
+from jaxlt.sharpness.perturbation import norm
 
 Direction = Literal["random", "adversarial"]
 

@@ -45,8 +45,8 @@ def main() -> None:
     from experiments.hessian.picture import draw_densities, draw_eigenvalues
     from experiments.hessian.spectra import format_table, spectra_of, values
     from experiments.written_report import common_destination, write_values
-    from jaxlt.training.compilation_cache import enable_compilation_cache
-    from jaxlt.training.workdir import claim_directory
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from jaxlt.files.json_files import claim_directory
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)

@@ -13,7 +13,7 @@ from experiments.presentation import mean_and_deviation
 from experiments.replica_rows import replica_rows
 from experiments.ticker import ticking
 from jaxlt.analysis import Spectrum, Trace, hessian_product, spectrum, trace
-from jaxlt.perturbation import norm
+from jaxlt.sharpness.perturbation import norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -38,8 +38,8 @@ def main() -> None:
     from experiments.landscape.picture import draw_contours, draw_surfaces, draw_trajectories
     from experiments.landscape.planes import check_same_network, planes_of, trajectories_of, values
     from experiments.written_report import common_destination, write_values
-    from jaxlt.training.compilation_cache import enable_compilation_cache
-    from jaxlt.training.workdir import claim_directory
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from jaxlt.files.json_files import claim_directory
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)

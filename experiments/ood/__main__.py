@@ -60,7 +60,7 @@ def main() -> None:
     from experiments.ood.evaluations import check_alike
     from experiments.ood.report import format_tables
     from experiments.written_report import destinations, write_reports
-    from jaxlt.training.compilation_cache import enable_compilation_cache
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)

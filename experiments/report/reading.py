@@ -11,7 +11,7 @@ import numpy as np
 from experiments.fields import Fields
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import ConfidenceBins
-from jaxlt.training.workdir import read_text
+from jaxlt.files.json_files import read_text
 
 _logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from experiments.build import build_loss, build_model, build_optimizer, build_re
 from experiments.methods import build_method
 from experiments.recipe import Recipe
 from experiments.scaling.interconnect import Traffic
+from jaxlt.devices.sharding import data_mesh, replicated
 from jaxlt.training import TrainState, make_state_fn, make_train_step
-from jaxlt.training.sharding import data_mesh, replicated
-from jaxlt.training.step import TrainStep
+from jaxlt.training.step.train_step import TrainStep
 
 _COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("

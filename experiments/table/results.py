@@ -9,8 +9,8 @@ from experiments.presentation import percent
 from experiments.recipe import Recipe
 from experiments.table.plan import Cell, Plan
 from jaxlt import UsageError
+from jaxlt.files.json_files import read_json
 from jaxlt.training import Workdir
-from jaxlt.training.workdir import read_json
 
 
 @dataclasses.dataclass(frozen=True)

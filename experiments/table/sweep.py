@@ -10,7 +10,7 @@ from experiments.recipe import Recipe
 from experiments.runs import run_all
 from experiments.table.results import finished_runs, run_directory
 from experiments.table.workers import Task, train_in_processes
-from jaxlt.training.compilation_cache import enable_compilation_cache
+from jaxlt.devices.compilation_cache import enable_compilation_cache
 
 
 class _Missing(NamedTuple):

@@ -17,8 +17,8 @@ from experiments.experiment import Experiment, Replica
 from experiments.recipe import Recipe
 from experiments.runs import run_all
 from jaxlt import UsageError
+from jaxlt.devices.compilation_cache import enable_compilation_cache
 from jaxlt.errors import Interrupted
-from jaxlt.training.compilation_cache import enable_compilation_cache
 
 # Share of an accelerator's memory for all processes; JAX would take most of it for each.
 _SHARE_OF_MEMORY = 0.9

@@ -12,7 +12,7 @@ from experiments.execution import Execution
 from experiments.table.worker import Task, work
 from jaxlt import UsageError
 from jaxlt.errors import Interrupted
-from jaxlt.training.signals import catch_signals
+from jaxlt.training.loop.signals import catch_signals
 
 # Seconds between looks at signals, and between requests to stop.
 _PATIENCE = 0.5

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.class_losses import ClassLosses, class_losses
+from jaxlt.batch.class_losses import ClassLosses, class_losses
 
 # (theta, rest, inputs (B, ...), labels (B,)) -> losses (B,), each of its row alone
 LossesFn: TypeAlias = Callable[[Any, Any, jax.Array, jax.Array], jax.Array]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxlt.perturbation import norm, standard_normal
+from jaxlt.sharpness.perturbation import norm, standard_normal
 
 
 def random_direction(key: jax.Array, theta: Any) -> Any:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlt.objective import ClassLossesFn, class_sums_fn
-from jaxlt.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
+from jaxlt.batch.class_losses import ClassLossesFn
+from jaxlt.sharpness.objective import class_sums_fn
+from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
 
 class GroupSharpness(NamedTuple):

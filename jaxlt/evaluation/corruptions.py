@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxlt.data.counter_random import stream_key
+from jaxlt.data.sampling.counter_random import stream_key
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.adaptation import Adaptation
 from jaxlt.data import Resize
-from jaxlt.data.typed_values import check_fields
 from jaxlt.errors import UsageError
+from jaxlt.files.json_files import read_json
+from jaxlt.files.typed_values import check_fields
 from jaxlt.models import ImageClassifier, create_model
-from jaxlt.models.vision_towers import load_tower, tower_digest
-from jaxlt.training.workdir import read_json
+from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.clip.vision_towers import load_tower, tower_digest
 
 # More pixels or classes than any network has; shapes beyond would not be shapes of arrays.
 _LARGEST_SIDE = 1 << 20

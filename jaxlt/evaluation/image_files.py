@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxlt.data.resampling import Resize, centre_crop, stretch
+from jaxlt.data.sources.resampling import Resize, centre_crop, stretch
 from jaxlt.errors import UsageError
 
 _MODES = {1: "L", 3: "RGB"}
@@ -17,7 +17,7 @@ def read_image(path: Path, shape: tuple[int, int, int], resize: Resize = "stretc
     Args:
         path: the file.
         shape: height, width and channels to convert the image to, see `fit_image`.
-        resize: how to bring it to this size, see `jaxlt.data.resampling`.
+        resize: how to bring it to this size, see `jaxlt.data.sources.resampling`.
 
     Returns:
         uint8 array of that shape.

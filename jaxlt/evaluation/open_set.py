@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from jaxlt.models.head_init import unit_rows
-from jaxlt.training.decoupling import nearest_class_mean
+from jaxlt.models.clip.head_init import unit_rows
+from jaxlt.training.step.decoupling import nearest_class_mean
 
 REJECTED = -1
 FMeasure = Literal["oltr", "balms"]

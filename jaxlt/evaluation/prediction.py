@@ -15,14 +15,14 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from jaxlt.data import Resize
-from jaxlt.data.normalisation import scale_and_shift
+from jaxlt.data.pipelines.normalisation import scale_and_shift
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.description import Description
 from jaxlt.evaluation.image_files import first_line, fit_image, read_image
-from jaxlt.models.trainable import join
-from jaxlt.training.checkpoint import quiet_garbage
-from jaxlt.training.stored_arrays import stored_arrays
-from jaxlt.training.workdir import saved_steps
+from jaxlt.models.adaptation.trainable import join
+from jaxlt.runs.checkpoint import quiet_garbage
+from jaxlt.runs.stored_arrays import stored_arrays
+from jaxlt.runs.workdir import saved_steps
 
 _logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlt.class_counts import ClassCounts, check_class_counts
+from jaxlt.batch.argument_checks import check_choice, check_in_range
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts
 from jaxlt.losses.softmax import at_least_32_bits, cross_entropy, one_hot
-from jaxlt.transformation import check_choice, check_in_range
 
 SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxlt.class_counts import ClassCounts, check_class_counts, class_prior
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
 from jaxlt.losses.softmax import at_least_32_bits, balanced_softmax, one_hot
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxlt.class_counts import ClassCounts, check_class_counts
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts
 from jaxlt.losses.softmax import at_least_32_bits, cross_entropy, one_hot
 
 

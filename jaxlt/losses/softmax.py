@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlt.class_counts import ClassCounts, check_class_counts, class_prior
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxlt.class_counts import ClassCounts, check_class_counts
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts
 
 
 def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> jax.Array:

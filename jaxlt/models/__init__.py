@@ -6,25 +6,25 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxlt.adaptation import Adaptation, names_tower
 from jaxlt.errors import UsageError
-from jaxlt.models.batch_norm import BatchNorm as BatchNorm
-from jaxlt.models.clip_classifier import ClipClassifier as ClipClassifier
-from jaxlt.models.group_norm import GroupNorm as GroupNorm
-from jaxlt.models.heads import CosineClassifier as CosineClassifier
-from jaxlt.models.heads import ImageClassifier as ImageClassifier
-from jaxlt.models.heads import LinearClassifier as LinearClassifier
-from jaxlt.models.heads import NearestClassMeanClassifier as NearestClassMeanClassifier
-from jaxlt.models.heads import ScaledLinearClassifier as ScaledLinearClassifier
-from jaxlt.models.layer_norm import LayerNorm as LayerNorm
-from jaxlt.models.mlp import MLP as MLP
-from jaxlt.models.pretrained import load_initial_weights as load_initial_weights
-from jaxlt.models.pretrained import load_torch_weights as load_torch_weights
-from jaxlt.models.resnet import ResNet as ResNet
-from jaxlt.models.resnet_cifar import CifarResNet as CifarResNet
-from jaxlt.models.small_conv import SmallConvNet as SmallConvNet
-from jaxlt.models.vision_towers import tower_config
-from jaxlt.models.vit import VisionTransformer as VisionTransformer
+from jaxlt.models.adaptation.kinds import Adaptation, names_tower
+from jaxlt.models.clip.classifier import ClipClassifier as ClipClassifier
+from jaxlt.models.clip.vision_towers import tower_config
+from jaxlt.models.networks.batch_norm import BatchNorm as BatchNorm
+from jaxlt.models.networks.group_norm import GroupNorm as GroupNorm
+from jaxlt.models.networks.heads import CosineClassifier as CosineClassifier
+from jaxlt.models.networks.heads import ImageClassifier as ImageClassifier
+from jaxlt.models.networks.heads import LinearClassifier as LinearClassifier
+from jaxlt.models.networks.heads import NearestClassMeanClassifier as NearestClassMeanClassifier
+from jaxlt.models.networks.heads import ScaledLinearClassifier as ScaledLinearClassifier
+from jaxlt.models.networks.layer_norm import LayerNorm as LayerNorm
+from jaxlt.models.networks.mlp import MLP as MLP
+from jaxlt.models.networks.resnet import ResNet as ResNet
+from jaxlt.models.networks.resnet_cifar import CifarResNet as CifarResNet
+from jaxlt.models.networks.small_conv import SmallConvNet as SmallConvNet
+from jaxlt.models.networks.vit import VisionTransformer as VisionTransformer
+from jaxlt.models.weights.pretrained import load_initial_weights as load_initial_weights
+from jaxlt.models.weights.pretrained import load_torch_weights as load_torch_weights
 
 ImageShape = tuple[int, int, int]
 

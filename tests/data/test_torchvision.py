@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlt.data.crops import NUM_TRIES, resized_crop_box
-from jaxlt.data.pillow_operations import OPERATIONS, apply_operations
-from jaxlt.data.policies import draw_color_jitter
-from jaxlt.data.resampling import fit, fit_five_crops
-from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
+from jaxlt.data.augment.pillow_operations import OPERATIONS, apply_operations
+from jaxlt.data.augment.policies import draw_color_jitter
+from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.data.sources.resampling import fit, fit_five_crops
 
 torch = pytest.importorskip("torch")
 try:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlt.data.counter_random import stream_key
+from jaxlt.data.sampling.counter_random import stream_key
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS
 from jaxlt.evaluation.corruptions import Corruption

@@ -57,7 +57,7 @@ def test_all_steps_are_taken(monkeypatch):
             taken.append((step, len(chunk.labels)))
             return state, jax.numpy.zeros(len(chunk.labels))
 
-    monkeypatch.setattr("jaxlt.training.program.Program", Counting)
+    monkeypatch.setattr("jaxlt.training.loop.program.Program", Counting)
     arguments = Arguments(steps=5, model="mlp", batch_size=4)
     wall_time.run(arguments, "sgd", wall_time.generated_pipelines(1, 4))
     assert taken == [(0, 2), (2, 2), (4, 1)]

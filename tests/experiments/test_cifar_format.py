@@ -9,7 +9,7 @@ from tfds_files import write_known
 
 from experiments import cifar_lt, command_line
 from experiments.recipes import RECIPES
-from jaxlt.data.tensorflow_runtime import import_tensorflow
+from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 
 PER_CLASS, TEST_PER_CLASS = 30, 4
 SHORT = ["--model", "mlp", "--epochs", "2", "--batch-size", "32", "--eval-epochs", "1"]

@@ -22,10 +22,10 @@ from experiments.recipes import RECIPES
 from experiments.runs import run_all
 from jaxlt import UsageError
 from jaxlt.evaluation import Predictor
-from jaxlt.models.clip import Clip
-from jaxlt.models.clip_snapshot import load_clip
-from jaxlt.models.prompts import PromptTokenizer
-from jaxlt.models.vision_towers import RANDOM
+from jaxlt.models.clip.model import Clip
+from jaxlt.models.clip.prompts import PromptTokenizer
+from jaxlt.models.clip.snapshot import load_clip
+from jaxlt.models.clip.vision_towers import RANDOM
 from jaxlt.training import train
 
 TINY = dataclasses.replace(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from small_runs import train
 
-from jaxlt.training.workdir import saved_steps
+from jaxlt.runs.workdir import saved_steps
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--method=imb_sam", "--eval-epochs=1", "--measure-every=5")

@@ -16,7 +16,7 @@ import pytest
 
 from experiments.cluster import Cluster
 from jaxlt import UsageError
-from jaxlt.training.workdir import saved_steps
+from jaxlt.runs.workdir import saved_steps
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (

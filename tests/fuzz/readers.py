@@ -14,17 +14,18 @@ import numpy as np
 from experiments.img_focus import write_snapshot
 from experiments.recipe import read_stages
 from experiments.report.reading import Run
-from jaxlt.data.class_names import read_names
-from jaxlt.data.idx import read_idx
-from jaxlt.data.listed import load_listed
-from jaxlt.data.splits import Split
+from jaxlt.data.sampling.splits import Split
+from jaxlt.data.sources.class_names import read_names
+from jaxlt.data.sources.idx import read_idx
+from jaxlt.data.sources.listed import load_listed
 from jaxlt.evaluation.description import Description
 from jaxlt.evaluation.prediction import Predictor
-from jaxlt.models.clip_config import TextConfig
-from jaxlt.models.prompts import PromptTokenizer
-from jaxlt.models.torch_files import read_tensors
+from jaxlt.files.json_files import read_json, write_json
+from jaxlt.models.clip.config import TextConfig
+from jaxlt.models.clip.prompts import PromptTokenizer
+from jaxlt.models.weights.torch_files import read_tensors
+from jaxlt.runs.workdir import Workdir
 from jaxlt.training import Checkpoints, TrainState
-from jaxlt.training.workdir import Workdir, read_json, write_json
 
 from . import seeds
 

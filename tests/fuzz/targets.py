@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.recipe import Recipe
-from jaxlt.data.splits import labels_digest
+from jaxlt.data.sampling.splits import labels_digest
 from jaxlt.errors import UsageError
-from jaxlt.models.clip_config import read_config
-from jaxlt.models.dinov2 import read_dinov2_config
+from jaxlt.models.clip.config import read_config
+from jaxlt.models.clip.dinov2 import read_dinov2_config
 
 from . import formats, readers, seeds
 from .guard import watched

@@ -17,11 +17,11 @@ from small_problems import COUNTS, METHODS, NUM_CLASSES
 
 import jaxlt
 from jaxlt.data import Batch, Chunk
+from jaxlt.devices.processes import is_first, join_processes
+from jaxlt.devices.sharding import DATA, Layout, whole
 from jaxlt.models import ImageClassifier
-from jaxlt.models.batch_norm import BatchNorm
+from jaxlt.models.networks.batch_norm import BatchNorm
 from jaxlt.training import Program, Regime, make_state_fn, make_train_step, over_shards
-from jaxlt.training.processes import is_first, join_processes
-from jaxlt.training.sharding import DATA, Layout, whole
 
 BATCH, SHAPE, NUM_STEPS, NUM_SHARDS = 32, (4, 4, 2), 3, 8
 

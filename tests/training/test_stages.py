@@ -26,8 +26,8 @@ from jaxlt.training import (
     train,
     train_together,
 )
-from jaxlt.training.network_pass import Regime
-from jaxlt.training.replicas import ReplicaPipeline
+from jaxlt.training.step.network_pass import Regime
+from jaxlt.training.step.replicas import ReplicaPipeline
 
 FIRST, LAST, EVERY = 7, 5, 3
 # The second stage's optimizer has another state than the first's, and so do their checkpoints.

@@ -1,0 +1,142 @@
+"""Colour jitter, AutoAugment and RandAugment: which operations each training image undergoes.
+
+The tables stand here because the libraries that offer these policies draw from generators of
+their own, while training needs draws that depend on seed and position alone.
+
+Magnitudes grow linearly from 0 to `MAX_AMOUNTS`, the ranges of table 6 of the AutoAugment paper
+as the reimplementations in PyTorch (torchvision and those for CIFAR) read it: the enhancements
+become 1 + amount, and a translation is a part of the image's size. Signs are random for all
+operations but posterize and solarize. (Solarize begins at 256, where torchvision's RandAugment
+begins at 255; some reimplementations for CIFAR rotate one way only.)
+"""
+
+import numpy as np
+
+from jaxlt.data.augment.pillow_operations import MAX_AMOUNTS, OPERATIONS, UNSIGNED, Operation
+from jaxlt.data.sampling.counter_random import random_integers, random_uniforms, stream_key
+
+# RandAugment's magnitudes 0..30 as torchvision counts them. Its paper counts to 10 in places.
+NUM_MAGNITUDES = 31
+
+_NUM_LEVELS = 10
+
+# Operation, probability and magnitude 0..9. Cubuk et al., "AutoAugment: learning augmentation
+# strategies from data", CVPR 2019, appendix, policy found on reduced CIFAR-10.
+AUTOAUGMENT_CIFAR10: tuple[tuple[tuple[Operation, float, int], ...], ...] = (
+    (("invert", 0.1, 7), ("contrast", 0.2, 6)),
+    (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
+    (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),
+    (("shear_y", 0.5, 8), ("translate_y", 0.7, 9)),
+    (("autocontrast", 0.5, 8), ("equalize", 0.9, 2)),
+    (("shear_y", 0.2, 7), ("posterize", 0.3, 7)),
+    (("color", 0.4, 3), ("brightness", 0.6, 7)),
+    (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
+    (("equalize", 0.6, 5), ("equalize", 0.5, 1)),
+    (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
+    (("color", 0.7, 7), ("translate_x", 0.5, 8)),
+    (("equalize", 0.3, 7), ("autocontrast", 0.4, 8)),
+    (("translate_y", 0.4, 3), ("sharpness", 0.2, 6)),
+    (("brightness", 0.9, 6), ("color", 0.2, 8)),
+    (("solarize", 0.5, 2), ("invert", 0.0, 3)),
+    (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
+    # The reimplementations for CIFAR have 0.8 here; the paper and torchvision have 0.6.
+    (("equalize", 0.2, 8), ("equalize", 0.6, 4)),
+    (("color", 0.9, 9), ("equalize", 0.6, 6)),
+    (("autocontrast", 0.8, 4), ("solarize", 0.2, 8)),
+    (("brightness", 0.1, 3), ("color", 0.7, 0)),
+    (("solarize", 0.4, 5), ("autocontrast", 0.9, 3)),
+    (("translate_y", 0.9, 9), ("translate_y", 0.7, 9)),
+    (("autocontrast", 0.9, 2), ("solarize", 0.8, 3)),
+    (("equalize", 0.8, 8), ("invert", 0.1, 3)),
+    (("translate_y", 0.7, 9), ("autocontrast", 0.9, 1)),
+)
+
+# All but invert: Cubuk et al., "RandAugment: practical automated data augmentation with a
+# reduced search space", NeurIPS 2020, section 3.
+RANDAUGMENT: tuple[Operation, ...] = tuple(name for name in OPERATIONS if name != "invert")
+
+_NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
+_IDENTITY = _NUMBERS["identity"]
+_JITTER = np.array([_NUMBERS[name] for name in ("brightness", "contrast", "color")], np.int32)
+_SIGNED = np.array([name in MAX_AMOUNTS and name not in UNSIGNED for name in OPERATIONS])
+_MAX_AMOUNTS = np.array([MAX_AMOUNTS.get(name, 0.0) for name in OPERATIONS])
+_SUB_POLICIES = np.array([[_NUMBERS[name] for name, _, _ in row] for row in AUTOAUGMENT_CIFAR10])
+_PROBABILITIES = np.array([[chance for _, chance, _ in row] for row in AUTOAUGMENT_CIFAR10])
+_LEVELS = np.array([[level for _, _, level in row] for row in AUTOAUGMENT_CIFAR10])
+
+
+def draw_color_jitter(
+    seed: int, positions: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws for each example the order of brightness, contrast and colour, and their amounts.
+
+    This is torchvision's `ColorJitter` with three equal strengths and no change of hue.
+
+    Args:
+        seed: any integer.
+        positions: int64 array (...,), positions of the training stream.
+        strength: bound of the amounts, at most 1.
+
+    Returns:
+        Operations, int32 (..., 3), a permutation of the three as numbers in `OPERATIONS`, and
+        their amounts, float32 (..., 3), uniform in -strength..strength.
+    """
+    slots = _slots(positions, len(_JITTER))
+    order = np.argsort(random_uniforms(stream_key(seed, "jitter order"), slots), axis=-1)
+    uniforms = random_uniforms(stream_key(seed, "jitter factor"), slots)
+    return _JITTER[order], (strength * (2 * uniforms - 1)).astype(np.float32)
+
+
+def draw_autoaugment(seed: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a sub-policy for each example, and which of its two operations are applied.
+
+    Args:
+        seed: any integer.
+        positions: int64 array (...,), positions of the training stream.
+
+    Returns:
+        Operations, int32 (..., 2), numbers in `OPERATIONS`, that of the identity for those that
+        are not applied, and their amounts, float32 (..., 2).
+    """
+    rows = random_integers(
+        stream_key(seed, "autoaugment sub-policy"), positions, len(AUTOAUGMENT_CIFAR10)
+    )
+    slots = _slots(positions, 2)
+    uniforms = random_uniforms(stream_key(seed, "autoaugment probability"), slots)
+    signs = stream_key(seed, "autoaugment sign")
+    operations = np.where(uniforms < _PROBABILITIES[rows], _SUB_POLICIES[rows], _IDENTITY)
+    return _with_amounts(operations, _LEVELS[rows] / (_NUM_LEVELS - 1), signs, slots)
+
+
+def draw_randaugment(
+    seed: int, positions: np.ndarray, num_ops: int, magnitude: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws `num_ops` of the 14 operations for each example, uniformly and with replacement.
+
+    Args:
+        seed: any integer.
+        positions: int64 array (...,), positions of the training stream.
+        num_ops: operations an example, N.
+        magnitude: of all operations, M, in 0..30.
+
+    Returns:
+        Operations, int32 (..., N), numbers in `OPERATIONS`, and their amounts, float32 (..., N).
+    """
+    slots = _slots(positions, num_ops)
+    chosen = random_integers(stream_key(seed, "randaugment operation"), slots, len(RANDAUGMENT))
+    operations = np.array([_NUMBERS[name] for name in RANDAUGMENT])[chosen]
+    signs = stream_key(seed, "randaugment sign")
+    return _with_amounts(operations, magnitude / (NUM_MAGNITUDES - 1), signs, slots)
+
+
+def _slots(positions: np.ndarray, num_ops: int) -> np.ndarray:
+    return positions[..., np.newaxis] * num_ops + np.arange(num_ops)
+
+
+def _with_amounts(
+    operations: np.ndarray, strength: np.ndarray | float, sign_key: int, slots: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds the amounts for a strength in [0, 1], with a sign where the operation has one."""
+    signs = np.where(_SIGNED[operations], 1 - 2 * random_integers(sign_key, slots, 2), 1)
+    amounts = _MAX_AMOUNTS[operations] * strength * signs
+    return operations.astype(np.int32), amounts.astype(np.float32)

@@ -1,0 +1,1 @@
+"""From images and draws to batches, by tf.data or on the device."""

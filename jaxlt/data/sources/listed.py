@@ -1,0 +1,139 @@
+"""Sources given by list files: ImageNet-LT, Places-LT, iNaturalist 2018 and others like them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxlt.data.sources.folder import FileImages
+from jaxlt.data.sources.image_set import LoadedImages
+from jaxlt.data.sources.list_file import (
+    BadLine,
+    ListFile,
+    class_names,
+    missing_images,
+    outside_labels,
+    read_list,
+    refuse,
+)
+from jaxlt.data.sources.resampling import Resize
+from jaxlt.errors import UsageError
+
+_PARTS = (
+    ("train",),
+    ("train", "test"),
+    ("train", "val", "test"),
+    ("train", "val", "test", "open"),
+)
+
+
+class ListedImages(FileImages):
+    """Image files of a list, which messages name by their lines."""
+
+    def __init__(self, root: Path, listed: ListFile, image_size: int, resize: Resize) -> None:
+        paths = [f"{root}/{image}" for image in listed.images]
+        super().__init__(paths, listed.labels, image_size, resize)
+        self._listed = listed
+
+    def name(self, number: int) -> str:
+        """Returns the list file, the line in it and the path."""
+        return f"{self._listed.path}:{self._listed.lines[number]} {super().name(number)}"
+
+
+def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
+    """Loads the images that the official list files of a long-tailed set name.
+
+    There are as many classes as the largest training label says. Labels stay as they are. That
+    every file exists is checked, that it can be decoded is not: `ImageSet.undecodable` says that.
+
+    Args:
+        place: ROOT,TRAIN or ROOT,TRAIN,TEST or ROOT,TRAIN,VAL,TEST or ROOT,TRAIN,VAL,TEST,OPEN:
+            the directory to which paths in the lists are relative, and the list files. All
+            labels in OPEN are -1.
+        image_size: side to which every image is brought, whatever its own shape.
+        resize: how, see `jaxlt.data.sources.resampling`.
+
+    Returns:
+        Training and test images, none of the latter without TEST, and those of VAL and OPEN
+        where they are given. Each class is named by `class_names`.
+
+    Raises:
+        UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
+            has no training image.
+    """
+    root = place.partition(",")[0]
+    if root and not Path(root).is_dir():
+        raise UsageError(f"dataset list:{place} has root {root}, it must be a directory")
+    _, lists, bad = read_lists("list:ROOT", place)
+    for listed in lists.values():
+        bad += missing_images(Path(root), listed)
+    refuse(bad)
+    sets = {
+        part: ListedImages(Path(root), listed, image_size, resize) for part, listed in lists.items()
+    }
+    return LoadedImages(class_names(lists["train"]), **sets)
+
+
+def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[BadLine]]:
+    """Reads the list files of a set.
+
+    Args:
+        form: how `place` begins, for a message: "list:ROOT", say.
+        place: where the images are and the files, separated by commas: TRAIN, or TRAIN and TEST,
+            or TRAIN, VAL and TEST, or those and OPEN.
+
+    Returns:
+        Where the images are, the lists by the names of `LoadedImages` (an empty one for the test
+        images without TEST), and the bad lines of all: those of `read_list`, labels outside those
+        of the training list (-1 in OPEN), a label above one that no training image has, and
+        images of the training list that are in another one too.
+
+    Raises:
+        UsageError: `place` is of another form, or a list cannot be read.
+    """
+    images, *names = place.split(",")
+    if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):
+        forms = " or ".join(",".join((form, *map(str.upper, parts))) for parts in _PARTS)
+        raise UsageError(f"dataset {form.partition(':')[0]}:{place} must be {forms}")
+    lists, bad = {}, []
+    for part, name in zip(_PARTS[len(names) - 1], names, strict=True):
+        lists[part], wrong = read_list(Path(name))
+        bad += wrong
+    if "test" not in lists:
+        none = np.zeros(0, np.int32)
+        lists["test"] = ListFile(lists["train"].path, [], none, none)
+    return images, lists, bad + _wrong_labels(lists) + _also_trained_on(lists)
+
+
+def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:
+    train = lists["train"]
+    # Every class needs an image, so no label can be as large as the number of images.
+    bad = outside_labels(train, 0, max(len(train.labels) - 1, 0))
+    if bad or len(train.labels) == 0:
+        return bad
+    num_classes = int(train.labels.max()) + 1
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=num_classes) == 0)
+    if len(empty):
+        largest = int(train.labels.argmax())
+        reason = (
+            f"label is {num_classes - 1}, and no line has {empty[0]}: every class must have one"
+        )
+        bad.append(BadLine(train.path, int(train.lines[largest]), reason))
+    for part, listed in lists.items():
+        if part in ("val", "test"):
+            bad += outside_labels(listed, 0, num_classes - 1)
+        elif part == "open":
+            bad += outside_labels(listed, -1, -1)
+    return bad
+
+
+def _also_trained_on(lists: dict[str, ListFile]) -> list[BadLine]:
+    trained = set(lists["train"].images)
+    return [
+        BadLine(listed.path, int(listed.lines[i]), f"path {image!r} is in the training list too")
+        for part, listed in lists.items()
+        if part != "train"
+        for i, image in enumerate(listed.images)
+        if image in trained
+    ]

@@ -1,0 +1,206 @@
+"""Data sources: where labelled images come from."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxlt.data.sources.digits import load_digits
+from jaxlt.data.sources.folder import load_folder
+from jaxlt.data.sources.idx import load_idx
+from jaxlt.data.sources.image_set import ImageSet as ImageSet
+from jaxlt.data.sources.image_set import LoadedImages
+from jaxlt.data.sources.listed import load_listed
+from jaxlt.data.sources.resampling import Resize
+from jaxlt.data.sources.tfds import load_tfds
+from jaxlt.data.sources.tfds_listed import load_listed_tfds
+from jaxlt.data.sources.unreadable import Unreadable
+from jaxlt.errors import UsageError
+
+_DEFAULT_SIZE = 32
+_STATISTICS_SAMPLE = 1024
+Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
+Relabel = Literal["none", "by_size"]
+# Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
+# ICLR 2020, and of the code after it. Places-LT is normalised by ImageNet's. CLIP's are those of
+# the code of Radford et al., "Learning transferable visual models from natural language
+# supervision", ICML 2021, which its weights were trained with.
+_PUBLISHED_STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+# What all code of the long-tailed literature normalises CIFAR-10 and CIFAR-100 with.
+_CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A classification data set, before any long-tailed selection.
+
+    Attributes:
+        name: the specification it was loaded by, such as "tfds:cifar100".
+        class_names: one name a class, by label.
+        train: training images.
+        test: test images, never thinned out.
+        val: validation images, of the same classes, where the source has a set of them.
+        open: images of no class, all with label -1, where the source has a set of them.
+        mean: per-channel mean of the training pixels, in units where white is 1.
+        std: per-channel standard deviation, in the same units.
+        class_numbers: by label, what the class was numbered before `relabel`.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    val: ImageSet | None = None
+    open: ImageSet | None = None
+    class_numbers: tuple[int, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.train.image_shape
+
+
+def load_source(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    resize: Resize = "stretch",
+    normalization: Normalization = "dataset",
+    unreadable: Unreadable = "error",
+    relabel: Relabel = "none",
+) -> Source:
+    """Loads a data set by its specification.
+
+    Args:
+        spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
+            (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png),
+            "list:ROOT,LISTS" (list files, see `load_listed`) or "tfds:NAME,LISTS" (list files of
+            images that tensorflow-datasets keeps, see `load_listed_tfds`).
+        image_size: side to which images are resized. None keeps the images' own size, or takes
+            32 where they may differ in size (`folder:`, list files, some of `tfds:`). Images in
+            memory that are all of one smaller size are enlarged when they are read.
+        resize: how images of files are brought to that size where they are not cropped at
+            random: "stretch" disregards their aspect ratio, "centre_crop" is the test transform
+            of ImageNet, see `jaxlt.data.sources.resampling`.
+        normalization: mean and standard deviation: "imagenet", "inaturalist2018" and "clip" are
+            the published ones; "dataset" those that the literature uses for CIFAR-10 and
+            CIFAR-100, for any other set those of up to 1024 training images, evenly spaced.
+        unreadable: whether images among those that cannot be decoded are left out ("skip").
+        relabel: "by_size" numbers the classes anew by their training images, the largest first
+            and equal ones in their old order, as MiSLAS and Saddle-LongTail do.
+
+    Returns:
+        The source.
+
+    Raises:
+        UsageError: the specification is none of these, the data are missing or damaged, or
+            `resize` asks for what can be done to image files alone.
+    """
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"image size is {image_size}, it must be at least 1")
+    loaded = _load_images(spec, image_size, resize)
+    for part, images in (("training", loaded.train), ("test", loaded.test)):
+        _check_labels(spec, part, images, len(loaded.class_names))
+    class_numbers = tuple(range(len(loaded.class_names)))
+    if relabel == "by_size":
+        class_numbers = _by_size(loaded.train.labels, len(class_names := loaded.class_names))
+        _renumber(loaded, class_numbers)
+        loaded = loaded._replace(class_names=tuple(class_names[i] for i in class_numbers))
+    mean, std = _statistics(spec, loaded.train, normalization, unreadable)
+    return Source(spec, **loaded._asdict(), mean=mean, std=std, class_numbers=class_numbers)
+
+
+def is_of_files(spec: str) -> bool:
+    """Whether a specification is of image files, each of a size of its own."""
+    return spec.startswith("folder:") or _is_of_lists(spec)
+
+
+def _is_of_lists(spec: str) -> bool:
+    return spec.startswith("list:") or (spec.startswith("tfds:") and "," in spec)
+
+
+def _by_size(labels: np.ndarray, num_classes: int) -> tuple[int, ...]:
+    counts = np.bincount(labels, minlength=num_classes)
+    return tuple(np.argsort(-counts, kind="stable").tolist())
+
+
+def _renumber(loaded: LoadedImages, class_numbers: tuple[int, ...]) -> None:
+    """Gives the class numbered `class_numbers[i]` the label i."""
+    # Label -1, of no class, finds the last entry and stays.
+    labels = np.full(len(class_numbers) + 1, -1, np.int32)
+    labels[list(class_numbers)] = np.arange(len(class_numbers))
+    for images in (loaded.train, loaded.test, loaded.val, loaded.open):
+        if images is not None:
+            images.labels = labels[images.labels]
+
+
+def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedImages:
+    kind, _, place = spec.partition(":")
+    if kind == "folder" and place:
+        return load_folder(Path(place), image_size or _DEFAULT_SIZE, resize)
+    if kind == "list" and place:
+        return load_listed(place, image_size or _DEFAULT_SIZE, resize)
+    if kind == "tfds" and _is_of_lists(spec):
+        return load_listed_tfds(place, image_size or _DEFAULT_SIZE, resize)
+    if resize != "stretch":
+        raise UsageError(
+            f"resize {resize} is for image files (folder: or list files), not for {spec}"
+        )
+    if spec == "digits":
+        return load_digits(image_size)
+    if kind == "idx" and place:
+        return load_idx(Path(place), image_size)
+    if kind == "tfds" and place:
+        return load_tfds(place, image_size, _DEFAULT_SIZE)
+    raise UsageError(
+        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, "
+        "list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST"
+    )
+
+
+def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> None:
+    labels = images.labels
+    if len(labels) == 0:
+        if part == "test" and _is_of_lists(spec):
+            return  # Held-out training images may be evaluated in their place.
+        raise UsageError(f"dataset {spec} has no {part} image")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UsageError(
+            f"dataset {spec} has {part} labels from {labels.min()} to {labels.max()}, "
+            f"they must lie in 0..{num_classes - 1}"
+        )
+
+
+def _statistics(
+    spec: str, images: ImageSet, normalization: Normalization, unreadable: Unreadable
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if normalization != "dataset":
+        if images.image_shape[2] != len(_PUBLISHED_STATISTICS[normalization][0]):
+            raise UsageError(
+                f"normalization {normalization} is for images of 3 channels, those of {spec} "
+                f"have {images.image_shape[2]}"
+            )
+        return _PUBLISHED_STATISTICS[normalization]
+    if spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100"):
+        return _CIFAR_STATISTICS
+    count = min(len(images.labels), _STATISTICS_SAMPLE)
+    numbers = np.linspace(0, len(images.labels) - 1, count, dtype=np.int64)
+    if unreadable == "skip":
+        numbers = images.readable(numbers)
+    sample = images.load(numbers)
+    pixels = sample.reshape(-1, images.image_shape[2]) / 255
+    # A channel that never varies must be centred, not divided by zero.
+    std = np.maximum(pixels.std(axis=0), 1 / 255)
+    return tuple(pixels.mean(axis=0).tolist()), tuple(std.tolist())

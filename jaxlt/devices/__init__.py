@@ -1,0 +1,1 @@
+"""Processes that train together, and where arrays lie on their devices."""

@@ -1,0 +1,151 @@
+"""CC-SAM's second stage: training a classifier on adversarial features of a frozen trunk.
+
+Zhou et al., CVPR 2023, equations 12-14, and as their code was released, which differs: it
+normalises gradients by class and weighs both the perturbation and its loss by class.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.batch.argument_checks import check_choice
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts
+
+LossFn: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+Grouping: TypeAlias = Literal["example", "class"]
+
+
+class Classifier(Protocol):
+    """Pytree of parameters that maps features to logits, such as `jaxlt.Linear`."""
+
+    def logits(self, features: jax.Array) -> jax.Array:
+        """Maps features (B, D) to logits (B, C)."""
+        ...
+
+
+def adversarial_features(
+    features: jax.Array,
+    classifier: Classifier,
+    loss_fn: LossFn,
+    labels: jax.Array,
+    num_classes: int,
+    *,
+    radius: float | jax.Array,
+    grouping: Grouping = "example",
+) -> jax.Array:
+    """Features moved to where the loss is higher, `z + radius * grad_z L / ||grad_z L||`.
+
+    A gradient of zero gives no move, nor does a row of padding.
+
+    Args:
+        features: (B, D), z.
+        classifier: see `Classifier`.
+        loss_fn: from logits (B, C) and labels (B,) to losses (B,), each of its own row alone.
+        labels: (B,) integer classes; one outside [0, C), such as -1, marks padding.
+        num_classes: C.
+        radius: distance, or (C,) one for each class.
+        grouping: "example" divides each row's gradient by its own norm (the paper), "class" by the
+            norm over all rows of its class (the released code), so that a class moves by the radius
+            as a whole and each of its images by less.
+
+    Returns:
+        (B, D), a constant to whatever differentiates it.
+
+    Raises:
+        ValueError: an unknown grouping, or a radius that is neither one number nor C.
+    """
+    check_choice("grouping", grouping, ("example", "class"))
+    radius = _of_each_class("radius", radius, num_classes)
+    gradient = jax.grad(lambda z: loss_fn(classifier.logits(z), labels).sum())(features)
+    gradient = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+    members = jax.nn.one_hot(labels, num_classes, dtype=gradient.dtype)
+    squares = jnp.square(gradient).sum(1)
+    if grouping == "class":
+        # Of the class-mean loss both gradient and norm would be smaller by the class's size.
+        squares = (members * (members * squares[:, None]).sum(0)).sum(1)
+    norms = jnp.sqrt(jnp.where(squares > 0, squares, jnp.inf))
+    steps = (members * radius).sum(1) / norms
+    moved = features + (steps[:, None] * gradient).astype(features.dtype)
+    return jax.lax.stop_gradient(moved)
+
+
+def adversarial_losses(
+    features: jax.Array,
+    classifier: Classifier,
+    loss_fn: LossFn,
+    labels: jax.Array,
+    num_classes: int,
+    *,
+    ratio: float | jax.Array,
+    radius: float | jax.Array,
+    grouping: Grouping = "example",
+    class_weights: jax.Array | None = None,
+) -> jax.Array:
+    """Losses at features and at adversarial ones, `(1 - ratio) * l(z) + ratio * w_y * l(z_adv)`.
+
+    Gradients reach the classifier through both terms, and neither the features nor, through the
+    making of z_adv, the classifier. In the paper the ratio rises from 0 to 1 over the stage.
+
+    Args:
+        features: (B, D), z.
+        classifier: see `Classifier`.
+        loss_fn: see `adversarial_features`, as labels, num_classes and grouping.
+        labels: see there.
+        num_classes: C.
+        ratio: weight of the adversarial term, in [0, 1].
+        radius: see there.
+        grouping: see there.
+        class_weights: (C,) w, by which the radius of each class is multiplied too, as
+            `released_class_weights` gives them; None for 1, as in the paper.
+
+    Returns:
+        (B,) losses; a row of padding has the loss `(1 - ratio) * l(z)`, which is 0 for those of
+        `jaxlt.losses`.
+
+    Raises:
+        ValueError: as `adversarial_features`, for weights too.
+    """
+    weights = _of_each_class(
+        "class_weights", 1.0 if class_weights is None else class_weights, num_classes
+    )
+    features = jax.lax.stop_gradient(features)
+    adversarial = adversarial_features(
+        features,
+        classifier,
+        loss_fn,
+        labels,
+        num_classes,
+        radius=_of_each_class("radius", radius, num_classes) * weights,
+        grouping=grouping,
+    )
+    clean, moved = (loss_fn(classifier.logits(z), labels) for z in (features, adversarial))
+    weight = (jax.nn.one_hot(labels, num_classes, dtype=moved.dtype) * weights).sum(1)
+    return (1 - ratio) * clean + ratio * weight * moved
+
+
+def released_class_weights(class_counts: ClassCounts, divisor: float = 2.0) -> jax.Array:
+    """Class weights of the released second stage, `log(N_max / N_c + 0.01) / divisor`.
+
+    Args:
+        class_counts: (C,) training images of each class.
+        divisor: positive; 2 in most of the released configurations.
+
+    Returns:
+        (C,) weights, 0.01 / divisor for the largest class and more for the rare ones.
+
+    Raises:
+        ValueError: `class_counts` is not C positive numbers, or the divisor is not positive.
+    """
+    if not divisor > 0:
+        raise ValueError(f"divisor must be positive, got {divisor}")
+    counts = check_class_counts(class_counts)
+    return jnp.log(counts.max() / counts + 0.01) / divisor
+
+
+def _of_each_class(name: str, value: float | jax.Array, num_classes: int) -> jax.Array:
+    value = jnp.asarray(value)
+    if value.shape not in ((), (num_classes,)):
+        raise ValueError(f"{name} must have shape () or ({num_classes},), got {value.shape}")
+    return jnp.broadcast_to(value, (num_classes,))

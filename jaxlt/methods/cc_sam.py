@@ -1,0 +1,154 @@
+"""CC-SAM: a perturbation for each class."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxlt.batch.argument_checks import (
+    ScalarOrSchedule,
+    at_step,
+    check_choice,
+    check_in_range,
+    check_not_negative,
+    is_number,
+)
+from jaxlt.batch.class_counts import ClassCounts, check_class_counts
+from jaxlt.batch.class_losses import batch_size
+from jaxlt.sharpness.equation import class_wise_gradient
+from jaxlt.sharpness.objective import Objective, Perturbed
+from jaxlt.sharpness.optax_link import (
+    Step,
+    check_num_classes,
+    key_at_step,
+    sharpness_transformation,
+)
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule, RadiusFn
+
+
+def cc_sam(
+    class_counts: ClassCounts,
+    *,
+    radius_scale: ScalarOrSchedule = 1.0,
+    flat_ratio: ScalarOrSchedule = 1.0,
+    max_relative_radius: ScalarOrSchedule | None = None,
+    grad_norm: Literal["global", "per_leaf"] = "global",
+    class_weighting: Literal["sample", "class"] = "sample",
+    direction: Literal["gradient", "random"] = "gradient",
+    magnitude: Literal["characteristic", "constant"] = "characteristic",
+    seed: int = 0,
+    chunk_size: int | None = None,
+    mask: Mask = None,
+    adaptive: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """CC-SAM, first stage (Zhou et al., CVPR 2023, equations 7-11): a perturbation for each class.
+
+    Class c is perturbed along the gradient d_c of its mean loss m_c, by the characteristic radius
+
+        `||eps_c|| = radius_scale * sqrt(||theta|| / (2 ||d_c||)) * (k / (N_c - 1))**0.25`
+
+    with k scalars in theta, and the result is the gradient of `(1 - flat_ratio) * L(w) +
+    flat_ratio * sum_c (n_c / B) m_c(w + eps_c)`. `N_c - 1` counts as 1 for a class of one image.
+    The radius grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
+    `direction` and `magnitude` take one of the two away (the paper's Table 2): d_c's direction, or
+    the characteristic radius. A class without gradient is not perturbed whatever they are.
+
+    With a `mask` that selects the classifier, as in the authors' experiments, it costs one forward
+    and one backward pass: in closed form where `class_losses_fn` is a `FactoredLosses` and the
+    directions are the gradients', else by `vmap` over classes with the trunk evaluated once.
+    Perturbing a whole network costs passes over each class's own images if `class_losses_fn` is a
+    `FactoredLosses` whose images do not depend on each other, else passes over the batch for each
+    class in it.
+
+    Args:
+        class_counts: (C,) training images of each class, N_c.
+        radius_scale: factor on the radius, at least 0: 1 in the paper, 1e-6 in the released
+            configurations.
+        flat_ratio: weight of the perturbed losses, in [0, 1]: 1 in the paper, 0.3 or 0.5 released.
+        max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
+        grad_norm: "global" takes one norm of d_c over theta (the paper), "per_leaf" one norm and
+            one radius for each leaf (the released code).
+        class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
+            present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
+        direction: "gradient" perturbs class c along d_c, "random" along standard normal numbers
+            over theta, drawn afresh for each class and step.
+        magnitude: "constant" makes `||eps_c|| = radius_scale` for all classes.
+        seed: of the random directions: the same seed and step give the same on every device. Give
+            `update` a `key=` of your run to have it decide with them.
+        chunk_size: classes perturbed at once, which bounds memory, where each class costs passes
+            over the batch. None for all at once where the mask leaves parameters out, and else
+            for one after the other.
+        mask: pytree prefix of bools, or a callable from params to one: theta.
+        adaptive: ASAM: d_c is scaled by |w| in norm and direction. `max_relative_radius` then
+            bounds the radius before that scaling.
+
+    Returns:
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+
+    Raises:
+        ValueError: a number out of range, an unknown option or bad class counts; at `init` or
+            `update` a mask that does not fit.
+    """
+    check_not_negative(
+        radius_scale=radius_scale,
+        max_relative_radius=0 if max_relative_radius is None else max_relative_radius,
+    )
+    check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
+    check_choice("class_weighting", class_weighting, ("sample", "class"))
+    check_choice("direction", direction, ("gradient", "random"))
+    check_choice("magnitude", magnitude, ("characteristic", "constant"))
+    check_in_range("flat_ratio", flat_ratio, 1, "lie in [0, 1]")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    train_counts = check_class_counts(class_counts)
+    constant = magnitude == "constant"
+    confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)
+    scale = jnp.ones_like(train_counts) if constant else confidence
+
+    def objective(counts: jax.Array, step: jax.Array) -> Objective:
+        ratio = at_step(flat_ratio, step)
+        size = batch_size(counts)
+        # Without the clean term its pass through the network is not even built.
+        everything_flat = is_number(flat_ratio) and flat_ratio == 1
+        clean = None if everything_flat else jnp.full_like(counts, (1 - ratio) / size)
+        means = 1 / jnp.where(counts > 0, counts, 1)
+        weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
+        return Objective(clean, means, ratio * weights)
+
+    def radius_fn_at(step: jax.Array) -> RadiusFn:
+        def radius_fn(rho, norms, theta_norm, size):
+            if constant:
+                # A class without gradient has an infinite norm, which a random direction has not.
+                radius = jnp.where(jnp.isfinite(norms), rho, 0)
+            else:
+                radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
+            if max_relative_radius is None:
+                return radius
+            bound = at_step(max_relative_radius, step) * theta_norm
+            whole = jnp.linalg.norm(radius)
+            return radius * jnp.where(whole > bound, bound / whole, 1)
+
+        return radius_fn
+
+    def gradient_fn(step: Step) -> Perturbed:
+        def objective_fn(counts: jax.Array) -> Objective:
+            check_num_classes(train_counts.size, counts.size)
+            return objective(counts, step.number)
+
+        return class_wise_gradient(
+            step.class_losses_fn,
+            step.params,
+            objective_fn,
+            scale * at_step(radius_scale, step.number),
+            rule=PerturbationRule(
+                radius_fn_at(step.number),
+                adaptive,
+                grad_norm == "per_leaf",
+                key_at_step(seed, step) if direction == "random" else None,
+            ),
+            mask=mask,
+            chunk_size=chunk_size,
+        )
+
+    return sharpness_transformation(gradient_fn, train_counts.size, mask)

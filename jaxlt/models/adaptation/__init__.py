@@ -1,0 +1,1 @@
+"""How a pretrained vision transformer is adapted: what is added and what of it trains."""

@@ -1,0 +1,158 @@
+"""DINOv2's image encoders (Oquab et al., TMLR 2024) for CLIP's vision tower.
+
+DINOv2's blocks multiply what attention and the MLP add to a token by a learned factor for each
+channel, LayerScale (Touvron et al., ICCV 2021), and its patch embedding has a bias. The tower has
+neither. The factors are folded into the linear layers before them and the bias into the positions
+after it: features are the same up to rounding, and training sees one parameter instead of two.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.errors import UsageError
+from jaxlt.models.clip.config import VisionConfig, read_values
+from jaxlt.models.clip.model import VisionTower
+from jaxlt.models.clip.snapshot import in_flax_order, interpolate_positions, weights_of
+from jaxlt.models.weights.pretrained import fill_tree
+from jaxlt.models.weights.torch_files import read_tensors
+
+# Of Hugging Face's `Dinov2Config`; a file may leave out what has the default.
+_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "image_size": 224,
+    "patch_size": 14,
+    "num_channels": 3,
+}
+# Variants whose blocks are others than the tower's.
+_LARGEST_RATIO = 64
+_FIXED = {"use_swiglu_ffn": False, "qkv_bias": True}
+# Stands for hidden patches in DINOv2's own training.
+_IGNORED = "embeddings.mask_token"
+# By the parts of a parameter's name.
+_THEIRS = {
+    "class_embedding": "cls_token",
+    "position_embedding": "position_embeddings",
+    "patch_embedding": "patch_embeddings.projection",
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "self_attn": "attention",
+    "q_proj": "attention.query",
+    "k_proj": "attention.key",
+    "v_proj": "attention.value",
+    "out_proj": "output.dense",
+    "post_layernorm": "layernorm",
+    "kernel": "weight",
+    "scale": "weight",
+}
+
+
+def load_dinov2(
+    directory: str | Path, *, image_size: int | None = None
+) -> tuple[VisionConfig, dict[str, Any]]:
+    """Loads an encoder in the format of Hugging Face's `Dinov2Model`.
+
+    Args:
+        directory: Has config.json and the weights, see `weights_of`.
+        image_size: Side of the square images that the encoder is to see, a multiple of its patches'
+            side; None for the checkpoint's own. The learned positions of the patches are
+            interpolated where it is another one, see `interpolate_positions`.
+
+    Returns:
+        The configuration, with the image size that was asked for, and the float32 parameters of
+        `VisionTower(configuration)`.
+
+    Raises:
+        UsageError: A file is missing, damaged or of another kind of network, SwiGLU and registers
+            among them, a tensor is missing, too many or of another shape, or the image size does
+            not fit.
+    """
+    config = read_dinov2_config(Path(directory) / "config.json")
+    asked = config
+    if image_size is not None:
+        asked = dataclasses.replace(config, image_size=image_size)
+    path = weights_of(Path(directory))
+    tensors = {name: x for name, x in read_tensors(path).items() if name != _IGNORED}
+    params = fill_tree(path, tensors, _stored_shapes(config), _tensor_name, _arranged)
+    for number in range(config.num_hidden_layers):
+        _fold_layer_scales(params[f"encoder_layers_{number}"])
+    params["embeddings"] = _embeddings(params["embeddings"], asked.grid)
+    return asked, params
+
+
+def read_dinov2_config(path: Path) -> VisionConfig:
+    """Reads a snapshot's config.json; what it leaves out has Hugging Face's default.
+
+    Raises:
+        UsageError: The file cannot be read, or is of a network that is not loaded.
+    """
+    values = read_values(path, "dinov2")
+    for name, needed in _FIXED.items():
+        if values.get(name, needed) != needed:
+            raise UsageError(f"{path}: {name} was {values[name]!r:.40}, must be {needed}")
+    ratio = values.get("mlp_ratio", 4)
+    if type(ratio) is not int or not 0 < ratio <= _LARGEST_RATIO:
+        raise UsageError(
+            f"{path}: mlp_ratio was {ratio!r:.40}, must be a positive integer, {_LARGEST_RATIO} at "
+            "most"
+        )
+    sizes = {name: values.get(name, default) for name, default in _DEFAULTS.items()}
+    try:
+        config = VisionConfig(**sizes, pre_layernorm=False)
+        return dataclasses.replace(config, intermediate_size=config.hidden_size * ratio)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _stored_shapes(config: VisionConfig) -> dict[str, Any]:
+    """Returns the shapes of what a file holds, in a tree like the tower's parameters."""
+
+    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+    side, width = config.image_size, config.hidden_size
+    images = shape(1, side, side, config.num_channels)
+    shapes = jax.eval_shape(VisionTower(config).init, jax.random.key(0), images)["params"]
+    shapes["embeddings"]["class_embedding"] = shape(1, 1, width)
+    shapes["embeddings"]["position_embedding"] = shape(1, 1 + config.grid**2, width)
+    shapes["embeddings"]["patch_embedding"]["bias"] = shape(width)
+    for number in range(config.num_hidden_layers):
+        for scale in ("layer_scale1", "layer_scale2"):
+            shapes[f"encoder_layers_{number}"][scale] = {"lambda1": shape(width)}
+    return shapes
+
+
+def _tensor_name(keys: tuple[str, ...]) -> str:
+    name = ".".join(_THEIRS.get(key, key) for key in keys)
+    return re.sub(r"encoder_layers_(\d+)", r"encoder.layer.\1", name)
+
+
+def _arranged(name: str, value: np.ndarray) -> np.ndarray:
+    return value if value.ndim == 3 else in_flax_order(name, value)
+
+
+def _fold_layer_scales(block: dict[str, Any]) -> None:
+    scaled = {"layer_scale1": block["self_attn"]["out_proj"], "layer_scale2": block["mlp"]["fc2"]}
+    for scale, layer in scaled.items():
+        factors = block.pop(scale)["lambda1"]
+        for name in ("kernel", "bias"):
+            layer[name] = layer[name] * factors
+
+
+def _embeddings(stored: dict[str, Any], grid: int) -> dict[str, Any]:
+    patches = stored["patch_embedding"]
+    positions = jnp.asarray(interpolate_positions(stored["position_embedding"][0], grid))
+    return {
+        "class_embedding": stored["class_embedding"][0, 0],
+        "patch_embedding": {"kernel": patches["kernel"]},
+        "position_embedding": positions.at[1:].add(patches["bias"]),
+    }

@@ -1,0 +1,165 @@
+"""Prompts that name classes, and their tokens for CLIP's text tower."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlt.errors import UsageError
+from jaxlt.models.clip.config import TextConfig
+
+PHOTO_TEMPLATE = "a photo of a {}."
+
+_BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
+# Contractions, words, single digits and runs of anything else, as OpenAI cut texts.
+_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+def _imagenet_templates() -> tuple[str, ...]:
+    photos = (
+        "bad", "cropped", "bright", "dark", "close-up", "black and white", "good",
+        "low resolution", "jpeg corrupted", "blurry", "pixelated",
+    )  # fmt: skip
+    works = (
+        "rendering", "tattoo", "drawing", "painting", "sculpture", "doodle", "sketch", "rendition",
+    )  # fmt: skip
+    materials = ("plastic", "origami", "toy", "cartoon", "embroidered", "plushie")
+    looks = ("hard to see", "clean", "dirty", "cool", "large", "nice", "weird", "small")
+    return (
+        *(f"a photo of {which} {{}}." for which in ("a", "the", "my", "many", "one")),
+        *(f"a photo of {a} {look} {{}}." for look in looks for a in ("a", "the")),
+        *(f"a {photo} photo of {a} {{}}." for photo in photos for a in ("a", "the")),
+        *(f"a {work} of {a} {{}}." for work in works for a in ("a", "the")),
+        *(f"{what} of {a} {{}}." for what in ("art", "graffiti", "itap") for a in ("a", "the")),
+        "itap of my {}.",
+        *(f"{a} {material} {{}}." for material in materials for a in ("a", "the")),
+        *(f"{a} {{}} in a video game." for a in ("a", "the")),
+    )
+
+
+IMAGENET_TEMPLATES = _imagenet_templates()
+"""The 80 templates whose mean OpenAI took for ImageNet (Radford et al., ICML 2021, section 3.1.4),
+in another order than theirs."""
+
+
+def class_prompts(names: Iterable[str], template: str = PHOTO_TEMPLATE) -> tuple[str, ...]:
+    """Puts each class name into a template, with blanks for its underscores.
+
+    Raises:
+        UsageError: The template has not the one place for a name, "{}".
+    """
+    if template.count("{}") != 1:
+        raise UsageError(f"prompt template was {template!r}, must have one {{}} for the class name")
+    return tuple(template.replace("{}", name.replace("_", " ")) for name in names)
+
+
+class PromptTokenizer:
+    """Texts to token numbers by byte-pair encoding, as CLIP's text tower was trained on them.
+
+    Texts are put into lower case. The library's tokenizer comes from tokenizer.json, or from
+    vocab.json and merges.txt.
+
+    Args:
+        directory: A snapshot's, see `jaxlt.models.clip.snapshot.load_clip`.
+        config: Of the text tower that is to see the tokens.
+
+    Raises:
+        UsageError: The directory has no tokenizer, it cannot be read, or its numbers are not those
+            of the text tower. A call raises it, too, where a damaged one fails for its text.
+    """
+
+    def __init__(self, directory: str | Path, config: TextConfig):
+        self._directory = directory
+        self._tokenizer = _read_tokenizer(Path(directory))
+        self._check(Path(directory), config)
+        length = config.max_position_embeddings
+        # The begin and end tokens are counted, and are what is never cut off.
+        self._tokenizer.enable_truncation(length)
+        self._tokenizer.enable_padding(
+            length=length, pad_id=self._tokenizer.token_to_id(_END), pad_token=_END
+        )
+
+    def _check(self, directory: Path, config: TextConfig) -> None:
+        # What is set in tokenizer.json would be in force for the empty text.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        begin, end = (self._tokenizer.token_to_id(token) for token in (_BEGIN, _END))
+        (ids,) = self._encode([""])
+        if None in (begin, end) or ids != [begin, end]:
+            raise UsageError(
+                f"{directory}: its tokenizer made {ids} of an empty text, "
+                f"must make {_BEGIN} ({begin}) and {_END} ({end})"
+            )
+        largest = max(self._tokenizer.get_vocab().values())
+        # See `TextTower` for 2: the end must then be the greatest token.
+        expected = largest if config.eos_token_id == 2 else config.eos_token_id
+        if end != expected or largest >= config.vocab_size:
+            raise UsageError(
+                f"{directory}: its tokenizer's {_END} was {end} and its greatest token {largest}, "
+                f"must be {expected} and less than {config.vocab_size}, the text tower's vocab_size"
+            )
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns `(len(texts), context length)` int32 tokens.
+
+        A text that is too long loses its last tokens, and its end-of-text token stays. A shorter
+        one is filled up with end-of-text tokens.
+        """
+        return np.array(self._encode(texts), np.int32)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            return [row.ids for row in self._tokenizer.encode_batch(list(texts))]
+        # As for a damaged file, which may be so only for some texts.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{self._directory}: must have a tokenizer that is whole: {reason:.200}"
+            ) from error
+
+
+def _read_tokenizer(directory: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise UsageError(
+            "texts need tokenizers, which must be installed: pip install 'jaxlt[clip]'"
+        ) from error
+    whole, parts = (
+        directory / "tokenizer.json",
+        (directory / "vocab.json", directory / "merges.txt"),
+    )
+    if not whole.is_file() and not all(part.is_file() for part in parts):
+        raise UsageError(f"{directory}: must have tokenizer.json, or vocab.json and merges.txt")
+    try:
+        return Tokenizer.from_file(str(whole)) if whole.is_file() else _assembled(*parts)
+    # All that the library raises for a damaged file is a bare Exception.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{directory}: must have a tokenizer that is whole: {reason:.200}"
+        ) from error
+
+
+def _assembled(vocabulary: Path, merges: Path) -> Any:
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(
+        models.BPE.from_file(
+            str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=_END
+        )
+    )
+    tokenizer.add_special_tokens([_BEGIN, _END])
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), spaces, normalizers.Lowercase()]
+    )
+    pieces = pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, byte_level])
+    numbers = tokenizer.get_vocab()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (_END, numbers[_END]), (_BEGIN, numbers[_BEGIN]), trim_offsets=False, add_prefix_space=False
+    )
+    return tokenizer

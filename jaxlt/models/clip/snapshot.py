@@ -1,0 +1,203 @@
+"""CLIP checkpoints of Hugging Face: a directory, or a name on the hub."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.errors import UsageError
+from jaxlt.models.clip.config import ClipConfig, read_config
+from jaxlt.models.clip.model import Clip
+from jaxlt.models.weights.pretrained import fill_tree
+from jaxlt.models.weights.torch_files import read_tensors
+
+# In the order of preference.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
+_OTHERS = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
+# The contrastive loss's temperature, and buffers that old checkpoints hold.
+_IGNORED = re.compile(r"logit_scale|.*\.position_ids")
+_LEAF = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "class_embedding": "class_embedding",
+}
+
+
+class ClipSnapshot(NamedTuple):
+    """A checkpoint in memory.
+
+    Attributes:
+        directory: Where its files lie, those of the tokenizer among them.
+        config: Its sizes, with the image size that was asked for.
+        params: Of `Clip(config)`, float32.
+    """
+
+    directory: Path
+    config: ClipConfig
+    params: dict[str, Any]
+
+
+def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSnapshot:
+    """Loads a CLIP checkpoint in Hugging Face's format.
+
+    Args:
+        snapshot: See `find_snapshot`.
+        image_size: Side of the square images that the vision tower is to see, a multiple of its
+            patches' side; None for the checkpoint's own. The learned positions of the patches are
+            interpolated where it is another one, see `interpolate_positions`.
+
+    Raises:
+        UsageError: There is no such snapshot, a file of it is damaged or of another kind of
+            network, a tensor is missing, too many or of another shape, or the image size does not
+            fit.
+    """
+    directory = find_snapshot(snapshot)
+    config = read_config(directory / "config.json")
+    params = _params(weights_of(directory), config)
+    if image_size is not None and image_size != config.vision.image_size:
+        config = config.for_images_of(image_size)
+        embeddings = params["vision_model"]["embeddings"]
+        embeddings["position_embedding"] = jnp.asarray(
+            interpolate_positions(embeddings["position_embedding"], config.vision.grid)
+        )
+    return ClipSnapshot(directory, config, params)
+
+
+def _params(path: Path, config: ClipConfig) -> dict[str, Any]:
+    vision = config.vision
+    side, channels = vision.image_size, vision.num_channels
+    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(Clip(config).init, jax.random.key(0), images, tokens)["params"]
+    tensors = {
+        # Real checkpoints have a slip of the pen in this one name.
+        name.replace("pre_layrnorm", "pre_layernorm"): tensor
+        for name, tensor in read_tensors(path).items()
+        if not _IGNORED.fullmatch(name)
+    }
+    return fill_tree(path, tensors, shapes, _tensor_name, in_flax_order)
+
+
+def _tensor_name(keys: tuple[str, ...]) -> str:
+    *modules, leaf = keys
+    dotted = re.sub(r"encoder_layers_(\d+)", r"encoder.layers.\1", ".".join(modules))
+    return f"{dotted}.{_LEAF.get(leaf, f'{leaf}.weight')}"
+
+
+def in_flax_order(name: str, value: np.ndarray) -> np.ndarray:
+    """Returns a transformer's tensor in Flax's order of axes, see `fill_tree`.
+
+    A convolution over patches becomes the matrix by which `space_to_depth` is multiplied.
+    """
+    if name.endswith("embedding.weight") and value.ndim == 2:
+        return value
+    if value.ndim == 4:
+        # From (width, channels, rows, columns) to pixels row by row, as `space_to_depth` has them.
+        return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
+    return value.T
+
+
+def interpolate_positions(positions: jax.Array | np.ndarray, grid: int) -> np.ndarray:
+    """Interpolates the learned positions of an image's patches bicubically.
+
+    As `torch.nn.functional.interpolate` with mode "bicubic" and align_corners=False: Keys' kernel
+    with a = -0.75 (IEEE Trans. ASSP 1981), no smoothing where there are fewer patches, and border
+    positions repeated beyond the border.
+
+    Args:
+        positions: `(1 + n^2, width)`: of the class token, which stays, and n x n patches, row by
+            row.
+        grid: Patches along each side of the new images.
+
+    Returns:
+        `(1 + grid^2, width)`, float32.
+    """
+    positions = np.asarray(positions)
+    side, width = round((len(positions) - 1) ** 0.5), positions.shape[-1]
+    weights = _cubic_weights(side, grid)
+    patches = positions[1:].reshape(side, side, width)
+    patches = np.einsum("rh,cw,hwd->rcd", weights, weights, patches, optimize=True)
+    return np.concatenate([positions[:1], patches.reshape(-1, width)]).astype(np.float32)
+
+
+def _cubic_weights(source: int, target: int) -> np.ndarray:
+    """`(target, source)` weights of cubic convolution, with positions at the pixels' centres."""
+    centres = (np.arange(target) + 0.5) * source / target - 0.5
+    weights = np.zeros((target, source))
+    for offset in (-1, 0, 1, 2):
+        nearby = np.floor(centres).astype(int) + offset
+        columns = np.clip(nearby, 0, source - 1)
+        np.add.at(weights, (np.arange(target), columns), _keys_kernel(np.abs(centres - nearby)))
+    return weights
+
+
+def _keys_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    return np.where(distance <= 1, near, far)
+
+
+def find_snapshot(snapshot: str | Path) -> Path:
+    """Returns the directory of a checkpoint's files.
+
+    Args:
+        snapshot: A directory, or a name on the Hugging Face hub such as
+            "openai/clip-vit-base-patch16", whose files are downloaded into that library's cache.
+            What the cache holds is found without a network.
+
+    Raises:
+        UsageError: It is no directory, and the hub and the cache do not have it.
+    """
+    directory = Path(snapshot)
+    if directory.is_dir():
+        return directory
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(snapshot)):
+        raise UsageError(
+            f"{snapshot}: must be a directory, or a name that the Hugging Face hub has"
+        )
+    # PyTorch's own format is asked for only where there is no other: each is the whole network.
+    for weights in _WEIGHTS[:2]:
+        directory = _from_hub(str(snapshot), (*_OTHERS, weights))
+        if (directory / weights).is_file():
+            return directory
+    raise UsageError(
+        f"{snapshot}: has none of {', '.join(_WEIGHTS[:2])} on the Hugging Face hub or in its "
+        "cache, must have one of them"
+    )
+
+
+@functools.cache
+def _from_hub(name: str, files: tuple[str, ...]) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: must be a directory, or huggingface_hub must be installed, with "
+            "pip install 'jaxlt[clip]'"
+        ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    # What that library raises for bad names, missing files, failing connections and refusals.
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"{name}: must be a directory, or a name that the Hugging Face hub or its cache has: "
+            f"{reason:.200}"
+        ) from error
+
+
+def weights_of(directory: Path) -> Path:
+    """Returns the file of a snapshot's weights.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for path in (directory / name for name in _WEIGHTS):
+        if path.is_file():
+            return path
+    raise UsageError(f"{directory}: has none of {', '.join(_WEIGHTS)}, must have one of them")

@@ -1,0 +1,1 @@
+"""Weights of PyTorch's and safetensors files, read without running their code."""

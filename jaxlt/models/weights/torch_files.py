@@ -1,0 +1,270 @@
+"""Tensors of PyTorch's files, read without PyTorch and without running what a file says.
+
+A `.pth` file of torch >= 1.6 is a zip: `data.pkl` is a pickle of the state dict, in which each
+tensor's numbers are a reference to an entry `data/N`. A pickle can name any function of Python and
+have it called. Here it can name those that a state dict is made of, and gets inert stand-ins; see
+`jaxlt.models.weights.weights_pickle`.
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from jaxlt.errors import UsageError
+from jaxlt.files.foreign_files import read_content
+from jaxlt.models.weights.weights_pickle import Function, StateDict, interpret
+
+_ZIP_MAGIC = b"PK\x03\x04"
+# How torch.save began before version 1.6: protocol 2 and a magic number.
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_DTYPES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": jnp.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+_SAFETENSORS_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E5M2": jnp.float8_e5m2,
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    "BOOL": np.bool_,
+}
+# What checkpoints keep a state dict under.
+_STATE_DICT_KEYS = ("state_dict", "model")
+
+
+def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a state dict: a safetensors file, or what `torch.save` of torch >= 1.6 wrote.
+
+    Nothing that the file names is imported or called. A state dict may lie in a dict under
+    "state_dict" or "model", beside numbers, texts and other dicts, and the prefix "module." that
+    all names have after training with several devices is dropped.
+
+    Returns:
+        Read-only arrays by name.
+
+    Raises:
+        UsageError: the file cannot be read, is damaged, or holds other things than a state dict.
+    """
+    try:
+        content = read_content(path)
+        if content.startswith(_LEGACY_MAGIC):
+            raise UsageError(
+                f"{path}: must be a zip, as torch.save writes since torch 1.6, it is of the older "
+                "format; load it with PyTorch and save it again"
+            )
+        tensors = (
+            _of_state_dict(path, _unpickle(path, content))
+            if content.startswith(_ZIP_MAGIC)
+            else _of_safetensors(path, content)
+        )
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"{path}: must be a readable safetensors file or state dict of PyTorch: {reason}"
+        ) from error
+    return _without_prefix(tensors)
+
+
+def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not all(name.startswith("module.") for name in tensors):
+        return tensors
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _of_safetensors(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
+    tensors = {}
+    for name, tensor in deserialize(content):
+        kind, shape = tensor["dtype"], tensor["shape"]
+        if kind not in _SAFETENSORS_DTYPES:
+            known = ", ".join(_SAFETENSORS_DTYPES)
+            raise UsageError(f"{path}: tensor {name} must be of {known}, it is of {kind}")
+        flat = np.frombuffer(bytes(tensor["data"]), np.dtype(_SAFETENSORS_DTYPES[kind]))
+        try:
+            tensors[name] = flat.reshape(shape)
+        # Without numbers, any sizes pass for those of the file, and NumPy has a largest of each.
+        except (ValueError, OverflowError) as error:
+            raise UsageError(
+                f"{path}: tensor {name} must have a shape that arrays have, it has {shape!r:.80}"
+            ) from error
+    return tensors
+
+
+def _of_state_dict(path: str | Path, value: Any) -> dict[str, np.ndarray]:
+    for key in _STATE_DICT_KEYS:
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+            break
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: must hold a state dict, it holds a {type(value).__name__}")
+    for name, tensor in value.items():
+        if not (isinstance(name, str) and isinstance(tensor, np.ndarray)):
+            raise UsageError(
+                f"{path}: must hold a state dict, a tensor for each name, it has "
+                f"{_kind(tensor)} under {name!r:.80}"
+            )
+    return dict(value)
+
+
+def _kind(value: object) -> str:
+    return "tensors" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+def _unpickle(path: str | Path, content: bytes) -> Any:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = _Entries(path, archive, len(content))
+            return _StateDictReader(path, entries).read()
+    except UsageError:
+        raise
+    # A damaged zip can make the library raise anything.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{path}: must be a whole file of torch.save: {reason:.200}") from error
+
+
+class _Entries:
+    """The entries of a zip that `torch.save` wrote, by their names below its one folder."""
+
+    def __init__(self, path: str | Path, archive: zipfile.ZipFile, size: int):
+        self._path, self._archive, self._left = path, archive, size
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise UsageError(
+                f"{path}: must hold one entry data.pkl, as files of torch.save do, it has "
+                f"{len(pickles)}"
+            )
+        self._folder = pickles[0].removesuffix("data.pkl")
+        order = self.read("byteorder") if self._folder + "byteorder" in archive.namelist() else b""
+        if order not in (b"", b"little"):
+            raise UsageError(f"{path}: must be little-endian, its byte order is {order!r:.20}")
+
+    def size(self, name: str) -> int:
+        return self._archive.getinfo(self._folder + name).file_size
+
+    def read(self, name: str) -> bytes:
+        entry = self._archive.getinfo(self._folder + name)
+        # PyTorch never compresses; a compressed entry could be far larger than the file.
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise UsageError(f"{self._path}: entries must not be compressed, {name} is")
+        # Entries of a zip may lie about their size and share their bytes.
+        self._left -= entry.file_size
+        if self._left < 0:
+            raise UsageError(f"{self._path}: entries must fit in the file, they overlap")
+        return self._archive.read(entry)
+
+
+class _Storage(NamedTuple):
+    """A flat array that tensors are views of."""
+
+    dtype: np.dtype
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content) // self.dtype.itemsize
+
+
+class _StateDictReader:
+    def __init__(self, path: str | Path, entries: _Entries):
+        self._path, self._entries = path, entries
+        self._storages: dict[str, _Storage] = {}
+        self._globals = {
+            ("collections", "OrderedDict"): Function("OrderedDict", lambda: StateDict()),
+            ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", self._tensor),
+            ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _of_parameter),
+            **{("torch", name): Function(name) for name in _DTYPES},
+        }
+
+    def read(self) -> Any:
+        return interpret(self._entries.read("data.pkl"), self._named, self._storage)
+
+    def _named(self, module: str, name: str) -> Function:
+        if (module, name) not in self._globals:
+            asked = f"{module}.{name}"
+            raise UsageError(
+                f"{self._path}: must hold a state dict alone, it asks for the global {asked!r:.120}"
+            )
+        return self._globals[module, name]
+
+    def _storage(self, reference: Any) -> _Storage:
+        kind, storage_type, key, _, count = reference
+        if kind != "storage" or not (isinstance(key, str) and isinstance(count, int)):
+            raise ValueError("a reference is to no storage")
+        dtype = np.dtype(_DTYPES[storage_type.name])
+        size = self._entries.size(f"data/{key}")
+        if size != count * dtype.itemsize:
+            raise UsageError(
+                f"{self._path}: storage {key} must be {count} numbers of {dtype}, "
+                f"its entry has {size} bytes"
+            )
+        if key not in self._storages:
+            self._storages[key] = _Storage(dtype, self._entries.read(f"data/{key}"))
+        return self._storages[key]._replace(dtype=dtype)
+
+    def _tensor(
+        self,
+        storage: _Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        *unused: object,
+    ) -> np.ndarray:
+        """Returns a view of a storage; offset and strides are in numbers, not bytes."""
+        # What is shown must be checked before: a tuple of tuples may be far longer than the file.
+        if not (isinstance(storage, _Storage) and all(map(_is_flat, (offset, shape, strides)))):
+            raise TypeError("a tensor is made of other things than a storage and numbers")
+        numbers = (offset, *shape, *strides)
+        whole = all(type(number) is int and number >= 0 for number in numbers)
+        if not (whole and len(shape) == len(strides) and _fits(storage, offset, shape, strides)):
+            raise UsageError(
+                f"{self._path}: a tensor must lie within its storage of {storage.size} numbers, it "
+                f"has offset {offset!r:.40}, shape {shape!r:.80} and strides {strides!r:.80}"
+            )
+        size = storage.dtype.itemsize
+        return np.ndarray(
+            shape,
+            storage.dtype,
+            buffer=storage.content,
+            offset=offset * size,
+            strides=[size * stride for stride in strides],
+        )
+
+
+def _of_parameter(tensor: object, *unused: object) -> object:
+    """Returns the tensor of an `nn.Parameter`."""
+    return tensor
+
+
+def _is_flat(value: object) -> bool:
+    numbers = value if type(value) is tuple else (value,)
+    return all(isinstance(number, (int, float)) for number in numbers)
+
+
+def _fits(storage: _Storage, offset: int, shape: Iterable[int], strides: Iterable[int]) -> bool:
+    count = math.prod(shape)
+    if count == 0:
+        return offset <= storage.size
+    # A stride of 0 repeats a number without end.
+    if count > storage.size:
+        return False
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return offset + last < storage.size

@@ -1,0 +1,87 @@
+"""The one equation with a group for each class, where the classifier alone is perturbed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.batch.class_losses import ClassLosses
+from jaxlt.batch.factored_losses import FactoredLosses
+from jaxlt.sharpness.objective import ObjectiveFn, Perturbed
+from jaxlt.sharpness.perturbation import PerturbationRule, Scope
+
+
+def perturbs_classifier_alone(losses: FactoredLosses, scope: Scope) -> bool:
+    """Whether nothing but leaves of the classifier is perturbed."""
+    classifier = _classifier_leaves(losses, scope)
+    return all(leaf in classifier for leaf, inside in enumerate(scope.inside) if inside)
+
+
+def gradient_in_closed_form(
+    losses: FactoredLosses,
+    scope: Scope,
+    objective_fn: ObjectiveFn,
+    rho: jax.Array,
+    rule: PerturbationRule,
+) -> Perturbed:
+    """Gradient of F in one forward and one backward pass, whatever the number of classes.
+
+    Exact (see `jaxlt.batch.classifiers`), in O(B^2 (D + C)) beyond the passes and without an array
+    of a kernel's size for each class or image. Arguments as of
+    `jaxlt.sharpness.in_sequence.gradient_in_sequence`; the objective has one group a class.
+    """
+    params = scope.join(scope.theta, scope.rest)
+    labels = losses.labels
+    features, trunk_pullback = jax.vjp(lambda p: losses.features_fn(p, losses.images), params)
+    classifier, leaves_pullback = jax.vjp(losses.classifier_fn, params)
+    logits = classifier.logits(features)
+    at_w, loss_pullback = jax.vjp(lambda x: losses.loss(x, labels), logits)
+    members = jax.nn.one_hot(labels, losses.num_classes, dtype=at_w.dtype)
+    counts = members.sum(0)
+    clean, means, mix = objective_fn(counts)
+
+    def of_images(values: jax.Array) -> jax.Array:
+        """From one value a class to one an image; no matrix product, which a GPU would round."""
+        return (members * values).sum(1).astype(at_w.dtype)
+
+    def by_class(values: jax.Array) -> jax.Array:
+        return (members * values[:, None]).sum(0)
+
+    (residuals,) = loss_pullback(of_images(means))
+    gradients = classifier.class_gradients(features, residuals, members @ members.T)
+
+    inside = jnp.array([scope.inside[leaf] for leaf in _classifier_leaves(losses, scope)])
+    # Rounding can push a sum of products that is a square below zero.
+    squares = jnp.maximum(jax.vmap(by_class, 1, 1)(gradients.squared_norms), 0) * inside
+    norms = jnp.sqrt(squares if rule.per_leaf else squares.sum(1, keepdims=True))
+    factors = jax.vmap(lambda n, r: rule.factors(n, scope.theta, r))(norms, rho) * inside
+
+    image_factors = jax.vmap(of_images, 1, 1)(factors)
+
+    def objective(classifier, features):
+        logits = gradients.perturbed_logits(classifier, features, image_factors)
+        perturbed = losses.loss(logits, labels)
+        total = (of_images(mix * means) * perturbed).sum()
+        if clean is not None:
+            unperturbed = losses.loss(classifier.logits(features), labels)
+            total += (of_images(clean) * unperturbed).sum()
+        return total, perturbed
+
+    head, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(classifier, features)
+    return Perturbed(
+        gradient=jax.tree.map(jnp.add, *trunk_pullback(head[1]), *leaves_pullback(head[0])),
+        loss=ClassLosses(by_class(at_w), counts).mean(),
+        perturbation_norm=jnp.sqrt((jnp.square(factors) * squares).sum(1)),
+        sharpness=means * by_class(perturbed - at_w),
+    )
+
+
+def _classifier_leaves(losses: FactoredLosses, scope: Scope) -> list[int]:
+    """Returns the places of the classifier's leaves among those of the parameters."""
+    leaves: list[Any] = jax.tree.leaves(losses.classifier_fn(scope.leaf_numbers()))
+    if not all(isinstance(leaf, int) for leaf in leaves):
+        raise ValueError(
+            "classifier_fn must return a Linear or Cosine of leaves of params as they are, got "
+            f"{', '.join(type(leaf).__name__ for leaf in leaves)} in place of a leaf"
+        )
+    return leaves

@@ -1,0 +1,193 @@
+"""From the objective of a method to an optax link that counts steps and checks its arguments."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step
+from jaxlt.batch.class_losses import ClassLossesFn
+from jaxlt.sharpness.equation import sharpness_aware_gradient
+from jaxlt.sharpness.objective import Objective, Perturbed
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule, resolve_mask
+
+
+class SharpnessState(NamedTuple):
+    """State of every method: small, and never a copy of the parameters.
+
+    Attributes:
+        count: steps taken, () int32; the argument of the schedules.
+        loss: () batch-mean loss at w in the last step. Whoever logs this one in place of one of
+            its own spares the methods that do not read the incoming gradient a forward pass.
+        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for
+            SAM, ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
+        sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
+    loss: jax.Array
+    perturbation_norm: jax.Array
+    sharpness: jax.Array
+
+
+class Step(NamedTuple):
+    """What a method computes a step's gradient from.
+
+    Attributes:
+        class_losses_fn: from params to the batch's `ClassLosses`.
+        params: w.
+        gradient: the incoming one.
+        number: () int32, steps taken before.
+        key: of whatever the method draws, None for one made of its seed.
+    """
+
+    class_losses_fn: ClassLossesFn
+    params: Any
+    gradient: Any
+    number: jax.Array
+    key: jax.Array | None
+
+
+def sharpness_transformation(
+    gradient_fn: Callable[[Step], Perturbed], num_groups: int, mask: Mask
+) -> optax.GradientTransformationExtraArgs:
+    """Makes a link of `optax.chain` of a method.
+
+    Args:
+        gradient_fn: the method.
+        num_groups: G.
+        mask: of the perturbed leaves, as the method takes it.
+
+    Returns:
+        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+    """
+
+    def init_fn(params: optax.Params) -> SharpnessState:
+        _check_whole_tree(params)
+        _warn_of_short_floats(params, mask)
+        # Two arrays, not one twice: a donated state may not hold the same buffer twice.
+        norms, sharpness = (jnp.zeros(num_groups, jnp.float32) for _ in range(2))
+        loss = jnp.zeros([], jnp.float32)
+        return SharpnessState(jnp.zeros([], jnp.int32), loss, norms, sharpness)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SharpnessState,
+        params: optax.Params | None = None,
+        *,
+        class_losses_fn: ClassLossesFn | None = None,
+        key: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SharpnessState]:
+        del extra_args
+        if class_losses_fn is None:
+            raise ValueError(
+                "class_losses_fn must be given, got None: call update(grads, state, params, "
+                "class_losses_fn=...) with a function from params to jaxlt.ClassLosses"
+            )
+        if params is None:
+            raise ValueError(
+                "params must be given, got None: call update(grads, state, params, "
+                "class_losses_fn=...)"
+            )
+        _check_whole_tree(params)
+        result = gradient_fn(Step(class_losses_fn, params, updates, state.count, key))
+        gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        measured = (x.astype(jnp.float32) for x in result[1:])
+        return gradient, SharpnessState(count, *measured)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def objective_gradient_fn(
+    objective: Callable[[jax.Array, jax.Array], Objective],
+    radii: Sequence[ScalarOrSchedule],
+    *,
+    num_classes: int | None = None,
+    sums_to_mean: bool = True,
+    disjoint: bool = False,
+    mask: Mask,
+    adaptive: bool = False,
+    seed: int | None = None,
+) -> Callable[[Step], Perturbed]:
+    """Returns the method that an objective and radii make.
+
+    Args:
+        objective: from the batch's class counts (C,) and the step to its `Objective`.
+        radii: one for each of the G groups.
+        num_classes: C, or None where any will do.
+        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
+        disjoint: see `sharpness_aware_gradient`.
+        mask: see there.
+        adaptive: see `PerturbationRule`.
+        seed: of random directions, or None for those of the groups' gradients.
+    """
+
+    def gradient_fn(step: Step) -> Perturbed:
+        def objective_fn(counts: jax.Array) -> Objective:
+            check_num_classes(num_classes or counts.size, counts.size)
+            return objective(counts, step.number)
+
+        random_key = None if seed is None else key_at_step(seed, step)
+        return sharpness_aware_gradient(
+            step.class_losses_fn,
+            step.params,
+            step.gradient if sums_to_mean else None,
+            objective_fn,
+            jnp.stack([at_step(rho, step.number) for rho in radii]),
+            rule=PerturbationRule(adaptive=adaptive, random_key=random_key),
+            mask=mask,
+            disjoint=disjoint,
+        )
+
+    return gradient_fn
+
+
+def check_num_classes(expected: int, found: int) -> None:
+    """Raises ValueError unless the losses are of as many classes as the class counts."""
+    if found != expected:
+        raise ValueError(
+            "class_losses_fn must return losses of as many classes as class_counts holds, "
+            f"{expected}, got {found}"
+        )
+
+
+def key_at_step(seed: int | jax.Array, step: Step) -> jax.Array:
+    """Returns the key of a step's random directions, from the run's key where there is one."""
+    run = jax.random.key(seed) if step.key is None else jax.random.fold_in(step.key, seed)
+    return jax.random.fold_in(run, step.number)
+
+
+def _check_whole_tree(params: optax.Params) -> None:
+    leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
+        raise ValueError(
+            "params must be the whole tree that class_losses_fn takes, got one pruned by "
+            "optax.masked or optax.multi_transform: put the method before them in the chain and "
+            "choose the perturbed leaves by its own mask="
+        )
+
+
+def _warn_of_short_floats(params: optax.Params, mask: Mask) -> None:
+    chosen = resolve_mask(params, mask)
+    short = {
+        str(jnp.result_type(leaf))
+        for leaf, inside in zip(jax.tree.leaves(params), chosen, strict=True)
+        if inside and _is_short_float(leaf)
+    }
+    if short:
+        warnings.warn(
+            f"params that are perturbed should have at least 32 bits, got {', '.join(short)}: a "
+            "radius of usual size is lost in their rounding; keep float32 parameters and compute "
+            "in 16 bits",
+            stacklevel=3,
+        )
+
+
+def _is_short_float(leaf: Any) -> bool:
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32

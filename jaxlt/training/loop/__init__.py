@@ -1,0 +1,1 @@
+"""The training loop around compiled steps: progress, signals, stages."""

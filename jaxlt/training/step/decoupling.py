@@ -1,0 +1,69 @@
+"""Classifiers that second stages make of a trained network (Kang et al., ICLR 2020)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt.models.clip.head_init import members_by_class, unit_rows
+
+
+def tau_normalised(classifier: dict[str, Any], tau: float) -> dict[str, Any]:
+    """tau-normalisation: column W_j of the kernel becomes `W_j / ||W_j||^tau`, the bias zero.
+
+    A column that is zero stays zero.
+
+    Args:
+        classifier: `params["classifier"]` of a linear or a cosine head, with kernel (D, C).
+        tau: 0 leaves the kernel as it is and 1 makes its columns unit vectors.
+
+    Returns:
+        Parameters of the same head.
+    """
+    kernel = classifier["kernel"]
+    norms = jnp.linalg.norm(kernel, axis=0)
+    normalised = {"kernel": kernel / jnp.where(norms > 0, norms, 1) ** tau}
+    if "bias" in classifier:
+        normalised["bias"] = jnp.zeros_like(classifier["bias"])
+    return normalised
+
+
+def with_unit_scale(classifier: dict[str, Any]) -> dict[str, Any]:
+    """Learnable weight scaling (LWS), its start: a scale of 1 for each class is added.
+
+    Args:
+        classifier: `params["classifier"]` of a linear head.
+
+    Returns:
+        Parameters of a "scaled_linear" head with the same logits.
+    """
+    return {**classifier, "scale": jnp.ones_like(classifier["bias"])}
+
+
+def nearest_class_mean(
+    features: np.ndarray, labels: np.ndarray, num_classes: int
+) -> dict[str, np.ndarray]:
+    """Nearest class mean (NCM) on centred features of unit Euclidean norm.
+
+    The mean of all features is subtracted from each and the differences are scaled to unit norm;
+    a class's centre is their mean over the class, not scaled to unit norm again.
+
+    Args:
+        features: (N, D), of all training images; sums are taken in float64.
+        labels: (N,) integers in [0, C).
+        num_classes: C.
+
+    Returns:
+        Parameters of a "nearest_class_mean" head: mean (D,) and centres (C, D), float32.
+
+    Raises:
+        UsageError: a class has no image.
+    """
+    features, labels = np.asarray(features), np.asarray(labels)
+    if labels.max() >= num_classes:
+        raise ValueError(f"labels ran up to {labels.max()}, must lie in 0..{num_classes - 1}")
+    members = members_by_class(labels, num_classes)
+    mean = features.mean(axis=0, dtype=np.float64)
+    # Class by class: a float64 copy of all features may not fit.
+    centres = np.stack([unit_rows(features[rows] - mean).mean(axis=0) for rows in members])
+    return {"mean": mean.astype(np.float32), "centres": centres.astype(np.float32)}

@@ -1,0 +1,56 @@
+"""Class counts of every kind, and what is wrong with the others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlt.batch.class_counts import check_class_counts, class_prior
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        (5, 3, 2),
+        [5, 3, 2],
+        [5.0, 3, np.int64(2)],
+        np.array([5, 3, 2]),
+        np.array([5, 3, 2], np.uint8),
+        jnp.asarray([5, 3, 2]),
+        jnp.asarray([5.0, 3.0, 2.0], jnp.bfloat16),
+    ],
+)
+def test_kinds(counts):
+    checked = check_class_counts(counts, 3)
+    assert checked.dtype == jnp.float32
+    np.testing.assert_array_equal(checked, [5, 3, 2])
+    np.testing.assert_allclose(class_prior(checked), [0.5, 0.3, 0.2], rtol=1e-6)
+
+
+def test_traced_counts_are_checked_for_their_shape():
+    checked = jax.jit(lambda c: check_class_counts(c, 3))(jnp.asarray([5, 3, 2]))
+    np.testing.assert_array_equal(checked, [5, 3, 2])
+    with pytest.raises(ValueError, match=r"^class_counts must hold one count for each of the 4"):
+        jax.jit(lambda c: check_class_counts(c, 4))(jnp.asarray([5, 3, 2]))
+    with pytest.raises(ValueError, match=r"^class_counts must have shape \(C,\), got \(1, 2\)"):
+        jax.jit(check_class_counts)(jnp.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((), r"class_counts must hold one count for each class, got \(\)"),
+        (7, "class_counts must hold one count for each class, got 7"),
+        ("abc", "class_counts must hold one count for each class, got 'abc'"),
+        ((5, 0, 2), "class_counts must be positive numbers, got 0 for class 1"),
+        ((5, 3, -2), "class_counts must be positive numbers, got -2 for class 2"),
+        (np.array([5.0, np.nan]), "class_counts must be positive numbers, got nan for class 1"),
+        ((5, float("inf")), "class_counts must be positive numbers, got inf for class 1"),
+        ((5, "3"), "class_counts must be positive numbers, got '3' for class 1"),
+        (np.ones((2, 2)), r"class_counts must be positive numbers, got \[1.0, 1.0\] for class 0"),
+        ((5, 3), "class_counts must hold one count for each of the 3 classes, got 2 counts"),
+    ],
+)
+def test_error_names_the_counts(counts, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_class_counts(counts, 3)

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxlt.data.sampling.long_tail import (
+    held_out_images,
+    long_tailed_counts,
+    profile_counts,
+    select_images,
+)
+from jaxlt.errors import UsageError
+
+# The published class counts of CIFAR-100-LT at imbalance factor 100.
+CIFAR100_IF100 = """
+    500 477 455 434 415 396 378 361 344 328 314 299 286 273 260 248 237 226 216 206 197 188 179 171
+    163 156 149 142 135 129 123 118 112 107 102 98 93 89 85 81 77 74 70 67 64 61 58 56 53 51 48 46
+    44 42 40 38 36 35 33 32 30 29 27 26 25 24 23 22 21 20 19 18 17 16 15 15 14 13 13 12 12 11 11 10
+    10 9 9 8 8 7 7 7 6 6 6 6 5 5 5 5
+"""
+CIFAR10 = {
+    10: (5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500),
+    50: (5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100),
+    100: (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50),
+    200: (5000, 2775, 1540, 854, 474, 263, 146, 81, 45, 25),
+}
+
+
+@pytest.mark.parametrize("factor", CIFAR10)
+def test_cifar10_counts_are_the_published_ones(factor):
+    assert profile_counts("exponential", factor, 10, 5000) == CIFAR10[factor]
+
+
+def test_cifar100_counts_are_the_published_ones():
+    published = [int(count) for count in CIFAR100_IF100.split()]
+    assert list(profile_counts("exponential", 100, 100, 500)) == published
+
+
+@pytest.mark.parametrize(
+    ("profile", "num_classes", "factor", "total", "smallest"),
+    [
+        ("exponential", 100, 10, 19573, 50),
+        ("exponential", 100, 50, 12608, 10),
+        ("exponential", 100, 100, 10847, 5),
+        ("exponential", 100, 200, 9502, 2),
+        ("step", 10, 10, 27500, 500),
+        ("step", 10, 50, 25500, 100),
+        ("step", 10, 100, 25250, 50),
+        ("step", 10, 200, 25125, 25),
+        ("step", 100, 10, 27500, 50),
+        ("step", 100, 50, 25500, 10),
+        ("step", 100, 100, 25250, 5),
+        ("step", 100, 200, 25100, 2),
+    ],
+)
+def test_totals_are_the_published_ones(profile, num_classes, factor, total, smallest):
+    counts = profile_counts(profile, factor, num_classes, 50000 // num_classes)
+    assert (sum(counts), counts[-1]) == (total, smallest)
+
+
+@given(
+    st.sampled_from(["exponential", "step", "balanced"]),
+    st.floats(1, 300),
+    st.integers(1, 50),
+    st.integers(300, 6000),
+)
+def test_profiles_fall_from_the_bound_by_the_factor(profile, factor, num_classes, bound):
+    counts = profile_counts(profile, factor, num_classes, bound)
+    assert counts[0] == bound
+    assert list(counts) == sorted(counts, reverse=True)
+    if profile == "balanced" or num_classes == 1:
+        assert counts[-1] == bound
+    else:
+        assert counts[-1] == int(bound / factor)
+
+
+def test_step_of_an_odd_number_of_classes_gives_the_head_the_larger_half():
+    assert profile_counts("step", 10, 5, 100) == (100, 100, 100, 10, 10)
+
+
+@pytest.mark.parametrize("factor", [0.99, 0, -1, float("nan"), float("inf")])
+def test_a_factor_below_one_is_refused(factor):
+    with pytest.raises(UsageError, match="imbalance factor is"):
+        profile_counts("exponential", factor, 10, 5000)
+
+
+def test_a_tail_without_an_image_is_refused():
+    assert profile_counts("exponential", 50, 10, 50)[-1] == 1
+    with pytest.raises(UsageError, match="at most 50, or the tail class has no image"):
+        profile_counts("exponential", 51, 10, 50)
+
+
+def test_bad_bound_and_profile_are_refused():
+    with pytest.raises(UsageError, match="max per class is 0"):
+        profile_counts("step", 10, 10, 0)
+    with pytest.raises(UsageError, match="profile is 'linear'"):
+        profile_counts("linear", 10, 10, 100)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_smallest_class_and_the_bound_cap_the_head():
+    labels = np.repeat([0, 1, 2], [400, 300, 500])
+    counts = {
+        bound: long_tailed_counts(
+            labels, 3, profile="step", imbalance_factor=10, max_per_class=bound
+        )
+        for bound in (None, 1000, 200)
+    }
+    assert counts == {None: (300, 300, 30), 1000: (300, 300, 30), 200: (200, 200, 20)}
+
+
+def test_class_order_says_which_class_is_head():
+    labels = np.repeat([0, 1, 2], 100)
+    counts = long_tailed_counts(
+        labels, 3, profile="exponential", imbalance_factor=100, class_order=(2, 0, 1)
+    )
+    assert counts == (10, 1, 100)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (0, 1, 1), (1, 2, 3), (0, 1, 2, 2), ()])
+def test_class_order_must_be_a_permutation(order):
+    with pytest.raises(UsageError, match=r"permutation of 0\.\.2"):
+        long_tailed_counts(
+            np.repeat([0, 1, 2], 9),
+            3,
+            profile="balanced",
+            imbalance_factor=1,
+            class_order=order,
+        )
+
+
+def test_a_class_without_an_image_is_refused():
+    with pytest.raises(UsageError, match="class 1 has no training image"):
+        long_tailed_counts(np.array([0, 2, 2]), 3, profile="balanced", imbalance_factor=1)
+
+
+def test_shuffled_selection_is_numpys_published_shuffle():
+    # numpy.random.seed(0); numpy.random.permutation(10), printed in countless tutorials.
+    permutation = [2, 8, 4, 9, 1, 6, 7, 3, 0, 5]
+    selected = select_images(np.zeros(10, np.int32), (10,), rule="shuffled", seed=0)
+    assert selected.tolist() == permutation
+
+
+def test_shuffled_selection_is_that_of_the_ldam_drw_family():
+    labels = np.random.default_rng(5).integers(0, 4, 300)
+    counts = (40, 20, 10, 5)
+    # What their data set classes do: the global generator seeded once, then class by class.
+    np.random.seed(3)  # noqa: NPY002
+    expected = []
+    for label in range(4):
+        numbers = np.where(labels == label)[0]
+        np.random.shuffle(numbers)  # noqa: NPY002
+        expected.extend(numbers[: counts[label]])
+    assert select_images(labels, counts, rule="shuffled", seed=3).tolist() == expected
+
+
+def test_first_selection_takes_the_first_of_each_class():
+    labels = np.array([1, 0, 1, 0, 1, 0])
+    assert select_images(labels, (2, 1), rule="first", seed=9).tolist() == [1, 3, 0]
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 20), min_size=3, max_size=3))
+def test_selection_has_the_counts_asked_for(seed, counts):
+    labels = np.tile([2, 0, 1], 20)
+    selected = select_images(labels, counts, rule="shuffled", seed=seed)
+    assert len(set(selected.tolist())) == len(selected)
+    assert np.bincount(labels[selected], minlength=3).tolist() == counts
+    assert (np.diff(labels[selected]) >= 0).all()
+
+
+def test_bad_selections_are_refused():
+    labels = np.array([0, 0, 1])
+    with pytest.raises(UsageError, match="class 1 has 1 images, 2 are"):
+        select_images(labels, (1, 2), rule="first")
+    with pytest.raises(UsageError, match="selection rule is 'last'"):
+        select_images(labels, (1, 1), rule="last")  # pyright: ignore[reportArgumentType]
+    for seed in (-1, 2**32):
+        with pytest.raises(UsageError, match=f"selection seed is {seed}"):
+            select_images(labels, (1, 1), rule="shuffled", seed=seed)
+
+
+@given(st.lists(st.integers(0, 2), min_size=20, max_size=60), st.integers(0, 3), st.randoms())
+def test_held_out_images_are_the_last_of_each_class_outside_the_split(labels, per_class, random):
+    labels = np.array([0, 1, 2] * 3 + labels)
+    indices = np.array(random.sample(range(9, len(labels)), 5))
+    held_out = held_out_images(labels, indices, per_class, 3).tolist()
+    outside = [i for i in range(len(labels)) if i not in indices]
+    by_class = [[i for i in outside if labels[i] == c] for c in range(3)]
+    assert held_out == [i for images in by_class for i in images[len(images) - per_class :]]
+
+
+def test_too_few_images_outside_the_split_are_named():
+    labels = np.repeat([0, 1, 2], 4)
+    indices = np.array([0, 4, 5, 6, 8])
+    assert held_out_images(labels, indices, 1, 3).tolist() == [3, 7, 11]
+    with pytest.raises(UsageError) as caught:
+        held_out_images(labels, indices, 2, 3)
+    assert str(caught.value) == (
+        "held_out is 2, it must be at most 1: that many images of class 1 are outside the split; "
+        "lower --max-per-class"
+    )
+    with pytest.raises(UsageError, match="held_out is -1, it must be at least 0"):
+        held_out_images(labels, indices, -1, 3)
