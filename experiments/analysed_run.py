@@ -7,25 +7,21 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments.build import build_loss
 from experiments.examined import Examined
-from experiments.finished_run import FinishedRun, chunks, first_of_each_class, in_chunks
-from experiments.recipe import read_stages
-from experiments.stage import Stage
+from experiments.loaded_runs import chunks, first_of_each_class, in_chunks
 from jaxlt import losses
 from jaxlt.analysis import DatasetLosses, LossesFn
 from jaxlt.errors import UsageError
-from jaxlt.evaluation import Predictor, ShotGroups
+from jaxlt.evaluation import Predictor
 from jaxlt.models.adaptation.trainable import join
-from jaxlt.runs.workdir import saved_steps
+from jaxlt.recipes.part import part_name
+from jaxlt.recipes.stage import Stage
+from jaxlt.recipes.trained_run import TrainedRun
 from jaxlt.training import Moment, PerExampleLoss
 
 Scope = Literal["all", "classifier"]
 
 ALL = "all"
-# Of each row's logits and the batch's other rows, or of noise.
-_NOT_OF_ONE_ROW = ("gcl", "lade")
-_SCALING = ("ldam", "gcl")
 
 
 class AnalysedRun:
@@ -46,7 +42,7 @@ class AnalysedRun:
         UsageError: the images or the loss are none that the run has.
     """
 
-    def __init__(self, run: FinishedRun, examined: Examined, scope: Scope = ALL):
+    def __init__(self, run: TrainedRun, examined: Examined, scope: Scope = ALL):
         self.run = run
         images = run.test_images if examined.images == "test" else run.source.train
         indices = run.split.indices if examined.images == "train" else np.arange(len(images.labels))
@@ -55,7 +51,7 @@ class AnalysedRun:
         indices = indices[firsts]
         loss = _loss(run, examined.loss)
         # Curvature drowns in the rounding of 16 bits.
-        predictor = run.predictor.in_float32()
+        predictor = run.predictor().in_float32()
         if scope == "classifier":
             inputs = in_chunks(predictor.features, images, indices)
             theta, rest = predictor.variables["params"]["classifier"], None
@@ -72,9 +68,8 @@ class AnalysedRun:
     @functools.cached_property
     def groups(self) -> dict[str, np.ndarray]:
         """Masks (C,) of all classes and of the shot groups, as far as there are images of them."""
-        shots = ShotGroups(self.run.recipe["many_above"], self.run.recipe["few_below"])
         present = self.losses.counts > 0
-        groups = {ALL: present, **shots.assign(self.run.class_counts)}
+        groups = {ALL: present, **self.run.groups()}
         return {name: mask & present for name, mask in groups.items() if (mask & present).any()}
 
     def group_means(self, by_class: np.ndarray) -> dict[str, np.ndarray]:
@@ -93,7 +88,7 @@ def split_variables(predictor: Predictor) -> tuple[Any, Any]:
 
 
 def analysed_runs(
-    runs: Sequence[FinishedRun], examined: Examined, scope: Scope = ALL
+    runs: Sequence[TrainedRun], examined: Examined, scope: Scope = ALL
 ) -> list[AnalysedRun]:
     """Prepares the runs of a call, of which all have images of the same groups.
 
@@ -118,14 +113,14 @@ def check_same_parts(
             )
 
 
-def trajectory(run: FinishedRun) -> dict[int, Any]:
+def trajectory(run: TrainedRun) -> dict[int, Any]:
     """Returns the trained parameters of each checkpoint up to the run's own, by step.
 
     Only those of the form of the last: another stage may have had another classifier.
     """
-    last = split_variables(run.predictor)[0]
+    last = split_variables(run.predictor())[0]
     points = {}
-    for step in saved_steps(run.path / "checkpoints"):
+    for step in run.files.saved_steps():
         if run.step is not None and step > run.step:
             continue
         try:
@@ -161,20 +156,15 @@ def _losses_of_features(predictor: Predictor, loss: PerExampleLoss) -> LossesFn:
 _END: Any = Moment(step=np.int32(np.iinfo(np.int32).max), key=None)  # pyright: ignore[reportArgumentType]
 
 
-def _loss(run: FinishedRun, kind: Literal["cross_entropy", "own"]) -> PerExampleLoss:
-    stage = _last_trained_stage(run)
+def _loss(run: TrainedRun, kind: Literal["cross_entropy", "own"]) -> PerExampleLoss:
+    # The last stage that took steps.
+    stage = next(one for one in reversed(run.recipe.stages) if isinstance(one, Stage))
     if kind == "own":
-        if stage.loss in _NOT_OF_ONE_ROW:
+        if not stage.row_losses:
             raise UsageError(
-                f"loss must be cross_entropy for run {run.path}: its own, {stage.loss}, is none of "
-                "each image alone"
+                f"loss must be cross_entropy for run {run.path}: its own, {part_name(stage.loss)}, "
+                "is none of each image alone"
             )
-        return build_loss(stage, tuple(map(int, run.class_counts)))
-    scale = stage.scale if stage.loss in _SCALING else 1.0
+        return stage.build_loss(tuple(map(int, run.class_counts)))
+    scale = stage.loss.logit_scale
     return lambda logits, labels, _: losses.cross_entropy(scale * logits, labels)
-
-
-def _last_trained_stage(run: FinishedRun) -> Stage:
-    """Returns the last stage that took steps."""
-    stages = read_stages(run.recipe, run.path / "recipe.json")
-    return next(stage for stage in reversed(stages) if stage.kind == "train")

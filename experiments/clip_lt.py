@@ -9,7 +9,7 @@ def main() -> None:
     train_recipe(
         "clip_lt",
         default="focal_sam_clip_cifar100",
-        description="Fine-tunes CLIP's vision tower, in full or by a few parameters, on "
+        description="Fine-tunes CLIP's image encoder, in full or by a few parameters, on "
         "long-tailed images of any source.",
     )
 

@@ -1,7 +1,6 @@
 """What every program of this package does around its work: flags, log lines, exit status."""
 
-import contextlib
-import io
+import importlib.metadata
 import logging
 import re
 import signal
@@ -9,11 +8,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-import tyro
-
+from experiments import flags, flags_help, parsing
 from jaxlt.errors import Interrupted, UsageError
 
 _Value = TypeVar("_Value")
+
+
+_MOST = 10_000
+"""Of numbers in a range, which a slip of the finger must not fill memory with."""
 
 
 def _numbers(words: list[str]) -> tuple[int, ...]:
@@ -23,22 +25,13 @@ def _numbers(words: list[str]) -> tuple[int, ...]:
 def _range(word: str) -> range:
     found = re.fullmatch(r"(-?\d+)(?:-(\d+))?", word)
     first, last = map(int, (found[1], found[2] or found[1])) if found else (0, -1)
-    if first > last:
-        raise ValueError(f"{word!r} is neither a number nor a range such as 0-7")
+    if not first <= last < first + _MOST:
+        raise ValueError("numbers and ranges such as 0-7")
     return range(first, last + 1)
 
 
 # The type of flags such as `--seeds 0 1 5-7`.
-Numbers = Annotated[
-    tuple[int, ...],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[INT|INT-INT [...]]",
-        instance_from_str=_numbers,
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda numbers: [str(number) for number in numbers],
-    ),
-]
+Numbers = Annotated[tuple[int, ...], _numbers]
 
 
 def check_distinct(name: str, values: Sequence[object]) -> None:
@@ -61,28 +54,51 @@ def chosen(name: str, table: Mapping[Any, _Value], keys: Sequence[str]) -> dict[
     return {key: table[key] for key in keys}
 
 
-def parse(arguments_type: type, program: str, description: str, **options: Any) -> Any:
-    """Reads the command line into a dataclass.
+def parse(
+    arguments_type: type,
+    program: str,
+    description: str,
+    *,
+    default: Any = None,
+    args: Sequence[str] | None = None,
+) -> Any:
+    """Reads the command line into a dataclass; `--help` and `--version` print and end.
 
     Args:
         arguments_type: dataclass whose fields are the flags.
         program: module that `python -m` runs, for `--help`.
         description: what the program does, for `--help`.
-        **options: of `tyro.cli`, such as `default` or `args`.
+        default: values that the flags override; None for the type's own.
+        args: words of the command line; None for those of this process.
 
     Raises:
         UsageError: a flag is unknown, lacks a value or has one of the wrong type.
     """
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            return tyro.cli(
-                arguments_type, prog=f"python -m {program}", description=description, **options
-            )
-    except SystemExit as error:
-        if error.code in (0, None):
-            raise
-        raise UsageError(_panel_text(captured.getvalue())) from None
+    default = flags.blank(arguments_type) if default is None else default
+    words = sys.argv[1:] if args is None else list(args)
+    if "--help" in words or "-h" in words:
+        words = [word for word in words if word not in ("--help", "-h")]
+        print(flags_help.render(parsing.with_parts(default, words), program, description))
+        sys.exit(0)
+    if "--version" in words:
+        print(f"jaxlt {importlib.metadata.version('jaxlt')}")
+        sys.exit(0)
+    return parsing.parse(default, words)
+
+
+def word_of(flag: str, words: Sequence[str]) -> str | None:
+    """Returns the word given for a flag, the last one if it is given twice; None for none."""
+    found = None
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == f"--{flag}":
+            found = value if equals else next(iter(words[number + 1 :]), None)
+    return found
+
+
+def say_next(*commands: str) -> None:
+    """Prints the commands that a user may want next."""
+    logging.getLogger(__name__).info("next:%s", "".join(f"\n  {one}" for one in commands))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -119,14 +135,3 @@ def _unless_abandoned(unraisable: "sys.UnraisableHookArgs") -> None:
 def _fail(error: Exception, status: int) -> int:
     print(f"error: {error}" if status == 2 else str(error), file=sys.stderr)
     return status
-
-
-def _panel_text(panel: str) -> str:
-    """Returns the message of a panel that tyro drew, on one line, without its advice."""
-    words: list[str] = []
-    for line in panel.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯ ")
-        if text.startswith("──"):
-            break
-        words += text.split()
-    return " ".join(words) + " (see --help)"

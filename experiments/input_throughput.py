@@ -12,16 +12,11 @@ from tabulate import tabulate
 
 from experiments import command_line
 from jaxlt import UsageError
-from jaxlt.data import (
-    Augmentation,
-    DrawStream,
-    InstanceBalanced,
-    TfDataPipeline,
-    is_of_files,
-    load_source,
-)
+from jaxlt.data import DrawStream, InstanceBalanced, TfDataPipeline, is_of_files
 from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.encoded_images import EncodedImages
+from jaxlt.recipes.data import AnySource, Data
+from jaxlt.recipes.images import Augmentation
 
 _WARM_UP = 4
 
@@ -30,8 +25,8 @@ _WARM_UP = 4
 class Arguments:
     """Flags of the program."""
 
-    dataset: str
-    """list:ROOT,TRAIN, tfds:NAME,TRAIN or folder:DIR."""
+    source: AnySource
+    """Data set of image files: list:ROOT,TRAIN, tfds:NAME,TRAIN or folder:DIR."""
     image_size: int = 224
     """Side in pixels of what the network would see."""
     batch_size: int = 64
@@ -50,12 +45,10 @@ def main() -> None:
     for name in ("batch_size", "steps", "rounds"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
-    if not is_of_files(arguments.dataset):
-        raise UsageError(f"dataset must be of image files, got {arguments.dataset}")
-    source = load_source(
-        arguments.dataset, image_size=arguments.image_size, normalization="imagenet"
-    )
-    images = source.train
+    if not is_of_files(name := arguments.source.specification):
+        raise UsageError(f"source must be of image files, got {name}")
+    data = Data(source=arguments.source, image_size=arguments.image_size, normalization="imagenet")
+    images = data.load().train
     assert isinstance(images, EncodedImages)
     rows = measure(images, arguments)
     headers = ["", "images/s", "of bare", "ms of processor an image"]
@@ -64,8 +57,8 @@ def main() -> None:
 
 def measure(images: EncodedImages, arguments: Arguments) -> list[tuple[str, float, float, float]]:
     """Returns of each way its name, images/s, that over the first's, and processor ms/image."""
-    crops = Augmentation("resized_crop_flip")
-    jittered = dataclasses.replace(crops, color_jitter=arguments.color_jitter)
+    crops = Augmentation(shift="resized_crop_flip")
+    jittered = crops.replace(color_jitter=arguments.color_jitter)
     ways = {
         "bare decode_jpeg and resize": lambda: _bare(images, arguments, antialias=False),
         "bare, with antialiasing": lambda: _bare(images, arguments, antialias=True),
@@ -102,7 +95,7 @@ def _batches(
 ) -> Iterator[Any]:
     count = len(images.labels)
     sampler = InstanceBalanced(count, 0)
-    stream = DrawStream(np.arange(count), sampler, arguments.batch_size, 0, augmentation)
+    stream = DrawStream(np.arange(count), sampler, arguments.batch_size, 0, augmentation.build())
     pipeline = TfDataPipeline(images, stream, mean=(0.5,) * 3, std=(0.25,) * 3)
     return pipeline.chunks(0, arguments.steps + _WARM_UP, 1)
 

@@ -15,9 +15,9 @@ from experiments.presentation import MEASURES, mean_and_deviation, percent
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
-    from experiments.finished_run import FinishedRun
     from jaxlt.data import ImageSet, Resize, Source
     from jaxlt.evaluation.open_set import Answers
+    from jaxlt.recipes.trained_run import TrainedRun
 
 _SOFTMAX_THRESHOLD = 0.1
 _ACCEPTED_SHARE = 0.95
@@ -57,7 +57,7 @@ class Arguments:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class OpenSetResult:
     """What one run did.
 
     Attributes:
@@ -78,7 +78,7 @@ def main() -> None:
         "experiments.open_lt",
         "Evaluates finished runs on their test set together with images of unknown classes.",
     )
-    from experiments.finished_run import load_runs
+    from experiments.loaded_runs import load_runs
     from experiments.written_report import destinations, write_reports
     from jaxlt.devices.compilation_cache import enable_compilation_cache
 
@@ -91,7 +91,7 @@ def main() -> None:
     logging.getLogger(__name__).info("written to %s", ", ".join(map(str, places)))
 
 
-def format_table(results: Sequence[Result]) -> str:
+def format_table(results: Sequence[OpenSetResult]) -> str:
     """Renders one row a run as Markdown."""
     rows = [
         [result.label]
@@ -104,7 +104,7 @@ def format_table(results: Sequence[Result]) -> str:
     return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
 
 
-def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
+def _open_images(run: "TrainedRun", spec: str | None) -> "ImageSet":
     if spec is None:
         if run.source.open is None:
             raise UsageError(
@@ -113,7 +113,7 @@ def _open_images(run: "FinishedRun", spec: str | None) -> "ImageSet":
             )
         return run.source.open
     # Read as the run reads its own: otherwise how images are cut would tell open from closed.
-    source = _load(spec, max(run.predictor.image_shape[:2]), run.predictor.resize)
+    source = _load(spec, max(run.predictor().image_shape[:2]), run.predictor().resize)
     if source.open is not None:
         return source.open
     if spec == run.source.name:
@@ -133,7 +133,7 @@ def _load(spec: str, image_size: int, resize: "Resize") -> "Source":
     return load_source(spec, image_size=image_size, resize=resize, unreadable="skip")
 
 
-def _evaluate(run: "FinishedRun", opened: "ImageSet", arguments: Arguments) -> Result:
+def _evaluate(run: "TrainedRun", opened: "ImageSet", arguments: Arguments) -> OpenSetResult:
     from jaxlt.evaluation.open_set import (
         open_set_measures,
         per_class_accuracy,
@@ -155,14 +155,14 @@ def _evaluate(run: "FinishedRun", opened: "ImageSet", arguments: Arguments) -> R
         logging.getLogger(__name__).info(
             "%s: no score is below the threshold %g, so nothing is rejected", run.label, threshold
         )
-    return Result(run.label, measures, curve)
+    return OpenSetResult(run.label, measures, curve)
 
 
 def _answers(
-    run: "FinishedRun", opened: "ImageSet", arguments: Arguments
+    run: "TrainedRun", opened: "ImageSet", arguments: Arguments
 ) -> tuple["Answers", float]:
     """Returns the answers for the closed and the open test images, and the threshold."""
-    from experiments.finished_run import in_chunks
+    from experiments.loaded_runs import in_chunks
     from jaxlt.evaluation.open_set import REJECTED, Answers, accepting_threshold, softmax_scores
 
     closed = run.test_images
@@ -173,18 +173,18 @@ def _answers(
 
     def of_both(function: Any) -> np.ndarray:
         fitted = [
-            in_chunks(lambda images: function(run.predictor.fit(images)), *images)
+            in_chunks(lambda images: function(run.predictor().fit(images)), *images)
             for images in sets
         ]
         return np.concatenate(fitted)
 
-    logits = of_both(run.predictor.logits)
+    logits = of_both(run.predictor().logits)
     threshold = _SOFTMAX_THRESHOLD if arguments.threshold is None else arguments.threshold
     if arguments.metric == "softmax":
         scores = softmax_scores(logits)
     else:
         prototypes, trained = _prototypes(run)
-        scores = prototypes.scores(of_both(run.predictor.features))
+        scores = prototypes.scores(of_both(run.predictor().features))
         if arguments.threshold is None:
             threshold = accepting_threshold(prototypes.scores(trained), _ACCEPTED_SHARE)
     (_, shown), (_, unknown) = sets
@@ -192,18 +192,18 @@ def _answers(
     return Answers(labels, logits.argmax(axis=1), scores), threshold
 
 
-def _prototypes(run: "FinishedRun") -> tuple[Any, np.ndarray]:
+def _prototypes(run: "TrainedRun") -> tuple[Any, np.ndarray]:
     """Returns the prototypes and the features of the training images that they are means of."""
-    from experiments.finished_run import in_chunks
+    from experiments.loaded_runs import in_chunks
     from jaxlt.evaluation.open_set import Prototypes
 
     images = run.source.train
     indices = run.usable(images, run.split.indices)
-    features = in_chunks(run.predictor.features, images, indices)
+    features = in_chunks(run.predictor().features, images, indices)
     return Prototypes(features, images.labels[indices], run.num_classes), features
 
 
-def _write(place: Path, results: list[Result], arguments: Arguments) -> None:
+def _write(place: Path, results: list[OpenSetResult], arguments: Arguments) -> None:
     from experiments.open_set_picture import draw
     from experiments.written_report import write_values
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-
-import tyro
+from typing import Annotated
 
 from experiments import command_line
+from experiments.flag_words import POSITIONAL
 from jaxlt.errors import UsageError
 
 
@@ -13,7 +13,7 @@ from jaxlt.errors import UsageError
 class Arguments:
     """Flags of the program."""
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tuple[Path, ...], POSITIONAL]
     """Image files, of any format that Pillow reads."""
     checkpoint: Path
     """Directory of a finished run, the one that was its workdir."""

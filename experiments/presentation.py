@@ -1,31 +1,14 @@
 """How the tables and pictures of this package show numbers: names, colours, deviations."""
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
-COLOURS = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#CC79A7",
-    "#D55E00",
-    "#0072B2",
-    "#999999",
-)
-MARKERS = "osD^vPX*"
-
-
-def run_styles() -> Iterator[dict[str, str]]:
-    """Yields a colour and a marker for each run, the same again after the eighth."""
-    for colour, marker in itertools.cycle(zip(COLOURS, MARKERS, strict=True)):
-        yield {"color": colour, "marker": marker}
-
+from jaxlt.evaluation.plot_styles import COLOURS as COLOURS
+from jaxlt.evaluation.plot_styles import MARKERS as MARKERS
+from jaxlt.evaluation.plot_styles import run_styles as run_styles
 
 MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 """From the name of an accuracy in a result to its heading: of a group of classes, or of all."""

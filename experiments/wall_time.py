@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from experiments import command_line
-from experiments.benchmark.cases import CaseName, Precision, case_recipe, long_tailed_counts
+from experiments.benchmark.cases import CaseName, case_stage, long_tailed_counts
 from jaxlt import UsageError
+from jaxlt.recipes.network import AnyNetwork, Small
 
 if TYPE_CHECKING:
     from jaxlt.data import DevicePipeline, Pipeline
@@ -32,12 +33,10 @@ class Arguments:
     """Images a step."""
     methods: tuple[CaseName, ...] = ("sgd", "focal_sam", "cc_sam")
     """Which to run, one after the other."""
-    replicas: int = 1
+    num_seeds: int = 1
     """Seeds that train together in one program."""
-    model: str = "resnet32"
-    """Network, by its name in the recipes."""
-    precision: Precision = "float32"
-    """Type of the network's computations."""
+    network: AnyNetwork = dataclasses.field(default_factory=Small)
+    """Network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Timing:
     Attributes:
         seconds: wall time of the steps, data included, without compilation.
         compile_seconds: of the programs that the steps needed.
-        flops: of one step of all replicas.
+        flops: of one step of all seeds.
     """
 
     seconds: float
@@ -64,7 +63,7 @@ def main() -> None:
         "on the device, and prints the wall time of the steps beside a floor: their FLOPs at the "
         "rate at which the device multiplies large matrices in the same precision.",
     )
-    for name in ("steps", "batch_size", "replicas"):
+    for name in ("steps", "batch_size", "num_seeds"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
     command_line.check_distinct("method", arguments.methods)
@@ -76,16 +75,17 @@ def main() -> None:
     # A program from the persistent cache would show a compile time of nothing.
     jax.config.update("jax_enable_compilation_cache", False)
     _logger.info("%(cpu)s, %(cores)d cores, device %(device)s, jax %(jax)s", describe_machine())
-    pipelines = generated_pipelines(arguments.replicas, arguments.batch_size)
+    pipelines = generated_pipelines(arguments.num_seeds, arguments.batch_size)
     timings: dict[CaseName, Timing] = {
         method: run(arguments, method, pipelines) for method in arguments.methods
     }
-    rate = matmul_rate(arguments.precision)
-    _logger.info("matrix products in %s: %.4g GFLOP/s", arguments.precision, rate / 1e9)
+    precision = arguments.network.precision
+    rate = matmul_rate(precision)
+    _logger.info("matrix products in %s: %.4g GFLOP/s", precision, rate / 1e9)
     print(f"\n{format_table(arguments, timings, rate)}\n")
 
 
-def generated_pipelines(replicas: int, batch_size: int) -> list["DevicePipeline"]:
+def generated_pipelines(num_seeds: int, batch_size: int) -> list["DevicePipeline"]:
     """Makes noise of CIFAR-100-LT's shape and class counts, shared by a pipeline for each seed."""
     import numpy as np
 
@@ -102,7 +102,7 @@ def generated_pipelines(replicas: int, batch_size: int) -> list["DevicePipeline"
             seed,
             Augmentation("crop_flip"),
         )
-        for seed in range(replicas)
+        for seed in range(num_seeds)
     ]
     first = DevicePipeline(
         ArrayImages(pixels, labels), streams[0], mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
@@ -111,32 +111,30 @@ def generated_pipelines(replicas: int, batch_size: int) -> list["DevicePipeline"
 
 
 def run(arguments: Arguments, method: CaseName, pipelines: list["DevicePipeline"]) -> Timing:
-    """Trains one method for all steps, replicas under one `vmap`."""
+    """Trains one method for all steps, the seeds under one `vmap`."""
     import jax
 
     from experiments.benchmark.compiled_step import build_training
     from experiments.benchmark.path_cost import path_cost
     from jaxlt.training.loop.program import Program, steps_per_chunk
-    from jaxlt.training.step.replicas import ReplicaPipeline, stack
+    from jaxlt.training.step.ensemble import EnsemblePipeline, stack
 
-    recipe = case_recipe(
-        method, arguments.model, arguments.batch_size, precision=arguments.precision
-    )
-    training = build_training(recipe, long_tailed_counts(_NUM_CLASSES), _IMAGE_SHAPE)
+    stage, counts = case_stage(method, arguments.batch_size), long_tailed_counts(_NUM_CLASSES)
+    training = build_training(arguments.network, stage, counts, _IMAGE_SHAPE)
     chunk = next(pipelines[0].chunks(0, 1, 1))
     payload = jax.tree.map(lambda leaf: leaf[0], chunk.payload)
     batch = pipelines[0].read(pipelines[0].resident, payload)
     states = [training.initialise(seed) for seed in range(len(pipelines))]
-    step = training.step_at(training.paths.choose(0, chunk.labels))
+    step = training.step_at(training.forms.choose(0, chunk.labels))
     flops = len(pipelines) * path_cost(step, states[0], *batch).flops
     alone = len(pipelines) == 1
     sent = len(pipelines) * sum(leaf.nbytes for leaf in jax.tree.leaves(payload))
-    pipeline = pipelines[0] if alone else ReplicaPipeline(pipelines)
+    pipeline = pipelines[0] if alone else EnsemblePipeline(pipelines)
     program = Program(
         pipeline,
-        lambda path: training.step_at(path) if alone else jax.vmap(training.step_at(path)),
-        training.paths.choose,
-        boundaries=training.paths.boundaries,
+        lambda form: training.step_at(form) if alone else jax.vmap(training.step_at(form)),
+        training.forms.choose,
+        boundaries=training.forms.boundaries,
         chunk_steps=steps_per_chunk(sent),
     )
     state = states[0] if alone else stack(states)
@@ -172,7 +170,7 @@ def _seconds_of_steps(
     return time.perf_counter() - began - program.compile_seconds
 
 
-def matmul_rate(precision: Precision) -> float:
+def matmul_rate(precision: str) -> float:
     """Returns the FLOPs a second of a large matrix product on the default device."""
     import jax
 
@@ -199,7 +197,7 @@ def format_table(arguments: Arguments, timings: dict[CaseName, Timing], rate: fl
     from tabulate import tabulate
 
     headers = ["method", "wall s", "images/s", "ms/step", "compile s", "GFLOP/step", "floor s"]
-    images = arguments.steps * arguments.batch_size * arguments.replicas
+    images = arguments.steps * arguments.batch_size * arguments.num_seeds
     rows = []
     for method, timing in timings.items():
         floor = arguments.steps * timing.flops / rate

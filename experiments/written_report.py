@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments.finished_run import FinishedRun
 from jaxlt.errors import UsageError
 from jaxlt.files.json_files import claim_directory, without_nan, write_json
+from jaxlt.recipes.trained_run import TrainedRun
 
 _Result = TypeVar("_Result")
 
 
 def destinations(
-    runs: Sequence[FinishedRun], output: Path | None, name: str
+    runs: Sequence[TrainedRun], output: Path | None, name: str
 ) -> dict[Path, list[int]]:
     """Returns which runs, by number, are reported in which directory.
 
@@ -33,7 +33,7 @@ def destinations(
     return places
 
 
-def common_destination(runs: Sequence[FinishedRun], output: Path | None, name: str) -> Path:
+def common_destination(runs: Sequence[TrainedRun], output: Path | None, name: str) -> Path:
     """Returns the one directory in which all runs are reported.
 
     That is `output`, or without it `RUN/name` of a single run and `name` in the directory that

@@ -1,4 +1,4 @@
-"""What a program around the library catches: a mistake of its user, and a wish to stop."""
+"""What a program around the library catches: a mistake of its user, and a request to stop."""
 
 import signal
 
@@ -8,16 +8,20 @@ _SHOWN = 2000
 class UsageError(ValueError):
     """A mistake in a flag, a path, a file or a checkpoint that one line can explain.
 
-    The message names the thing, what it was and what it must be. The programs in
-    `experiments` print it as it stands and exit with status 2; it never hides a bug,
-    because nothing else is caught.
+    The message names the thing, what it must be and what it was. The programs in `experiments`
+    print the message alone and exit with status 2. They catch nothing else, so no bug is hidden.
 
     Args:
-        message: characters that are not printable, line ends among them, are escaped, as it may
-            quote what a file holds; so is its length bounded.
+        message: one line. It may quote a file, so it is shortened to a bounded length and
+            characters that are not printable, such as line ends, are escaped.
 
     Attributes:
-        on_all_processes: whether every process that trains raises it, at the same point.
+        on_all_processes: whether every process that trains raises it at the same point.
+
+    Example:
+        >>> import jaxlt
+        >>> print(jaxlt.UsageError("--epochs must be at least 1, got 0"))
+        --epochs must be at least 1, got 0
     """
 
     on_all_processes = False
@@ -33,6 +37,10 @@ class UsageError(ValueError):
 class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop and can go on)
     """A signal asked the run to stop; its state is saved.
 
+    Args:
+        signum: number of the signal.
+        step: steps taken before the run stopped.
+
     Attributes:
         exit_status: what a shell expects of a program that the signal ended.
     """
@@ -40,3 +48,9 @@ class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, state saved")
         self.exit_status = 128 + signum
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an exception's message, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

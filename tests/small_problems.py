@@ -40,7 +40,7 @@ METHODS = {
         {"class_counts": COUNTS, "head_rho": 0.05, "tail_rho": 0.1, "tail_threshold": 20},
     ),
     "focal_sam": Method(
-        jaxlt.focal_sam, {"class_counts": COUNTS, "rho": 0.2, "sharpness": 0.8, "gamma": 3.2}
+        jaxlt.focal_sam, {"class_counts": COUNTS, "rho": 0.2, "sharpness_weight": 0.8, "gamma": 3.2}
     ),
     "cc_sam": Method(
         jaxlt.cc_sam,

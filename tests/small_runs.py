@@ -6,7 +6,8 @@ import pytest
 
 from experiments import cifar_lt, command_line
 
-FLAGS = ("--dataset", "digits", "--model", "mlp", "--imbalance-factor", "10", "--batch-size", "32")
+FLAGS = ("--data.source", "digits", "--network", "mlp")
+FLAGS += ("--data.profile.imbalance-factor", "10", "--batch-size", "32")
 
 
 def train(path, *flags, epochs=2):

@@ -1,4 +1,4 @@
-"""A small problem that trains in milliseconds, for the tests of program, loop and replicas."""
+"""A small problem that trains in milliseconds, for the tests of program, loop and members."""
 
 import functools
 import json

@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[1]
 BATCH, NUM_IMAGES = 66, 390
 FLAGS = (
     "--recipe=cc_sam_digits",
-    "--model=small_conv",
+    "--network=small_conv",
     "--method=imb_sam",
-    "--scope=all",
-    "--rho=0.1",
+    "--method.scope=all",
+    "--method.rho=0.1",
     f"--batch-size={BATCH}",
-    "--eval-epochs=25",
+    "--evaluation.epochs=25",
     "--measure-every=50",
     "--heartbeat-seconds=30",
 )

@@ -24,6 +24,7 @@ LAYERS = [
     {"jaxlt.runs"},
     {"jaxlt.training"},
     {"jaxlt.evaluation"},
+    {"jaxlt.recipes"},
     {"experiments"},
 ]
 CORE_PACKAGES = {
@@ -135,7 +136,7 @@ for method in (
     jaxlt.sam(0.1),
     jaxlt.imb_sam(counts, 0.1, tail_threshold=3),
     jaxlt.sse_sam(counts, 0.1, 0.1, tail_threshold=3),
-    jaxlt.focal_sam(counts, 0.1, sharpness=0.8, gamma=2.0),
+    jaxlt.focal_sam(counts, 0.1, sharpness_weight=0.8, gamma=2.0),
     jaxlt.cc_sam(counts),
     jaxlt.cc_sam(counts, direction="random"),
     jaxlt.gradient_norm_penalty(0.05, 0.1),

@@ -1,10 +1,12 @@
-"""The README's code does what it says."""
+"""The documents' code does what they say, and what they name is there."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +15,67 @@ import pytest
 import jaxlt
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+NAMES = (
+    "README.md",
+    "jaxlt/README.md",
+    "jaxlt/CHANGELOG.md",
+    "jaxlt/data/README.md",
+    "jaxlt/recipes/README.md",
+    "experiments/README.md",
+    "tests/README.md",
+)
+TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
+BLOCKS = {
+    name: re.findall(r"^```(\w+)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    for name, text in TEXTS.items()
+}
+RECIPES = (ROOT / "jaxlt/recipes/__init__.py").exists()
+# Read elsewhere: tests/evaluation/test_prediction.py has a run for it.
+PREDICTION = "from jaxlt.evaluation import Predictor"
+TRACKERS = ("wandb", "mlflow", "trackio")
+
+
+def python_blocks(name):
+    blocks = [text for language, text in BLOCKS[name] if language == "python"]
+    return [text for text in blocks if not text.startswith(PREDICTION)]
+
+
+def imports_recipes(text):
+    return re.search(r"^from jaxlt import recipes|^import jaxlt\.recipes", text, re.MULTILINE)
+
+
+def without_code(text):
+    """The text without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text):
+    headings = re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def of_all_documents(pattern):
+    return [(name, found) for name in NAMES for found in re.findall(pattern, TEXTS[name])]
+
+
+def run_with_eight_devices(program):
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_the_optax_example_runs_and_learns():
-    example, factored = PYTHON[:2]
+    (example,) = python_blocks("README.md")
     names = {}
     exec(example, names)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(names["params"]))
@@ -31,13 +87,49 @@ def test_the_optax_example_runs_and_learns():
 
     assert loss(names["params"]) < 0.9 * loss(jax.tree.map(jnp.zeros_like, names["params"]))
     assert names["opt_state"][0].count == 10
+
+
+def test_the_example_of_factored_losses_gives_the_gradient_of_plain_ones():
+    factored, _, _ = python_blocks("jaxlt/README.md")
+    names = {}
     exec(factored, names)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(names["updates"]))
-    assert isinstance(names["losses"](names["params"]), jaxlt.ClassLosses)
+    losses, params = names["losses"], names["params"]
+    assert isinstance(losses(params), jaxlt.ClassLosses)
+    cc, grads = names["cc"], names["grads"]
+    plain, _ = cc.update(grads, cc.init(params), params, class_losses_fn=lambda p: losses(p))
+    for leaf, other in zip(*map(jax.tree.leaves, (names["updates"], plain)), strict=True):
+        assert jnp.allclose(leaf, other, atol=1e-6)
+
+
+def test_the_method_of_ones_own_perturbs_classes_of_one_size_as_sam_does():
+    _, _, own = python_blocks("jaxlt/README.md")
+    names = {}
+    exec(own, names)
+    labels = jnp.array([0, 0, 1, 2])
+    images = jax.random.normal(jax.random.key(0), (4, 8))
+
+    def class_losses_fn(params):
+        losses = jaxlt.losses.cross_entropy(images @ params, labels)
+        return jaxlt.class_losses(losses, labels, num_classes=3)
+
+    params = jnp.zeros((8, 3))
+    grads = jax.grad(lambda p: class_losses_fn(p).mean())(params)
+
+    def sharper(counts, rho):
+        tx = names["inverse_sam"](counts, rho)
+        return tx.update(grads, tx.init(params), params, class_losses_fn=class_losses_fn)[0]
+
+    assert jnp.allclose(sharper((500, 50, 5), 0.0), grads, atol=1e-7)
+    alike, _ = jaxlt.sam(0.5).update(
+        grads, jaxlt.sam(0.5).init(params), params, class_losses_fn=class_losses_fn
+    )
+    assert jnp.allclose(sharper((5, 5, 5), 0.5), alike, atol=1e-6)
+    assert not jnp.allclose(sharper((500, 50, 5), 0.5), alike, atol=1e-4)
 
 
 def test_the_example_on_many_devices_gives_one_update_in_two_ways_and_another_for_each_shard():
-    (example,) = [text for text in PYTHON if "jax.shard_map" in text]
+    (example,) = [text for text in python_blocks("jaxlt/README.md") if "jax.shard_map" in text]
     checks = """
 import numpy as np
 assert jax.device_count() == 8
@@ -47,29 +139,81 @@ own = with_own_perturbations(params, *batch)
 assert np.abs(own).max() > 1e-3
 assert np.abs(np.asarray(own) - np.asarray(alike[0])).max() > 1e-5
 """
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    finished = subprocess.run(
-        [sys.executable, "-c", example + checks],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    run_with_eight_devices(example + checks)
+
+
+@pytest.mark.parametrize("name", ["jaxlt/data/README.md", "jaxlt/recipes/README.md"])
+def test_the_other_python_blocks_run_one_after_the_other(name, tmp_path, monkeypatch):
+    """In an empty directory; trackers that are not installed are stood in for."""
+    monkeypatch.chdir(tmp_path)
+    for tracker in TRACKERS:
+        if importlib.util.find_spec(tracker) is None:
+            monkeypatch.setitem(sys.modules, tracker, mock.MagicMock())
+    blocks, names = python_blocks(name), {"__name__": "__main__"}
+    if any(imports_recipes(text) for text in blocks) and not RECIPES:
+        pytest.skip("jaxlt.recipes does not exist")
+    for text in blocks:
+        exec(text, names)
+
+
+def test_no_python_block_goes_unread():
+    read = {"README.md", "jaxlt/README.md", "jaxlt/data/README.md", "jaxlt/recipes/README.md"}
+    assert {name for name in NAMES if python_blocks(name)} == read
+    assert len(python_blocks("jaxlt/README.md")) == 3
 
 
 def test_the_first_two_lines_of_code_install_run_and_test():
-    language, text = BLOCKS[0]
-    run, test = text.splitlines()
+    language, text = BLOCKS["README.md"][0]
     assert language == "sh"
-    assert run.endswith("&& python3 -m experiments.quickstart")
-    assert re.search(r"&& python3 -m pytest( |$)", test)
+    assert text.splitlines() == [
+        "python3 -m pip install -e '.[train]' && python3 -m experiments.quickstart",
+        "python3 -m pip install -e '.[test]' && python3 -m pytest -n 2",
+    ]
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:jaxlt|experiments|tests)/[\w/.]*)`", README))
-def test_paths_that_the_readme_names_exist(path):
+def test_the_readme_is_short():
+    assert len(TEXTS["README.md"].splitlines()) <= 250
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), of_all_documents(r"`((?:jaxlt|experiments|tests)/[\w/.]*)`")
+)
+def test_paths_that_the_documents_name_exist(name, path):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("name", "module"), of_all_documents(r"(?:-m |`)(experiments\.[a-z_]+)"))
+def test_programs_that_the_documents_name_exist(name, module):
+    path = ROOT / module.replace(".", "/")
+    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+
+
+def test_every_program_is_in_the_list_of_programs():
+    listed = set(
+        re.findall(r"^\| `(\w+)` \| .*`experiments\.", TEXTS["experiments/README.md"], re.M)
+    )
+    runs = re.compile(r"""^if __name__ == "__main__":""", re.MULTILINE)
+    modules = [
+        path.stem for path in (ROOT / "experiments").glob("*.py") if runs.search(path.read_text())
+    ]
+    folders = [path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py")]
+    assert {*modules, *folders} - {"__main__"} == listed | {"img_focus"}
+
+
+@pytest.mark.parametrize(("name", "target"), of_all_documents(r"\]\((?!https?:)([^)\s]+)\)"))
+def test_links_lead_somewhere(name, target):
+    path, _, anchor = target.partition("#")
+    file = ((ROOT / name).parent / path) if path else ROOT / name
+    assert file.exists()
+    if anchor:
+        assert anchor in anchors(file.read_text())
+
+
+def test_no_sentence_is_said_twice():
+    places = {}
+    for name, text in TEXTS.items():
+        plain = re.sub(r"\s+", " ", re.sub(r"^\|.*$", "", without_code(text), flags=re.MULTILINE))
+        for sentence in re.split(r"(?<=[.:]) ", plain):
+            if len(sentence.split()) >= 8:
+                places.setdefault(sentence.strip(), []).append(name)
+    assert not {sentence: names for sentence, names in places.items() if len(names) > 1}

@@ -4,10 +4,18 @@ import json
 
 import numpy as np
 
-from experiments.recipe import Recipe
+from jaxlt import recipes
 
 COUNTS = (200, 60, 30, 8, 4)
 GROUPS = ("many", "medium", "few")
+MODEL = {
+    "model": "mlp",
+    "classifier": "linear",
+    "precision": "float32",
+    "image_shape": [8, 8, 1],
+    "mean": [0.5],
+    "std": [0.25],
+}
 
 
 def evaluation(step, accuracy):
@@ -50,7 +58,7 @@ def measurement(step, radii):
     }
 
 
-def write_run(path, *, seed=0, accuracy=0.7, radii=None, drop=(), names=None, **fields):
+def write_run(path, *, seed=0, accuracy=0.7, radii=None, drop=(), names=None, method=None, **stage):
     """Writes the directory of a finished run.
 
     Args:
@@ -61,10 +69,18 @@ def write_run(path, *, seed=0, accuracy=0.7, radii=None, drop=(), names=None, **
             for no measurements.
         drop: what evaluations do not record, as those of earlier versions.
         names: of the classes.
-        **fields: of the recipe.
+        method: of the first stage, or the name of one of the user's own; None for SGD.
+        **stage: other fields of the first stage.
     """
     path.mkdir(parents=True)
-    recipe = Recipe(dataset="digits", model="mlp", **fields).described()
+    known = method if isinstance(method, recipes.Method) else recipes.SGD()
+    identity = recipes.Recipe(
+        data=recipes.Data(source=recipes.Digits()),
+        network=recipes.Small(architecture="mlp"),
+        stages=(recipes.Stage(method=known, **stage),),
+    ).identity()
+    if isinstance(method, str):
+        identity["recipe"]["stages"][0]["method"] = {"name": method, "strength": 3}
     evaluations = [evaluation(step, accuracy * step / 40) for step in (10, 20, 40)]
     evaluations = [
         {name: value for name, value in one.items() if name not in drop} for one in evaluations
@@ -73,9 +89,9 @@ def write_run(path, *, seed=0, accuracy=0.7, radii=None, drop=(), names=None, **
     lines = [*evaluations, *(measurement(step, radii) for step in steps)]
     lines.sort(key=lambda line: line["step"])
     names = names or [f"class {number}" for number in range(len(COUNTS))]
-    write_json(path / "recipe.json", {**recipe, "seed": seed, "images": f"images{seed}"})
+    write_json(path / "recipe.json", {**identity, "seed": seed, "images": f"images{seed}"})
     write_json(path / "split.json", {"class_counts": COUNTS})
-    write_json(path / "model.json", {"class_names": names, "image_shape": [8, 8, 1]})
+    write_json(path / "model.json", {**MODEL, "num_classes": len(names), "class_names": names})
     write_json(path / "result.json", {**evaluations[-1], "seconds": 2.0, "code": ["abc123"]})
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -83,6 +99,16 @@ def write_run(path, *, seed=0, accuracy=0.7, radii=None, drop=(), names=None, **
 
 def write_json(path, values):
     path.write_text(json.dumps(values))
+
+
+def change_recipe(path, *parts, **values):
+    """Replaces values of a part of a run's recipe, which the names and numbers lead to."""
+    identity = json.loads((path / "recipe.json").read_text())
+    part = identity["recipe"]
+    for name in parts:
+        part = part[name]
+    part.update(values)
+    write_json(path / "recipe.json", identity)
 
 
 def change_json(path, **values):

@@ -5,10 +5,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from experiments import command_line
-from experiments.benchmark.cases import CASES, CaseName, Precision, Problem, make_problem
+from experiments.benchmark.cases import CASES, CaseName, Problem, make_problem
 from jaxlt import UsageError
-from jaxlt.models.adaptation.kinds import Kind
+from jaxlt.recipes.network import AnyNetwork, Small
 
 if TYPE_CHECKING:
     from experiments.benchmark.compiled_step import CompiledStep
@@ -21,8 +23,9 @@ _logger = logging.getLogger(__name__)
 class Arguments:
     """Flags of the program."""
 
-    model: str = "resnet32"
-    """Network, by its name in the recipes."""
+    network: AnyNetwork = dataclasses.field(default_factory=Small)
+    """Network. Of remat, which XLA's compiler for CPUs merges back, --memory-only counts what other
+    devices save."""
     batch_size: int = 64
     """Images a step."""
     num_classes: int = 100
@@ -37,16 +40,9 @@ class Arguments:
     tail_share: float | None = None
     """Share of the batch in classes with fewer than 100 training images; None draws the labels
     from the training set's own distribution."""
-    precision: Precision = "float32"
-    """Type of the network's computations."""
     peer: Literal["none", "torch"] = "none"
     """torch: times PyTorch loops of the same steps in the same rounds. Its threads spin while
     they wait: where other programs use the cores too, set OMP_WAIT_POLICY=passive."""
-    remat: bool = False
-    """ImageNet's networks and vision towers: compute blocks again in the backward pass, for less
-    memory. XLA's compiler for CPUs merges them back; memory_only counts what other devices save."""
-    adaptation: tuple[Kind, ...] = ("full",)
-    """Of a vision tower, such as random:vit_b16: what is trained, by its names in the recipes."""
     memory_only: bool = False
     """Compile each step for XLA's count of its memory and run none: what a batch takes that this
     machine could not."""
@@ -65,14 +61,11 @@ def main() -> None:
     )
     _check(arguments)
     problem = make_problem(
-        arguments.model,
-        arguments.precision,
+        arguments.network,
         batch_size=arguments.batch_size,
         num_classes=arguments.num_classes,
         image_size=arguments.image_size,
         tail_share=arguments.tail_share,
-        remat=arguments.remat,
-        adaptation=arguments.adaptation,
     )
     chosen = _choose(arguments, problem)
     peers = _torch_steps(problem, chosen) if arguments.peer == "torch" else {}
@@ -98,9 +91,10 @@ def _check(arguments: Arguments) -> None:
 
 def _choose(arguments: Arguments, problem: Problem) -> tuple[CaseName, ...]:
     """Returns the cases in their order of the table, SGD always among them."""
-    from experiments.build import build_model
+    from jaxlt.recipes.step import check_micro_batch
 
-    model = build_model(problem.recipe("sgd"), arguments.num_classes, problem.image_shape)
+    model = problem.network.build(len(problem.class_counts), problem.image_shape)
+    check_micro_batch(problem.network, model)
     if arguments.methods is not None:
         return tuple(case for case in CASES if case in ("sgd", *arguments.methods))
     if not model.couples_examples:
@@ -118,7 +112,9 @@ def _torch_steps(problem: Problem, cases: tuple[CaseName, ...]) -> dict[CaseName
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise UsageError("peer was torch, which must be installed: pip install torch") from None
+        raise UsageError(
+            "peer torch must be installed, got none: pip install -e '.[peer]'"
+        ) from None
     return build_steps(problem, cases)
 
 
@@ -139,7 +135,7 @@ def _count_memory(arguments: Arguments, problem: Problem, cases: tuple[CaseName,
     (arguments.workdir / "table.md").write_text(table + "\n")
     results = {
         "machine": describe_machine(),
-        "settings": dataclasses.asdict(arguments) | {"workdir": str(arguments.workdir)},
+        "settings": msgspec.to_builtins(arguments, enc_hook=str),
         "memory": {case: memory._asdict() for case, memory in counted.items()},
     }
     write_json(arguments.workdir / "results.json", results)
@@ -181,12 +177,14 @@ def _measure(
     (arguments.workdir / "table.md").write_text(table + "\n")
     results = {
         "machine": machine,
-        "settings": dataclasses.asdict(arguments) | {"workdir": str(arguments.workdir)},
+        "settings": msgspec.to_builtins(arguments, enc_hook=str),
         "labels": problem.labels.tolist(),
         "cases": {case: dataclasses.asdict(measured) for case, measured in measurements.items()},
     }
     write_json(arguments.workdir / "results.json", results)
-    title = f"{problem.model}, batch {len(problem.labels)}, {problem.count_tail()} of them tail"
+    title = (
+        f"{problem.network.label}, batch {len(problem.labels)}, {problem.count_tail()} of them tail"
+    )
     draw(measurements, title, arguments.workdir / "ratios.png")
     print(f"\n{table}\n")
     _logger.info("table, results and picture are in %s", arguments.workdir)

@@ -1,14 +1,16 @@
 """What the benchmark measures: the steps by name, and the batch that all of them take."""
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
-from experiments.recipe import Recipe
 from jaxlt import UsageError
 from jaxlt.data import profile_counts
-from jaxlt.models.adaptation.kinds import Kind
+from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM, Method
+from jaxlt.recipes.network import Network
+from jaxlt.recipes.optimizer import Constant, Optimizer
+from jaxlt.recipes.stage import Stage
 
 CaseName = Literal[
     "sgd",
@@ -20,39 +22,26 @@ CaseName = Literal[
     "cc_sam",
     "cc_sam_all",
 ]
-Precision = Literal["float32", "bfloat16"]
 CASES: tuple[CaseName, ...] = get_args(CaseName)
 
-_FIELDS: dict[CaseName, dict[str, Any]] = {
-    "sgd": {"method": "sgd"},
-    "sam": {"method": "sam", "rho": 0.1},
-    "imb_sam": {"method": "imb_sam", "rho": 0.1},
-    "focal_sam": {"method": "focal_sam", "rho": 0.1, "sharpness": 0.8, "gamma": 3.2},
-    "sse_sam_stage1": {"method": "sse_sam", "head_rho": 0.1, "tail_rho": 0.1, "switch_at": 1},
-    "sse_sam_stage2": {"method": "sse_sam", "head_rho": 0.1, "tail_rho": 0.1, "switch_at": 0},
-    "cc_sam": {"method": "cc_sam", "flat_ratio": 0.5, "scope": "classifier"},
-    "cc_sam_all": {"method": "cc_sam", "flat_ratio": 0.5, "scope": "all"},
-}
 _TAIL_THRESHOLD = 100
+_SSE_SAM = SSESAM(head_rho=0.1, tail_rho=0.1, tail_threshold=_TAIL_THRESHOLD)
+_METHODS: dict[CaseName, Method] = {
+    "sgd": SGD(),
+    "sam": SAM(rho=0.1),
+    "imb_sam": ImbSAM(rho=0.1, tail_threshold=_TAIL_THRESHOLD),
+    "focal_sam": FocalSAM(rho=0.1, sharpness_weight=0.8, gamma=3.2),
+    "sse_sam_stage1": _SSE_SAM.replace(switch_at=1),
+    "sse_sam_stage2": _SSE_SAM.replace(switch_at=0),
+    "cc_sam": CCSAM(flat_ratio=0.5, scope="classifier"),
+    "cc_sam_all": CCSAM(flat_ratio=0.5, scope="all"),
+}
 
 
-def case_recipe(case: CaseName, model: str, batch_size: int, **network: Any) -> Recipe:
-    """Returns the recipe of a case's step: momentum SGD with weight decay behind the method.
-
-    Args:
-        case: which.
-        model: name of the network.
-        batch_size: images a step.
-        **network: further fields of the recipe.
-    """
-    base = Recipe(
-        model=model,
-        batch_size=batch_size,
-        **network,
-        schedule="constant",
-        tail_threshold=_TAIL_THRESHOLD,
-    )
-    return replace(base, **_FIELDS[case])
+def case_stage(case: CaseName, batch_size: int) -> Stage:
+    """Returns the stage of a case's step: momentum SGD with weight decay behind the method."""
+    optimizer = Optimizer(schedule=Constant())
+    return Stage(method=_METHODS[case], batch_size=batch_size, optimizer=optimizer)
 
 
 def long_tailed_counts(num_classes: int) -> tuple[int, ...]:
@@ -65,22 +54,16 @@ class Problem:
     """The network and the batch whose step is measured.
 
     Attributes:
-        model: name of the network, see `create_model`.
-        precision: type of the network's computations.
+        network: the network.
         class_counts: (C,) training images of each class.
         images: (B, H, W, channels) float32, noise.
         labels: (B,) int32.
-        remat: whether the network keeps less for its backward pass, see `Recipe`.
-        adaptation: what of a vision tower is trained, see `Recipe`.
     """
 
-    model: str
-    precision: Precision
+    network: Network
     class_counts: tuple[int, ...]
     images: np.ndarray
     labels: np.ndarray
-    remat: bool = False
-    adaptation: tuple[Kind, ...] = ("full",)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -88,16 +71,9 @@ class Problem:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
-    def recipe(self, case: CaseName) -> Recipe:
-        """Returns the recipe of a case's step."""
-        return case_recipe(
-            case,
-            self.model,
-            len(self.labels),
-            precision=self.precision,
-            remat=self.remat,
-            adaptation=self.adaptation,
-        )
+    def stage(self, case: CaseName) -> Stage:
+        """Returns the stage of a case's step."""
+        return case_stage(case, len(self.labels))
 
     def count_tail(self) -> int:
         """Returns how many images of the batch belong to tail classes."""
@@ -105,28 +81,22 @@ class Problem:
 
 
 def make_problem(
-    model: str,
-    precision: Precision,
+    network: Network,
     *,
     batch_size: int,
     num_classes: int,
     image_size: int,
     tail_share: float | None,
-    remat: bool = False,
-    adaptation: tuple[Kind, ...] = ("full",),
 ) -> Problem:
     """Draws the batch: noise for images, and labels from the long-tailed prior.
 
     Args:
-        model: name of the network.
-        precision: type of the network's computations.
+        network: the network.
         batch_size: B.
         num_classes: C.
         image_size: side of the images, which have 3 channels.
         tail_share: share of the batch that belongs to tail classes, rounded to whole images;
             None draws every label from the prior.
-        remat: see `Problem`.
-        adaptation: likewise.
 
     Raises:
         UsageError: a number is out of range.
@@ -144,7 +114,7 @@ def make_problem(
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch_size, image_size, image_size, 3), dtype=np.float32)
     labels = _draw_labels(rng, np.array(counts), batch_size, tail_share)
-    return Problem(model, precision, counts, images, labels, remat, adaptation)
+    return Problem(network, counts, images, labels)
 
 
 def _draw_labels(

@@ -11,10 +11,11 @@ import numpy as np
 
 from experiments.benchmark.cases import CaseName, Problem
 from experiments.benchmark.path_cost import Cost, path_cost
-from experiments.build import build_loss, build_model, build_optimizer, build_regime
-from experiments.paths import Paths, StepPath
-from experiments.recipe import Recipe
-from jaxlt.training import TrainState, make_state_fn, make_train_step
+from jaxlt.recipes.network import Network
+from jaxlt.recipes.stage import Stage
+from jaxlt.recipes.step import build_regime, build_step, check_micro_batch
+from jaxlt.recipes.step_forms import StepForm, StepForms
+from jaxlt.training import TrainState, make_state_fn
 from jaxlt.training.step.train_step import TrainStep
 
 
@@ -76,45 +77,64 @@ class CompiledStep:
 
 
 class Training(NamedTuple):
-    """What a recipe trains with.
+    """What a stage trains with.
 
     Attributes:
         initialise: from a seed to the first state.
-        paths: which form of the step a batch takes.
+        forms: which form of the step a batch takes.
         step_at: from such a form to the pure step.
     """
 
     initialise: Callable[[int], TrainState]
-    paths: Paths
-    step_at: Callable[[StepPath], TrainStep]
+    forms: StepForms
+    step_at: Callable[[StepForm], TrainStep]
 
 
 def build_training(
-    recipe: Recipe, class_counts: tuple[int, ...], image_shape: tuple[int, int, int]
+    network: Network,
+    stage: Stage,
+    class_counts: tuple[int, ...],
+    image_shape: tuple[int, int, int],
+    *,
+    passes_by_group: bool = True,
 ) -> Training:
-    """Builds a recipe's network, optimizer and steps."""
-    model = build_model(recipe, len(class_counts), image_shape)
-    loss = build_loss(recipe, class_counts)
-    regime = build_regime(recipe, class_counts, first_step=0, micro_batch=recipe.micro_batch)
+    """Builds the first state of a stage, and its steps as training runs them.
 
-    def step_at(path: StepPath) -> TrainStep:
-        return make_train_step(
-            model,
-            build_optimizer(recipe, class_counts, second_stage=path.second_stage),
-            loss,
-            len(class_counts),
-            capacity=path.capacity,
-            regime=regime,
-        )
+    Args:
+        network: the network.
+        stage: the stage.
+        class_counts: training images of each class.
+        image_shape: height, width, channels.
+        passes_by_group: see `jaxlt.training.make_train_step`.
 
-    initialise = make_state_fn(model, build_optimizer(recipe, class_counts), image_shape)
-    return Training(initialise, Paths(recipe, class_counts, model, regime), step_at)
+    Raises:
+        UsageError: the network cannot do what is asked for.
+    """
+    model = network.build(len(class_counts), image_shape)
+    check_micro_batch(network, model)
+    regime = build_regime(stage, class_counts, micro_batch=network.micro_batch)
+
+    def step_at(form: StepForm) -> TrainStep:
+        return build_step(stage, model, class_counts, regime, form, passes_by_group=passes_by_group)
+
+    return Training(
+        make_state_fn(model, stage.build_optimizer(class_counts), image_shape),
+        StepForms(stage, class_counts, model, regime, by_group=passes_by_group),
+        step_at,
+    )
+
+
+def _build(problem: Problem, case: CaseName) -> tuple[Training, TrainStep]:
+    """Returns a case's training and the step that the problem's batch takes."""
+    training = build_training(
+        problem.network, problem.stage(case), problem.class_counts, problem.image_shape
+    )
+    return training, training.step_at(training.forms.choose(0, problem.labels[np.newaxis]))
 
 
 def compile_step(problem: Problem, case: CaseName) -> CompiledStep:
     """Builds, compiles and analyses a case's step on the default device."""
-    training = build_training(problem.recipe(case), problem.class_counts, problem.image_shape)
-    step = training.step_at(training.paths.choose(0, problem.labels[np.newaxis]))
+    training, step = _build(problem, case)
     device = jax.devices()[0]
     state, images, labels = jax.device_put(
         (training.initialise(0), jnp.asarray(problem.images), jnp.asarray(problem.labels)), device
@@ -143,14 +163,13 @@ def step_memory(problem: Problem, case: CaseName) -> tuple[StepMemory, float]:
         Its memory, and the seconds that compiling took, in a form that is not to be run: the same
         operations in slower machine code.
     """
-    training = build_training(problem.recipe(case), problem.class_counts, problem.image_shape)
-    step = training.step_at(training.paths.choose(0, problem.labels[np.newaxis]))
+    training, step = _build(problem, case)
     state = jax.eval_shape(lambda: training.initialise(0))
     batch = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (problem.images, problem.labels))
     options: dict[str, Any] = {}
     if jax.default_backend() == "cpu":
         options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        if problem.remat:
+        if getattr(problem.network, "remat", False):
             # Else the CPU's compiler merges what is computed again with what was computed before.
             options["xla_disable_hlo_passes"] = "cse_barrier_expander"
     began = time.perf_counter()

@@ -137,5 +137,5 @@ def create_network(name: str, num_classes: int, image_size: int) -> Network:
     if name == "mlp":
         return Mlp(num_classes, image_size)
     raise UsageError(
-        f"model was {name!r}, must be one of {', '.join(resnets)}, small_vit, mlp with peer torch"
+        f"network must be one of {', '.join(resnets)}, small_vit, mlp with peer torch, got {name}"
     )

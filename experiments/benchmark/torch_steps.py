@@ -9,6 +9,7 @@ group's pass takes that group's images alone.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import torch
@@ -19,8 +20,10 @@ from experiments.benchmark.cases import CaseName, Problem
 from experiments.benchmark.machine import count_cores
 from experiments.benchmark.rounds import Step
 from experiments.benchmark.torch_networks import Network, create_network
-from experiments.recipe import Recipe
 from jaxlt import UsageError
+from jaxlt.recipes.methods import SSESAM
+from jaxlt.recipes.part import part_name
+from jaxlt.recipes.stage import Stage
 
 # CC-SAM over all parameters is left out: with batch norm it takes minutes a step.
 _WITH_PEER: tuple[CaseName, ...] = (
@@ -51,10 +54,12 @@ def build_steps(problem: Problem, cases: Sequence[CaseName]) -> dict[CaseName, S
     steps: dict[CaseName, Step] = {}
     for case in _WITH_PEER:
         if case in cases:
-            network = create_network(problem.model, len(problem.class_counts), images.shape[-1])
+            network = create_network(
+                problem.network.label, len(problem.class_counts), images.shape[-1]
+            )
             network.to(device)
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (its stub)
-            trainer = Trainer(network, problem.recipe(case), problem.class_counts)
+            trainer = trainer_of(network, problem, problem.stage(case))
             steps[case] = _blocking(trainer, images, labels)
     return steps
 
@@ -77,22 +82,33 @@ def _blocking(trainer: "Trainer", images: Tensor, labels: Tensor) -> Step:
     return step
 
 
+def trainer_of(network: Network, problem: Problem, stage: Stage) -> "Trainer":
+    """Returns what takes a stage's steps on the problem's batch."""
+    bfloat16 = problem.network.precision == "bfloat16"
+    return Trainer(network, stage, problem.class_counts, bfloat16=bfloat16)
+
+
 class Trainer:
     """A network, its optimizer and the gradient of one method.
 
     Args:
         network: in training mode.
-        recipe: method, hyperparameters and momentum SGD.
+        stage: method, hyperparameters and momentum SGD.
         class_counts: (C,) training images of each class.
+        bfloat16: whether the backbone computes in that type.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, class_counts: Sequence[int]):
-        self.network, self.recipe = network, recipe
+    def __init__(
+        self, network: Network, stage: Stage, class_counts: Sequence[int], *, bfloat16: bool = False
+    ):
+        self.network, self._bfloat16 = network, bfloat16
+        method: Any = stage.method
+        self._method, optimizer = method, stage.optimizer
         self._params: list[Tensor] = list(network.parameters())
         self._norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self._counts = torch.tensor(class_counts, device=self._params[0].device)
         self._optimizer = torch.optim.SGD(
-            self._params, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
+            self._params, optimizer.lr, optimizer.momentum, weight_decay=optimizer.weight_decay
         )
         gradients: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "sgd": self._sgd,
@@ -100,10 +116,10 @@ class Trainer:
             "imb_sam": self._imb_sam,
             "focal_sam": self._focal_sam,
             # In the second stage, without a radius, the head's second pass would repeat its first.
-            "sse_sam": self._sse_sam if recipe.switch_at else self._imb_sam,
+            "sse_sam": self._imb_sam if getattr(method, "switch_at", 1) == 0 else self._sse_sam,
             "cc_sam": self._cc_sam,
         }
-        self._gradient = gradients[recipe.method]
+        self._gradient = gradients[part_name(method)]
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Updates the network and returns the batch-mean loss before the update."""
@@ -120,13 +136,13 @@ class Trainer:
     def _sam(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = self._losses(images, labels).mean()
         direction = torch.autograd.grad(loss, self._params)
-        with self._perturbed(direction, self.recipe.rho):
+        with self._perturbed(direction, self._method.rho):
             self._losses(images, labels).mean().backward()
         return loss.detach()
 
     def _imb_sam(self, images: Tensor, labels: Tensor) -> Tensor:
         tail = self._is_tail(labels)
-        rho = self.recipe.tail_rho if self.recipe.method == "sse_sam" else self.recipe.rho
+        rho = self._method.tail_rho if isinstance(self._method, SSESAM) else self._method.rho
         tail_loss, head_loss = self._group_losses(images, labels, [tail, ~tail])
         direction = torch.autograd.grad(tail_loss, self._params, retain_graph=True)
         head_loss.backward()
@@ -139,7 +155,7 @@ class Trainer:
         groups = [~tail, tail]
         losses = self._group_losses(images, labels, groups)
         directions = [torch.autograd.grad(loss, self._params, retain_graph=True) for loss in losses]
-        radii = (self.recipe.head_rho, self.recipe.tail_rho)
+        radii = (self._method.head_rho, self._method.tail_rho)
         for group, direction, rho in zip(groups, directions, radii, strict=True):
             with self._perturbed(direction, rho):
                 self._group_losses(images, labels, [group])[0].backward()
@@ -147,11 +163,11 @@ class Trainer:
 
     def _focal_sam(self, images: Tensor, labels: Tensor) -> Tensor:
         prior = self._counts / self._counts.sum()
-        weights = (self.recipe.sharpness * (1 - prior) ** self.recipe.gamma)[labels]
+        weights = (self._method.sharpness_weight * (1 - prior) ** self._method.gamma)[labels]
         losses = self._losses(images, labels)
         direction = torch.autograd.grad((weights * losses).mean(), self._params, retain_graph=True)
         ((1 - weights) * losses).mean().backward()
-        with self._perturbed(direction, self.recipe.rho):
+        with self._perturbed(direction, self._method.rho):
             (weights * self._losses(images, labels)).mean().backward()
         return losses.detach().mean()
 
@@ -167,7 +183,7 @@ class Trainer:
             own, target = features[labels == label], labels[labels == label]
             weight, bias = self._perturbed_classifier(own.detach(), target)
             flat = flat + cross_entropy(linear(own, weight, bias), target, reduction="sum")
-        ratio = self.recipe.flat_ratio
+        ratio = self._method.flat_ratio
         ((1 - ratio) * loss + ratio * flat / len(labels)).backward()
         return loss.detach()
 
@@ -180,10 +196,10 @@ class Trainer:
         theta_norm = _norm((weight.detach(), bias.detach()))
         others = (self._counts[labels[0]] - 1).clamp(min=1)
         radius = (
-            self.recipe.radius_scale * (theta_norm / (2 * norm)).sqrt() * (size / others) ** 0.25
+            self._method.radius_scale * (theta_norm / (2 * norm)).sqrt() * (size / others) ** 0.25
         )
-        if self.recipe.max_relative_radius is not None:
-            radius = radius.clamp(max=self.recipe.max_relative_radius * theta_norm)
+        if self._method.max_relative_radius is not None:
+            radius = radius.clamp(max=self._method.max_relative_radius * theta_norm)
         # A class without gradient is left where it is.
         factor = torch.where(norm > 0, radius / norm, 0.0)
         return weight + factor * direction[0], bias + factor * direction[1]
@@ -194,11 +210,10 @@ class Trainer:
         return cross_entropy(self.network.classifier(features.float()), labels, reduction="none")
 
     def _autocast(self, images: Tensor) -> torch.autocast:
-        enabled = self.recipe.precision == "bfloat16"
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self._bfloat16)
 
     def _is_tail(self, labels: Tensor) -> Tensor:
-        return (self._counts < self.recipe.tail_threshold)[labels]
+        return (self._counts < self._method.tail_threshold)[labels]
 
     def _group_losses(
         self, images: Tensor, labels: Tensor, groups: Sequence[Tensor]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from experiments import command_line
 from experiments.examined import Examined
-from experiments.stage import check
+from jaxlt.recipes.part import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ def main() -> None:
         largest = getattr(arguments, name)
         check(name, largest, 0 < largest < math.inf, "positive and finite")
     from experiments.analysed_run import analysed_runs
-    from experiments.finished_run import load_runs
     from experiments.flatness.curves import curves_of, values
     from experiments.flatness.picture import draw
+    from experiments.loaded_runs import load_runs
     from experiments.written_report import common_destination, write_values
     from jaxlt.devices.compilation_cache import enable_compilation_cache
     from jaxlt.files.json_files import claim_directory

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.analysed_run import AnalysedRun
-from experiments.replica_rows import replica_rows
+from experiments.loaded_runs import seeds_rows
 from experiments.ticker import ticking
 from jaxlt.analysis import losses_along, of_norm, random_direction
 from jaxlt.sharpness.perturbation import norm
@@ -17,8 +17,8 @@ Direction = Literal["random", "adversarial"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Row:
-    """The curves of runs that are replicas of each other.
+class NoiseCurves:
+    """The curves of runs that are members of each other.
 
     Attributes:
         label: of the row.
@@ -37,7 +37,7 @@ def curves_of(
     ranges: Mapping[str, float],
     points: int,
     seeds: Sequence[int],
-) -> list[Row]:
+) -> list[NoiseCurves]:
     """Evaluates all runs.
 
     A random direction is standard normal. The adversarial direction of a group is the gradient of
@@ -84,8 +84,8 @@ def curves_of(
 
         found = [of_run(one) for one in analysed]
     return [
-        Row(label, ratios, _joined([found[number] for number in numbers]))
-        for label, numbers in replica_rows([one.run for one in analysed]).items()
+        NoiseCurves(label, ratios, _joined([found[number] for number in numbers]))
+        for label, numbers in seeds_rows([one.run for one in analysed]).items()
     ]
 
 
@@ -100,6 +100,6 @@ def _joined(runs: list[Any]) -> Any:
     return np.concatenate(runs)
 
 
-def values(rows: Sequence[Row]) -> dict[str, Any]:
+def values(rows: Sequence[NoiseCurves]) -> dict[str, Any]:
     """Returns what is saved as JSON."""
     return {row.label: {"ratios": row.ratios, **row.losses} for row in rows}

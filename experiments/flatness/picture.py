@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from experiments.flatness.curves import Direction, Row
+from experiments.flatness.curves import Direction, NoiseCurves
 from experiments.presentation import deviation, legend_beside, run_styles
 
 mpl.use("Agg")
@@ -18,7 +18,7 @@ _LOG_FROM = 100
 _LOWEST_OF_BAND = 0.1
 
 
-def draw(rows: Sequence[Row], direction: Direction, scope: str, path: Path) -> None:
+def draw(rows: Sequence[NoiseCurves], direction: Direction, scope: str, path: Path) -> None:
     """Draws the mean loss over runs and seeds, with its deviation as a band.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from experiments import command_line
 from experiments.examined import Examined
-from experiments.stage import check
+from jaxlt.recipes.part import check
 
 _SETTINGS = ("by", "lanczos_steps", "vectors", "trace_samples", "seed")
 
@@ -41,9 +41,9 @@ def main() -> None:
     for name in ("lanczos_steps", "vectors", "trace_samples"):
         check(name, getattr(arguments, name), getattr(arguments, name) >= 1, "at least 1")
     from experiments.analysed_run import analysed_runs
-    from experiments.finished_run import load_runs
     from experiments.hessian.picture import draw_densities, draw_eigenvalues
     from experiments.hessian.spectra import format_table, spectra_of, values
+    from experiments.loaded_runs import load_runs
     from experiments.written_report import common_destination, write_values
     from jaxlt.devices.compilation_cache import enable_compilation_cache
     from jaxlt.files.json_files import claim_directory

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from experiments.hessian.spectra import MEASURES, Row
+from experiments.hessian.spectra import MEASURES, RowSpectra
 from experiments.presentation import deviation, legend_beside, mark_sizes, run_styles
 
 mpl.use("Agg")
@@ -20,7 +20,7 @@ _POINTS = 2000
 _LOWEST_DENSITY = 1e-7
 
 
-def draw_densities(rows: Sequence[Row], path: Path) -> None:
+def draw_densities(rows: Sequence[RowSpectra], path: Path) -> None:
     """Draws the spectral density of each class or group, a line for each row."""
     names = list(rows[0].parts)
     lines = math.ceil(len(names) / _MOST_PANELS_IN_A_LINE)
@@ -43,7 +43,7 @@ def draw_densities(rows: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_density(axes: Any, name: str, rows: Sequence[Row]) -> None:
+def _draw_density(axes: Any, name: str, rows: Sequence[RowSpectra]) -> None:
     spectra = [[parts[name].spectrum for parts in row.runs.values()] for row in rows]
     everything = [one for row in spectra for one in row]
     low = min(one.smallest for one in everything)
@@ -67,7 +67,7 @@ def _draw_density(axes: Any, name: str, rows: Sequence[Row]) -> None:
     axes.grid(alpha=0.3)
 
 
-def draw_eigenvalues(rows: Sequence[Row], path: Path) -> None:
+def draw_eigenvalues(rows: Sequence[RowSpectra], path: Path) -> None:
     """Draws eigenvalues, saddle measure and trace against class size, with deviations."""
     shown = ("largest", "smallest", "saddle_measure", "trace")
     figure, panels = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)

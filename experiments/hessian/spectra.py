@@ -9,15 +9,15 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.analysed_run import ALL, AnalysedRun, check_same_parts
+from experiments.loaded_runs import seeds_rows
 from experiments.presentation import mean_and_deviation
-from experiments.replica_rows import replica_rows
 from experiments.ticker import ticking
 from jaxlt.analysis import Spectrum, Trace, hessian_product, spectrum, trace
 from jaxlt.sharpness.perturbation import norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
+class ClassCurvature:
     """What is known of the mean loss of some classes' images at the end of a run.
 
     Attributes:
@@ -38,23 +38,23 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Row:
+class RowSpectra:
     """The parts, by name of class or group, of each of a row's runs."""
 
     label: str
-    runs: dict[str, dict[str, Part]]
+    runs: dict[str, dict[str, ClassCurvature]]
 
-    def over_runs(self, part: str, measure: Callable[[Part], float]) -> list[float]:
+    def over_runs(self, part: str, measure: Callable[[ClassCurvature], float]) -> list[float]:
         """Returns a measure of one part, of each run."""
         return [measure(parts[part]) for parts in self.runs.values()]
 
     @property
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, ClassCurvature]:
         """Those of the first run: their names and sizes are the same in all."""
         return next(iter(self.runs.values()))
 
 
-MEASURES: dict[str, tuple[str, Callable[[Part], float]]] = {
+MEASURES: dict[str, tuple[str, Callable[[ClassCurvature], float]]] = {
     "loss": ("loss", lambda part: part.loss),
     "gradient_norm": ("||gradient||", lambda part: part.gradient_norm),
     "largest": ("λ max", lambda part: part.spectrum.largest),
@@ -73,7 +73,7 @@ def spectra_of(
     vectors: int,
     trace_samples: int,
     seed: int,
-) -> list[Row]:
+) -> list[RowSpectra]:
     """Computes the spectra of all runs, see the flags of the program for the arguments.
 
     Raises:
@@ -88,11 +88,11 @@ def spectra_of(
         for mask in parts.values()
     )
 
-    def part(one: AnalysedRun, mask: np.ndarray, key: jax.Array) -> Part:
+    def part(one: AnalysedRun, mask: np.ndarray, key: jax.Array) -> ClassCurvature:
         losses = one.losses.of_classes(mask)
         product, dimension = hessian_product(losses, one.theta)
         starts, samples = jax.random.split(key)
-        found = Part(
+        found = ClassCurvature(
             int(losses.counts.sum()),
             float(one.run.class_counts[mask].mean()),
             float(losses.mean(one.theta)),
@@ -112,8 +112,8 @@ def spectra_of(
             for one, parts in zip(analysed, masks, strict=True)
         ]
     return [
-        Row(label, {analysed[n].run.label: found[n] for n in numbers})
-        for label, numbers in replica_rows([one.run for one in analysed]).items()
+        RowSpectra(label, {analysed[n].run.label: found[n] for n in numbers})
+        for label, numbers in seeds_rows([one.run for one in analysed]).items()
     ]
 
 
@@ -123,13 +123,13 @@ def _masks(one: AnalysedRun, by: Literal["class", "group"]) -> dict[str, np.ndar
     present = one.groups[ALL]
     # From head to tail.
     order = np.argsort(-one.run.class_counts, kind="stable")
-    names = one.run.predictor.class_names
+    names = one.run.predictor().class_names
     # Two of ImageNet's classes are called crane.
     labels = [n if names.count(n) == 1 else f"{n} ({c})" for c, n in enumerate(names)]
     return {labels[c]: np.arange(len(labels)) == c for c in order if present[c]}
 
 
-def values(rows: Sequence[Row]) -> dict[str, Any]:
+def values(rows: Sequence[RowSpectra]) -> dict[str, Any]:
     """Returns what is saved as JSON."""
     return {
         row.label: {
@@ -151,7 +151,7 @@ def values(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[RowSpectra]) -> str:
     """Renders one line for each row of runs and each class or group, as Markdown."""
     lines = [
         [row.label, name, part.images]
@@ -165,7 +165,7 @@ def format_table(rows: Sequence[Row]) -> str:
     return f"{table}\n\n{_accuracy(rows)}"
 
 
-def _accuracy(rows: Sequence[Row]) -> str:
+def _accuracy(rows: Sequence[RowSpectra]) -> str:
     """Says how far extreme eigenvalues are known, the largest bound relative to lambda max."""
     spectra = [
         part.spectrum for row in rows for parts in row.runs.values() for part in parts.values()

@@ -6,7 +6,7 @@ import math
 
 from experiments import command_line
 from experiments.examined import Examined
-from experiments.stage import check
+from jaxlt.recipes.part import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,9 @@ def main() -> None:
     check("points", arguments.points, arguments.points >= 3, "at least 3")
     check("reach", arguments.reach, 0 < arguments.reach < math.inf, "positive and finite")
     from experiments.analysed_run import analysed_runs
-    from experiments.finished_run import load_runs
     from experiments.landscape.picture import draw_contours, draw_surfaces, draw_trajectories
     from experiments.landscape.planes import check_same_network, planes_of, trajectories_of, values
+    from experiments.loaded_runs import load_runs
     from experiments.written_report import common_destination, write_values
     from jaxlt.devices.compilation_cache import enable_compilation_cache
     from jaxlt.files.json_files import claim_directory

@@ -9,9 +9,9 @@ from experiments import command_line
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
-    from experiments.finished_run import FinishedRun
     from experiments.ood.evaluations import Shifts
     from experiments.ood.report import Report
+    from jaxlt.recipes.trained_run import TrainedRun
 
 _ALEXNET = "alexnet"
 _IMAGENET_CLASSES = 1000
@@ -56,7 +56,7 @@ def main() -> None:
         "other data sets of their classes, and corruptions.",
     )
     _check(arguments)
-    from experiments.finished_run import FinishedRun, load_runs
+    from experiments.loaded_runs import load_run, load_runs
     from experiments.ood.evaluations import check_alike
     from experiments.ood.report import format_tables
     from experiments.written_report import destinations, write_reports
@@ -73,7 +73,7 @@ def main() -> None:
                 f"got {_ALEXNET} with {runs[0].num_classes} classes"
             )
     elif arguments.baseline is not None:
-        baseline = FinishedRun.load(Path(arguments.baseline), "baseline")
+        baseline = load_run(Path(arguments.baseline), "baseline")
     shown = [*runs, baseline] if baseline else runs
     check_alike(shown, same_data=arguments.generate)
     reports = _reports(runs, _evaluate(shown, arguments), arguments)
@@ -98,14 +98,14 @@ def _check(arguments: Arguments) -> None:
     command_line.check_distinct("corruption", arguments.corruptions or ("all",))
 
 
-def _evaluate(runs: list["FinishedRun"], arguments: Arguments) -> list["Shifts"]:
+def _evaluate(runs: list["TrainedRun"], arguments: Arguments) -> list["Shifts"]:
     from experiments.ood.evaluations import (
         Shifts,
         evaluate_folders,
         evaluate_generated,
         evaluate_tree,
     )
-    from jaxlt.evaluation.corruption_error import CORRUPTIONS
+    from jaxlt.evaluation.corruptions import CORRUPTIONS
 
     shifts = [Shifts() for _ in runs]
     if arguments.folders:
@@ -129,10 +129,10 @@ def _evaluate(runs: list["FinishedRun"], arguments: Arguments) -> list["Shifts"]
 
 
 def _reports(
-    runs: list["FinishedRun"], shifts: list["Shifts"], arguments: Arguments
+    runs: list["TrainedRun"], shifts: list["Shifts"], arguments: Arguments
 ) -> list["Report"]:
     from experiments.ood.report import errors_of, report
-    from jaxlt.evaluation.corruption_error import ALEXNET_ERRORS
+    from jaxlt.evaluation.corruptions import ALEXNET_ERRORS
 
     baseline: Any = None
     if arguments.baseline == _ALEXNET:

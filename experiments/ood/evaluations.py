@@ -12,17 +12,17 @@ from typing import Self
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.finished_run import FinishedRun, chunks, first_of_each_class
+from experiments.loaded_runs import chunks, first_of_each_class
 from jaxlt.data import ImageSet, Resize
 from jaxlt.errors import UsageError
-from jaxlt.evaluation import ConfidenceBins, Evaluation, evaluate
+from jaxlt.evaluation import ConfidenceBins, Evaluated, evaluate
 from jaxlt.evaluation.class_folders import (
     LabelledFiles,
     find_class_folders,
     find_corruption_tree,
 )
-from jaxlt.evaluation.corruption_error import SEVERITIES
-from jaxlt.evaluation.corruptions import Corruption
+from jaxlt.evaluation.corruptions import SEVERITIES, Corruption
+from jaxlt.recipes.trained_run import TrainedRun
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Corrupted = dict[str, dict[int, "Measured"]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What is kept of an `Evaluation`, whose confusion matrix may be of 8142 by 8142 classes."""
+    """What is kept of an `Evaluated`, whose confusion matrix may be of 8142 by 8142 classes."""
 
     images: int
     accuracy: float
@@ -41,7 +41,7 @@ class Measured:
     calibration: ConfidenceBins
 
     @classmethod
-    def of(cls, evaluation: Evaluation) -> Self:
+    def of(cls, evaluation: Evaluated) -> Self:
         """Takes the measures out of an evaluation."""
         return cls(
             int(evaluation.confusion.sum()),
@@ -65,7 +65,7 @@ class Shifts:
     corrupted: Corrupted = dataclasses.field(default_factory=dict)
 
 
-def check_alike(runs: Sequence[FinishedRun], *, same_data: bool) -> None:
+def check_alike(runs: Sequence[TrainedRun], *, same_data: bool) -> None:
     """Raises UsageError unless the runs can be shown the same images.
 
     Args:
@@ -75,10 +75,10 @@ def check_alike(runs: Sequence[FinishedRun], *, same_data: bool) -> None:
     first = runs[0]
     for run in runs[1:]:
         for what, ours, theirs in (
-            ("classes", run.predictor.class_names, first.predictor.class_names),
-            ("image shape", run.predictor.image_shape, first.predictor.image_shape),
-            ("resize", run.predictor.resize, first.predictor.resize),
-            ("dataset", run.recipe["dataset"], first.recipe["dataset"]),
+            ("classes", run.predictor().class_names, first.predictor().class_names),
+            ("image shape", run.predictor().image_shape, first.predictor().image_shape),
+            ("resize", run.predictor().resize, first.predictor().resize),
+            ("dataset", run.recorded.data.name, first.recorded.data.name),
         ):
             if ours != theirs and (same_data or what != "dataset"):
                 raise UsageError(
@@ -88,7 +88,7 @@ def check_alike(runs: Sequence[FinishedRun], *, same_data: bool) -> None:
 
 
 def evaluate_folders(
-    runs: Sequence[FinishedRun], directories: Sequence[Path]
+    runs: Sequence[TrainedRun], directories: Sequence[Path]
 ) -> list[dict[str, Measured]]:
     """Evaluates each run on each `DIR/CLASS/` tree.
 
@@ -99,7 +99,7 @@ def evaluate_folders(
     names = [directory.resolve().name for directory in directories]
     if len(set(names)) < len(names):
         raise UsageError(f"folders must have different names, got {' '.join(names)}")
-    classes = runs[0].predictor.class_names, runs[0].predictor.class_numbers
+    classes = runs[0].predictor().class_names, runs[0].predictor().class_numbers
     found = {
         name: find_class_folders(directory, *classes)
         for name, directory in zip(names, directories, strict=True)
@@ -108,12 +108,12 @@ def evaluate_folders(
     return _by_run(runs, evaluated)
 
 
-def evaluate_tree(runs: Sequence[FinishedRun], directory: Path) -> list[Corrupted]:
+def evaluate_tree(runs: Sequence[TrainedRun], directory: Path) -> list[Corrupted]:
     """Evaluates each run on ImageNet-C's tree; raises UsageError as `find_corruption_tree`.
 
     Its files are the middle of ImageNet's images at 224 pixels already, so nothing is cut off.
     """
-    first = runs[0].predictor
+    first = runs[0].predictor()
     tree = find_corruption_tree(directory, first.class_names, first.class_numbers)
     return _each_corruption(
         runs, tree, lambda name, severity: _of_files(runs[0], tree[name][severity], "stretch")
@@ -121,7 +121,7 @@ def evaluate_tree(runs: Sequence[FinishedRun], directory: Path) -> list[Corrupte
 
 
 def evaluate_generated(
-    runs: Sequence[FinishedRun],
+    runs: Sequence[TrainedRun],
     corruptions: Sequence[str],
     *,
     images_per_class: int | None,
@@ -163,7 +163,7 @@ def evaluate_generated(
 
 
 def _each_corruption(
-    runs: Sequence[FinishedRun],
+    runs: Sequence[TrainedRun],
     names: Iterable[str],
     batches_of: Callable[[str, int], Batches],
 ) -> list[Corrupted]:
@@ -177,14 +177,14 @@ def _each_corruption(
     return corrupted
 
 
-def _evaluate_all(runs: Sequence[FinishedRun], batches: Batches) -> list[Measured]:
+def _evaluate_all(runs: Sequence[TrainedRun], batches: Batches) -> list[Measured]:
     """Evaluates all runs in one walk over the images, which may be costly to make."""
     logits: list[list[np.ndarray]] = [[] for _ in runs]
     labels = []
     for images, batch_labels in batches:
         labels.append(batch_labels)
         for run, rows in zip(runs, logits, strict=True):
-            rows.append(run.predictor.logits(images))
+            rows.append(run.predictor().logits(images))
     together = np.concatenate(labels)
     return [
         Measured.of(evaluate(jnp.asarray, [(np.concatenate(rows), together)], run.num_classes))
@@ -193,7 +193,7 @@ def _evaluate_all(runs: Sequence[FinishedRun], batches: Batches) -> list[Measure
 
 
 def _by_run(
-    runs: Sequence[FinishedRun], evaluated: Mapping[str, Sequence[Measured]] | Mapping
+    runs: Sequence[TrainedRun], evaluated: Mapping[str, Sequence[Measured]] | Mapping
 ) -> list[dict]:
     return [
         {key: evaluations[number] for key, evaluations in evaluated.items()}
@@ -201,9 +201,9 @@ def _by_run(
     ]
 
 
-def _of_files(run: FinishedRun, files: LabelledFiles, resize: Resize | None = None) -> Batches:
+def _of_files(run: TrainedRun, files: LabelledFiles, resize: Resize | None = None) -> Batches:
     for paths, labels in zip(chunks(files.paths), chunks(files.labels), strict=True):
-        yield run.predictor.read_files(paths, resize), labels
+        yield run.predictor().read_files(paths, resize), labels
 
 
 def _of_images(images: ImageSet, indices: np.ndarray) -> Batches:

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.ood.report import Report
 from experiments.presentation import legend_beside, run_styles
-from experiments.reliability_diagram import MOST_NAMED, draw_diagram
+from jaxlt.evaluation.reliability_diagram import MOST_NAMED, draw_diagram
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

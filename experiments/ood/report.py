@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from experiments.finished_run import FinishedRun
 from experiments.ood.evaluations import Measured, Shifts
 from experiments.presentation import MEASURES, mean_and_deviation, percent
 from jaxlt.evaluation import ConfidenceBins
-from jaxlt.evaluation.corruption_error import (
+from jaxlt.evaluation.corruptions import (
     CORRUPTIONS,
     corruption_errors,
     mean_corruption_error,
 )
+from jaxlt.recipes.trained_run import TrainedRun
 
 _CORRUPTED = "corrupted"
 _COLUMNS = {**MEASURES, "ece": "ECE"}
@@ -64,7 +64,7 @@ class Report:
 
 
 def report(
-    run: FinishedRun,
+    run: TrainedRun,
     shifts: Shifts,
     baseline: Mapping[str, np.ndarray | float] | None,
     baseline_name: str | None,
@@ -117,7 +117,7 @@ def errors_of(shifts: Shifts) -> dict[str, np.ndarray]:
     }
 
 
-def _measures(run: FinishedRun, evaluation: Measured) -> dict[str, Any]:
+def _measures(run: TrainedRun, evaluation: Measured) -> dict[str, Any]:
     return {
         "images": evaluation.images,
         "accuracy": evaluation.accuracy,

@@ -4,15 +4,14 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import tyro
+from typing import TYPE_CHECKING, Annotated
 
 from experiments import command_line
+from experiments.flag_words import POSITIONAL
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
-    from experiments.report.rows import Row
+    from experiments.report.rows import SeedsRow
 
 _logger = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ _logger = logging.getLogger(__name__)
 class Arguments:
     """Flags of the program."""
 
-    run: tyro.conf.Positional[tuple[Path, ...]]
+    run: Annotated[tuple[Path, ...], POSITIONAL]
     """Directories of finished runs, or directories such as runs/quickstart that hold some."""
     output: Path | None = None
     """The page; None for report.html in the directory that all of them are in, for one in it."""
@@ -48,20 +47,20 @@ def main() -> None:
     from experiments.report.sections import sections_of
 
     rows = rows_of(runs, root)
-    _warn_of_tasks(rows)
-    replicas = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
+    _warn_of_other_classes(rows)
+    members = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
     introduction = (
-        f"{replicas} in {len(rows)} row{'s' if len(rows) > 1 else ''}. Runs whose recipes are "
-        "equal but for the seed are replicas of one row."
+        f"{members} in {len(rows)} row{'s' if len(rows) > 1 else ''}. Runs whose recipes are "
+        "equal but for the seed are members of one row."
     )
     page = render(f"Report on {root.name}", introduction, sections_of(rows, root))
     _write(output, page)
     _logger.info("written to %s", output)
 
 
-def _warn_of_tasks(rows: list["Row"]) -> None:
-    names = list(dict.fromkeys(row.task.dataset for row in rows))
-    if len({row.task for row in rows}) > 1:
+def _warn_of_other_classes(rows: list["SeedsRow"]) -> None:
+    names = list(dict.fromkeys(row.learned.dataset for row in rows))
+    if len({row.learned for row in rows}) > 1:
         _logger.warning(
             "runs learned different classes or images, so compare with care: %s", ", ".join(names)
         )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.presentation import COLOURS, mark_sizes, run_styles
 from experiments.report.page import Picture
-from experiments.report.rows import Curve, Row
+from experiments.report.rows import Curve, SeedsRow
 
 _WIDTH, _HEIGHT = 4.6, 3.3  # inches
 _LEGEND_LINE = 0.23  # inches
@@ -71,7 +71,7 @@ def row_styles() -> Iterator[dict[str, str]]:
         yield {**style, "linestyle": _LINES[number // len(COLOURS) % len(_LINES)]}
 
 
-def row_lines(rows: Sequence[Row], of: Callable[[Row], Curve | None]) -> list[Line]:
+def row_lines(rows: Sequence[SeedsRow], of: Callable[[SeedsRow], Curve | None]) -> list[Line]:
     """Returns a line for each row that `of` makes a curve of."""
     found = [(row, of(row), style) for row, style in zip(rows, row_styles(), strict=False)]
     return [Line(row.label, one, style) for row, one, style in found if one is not None]

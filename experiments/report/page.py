@@ -41,7 +41,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class SectionPart:
     """Paragraphs, tables and pictures of a section, in this order.
 
     Attributes:
@@ -69,7 +69,7 @@ class Section:
 
     name: str
     title: str
-    parts: Sequence[Part]
+    parts: Sequence[SectionPart]
 
 
 def render(title: str, introduction: str, sections: Sequence[Section]) -> str:

@@ -1,47 +1,54 @@
-"""Rows of a report: the replicas of one recipe, averaged."""
+"""Rows of a report: the members of one recipe, averaged."""
 
 import dataclasses
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.replica_rows import shared_recipe
-from experiments.report.reading import Evaluation, Measurement, Run, Task
+from experiments.report.reading import LearnedClasses, learned_by
+from jaxlt.recipes.part import shown
+from jaxlt.recipes.recorded import RecordedRecipe
+from jaxlt.recipes.trained_run import TrainedRun
+from jaxlt.runs.differences import differences, flattened, key_but_for_seed, shared_by_seeds
+from jaxlt.runs.records import EvaluationRecord, MeasurementRecord
 
-_MISSING = "-"
-_Record = TypeVar("_Record", Evaluation, Measurement)
+_Record = TypeVar("_Record", EvaluationRecord, MeasurementRecord)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Row:
+class SeedsRow:
     """Runs whose recipes are equal but for the seed and the images it draws.
 
     Attributes:
         label: short name, different from those of other rows.
-        runs: the replicas, R of them.
+        runs: the members, R of them.
     """
 
     label: str
-    runs: list[Run]
+    runs: list[TrainedRun]
 
     @property
-    def task(self) -> Task:
-        """What all replicas learned."""
-        return self.runs[0].task
+    def learned(self) -> LearnedClasses:
+        """What all members learned."""
+        return learned_by(self.runs[0])
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """What the replicas share."""
-        return shared_recipe(self.runs[0].recipe)
+    def recipe(self) -> RecordedRecipe:
+        """The recipe that the members share."""
+        return self.runs[0].recorded
 
-    def final(self, name: str) -> list[float]:
-        """Returns a number of each replica's last evaluation."""
-        return [run.result.numbers[name] for run in self.runs]
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the members share of `recipe.json`."""
+        return shared_by_seeds(self.runs[0].files.identity)
+
+    def final(self, name: str) -> list[Any]:
+        """Returns a number of each member's last evaluation."""
+        return [getattr(run.files.result, name) for run in self.runs]
 
 
 class Curve(NamedTuple):
@@ -49,7 +56,7 @@ class Curve(NamedTuple):
 
     Attributes:
         steps: (n,) ascending.
-        mean: (n,) over the replicas that know the number.
+        mean: (n,) over the members that know the number.
         deviation: (n,) their sample deviation, 0 for a single one.
     """
 
@@ -58,7 +65,7 @@ class Curve(NamedTuple):
     deviation: np.ndarray
 
 
-def over_replicas(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Averages over the first axis, NaN entries being left out.
 
     Args:
@@ -76,21 +83,21 @@ def over_replicas(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def curve(records: Sequence[Sequence[_Record]], value: Callable[[_Record], float]) -> Curve | None:
-    """Averages over replicas at the moments that all of them have.
+    """Averages over members at the moments that all of them have.
 
     Args:
-        records: of each replica.
+        records: of each member.
         value: the number of a record, NaN where it is unknown.
 
     Returns:
         The curve where it is known; None if it is nowhere.
     """
-    by_moment = [{record.moment: value(record) for record in replica} for replica in records]
-    moments = sorted(set.intersection(*(set(replica) for replica in by_moment)))
+    by_moment = [{record.time: value(record) for record in member} for member in records]
+    moments = sorted(set.intersection(*(set(member) for member in by_moment)))
     if not moments:
         return None
-    values = np.array([[replica[moment] for moment in moments] for replica in by_moment])
-    mean, spread = over_replicas(values)
+    values = np.array([[member[moment] for moment in moments] for member in by_moment])
+    mean, spread = over_seeds(values)
     known = ~np.isnan(mean)
     if not known.any():
         return None
@@ -98,33 +105,34 @@ def curve(records: Sequence[Sequence[_Record]], value: Callable[[_Record], float
     return Curve(steps[known], mean[known], spread[known])
 
 
-def rows_of(runs: Sequence[Run], root: Path) -> list[Row]:
-    """Groups runs by recipe, in the order of their first replicas.
+def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
+    """Groups runs by recipe, in the order of their first members.
 
     Args:
         runs: at least one.
         root: directory that all of them are in.
     """
-    groups: dict[object, list[Run]] = {}
+    groups: dict[object, list[TrainedRun]] = {}
     for run in runs:
-        shared = json.dumps(shared_recipe(run.recipe), sort_keys=True)
-        groups.setdefault((shared, run.task), []).append(run)
-    labels = _labels([Row("", replicas) for replicas in groups.values()], root)
-    return [Row(label, group) for label, group in zip(labels, groups.values(), strict=True)]
+        groups.setdefault((key_but_for_seed(run.files.identity), learned_by(run)), []).append(run)
+    labels = _labels([SeedsRow("", members) for members in groups.values()], root)
+    return [SeedsRow(label, group) for label, group in zip(labels, groups.values(), strict=True)]
 
 
-def differing_fields(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Returns the fields of recipes in which rows differ, with each row's value as text."""
-    fields = dict.fromkeys(name for row in rows for name in row.recipe)
-    shown = {name: [_shown(row.recipe, name) for row in rows] for name in fields}
-    return {name: values for name, values in shown.items() if len(set(values)) > 1}
+def differing_fields(rows: Sequence[SeedsRow]) -> dict[str, list[str]]:
+    """Returns the flags in which the rows' recipes differ, with each row's value as text."""
+    found = differences([row.identity for row in rows])
+    return {name: list(map(shown, values)) for name, values in found.items()}
 
 
-def shared_fields(rows: Sequence[Row]) -> dict[str, str]:
-    """Returns the fields of recipes in which no two rows differ, as text."""
-    different = differing_fields(rows)
-    recipe = rows[0].recipe
-    return {name: _shown(recipe, name) for name in recipe if name not in different}
+def shared_fields(rows: Sequence[SeedsRow]) -> dict[str, str]:
+    """Returns the flags in which no two rows' recipes differ, as text."""
+    first, *others = (flattened(row.identity) for row in rows)
+    return {
+        name: shown(value)
+        for name, value in first.items()
+        if all(name in one and one[name] == value for one in others)
+    }
 
 
 def printable(text: str) -> str:
@@ -134,14 +142,7 @@ def printable(text: str) -> str:
     )
 
 
-def _shown(recipe: Mapping[str, Any], name: str) -> str:
-    if name not in recipe:
-        return _MISSING
-    value = recipe[name]
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _labels(rows: Sequence[Row], root: Path) -> list[str]:
+def _labels(rows: Sequence[SeedsRow], root: Path) -> list[str]:
     """Returns what the rows' paths differ in; where they are mixed, what the recipes do."""
     for labels in ([_path_label(row, root) for row in rows], _recipe_labels(rows)):
         if len(set(labels)) == len(rows):
@@ -156,18 +157,18 @@ def _labels(rows: Sequence[Row], root: Path) -> list[str]:
     return unique
 
 
-def _path_label(row: Row, root: Path) -> str:
+def _path_label(row: SeedsRow, root: Path) -> str:
     common = Path(os.path.commonpath([run.path for run in row.runs]))
     # A run of METHOD/seedN alone is the method's.
-    if len(row.runs) == 1 and common.name == f"seed{row.runs[0].recipe['seed']}":
+    if len(row.runs) == 1 and common.name == f"seed{row.runs[0].files.seed}":
         common = common.parent
     return str(common.relative_to(root)) if root in common.parents else common.name
 
 
-def _recipe_labels(rows: Sequence[Row]) -> list[str]:
+def _recipe_labels(rows: Sequence[SeedsRow]) -> list[str]:
     """Returns the method, and so many further fields as it takes to tell the rows apart."""
     different = differing_fields(rows)
-    labels = [row.recipe["method"] for row in rows]
+    labels = [row.recipe.method_name for row in rows]
     different.pop("method", None)
     for name, values in different.items():
         if len(set(labels)) == len(rows):
@@ -178,7 +179,7 @@ def _recipe_labels(rows: Sequence[Row]) -> list[str]:
     return labels
 
 
-def tasks_of(rows: Sequence[Row]) -> Iterator[tuple[Task, list[Row]]]:
-    """Yields each task with its rows."""
-    for task in dict.fromkeys(row.task for row in rows):
-        yield task, [row for row in rows if row.task == task]
+def by_classes(rows: Sequence[SeedsRow]) -> Iterator[tuple[LearnedClasses, list[SeedsRow]]]:
+    """Yields what was learned, each with its rows."""
+    for learned in dict.fromkeys(row.learned for row in rows):
+        yield learned, [row for row in rows if row.learned == learned]

@@ -6,37 +6,37 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from experiments.report.figures import Line, draw_lines, row_lines, row_styles
-from experiments.report.page import Part, Picture, Section
-from experiments.report.reading import Measurement
-from experiments.report.rows import Curve, Row, curve, over_replicas
+from experiments.report.page import Picture, Section, SectionPart
+from experiments.report.rows import Curve, SeedsRow, curve, over_seeds
+from jaxlt.runs.records import MeasurementRecord
 
 
-def sharpness(rows: Sequence[Row]) -> Section:
+def sharpness(rows: Sequence[SeedsRow]) -> Section:
     """Shows what was measured during training: radii, sharpness, cosines, missing groups."""
     title = "Radii and sharpness over time"
-    if not any(run.measurements for row in rows for run in row.runs):
+    if not any(run.files.measurements for row in rows for run in row.runs):
         text = (
             "These runs have no measurements. Training with --measure-every STEPS records "
             "perturbation norms, the sharpness of each group and gradient cosines between groups."
         )
-        return Section("sharpness", title, [Part(paragraphs=[text])])
+        return Section("sharpness", title, [SectionPart(paragraphs=[text])])
     text = (
         "The norm of the weights' perturbation, the mean over the groups of the method. Where each "
-        "class has its own, those of the batch are averaged apart by head and tail classes, which "
-        "have fewer images than the recipe's tail_threshold."
+        "class has its own, those of the batch are averaged apart by head and tail classes; the "
+        "tail is the method's, or the few-shot classes where it has none."
     )
-    norms = Part("Perturbation", [text], pictures=_perturbation(rows))
-    of_groups = Part(
+    norms = SectionPart("Perturbation", [text], pictures=_perturbation(rows))
+    of_groups = SectionPart(
         "Sharpness of each group",
         ["How far a group's loss on a training batch rises by a step along its own gradient."],
         pictures=_measured(rows, "sharpness", "Sharpness: {}", "increase of the loss (nats)"),
     )
-    cosines = Part(
+    cosines = SectionPart(
         "Agreement of groups",
         ["The cosine between the gradients of two groups' losses: below 0 they conflict."],
         pictures=_measured(rows, "cosine", "Gradients: {}", "cosine", (-1, 1)),
     )
-    without = Part(
+    without = SectionPart(
         "Batches without a group",
         ["The share of batches since the last measurement that held no image of the group."],
         pictures=_measured(rows, "batches_without", "Without {}", "share of batches", (0, 1)),
@@ -46,7 +46,7 @@ def sharpness(rows: Sequence[Row]) -> Section:
 
 
 def _measured(
-    rows: Sequence[Row],
+    rows: Sequence[SeedsRow],
     name: str,
     caption: str,
     unit: str,
@@ -56,15 +56,14 @@ def _measured(
         part
         for row in rows
         for run in row.runs
-        for measurement in run.measurements
-        for of, part in measurement.numbers
-        if of == name
+        for record in run.files.measurements
+        for part in getattr(record.measurement, name)
     )
     pictures = []
     for part in parts:
         number = functools.partial(_number, key=(name, part))
         lines = row_lines(
-            rows, lambda row, of=number: curve([r.measurements for r in row.runs], of)
+            rows, lambda row, of=number: curve([r.files.measurements for r in row.runs], of)
         )
         if lines:
             title = caption.format(part.replace("_", " and "))
@@ -72,21 +71,24 @@ def _measured(
     return pictures
 
 
-def _curve(row: Row, number: Callable[[Measurement], float]) -> Curve | None:
-    return curve([run.measurements for run in row.runs], number)
+def _curve(row: SeedsRow, number: Callable[[MeasurementRecord], float]) -> Curve | None:
+    return curve([run.files.measurements for run in row.runs], number)
 
 
-def _number(measurement: Measurement, key: tuple[str, str]) -> float:
-    return measurement.numbers.get(key, float("nan"))
+def _number(record: MeasurementRecord, key: tuple[str, str]) -> float:
+    name, part = key
+    return getattr(record.measurement, name).get(part, float("nan"))
 
 
-def _perturbation(rows: Sequence[Row]) -> list[Picture]:
+def _perturbation(rows: Sequence[SeedsRow]) -> list[Picture]:
     lines = []
     for row, style in zip(rows, row_styles(), strict=False):
-        records = [run.measurements for run in row.runs]
-        counts = np.array(row.task.class_counts)
-        tail = counts < row.recipe["tail_threshold"]
-        of_classes = any(len(one.perturbation_norm) == len(counts) for r in records for one in r)
+        records = [run.files.measurements for run in row.runs]
+        counts = np.array(row.learned.class_counts)
+        tail = row.recipe.tail(counts)
+        of_classes = any(
+            len(one.measurement.perturbation_norm) == len(counts) for r in records for one in r
+        )
         parts = {", head classes": ~tail, ", tail classes": tail} if of_classes else {"": None}
         for (name, mask), dash in zip(parts.items(), ("-", "--"), strict=False):
             found = _curve(row, functools.partial(_norm, mask=mask))
@@ -96,10 +98,10 @@ def _perturbation(rows: Sequence[Row]) -> list[Picture]:
     return [draw_lines("Perturbation norm", "norm ‖ε‖", lines)] if lines else []
 
 
-def _norm(measurement: Measurement, mask: np.ndarray | None) -> float:
-    norms = measurement.perturbation_norm
+def _norm(record: MeasurementRecord, mask: np.ndarray | None) -> float:
+    norms = np.array(record.measurement.perturbation_norm)
     if mask is not None:
         norms = norms[mask] if len(norms) == len(mask) else norms[:0]
         # The batch had no image of a class without perturbation.
         norms = norms[norms > 0]
-    return float(over_replicas(norms)[0])
+    return float(over_seeds(norms)[0])

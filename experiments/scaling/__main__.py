@@ -3,12 +3,14 @@
 import dataclasses
 import logging
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from experiments import command_line
+from experiments import command_line, flag_words
 from experiments.benchmark.cases import CaseName
 from experiments.scaling.interconnect import Machine, Work, step_time
 from jaxlt import UsageError
+from jaxlt.recipes.network import AnyNetwork, ImageNetResNet, Network, RandomEncoder
 
 if TYPE_CHECKING:
     from experiments.benchmark.rounds import Step
@@ -26,12 +28,19 @@ class Row(NamedTuple):
     own_perturbations: bool = False
 
 
+def _networks(words: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(flag_words.part_named("networks", AnyNetwork, word) for word in words)
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Flags of the program."""
 
-    models: tuple[str, ...] = ("resnet50", "random:vit_b16")
-    """Networks, by their names in the recipes."""
+    networks: Annotated[tuple[Network, ...], _networks] = (
+        ImageNetResNet(),
+        RandomEncoder(size="vit_b16"),
+    )
+    """Networks, such as resnet50 and random:vit_b16."""
     methods: tuple[CaseName, ...] = (
         "sam",
         "imb_sam",
@@ -78,15 +87,15 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", _COUNTED_ON)
     jax.config.update("jax_enable_compilation_cache", False)
-    for model in arguments.models:
-        print(f"\n{model}:\n\n{_table(model, arguments)}\n", flush=True)
+    for network in arguments.networks:
+        print(f"\n{network.label}:\n\n{_table(network, arguments)}\n", flush=True)
 
 
 def _check(arguments: Arguments) -> None:
     for name in ("device_batch", "image_size", "num_classes"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
-    command_line.check_distinct("model", arguments.models)
+    command_line.check_distinct("network", [one.label for one in arguments.networks])
     command_line.check_distinct("device", arguments.devices)
     for devices in arguments.devices:
         if devices < 1:
@@ -101,11 +110,11 @@ def _check(arguments: Arguments) -> None:
         raise UsageError(f"measure must be at least 0, got {arguments.measure}")
 
 
-def _table(model: str, arguments: Arguments) -> str:
+def _table(network: Network, arguments: Arguments) -> str:
     from tabulate import tabulate
 
-    steps = _compile(model, arguments)
-    measured = _measure(model, arguments) if arguments.measure else {}
+    steps = _compile(network, arguments)
+    measured = _measure(network, arguments) if arguments.measure else {}
     sgd = steps[Row("sgd")]
     headers = ["method", "TFLOP", "ms on 1", "all-reduces", "MB", "gathered MB"]
     headers += [f"on {devices}" for devices in arguments.devices]
@@ -130,7 +139,7 @@ def _table(model: str, arguments: Arguments) -> str:
     return tabulate(rows, headers, tablefmt="github", stralign="right", disable_numparse=True)
 
 
-def _compile(model: str, arguments: Arguments) -> "dict[Row, PartitionedStep]":
+def _compile(network: Network, arguments: Arguments) -> "dict[Row, PartitionedStep]":
     from experiments.scaling.partitioned_step import compile_partitioned
 
     rows = dict.fromkeys(
@@ -141,14 +150,14 @@ def _compile(model: str, arguments: Arguments) -> "dict[Row, PartitionedStep]":
     steps = {}
     for row in rows:
         steps[row] = compile_partitioned(
-            model,
+            network,
             row.case,
             own_perturbations=row.own_perturbations,
             device_batch=arguments.device_batch,
             num_classes=arguments.num_classes,
             image_size=arguments.image_size,
         )
-        _logger.info("%s, %s: compiled", model, _name(row))
+        _logger.info("%s, %s: compiled", network.label, _name(row))
     return steps
 
 
@@ -166,7 +175,7 @@ def _work(step: "PartitionedStep", sgd: "PartitionedStep", arguments: Arguments)
     )
 
 
-def _measure(model: str, arguments: Arguments) -> dict[Row, str]:
+def _measure(network: Network, arguments: Arguments) -> dict[Row, str]:
     """Returns the times of the same steps on one device of this machine, over SGD's."""
     from experiments.benchmark.rounds import alternate, paired_ratio, spread
     from experiments.scaling.partitioned_step import step_of_one_device
@@ -174,7 +183,7 @@ def _measure(model: str, arguments: Arguments) -> dict[Row, str]:
     cases: tuple[CaseName, ...] = ("sgd", *arguments.methods)
     steps: dict[CaseName, Step] = {
         case: step_of_one_device(
-            model,
+            network,
             case,
             images=arguments.measure,
             num_classes=arguments.num_classes,
@@ -186,7 +195,9 @@ def _measure(model: str, arguments: Arguments) -> dict[Row, str]:
     (seconds,) = alternate([steps], rounds=3)
     median = spread(seconds["sgd"]).median
     rate = arguments.measure / median
-    _logger.info("%s: SGD takes %.0f ms a step here, %.2f images/s", model, 1e3 * median, rate)
+    _logger.info(
+        "%s: SGD takes %.0f ms a step here, %.2f images/s", network.label, 1e3 * median, rate
+    )
     return {
         Row(case): f"{paired_ratio(times, seconds['sgd']):.2f}" for case, times in seconds.items()
     }

@@ -51,10 +51,10 @@ class Machine:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "overlap" else None
             if not (math.isfinite(value) and (value > 0 or value == least)):
-                raise UsageError(f"machine.{field.name} must be positive, got {value}")
+                raise UsageError(f"{field.name} must be positive, got {value}")
         for name in ("utilisation", "overlap"):
             if getattr(self, name) > 1:
-                raise UsageError(f"machine.{name} must be at most 1, got {getattr(self, name)}")
+                raise UsageError(f"{name} must be at most 1, got {getattr(self, name)}")
 
     def nodes(self, devices: int) -> int:
         """Returns how many nodes so many devices are.

@@ -8,25 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import PartitionSpec
 
-import jaxlt
-from experiments.benchmark.cases import CaseName, case_recipe, long_tailed_counts
+from experiments.benchmark.cases import CaseName, case_stage, long_tailed_counts
+from experiments.benchmark.compiled_step import build_training
 from experiments.benchmark.rounds import Step
-from experiments.build import build_loss, build_model, build_optimizer, build_regime
-from experiments.methods import build_method
-from experiments.recipe import Recipe
 from experiments.scaling.interconnect import Traffic
-from jaxlt.devices.sharding import data_mesh, replicated
-from jaxlt.training import TrainState, make_state_fn, make_train_step
+from jaxlt.devices.sharding import batch_sharding, data_mesh, replicated
+from jaxlt.recipes.network import Network
+from jaxlt.recipes.stage import Stage
 from jaxlt.training.step.train_step import TrainStep
 
 _COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 )
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+))\[([\d,]*)\]")
-_AXIS = "data"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +40,7 @@ class PartitionedStep:
 
 
 def compile_partitioned(
-    model: str,
+    network: Network,
     case: CaseName,
     *,
     own_perturbations: bool = False,
@@ -59,37 +54,31 @@ def compile_partitioned(
     on each other too: passes over a group's own images would gather the images of all devices.
 
     Args:
-        model: name of the network.
+        network: the network.
         case: which.
-        own_perturbations: under `shard_map` with `jaxlt.per_shard`, batch norm by each device's own
-            images; else under `jit`, with perturbations and batch norm by the global batch.
+        own_perturbations: perturbations and batch norm by each device's own images, as with
+            `perturbation_shards`; else by the global batch.
         device_batch: images a device.
         num_classes: C.
         image_size: side of the images in pixels.
 
     Raises:
-        UsageError: there is no such network, or the images do not fit it.
+        UsageError: the images do not fit the network.
         ValueError: the program has loops or collectives that the count does not know.
     """
     mesh = data_mesh()
     batch_size = device_batch * mesh.size
-    recipe = case_recipe(case, model, batch_size, precision="bfloat16")
+    stage = case_stage(case, batch_size)
+    if own_perturbations:
+        stage = stage.replace(perturbation_shards=mesh.size)
     shape = (image_size, image_size, 3)
-    initialise, step = _build(
-        recipe, case, long_tailed_counts(num_classes), shape, own_perturbations
-    )
+    initialise, step = _build(network.replace(precision="bfloat16"), stage, num_classes, shape)
     state = jax.eval_shape(lambda: initialise(0))
     batch = (
         jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32),
         jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     )
-    spread = jax.sharding.NamedSharding(mesh, PartitionSpec(_AXIS))
-    if own_perturbations:
-        specs = PartitionSpec(), PartitionSpec(_AXIS), PartitionSpec(_AXIS)
-        step = jax.shard_map(
-            step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
-        )
-    whole = replicated(mesh)
+    whole, spread = replicated(mesh), batch_sharding(mesh, axis=0)
     jitted = jax.jit(step, in_shardings=(whole, spread, spread), out_shardings=whole)
     # For the analysis alone: the same operations in slower machine code.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -102,15 +91,14 @@ def compile_partitioned(
 
 
 def step_of_one_device(
-    model: str, case: CaseName, *, images: int, num_classes: int, image_size: int
+    network: Network, case: CaseName, *, images: int, num_classes: int, image_size: int
 ) -> Step:
     """Compiles the same step for one device, in float32, to be run on a batch of noise.
 
     Arguments and errors as of `compile_partitioned`, with the images of the batch.
     """
-    recipe = case_recipe(case, model, images)
     shape = (image_size, image_size, 3)
-    initialise, step = _build(recipe, case, long_tailed_counts(num_classes), shape, False)
+    initialise, step = _build(network, case_stage(case, images), num_classes, shape)
     rng = np.random.default_rng(0)
     batch = (
         rng.standard_normal((images, *shape), dtype=np.float32),
@@ -128,38 +116,13 @@ def step_of_one_device(
 
 
 def _build(
-    recipe: Recipe,
-    case: CaseName,
-    class_counts: tuple[int, ...],
-    shape: tuple[int, int, int],
-    own_perturbations: bool,
+    network: Network, stage: Stage, num_classes: int, shape: tuple[int, int, int]
 ) -> tuple[Any, TrainStep]:
-    model = build_model(recipe, len(class_counts), shape)
-    regime = build_regime(recipe, class_counts, first_step=0, micro_batch=recipe.micro_batch)
-    if case != "cc_sam":
-        regime = dataclasses.replace(regime, row_losses=False)
-    second_stage = case == "sse_sam_stage2"
-    optimizer = build_optimizer(recipe, class_counts, second_stage=second_stage)
-    if own_perturbations:
-        method = build_method(recipe, class_counts, second_stage)
-        rest = build_optimizer(dataclasses.replace(recipe, method="sgd"), class_counts)
-        optimizer = optax.chain(jaxlt.per_shard(method, _AXIS), rest)
-    loss = build_loss(recipe, class_counts)
-    step = make_train_step(model, optimizer, loss, len(class_counts), regime=regime)
-    initialise = make_state_fn(model, optimizer, shape)
-    return initialise, _averaging(step) if own_perturbations else step
-
-
-def _averaging(step: TrainStep) -> TrainStep:
-    """Makes what the shards' own clean passes leave in the state the same on all of them."""
-
-    def averaging(state: TrainState, images: jax.Array, labels: jax.Array):
-        after, loss = step(state, images, labels)
-        loss, statistics = jax.lax.pmean((loss, after.batch_stats), _AXIS)
-        loss_sum = state.loss_sum + loss
-        return dataclasses.replace(after, batch_stats=statistics, loss_sum=loss_sum), loss
-
-    return averaging
+    counts = long_tailed_counts(num_classes)
+    training = build_training(network, stage, counts, shape, passes_by_group=False)
+    # Without passes by group the form does not depend on the labels.
+    form = training.forms.choose(0, np.zeros((1, stage.batch_size), np.int32))
+    return training.initialise, training.step_at(form)
 
 
 def count_collectives(program: str, devices: int) -> Traffic:

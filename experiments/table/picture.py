@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 
 from experiments.presentation import COLOURS, deviation
-from experiments.table.plan import Plan
+from experiments.table.plan import SECONDS, Plan
 from experiments.table.render import heading
 from experiments.table.results import Entry
 
@@ -29,6 +29,7 @@ def draw(plan: Plan, entries: Sequence[Entry], path: Path) -> None:
         path: of the PNG.
     """
     rows = list(dict.fromkeys(cell.row for cell in plan.cells))
+    entries = [entry for entry in entries if entry.measure != SECONDS]
     panels = list(dict.fromkeys(heading(plan, entry) for entry in entries))
     lines = math.ceil(len(panels) / _MOST_PANELS_IN_A_LINE)
     width = math.ceil(len(panels) / lines)

@@ -1,12 +1,22 @@
 """What a table shows: the recipe of each cell."""
 
 import dataclasses
+from collections.abc import Sequence
 
+from experiments import parsing
+from experiments.command_line import check_distinct, chosen
 from experiments.presentation import MEASURES
-from experiments.recipe import Recipe
-from experiments.recipes import PUBLISHED, RECIPES, Published
-from experiments.recipes.tables import Layout
 from jaxlt import UsageError
+from jaxlt.recipes.data import source
+from jaxlt.recipes.methods import Method
+from jaxlt.recipes.named import PUBLISHED, RECIPES, Published
+from jaxlt.recipes.named.tables import Layout
+from jaxlt.recipes.named.vary import vary
+from jaxlt.recipes.part import part_name
+from jaxlt.recipes.recipe import Recipe
+
+SECONDS = "seconds"
+"""The measure of a run that is no accuracy: seconds of training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Plan:
         notes: to be printed below.
         comparable: whether the published numbers are of the same data and networks; where they are
             not, the picture leaves them out.
+        compares_methods: whether the rows are methods on the same images. Then seconds of training
+            stand beside the accuracies, and each class's accuracy in a picture of its own.
     """
 
     title: str
@@ -54,11 +66,23 @@ class Plan:
     by_group: bool
     notes: tuple[str, ...] = ()
     comparable: bool = True
+    compares_methods: bool = False
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Accuracies that each cell shows."""
-        return tuple(MEASURES) if self.by_group else ("accuracy",)
+        """Numbers that each cell shows: accuracies, and `SECONDS`."""
+        accuracies = tuple(MEASURES) if self.by_group else ("accuracy",)
+        return (*accuracies, SECONDS) if self.compares_methods else accuracies
+
+    @property
+    def corner(self) -> str:
+        """What stands above the labels of the rows."""
+        return "method" if self.compares_methods else ""
+
+    @property
+    def decimals(self) -> int:
+        """Of the numbers."""
+        return 1 if self.compares_methods else 2
 
     @property
     def recipes(self) -> dict[str, Recipe]:
@@ -70,26 +94,33 @@ class Plan:
 class Changes:
     """What the recipes of a table are run with in place of their own."""
 
-    dataset: str | None = None
-    """Source of the images."""
-    model: str | None = None
-    """Network."""
+    source: str | None = None
+    """Source of the images: digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS."""
+    network: str | None = None
+    """Network, as --network of cifar_lt takes it, such as mlp or resnet32."""
     epochs: int | None = None
     """Epochs of the first stage; all else that is given in epochs is scaled by the same factor."""
-    eval_epochs: int | None = None
+    evaluation_epochs: int | None = None
     """Epochs between evaluations."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """Returns the changed recipe.
 
         Raises:
-            UsageError: a number is out of range.
+            UsageError: a value is none that a recipe can have.
         """
         if self.epochs is not None:
             if self.epochs < 1:
                 raise UsageError(f"epochs must be at least 1, got {self.epochs}")
             recipe = recipe.shortened(self.epochs)
-        return dataclasses.replace(recipe, **self._given("dataset", "model", "eval_epochs"))
+        if self.source is not None:
+            recipe = vary(recipe, source=source(self.source))
+        if self.network is not None:
+            recipe = parsing.parse(recipe, ["--network", self.network])
+        if self.evaluation_epochs is not None:
+            changed = recipe.evaluation.replace(epochs=self.evaluation_epochs)
+            recipe = recipe.replace(evaluation=changed)
+        return recipe
 
     def note(self, *, published: bool) -> tuple[str, ...]:
         """Returns a line about changes that no reader of the numbers may miss, if there are any.
@@ -97,16 +128,12 @@ class Changes:
         Args:
             published: whether published numbers stand beside them.
         """
-        given = self._given("dataset", "model", "epochs")
+        values = {"source": self.source, "network": self.network, "epochs": self.epochs}
+        given = [f"{name} {value}" for name, value in values.items() if value is not None]
         if not given:
             return ()
-        text = ", ".join(f"{name} {value}" for name, value in given.items())
         others = "; the published numbers are of the papers' data and networks" if published else ""
-        return (f"Run with {text} in place of the recipes' own{others}.",)
-
-    def _given(self, *names: str) -> dict[str, object]:
-        fields = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in fields.items() if value is not None}
+        return (f"Run with {', '.join(given)} in place of the recipes' own{others}.",)
 
 
 NO_CHANGES = Changes()
@@ -145,6 +172,24 @@ def plan_table(
     note = changes.note(published=bool(sources))
     cited = (f"Published in: {'; '.join(sources)}.",) if sources else ()
     return Plan(layout.title, tuple(cells), layout.by_group, note + cited, comparable=not note)
+
+
+def plan_methods(title: str, base: Recipe, methods: Sequence[Method], names: Sequence[str]) -> Plan:
+    """Lays out a comparison: a row for each of some methods, all else being the same.
+
+    Args:
+        title: of the table.
+        base: recipe that the methods share.
+        methods: those that there are.
+        names: of those to keep, as flags call them.
+
+    Raises:
+        UsageError: there is no such method, or none or one twice is named.
+    """
+    check_distinct("method", names)
+    some = chosen("method", {part_name(method): method for method in methods}, names)
+    cells = [Cell(one.label, "", name, vary(base, method=one)) for name, one in some.items()]
+    return Plan(title, tuple(cells), by_group=True, compares_methods=True)
 
 
 def _chosen(

@@ -3,15 +3,12 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from experiments import command_line
 from experiments.command_line import check_distinct
-from experiments.execution import DEFAULT_EXECUTION, Execution
 from experiments.table.plan import Plan
 from jaxlt import UsageError
+from jaxlt.recipes.execution import DEFAULT_EXECUTION, Execution
 
 _logger = logging.getLogger(__name__)
 
@@ -20,14 +17,14 @@ _logger = logging.getLogger(__name__)
 class Options:
     """Flags about the runs of a table."""
 
-    seeds: Annotated[command_line.Numbers, tyro.conf.arg(aliases=["--seed"])] = (0, 1, 2, 3, 4)
+    seeds: command_line.Numbers = (0, 1, 2, 3, 4)
     """Seeds of parameters, data order and augmentation, one run of each recipe each. Ranges such
     as 0-4 are understood."""
     jobs: int = 1
     """Processes that train at the same time, one run each; they share cores and memory equally."""
     render_only: bool = False
     """Train nothing, render what is finished."""
-    execution: tyro.conf.OmitArgPrefixes[Execution] = DEFAULT_EXECUTION
+    execution: Execution = DEFAULT_EXECUTION
 
 
 DEFAULT_OPTIONS = Options()
@@ -38,7 +35,8 @@ def make_table(plan: Plan, directory: Path, options: Options) -> None:
 
     Args:
         plan: of the table.
-        directory: of the runs, each in `RECIPE/seedN`, and of `table.md`, `.csv` and `.png`.
+        directory: of the runs, each in `RECIPE/seedN`, and of `table.md`, `.csv` and `.png`; of
+            methods that are compared also of `results.json` and `accuracy_by_class.png`.
         options: how to train.
 
     Raises:
@@ -59,13 +57,18 @@ def make_table(plan: Plan, directory: Path, options: Options) -> None:
             execution=options.execution,
         )
     _render(plan, directory, options)
+    runs = [f"{directory / name}/seed{options.seeds[0]}" for name in list(plan.recipes)[:2]]
+    command_line.say_next(
+        f"python3 -m experiments.report {directory}",
+        f"python3 -m experiments.flatness --checkpoint {' '.join(runs)}",
+    )
 
 
 def _render(plan: Plan, directory: Path, options: Options) -> None:
-    from experiments.code_version import code_version
     from experiments.table.picture import draw
     from experiments.table.render import format_markdown, write_csv
     from experiments.table.results import read_entries
+    from jaxlt.recipes.code_version import code_version
 
     entries = read_entries(directory, plan, options.seeds)
     if not any(entry.values for entry in entries):
@@ -74,5 +77,10 @@ def _render(plan: Plan, directory: Path, options: Options) -> None:
     (directory / "table.md").write_text(table + "\n")
     write_csv(directory / "table.csv", entries)
     draw(plan, entries, directory / "table.png")
+    written = ["table.md", "table.csv", "table.png"]
+    if plan.compares_methods:
+        from experiments.table.by_class import write_by_class
+
+        written += write_by_class(plan, directory, options.seeds)
     print(f"\n{table}\n")
-    _logger.info("table.md, table.csv and table.png are in %s", directory)
+    _logger.info("%s and %s are in %s", ", ".join(written[:-1]), written[-1], directory)

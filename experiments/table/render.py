@@ -8,7 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.presentation import MEASURES, deviation, mean_and_deviation
-from experiments.table.plan import Plan
+from experiments.table.plan import SECONDS, Plan
 from experiments.table.results import Entry
 
 _DAGGER = "†"
@@ -38,7 +38,7 @@ def format_markdown(
     """
     headings = list(dict.fromkeys(heading(plan, entry) for entry in entries))
     texts = {
-        (entry.cell.row, heading(plan, entry)): _cell_text(entry, len(seeds), present_code)
+        (entry.cell.row, heading(plan, entry)): _cell_text(plan, entry, len(seeds), present_code)
         for entry in entries
     }
     rows = [
@@ -47,7 +47,7 @@ def format_markdown(
     ]
     alignment = ("left", *("right" for _ in headings))
     table = tabulate(
-        rows, ["", *headings], tablefmt="github", colalign=alignment, disable_numparse=True
+        rows, [plan.corner, *headings], tablefmt="github", colalign=alignment, disable_numparse=True
     )
     text = f"Accuracy in percent, mean ± sample deviation over {_listed(seeds, 'seed')}"
     if any(entry.published is not None for entry in entries):
@@ -58,11 +58,12 @@ def format_markdown(
 
 def heading(plan: Plan, entry: Entry) -> str:
     """Returns the heading of the column that an entry stands in."""
-    return MEASURES[entry.measure] if plan.by_group else entry.cell.column
+    return MEASURES.get(entry.measure, SECONDS) if plan.by_group else entry.cell.column
 
 
-def _cell_text(entry: Entry, wanted: int, present_code: str) -> str:
-    parts = [mean_and_deviation(list(entry.values.values()), 2)] if entry.values else []
+def _cell_text(plan: Plan, entry: Entry, wanted: int, present_code: str) -> str:
+    values = list(entry.values.values())
+    parts = [mean_and_deviation(values, plan.decimals)] if values else []
     if entry.published is not None:
         parts.append(f"({entry.published:.2f})")
     if len(entry.values) < wanted:
@@ -97,7 +98,7 @@ def _listed(numbers: Iterable[int], noun: str) -> str:
 
 
 def write_csv(path: Path, entries: Iterable[Entry]) -> None:
-    """Writes one line an entry; numbers are in percent, and empty where there are none.
+    """Writes one line an entry; accuracies are in percent, and empty where there are none.
 
     `seeds` lists those that are finished; `code` the versions that trained each of them, joined by
     + where a run was trained by several.

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.presentation import percent
-from experiments.recipe import Recipe
-from experiments.table.plan import Cell, Plan
+from experiments.table.plan import SECONDS, Cell, Plan
 from jaxlt import UsageError
-from jaxlt.files.json_files import read_json
-from jaxlt.training import Workdir
+from jaxlt.recipes.recipe import Recipe
+from jaxlt.runs.reader import RunReader
+from jaxlt.runs.records import EvaluationRecord
+from jaxlt.runs.workdir import check_identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Entry:
 
     Attributes:
         cell: of the table.
-        measure: many, medium, few or accuracy.
-        values: of each seed in percent; NaN for a group without class.
+        measure: many, medium, few or accuracy; or seconds, of training.
+        values: of each seed, accuracies in percent; NaN for a group without class.
         code: of each seed, the versions of the code that trained it, in the order of use.
     """
 
@@ -32,7 +32,7 @@ class Entry:
     @property
     def published(self) -> float | None:
         """The number of others, in percent."""
-        return getattr(self.cell.published, self.measure) if self.cell.published else None
+        return getattr(self.cell.published, self.measure, None)
 
     def is_trained_by(self, code: str) -> bool:
         """Whether this version of the code, and no other, trained all of the runs."""
@@ -46,22 +46,22 @@ def run_directory(directory: Path, name: str, seed: int) -> Path:
 
 def finished_runs(
     directory: Path, name: str, recipe: Recipe, seeds: Sequence[int]
-) -> dict[int, Workdir]:
+) -> dict[int, RunReader]:
     """Finds the finished runs of a recipe, and looks at the unfinished.
 
     Raises:
         UsageError: a run's directory holds something else, or runs are on different images.
     """
     begun = {
-        seed: workdir
+        seed: run
         for seed in seeds
-        if (workdir := _begun(run_directory(directory, name, seed), recipe, seed)) is not None
+        if (run := _begun(run_directory(directory, name, seed), recipe, seed)) is not None
     }
-    images = {seed: _images(workdir.path) for seed, workdir in begun.items()}
-    if len(set(images.values())) > 1:
+    images = {seed: run.identity.get("images") for seed, run in begun.items()}
+    if any(digest != next(iter(images.values())) for digest in images.values()):
         shown = ", ".join(f"seed{seed} has {digest}" for seed, digest in images.items())
         raise UsageError(f"runs in {directory / name} must be on the same images, {shown}")
-    return {seed: workdir for seed, workdir in begun.items() if workdir.read_result() is not None}
+    return {seed: run for seed, run in begun.items() if run.result_file.exists()}
 
 
 def read_entries(directory: Path, plan: Plan, seeds: Sequence[int]) -> list[Entry]:
@@ -73,36 +73,36 @@ def read_entries(directory: Path, plan: Plan, seeds: Sequence[int]) -> list[Entr
     entries: list[Entry] = []
     for cell in plan.cells:
         runs = finished_runs(directory, cell.name, cell.recipe, seeds)
-        shown = {seed: _evaluation(workdir, cell.stage) for seed, workdir in runs.items()}
-        code = {
-            seed: tuple((run.read_result() or {}).get("code", ())) for seed, run in runs.items()
-        }
+        shown = {seed: _evaluation(run, cell.stage) for seed, run in runs.items()}
+        code = {seed: run.result.code for seed, run in runs.items()}
         for measure in plan.measures:
-            values = {seed: percent(record[measure]) for seed, record in shown.items()}
+            values = {seed: _number(record, measure) for seed, record in shown.items()}
             entries.append(Entry(cell, measure, values, code))
     return entries
 
 
-def _begun(path: Path, recipe: Recipe, seed: int) -> Workdir | None:
+def _begun(path: Path, recipe: Recipe, seed: int) -> RunReader | None:
     """Opens the directory of a run, None if there is none yet; refuses what is not this run."""
     if not path.is_dir() or not any(path.iterdir()):
         return None
+    run = RunReader(path)
+    if not run.recipe_file.exists():
+        raise UsageError(f"workdir {path} must be new, empty or a run's, it holds something else")
     # Which images a recipe selects is only known with its dataset, which nobody may have here.
-    described = {**recipe.described(), "seed": seed, "images": _images(path)}
-    return Workdir(path, described, defaults=recipe.defaults())
+    images = run.identity.get("images")
+    check_identity(path, {**recipe.identity(), "seed": seed, "images": images})
+    return run
 
 
-def _images(path: Path) -> Any:
-    try:
-        return read_json(path / "recipe.json").get("images")
-    except UsageError:
-        return None  # the directory will be refused, by what the file lacks
+def _number(record: EvaluationRecord, measure: str) -> float:
+    number = getattr(record, measure)
+    return number if measure == SECONDS else percent(number)
 
 
-def _evaluation(workdir: Workdir, stage: int | None) -> dict[str, Any]:
+def _evaluation(run: RunReader, stage: int | None) -> EvaluationRecord:
     if stage is None:
-        return workdir.read_result() or {}
-    records = [one for one in workdir.read_metrics() if one.get("stage", 0) == stage]
+        return run.result
+    records = [one for one in run.evaluations if one.stage == stage]
     if not records:
-        raise UsageError(f"{workdir.path} must hold evaluations of stage {stage}, it holds none")
+        raise UsageError(f"{run.path} must hold evaluations of stage {stage}, it holds none")
     return records[-1]

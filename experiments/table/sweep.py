@@ -2,21 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from experiments.execution import Execution
-from experiments.experiment import Experiment, Replica
-from experiments.recipe import Recipe
-from experiments.runs import run_all
+from experiments.table.processes import Run, train_in_processes
 from experiments.table.results import finished_runs, run_directory
-from experiments.table.workers import Task, train_in_processes
-from jaxlt.devices.compilation_cache import enable_compilation_cache
-
-
-class _Missing(NamedTuple):
-    name: str
-    recipe: Recipe
-    replicas: list[Replica]
+from jaxlt.recipes.execution import Execution
+from jaxlt.recipes.recipe import Recipe
 
 
 def train_missing(
@@ -41,28 +31,35 @@ def train_missing(
             is trained or written, or a recipe does not fit its data.
         Interrupted: a signal asked to stop; the state of the runs is saved.
     """
-    missing = [
-        _Missing(name, recipe, replicas)
+    missing = {
+        name: runs
         for name, recipe in recipes.items()
-        if (replicas := _unfinished(name, recipe, seeds, directory))
-    ]
-    if jobs == 1:
-        enable_compilation_cache()
-        for name, recipe, replicas in missing:
-            experiment = Experiment(recipe, execution)
-            run_all(
-                experiment,
-                replicas,
-                label=name,
-                mode=execution.replicas,
-                keep_checkpoints=execution.keep_checkpoints,
-            )
-    else:
-        tasks = [Task(name, recipe, one) for name, recipe, some in missing for one in some]
-        train_in_processes(tasks, jobs, execution)
+        if (runs := _unfinished(name, recipe, seeds, directory))
+    }
+    if jobs > 1 and missing:
+        train_in_processes([run for runs in missing.values() for run in runs], jobs, execution)
+    elif missing:
+        _train_here(missing, execution)
 
 
-def _unfinished(name: str, recipe: Recipe, seeds: Sequence[int], directory: Path) -> list[Replica]:
+def _unfinished(name: str, recipe: Recipe, seeds: Sequence[int], directory: Path) -> list[Run]:
     finished = finished_runs(directory, name, recipe, seeds)
     left = [seed for seed in seeds if seed not in finished]
-    return [Replica(seed, run_directory(directory, name, seed)) for seed in left]
+    return [Run(name, recipe, seed, run_directory(directory, name, seed)) for seed in left]
+
+
+def _train_here(missing: Mapping[str, Sequence[Run]], execution: Execution) -> None:
+    # The parent of several processes has no need of these.
+    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+    from jaxlt.recipes.ensemble import train_members
+
+    enable_compilation_cache()
+    for name, runs in missing.items():
+        train_members(
+            BuiltRecipe(runs[0].recipe, execution),
+            [Member(run.seed, run.path) for run in runs],
+            label=name,
+            mode=execution.ensemble,
+            keep_checkpoints=execution.keep_checkpoints,
+        )

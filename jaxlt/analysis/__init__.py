@@ -2,11 +2,6 @@
 
 from jaxlt.analysis.dataset_losses import DatasetLosses as DatasetLosses
 from jaxlt.analysis.dataset_losses import LossesFn as LossesFn
-from jaxlt.analysis.directions import PrincipalPlane as PrincipalPlane
-from jaxlt.analysis.directions import filter_normalised as filter_normalised
-from jaxlt.analysis.directions import of_norm as of_norm
-from jaxlt.analysis.directions import principal_plane as principal_plane
-from jaxlt.analysis.directions import random_direction as random_direction
 from jaxlt.analysis.group_sharpness import GroupSharpness as GroupSharpness
 from jaxlt.analysis.group_sharpness import group_sharpness as group_sharpness
 from jaxlt.analysis.hessian import Spectrum as Spectrum
@@ -14,5 +9,10 @@ from jaxlt.analysis.hessian import Trace as Trace
 from jaxlt.analysis.hessian import hessian_product as hessian_product
 from jaxlt.analysis.hessian import spectrum as spectrum
 from jaxlt.analysis.hessian import trace as trace
+from jaxlt.analysis.landscape import PrincipalPlane as PrincipalPlane
+from jaxlt.analysis.landscape import filter_normalised as filter_normalised
 from jaxlt.analysis.landscape import losses_along as losses_along
 from jaxlt.analysis.landscape import losses_over_plane as losses_over_plane
+from jaxlt.analysis.landscape import of_norm as of_norm
+from jaxlt.analysis.landscape import principal_plane as principal_plane
+from jaxlt.analysis.landscape import random_direction as random_direction

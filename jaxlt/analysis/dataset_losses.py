@@ -21,7 +21,7 @@ _SMALLEST_BATCH = 16
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetLosses:
-    """Losses of the images of a data set, which parameters theta give them.
+    """Losses of the images of a data set, as a function of parameters theta.
 
     No image is augmented, so that it is one function, with one Hessian. It is a pytree, to be
     handed to jitted functions as an argument. `DatasetLosses.of` makes one.
@@ -29,8 +29,7 @@ class DatasetLosses:
     Attributes:
         inputs: (K, B, ...) images in K batches, or whatever the losses are computed from.
         labels: (K, B) classes; -1 for padding.
-        rest: what the losses depend on beside theta and is held: running statistics, frozen
-            parameters.
+        rest: what else the losses depend on: running statistics, frozen parameters.
         losses_fn: from theta, rest, inputs (B, ...) and labels (B,) to losses (B,), each a function
             of its own row.
         num_classes: C.
@@ -56,22 +55,21 @@ class DatasetLosses:
         """Puts images on the device, in batches of which the last is padded.
 
         Args:
-            losses_fn: see the class.
+            losses_fn: see the class, as for `rest`.
             inputs: (N, ...).
             labels: (N,) integers in [0, C).
             num_classes: C.
-            rest: see the class.
+            rest: see there.
             batch_size: images that are evaluated together; a small set takes a smaller one.
 
         Raises:
             ValueError: there is no image, or a label is out of range.
         """
         if len(labels) == 0:
-            raise ValueError("labels must be of at least one image, there is none")
+            raise ValueError("labels must be of at least one image, got none")
         if not 0 <= labels.min() <= labels.max() < num_classes:
             raise ValueError(
-                f"labels must lie in 0..{num_classes - 1}, they run from {labels.min()} to "
-                f"{labels.max()}"
+                f"labels must lie in 0..{num_classes - 1}, got {labels.min()} to {labels.max()}"
             )
         size = min(batch_size, max(_SMALLEST_BATCH, 2 ** math.ceil(math.log2(len(labels)))))
         missing = -len(labels) % size
@@ -93,13 +91,9 @@ class DatasetLosses:
         return np.bincount(labels[labels >= 0], minlength=self.num_classes)
 
     def of_classes(self, classes: np.ndarray) -> Self:
-        """Returns the losses of the images of some classes alone.
+        """Returns the losses of the images of some classes alone, (C,) bool.
 
-        Args:
-            classes: (C,) bool.
-
-        Raises:
-            ValueError: none of them has an image.
+        A ValueError says that none of them has an image.
         """
         labels = np.asarray(self.labels).ravel()
         chosen = np.flatnonzero((labels >= 0) & np.asarray(classes)[labels])
@@ -130,8 +124,8 @@ class DatasetLosses:
     def gradient(self, theta: Any) -> Any:
         """Returns the gradient of `mean`.
 
-        A program for each batch: in a loop of XLA's on CPU the backward passes of convolutions are
-        many times slower.
+        Each batch is a program: XLA's loops on CPU make the backward passes of convolutions many
+        times slower.
         """
         return self._mean_over_batches(lambda batch: _batch_gradient(batch, theta))
 

@@ -38,8 +38,8 @@ def group_sharpness(
 
     The sharpness is SAM's inner maximum by its linear solution (Foret et al., "Sharpness-aware
     minimization for efficiently improving generalization", ICLR 2021, equation 2), with the loss of
-    one group in place of the batch's. It takes one forward pass, and a backward pass and a further
-    forward pass for each group.
+    one group in place of the batch's. It takes one forward pass, and a backward and a forward pass
+    for each group.
 
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.

@@ -1,7 +1,7 @@
 """Eigenvalues, trace and spectral density of Hessians, from Hessian-vector products alone.
 
 The class-wise analysis is that of Rangwani et al. ("Escaping saddle points for effective
-generalization on class-imbalanced data", NeurIPS 2022), the density that of Ghorbani et al. ("An
+generalization on class-imbalanced data", NeurIPS 2022). The density is that of Ghorbani et al. ("An
 investigation into neural net optimization via Hessian eigenvalue density", ICML 2019), algorithm 1.
 """
 
@@ -33,9 +33,9 @@ class Spectrum:
 
     Attributes:
         ritz_values: (S, M) of each of S starting vectors, ascending. Where a vector's Krylov space
-            has fewer dimensions than M, the last value is there again, with weight 0.
-        weights: (S, M) squared first components of their vectors: those of Gaussian quadrature with
-            the spectral density; each row adds up to 1.
+            has fewer than M dimensions, the last value is repeated with weight 0.
+        weights: (S, M) squared first components of their vectors, the weights of Gaussian
+            quadrature with the spectral density; each row adds up to 1.
         residuals: (S, M) bounds on the distance of each Ritz value from an eigenvalue, up to the
             rounding of the products.
     """
@@ -56,10 +56,9 @@ class Spectrum:
 
     @property
     def saddle_measure(self) -> float:
-        """`|lambda_min / lambda_max|`: how large a negative lambda_min is.
+        """`|lambda_min / lambda_max|`: how large a negative lambda_min is; NaN for a Hessian of 0.
 
         It is near 0 at a minimum of many more parameters than images, whose Hessian is singular.
-        NaN for a Hessian of 0.
         """
         return abs(self.smallest / self.largest) if self.largest else float("nan")
 
@@ -82,12 +81,7 @@ class Spectrum:
 
 
 class Trace(NamedTuple):
-    """An estimate of a trace.
-
-    Attributes:
-        mean: over samples.
-        standard_error: of the mean; NaN for one sample.
-    """
+    """An estimate of a trace: the mean over samples and its standard error, NaN for one sample."""
 
     mean: float
     standard_error: float
@@ -117,7 +111,7 @@ def spectrum(
 ) -> Spectrum:
     """Runs Lanczos' algorithm with full re-orthogonalisation from random signs.
 
-    Holds `num_steps` vectors of the dimension, and a copy.
+    It holds `num_steps` vectors of the dimension, and a copy.
 
     Args:
         product: with the matrix; may be traced, and what of it is jitted stays a program.
@@ -165,8 +159,8 @@ def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.nda
 def _steps_until_exhausted(diagonal: np.ndarray, beside: np.ndarray, eps: float) -> int:
     """Returns after how many steps nothing but rounding is left of a Krylov space.
 
-    What comes after them is no part of the matrix: the library divides by lengths that are zero or
-    vanish in the smallest numbers, and its basis is orthogonal no more.
+    What follows says nothing of the matrix: the library divides by lengths that are nearly zero,
+    and its basis is no longer orthogonal.
     """
     scale = np.maximum.accumulate(np.maximum(np.abs(diagonal), np.append(0, beside[:-1])))
     exhausted = np.flatnonzero(~(beside > _UNITS_OF_ROUNDING * eps * scale))

@@ -1,29 +1,92 @@
-"""Losses along lines and over planes in the space of parameters."""
+"""Directions in the space of parameters, and losses along lines and over planes there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from jaxlt.analysis.dataset_losses import DatasetLosses
+from jaxlt.sharpness.perturbation import norm, standard_normal
+
+
+def random_direction(key: jax.Array, theta: Any) -> Any:
+    """Draws a direction of independent standard normal components, a pytree like theta."""
+    leaves, treedef = jax.tree.flatten(theta)
+    return jax.tree.unflatten(treedef, standard_normal(key, leaves))
+
+
+def of_norm(direction: Any, length: jax.Array | float) -> Any:
+    """Returns a direction scaled to a Euclidean norm over all leaves; zero stays zero."""
+    found = norm(direction)
+    factor = jnp.where(found > 0, length / jnp.where(found > 0, found, 1), 0)
+    return jax.tree.map(lambda leaf: (factor * leaf).astype(leaf.dtype), direction)
+
+
+def filter_normalised(direction: Any, theta: Any) -> Any:
+    """Returns a direction whose filters have the norms of theta's, a pytree like both.
+
+    That is section 4 of Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018.
+    A filter is what makes one output of a kernel: all of a leaf but its last axis. Leaves of fewer
+    than two axes, biases and the factors of normalisations, get no direction.
+    """
+
+    def normalised(d: jax.Array, w: jax.Array) -> jax.Array:
+        if w.ndim < 2:
+            return jnp.zeros_like(w)
+        axes = tuple(range(w.ndim - 1))
+        length, wanted = (jnp.sqrt(jnp.square(x).sum(axes, keepdims=True)) for x in (d, w))
+        return jnp.where(length > 0, wanted / jnp.where(length > 0, length, 1), 0) * d
+
+    return jax.tree.map(normalised, direction, theta)
+
+
+class PrincipalPlane(NamedTuple):
+    """The plane of a trajectory's largest variance.
+
+    Attributes:
+        directions: two orthonormal directions, pytrees like theta.
+        coordinates: (T, 2) of each point from the last one.
+        explained: (2,) share of the variance around the last point along each direction.
+    """
+
+    directions: tuple[Any, Any]
+    coordinates: np.ndarray
+    explained: np.ndarray
+
+
+def principal_plane(trajectory: Sequence[Any]) -> PrincipalPlane:
+    """Finds the principal directions of the differences to the last point (Li et al., section 7).
+
+    A ValueError says that the pytrees of `trajectory` are fewer than three or lie on a line.
+    """
+    if len(trajectory) < 3:
+        raise ValueError(f"trajectory must have at least 3 points, got {len(trajectory)}")
+    last, unravel = ravel_pytree(trajectory[-1])
+    points = np.stack([np.asarray(ravel_pytree(point)[0] - last) for point in trajectory[:-1]])
+    left, values, right = np.linalg.svd(points.astype(np.float64), full_matrices=False)
+    if values[1] <= 1e-7 * values[0]:
+        raise ValueError("trajectory must not lie on a line, got one that does")
+    coordinates = np.vstack([left[:, :2] * values[:2], np.zeros(2)])
+    first, second = (unravel(jnp.asarray(row, last.dtype)) for row in right[:2])
+    return PrincipalPlane((first, second), coordinates, values[:2] ** 2 / (values**2).sum())
 
 
 def losses_along(
     losses: DatasetLosses, theta: Any, direction: Any, distances: np.ndarray
 ) -> np.ndarray:
-    """Returns the losses of each class at `theta + t * direction`.
+    """Returns the mean losses (T, C) of each class at `theta + t * direction`.
+
+    A class without image has NaN.
 
     Args:
         losses: of C classes.
         theta: parameters.
         direction: pytree like theta.
         distances: (T,) values of t.
-
-    Returns:
-        (T, C) mean losses; NaN for a class without image.
     """
     zero = jax.tree.map(jnp.zeros_like, direction)
     return np.asarray(_row(losses, theta, direction, zero, jnp.asarray(distances, float), 0.0))
@@ -38,9 +101,9 @@ def losses_over_plane(
     *,
     on_row: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Returns the losses of each class at `theta + x * first + y * second`.
+    """Returns the mean losses (Y, X, C) of each class at `theta + x * first + y * second`.
 
-    A row of the plane is one program of the device, mapped over x.
+    A row of the plane is one program of the device, mapped over x. A class without image has NaN.
 
     Args:
         losses: of C classes.
@@ -49,9 +112,6 @@ def losses_over_plane(
         xs: (X,).
         ys: (Y,).
         on_row: called after each y.
-
-    Returns:
-        (Y, X, C) mean losses; NaN for a class without image.
     """
     rows = []
     for y in ys:

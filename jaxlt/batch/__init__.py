@@ -1,1 +1,1 @@
-"""What a batch's losses are made of: sums by class, features and classifier apart, class counts."""
+"""Losses of a batch: their sums by class, the features and classifier behind them, class counts."""

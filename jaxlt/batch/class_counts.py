@@ -1,4 +1,4 @@
-"""Training-set class counts: checked in one place, and the prior that follows from them."""
+"""Training-set class counts: their check, and the prior and the tail that follow from them."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None
     Traced counts (`optax.inject_hyperparams` traces arrays) are checked for their shape alone.
 
     Args:
-        class_counts: number of training images of each class.
+        class_counts: (C,) training images of each class.
         num_classes: C, where the caller knows it.
 
     Raises:
-        ValueError: not one-dimensional, empty, of another length than `num_classes`, or with a
-            count that is not a positive finite number.
+        ValueError: the counts are not one-dimensional, are empty, are not `num_classes` many, or
+            hold one that is not a positive finite number.
     """
     if not isinstance(class_counts, Tracer):
         class_counts = jnp.asarray(_checked_values(class_counts), dtype=float)
@@ -38,18 +38,25 @@ def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None
 
 
 def class_prior(class_counts: jax.Array) -> jax.Array:
-    """Returns pi_c = N_c / sum of N, (C,), of checked counts."""
+    """Returns the prior `pi_c = N_c / sum N`, (C,), of checked counts."""
     return class_counts / class_counts.sum()
 
 
 def tail_classes(class_counts: ClassCounts, tail_threshold: float) -> jax.Array:
-    """Returns 1 for each class with fewer images than the threshold, else 0, (C,)."""
+    """Returns 1 for each class with fewer images than the threshold, else 0, (C,).
+
+    Warns where no class is tail.
+
+    Args:
+        class_counts: (C,) training images of each class.
+        tail_threshold: the number of images that a tail class does not reach.
+    """
     counts = check_class_counts(class_counts)
     tail = (counts < tail_threshold).astype(counts.dtype)
     if not isinstance(tail, Tracer) and not tail.any():
         warnings.warn(
-            f"tail_threshold {tail_threshold} makes no class tail: the smallest has "
-            f"{int(counts.min())} images",
+            f"tail_threshold must be above the rarest class's {int(counts.min())} images for any "
+            f"class to be tail, got {tail_threshold}",
             stacklevel=3,
         )
     return tail

@@ -1,4 +1,4 @@
-"""Per-class sums of a batch's losses: the one thing that every method of jaxlt differentiates."""
+"""Sums of a batch's losses by class: what every method differentiates."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxlt.batch.precision import at_least_32_bits
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -14,8 +16,14 @@ class ClassLosses:
     """The losses of one batch, summed by class.
 
     Attributes:
-        sums: (C,) sum of the losses of each class's images; 0 for a class without image.
-        counts: (C,) number of images of each class in the batch (a share where labels are shares).
+        sums: (C,) sum of the losses of each class's images; 0 for a class without images.
+        counts: (C,) images of each class in the batch, or sums of shares where labels are shares.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> losses = jaxlt.ClassLosses(sums=jnp.array([6.0, 4.0]), counts=jnp.array([3.0, 1.0]))
+        >>> print(losses.mean())
+        2.5
     """
 
     sums: jax.Array
@@ -40,43 +48,48 @@ def class_losses(
 
     Args:
         per_example: (B,) losses, any weighting already applied.
-        labels: (B,) integer classes, or (B, C) shares of each image that belong to each class
-            (mixup: lam and 1 - lam; padding: a row of zeros). An integer outside [0, C), such as
-            -1, marks a row of padding, whose loss must still be finite.
+        labels: (B,) integer classes, or (B, C) shares of each image in each class (mixup: lam and
+            1 - lam; padding: a row of zeros). An integer outside [0, C), such as -1, marks a row
+            of padding, whose loss must still be finite.
         num_classes: C.
-        axis_name: mapped axis or axes over which the batch is spread and to sum over, so that every
-            device holds the sums and counts of the global batch. Gradients through it are those of
-            the global batch under `jax.shard_map` with its default `check_vma=True` alone: under
-            `jax.pmap`, or without that check, the derivative of a sum over devices is another.
-            `jaxlt.over_axis` gives the global batch's under all three; use that or this.
+        axis_name: mapped axis or axes over which the batch is spread. Sums and counts are then
+            those of the global batch, on every device. So are gradients under `jax.shard_map` with
+            its default `check_vma=True`, but not without that check nor under `jax.pmap`, where
+            JAX differentiates a sum over devices otherwise. `jaxlt.over_axis` works under all
+            three; use that or this.
 
     Returns:
         The `ClassLosses` of the batch, accumulated in at least 32 bits.
 
     Raises:
         ValueError: the shapes of `per_example`, `labels` and `num_classes` do not fit together, or
-            classes are given as other than integers.
+            labels of shape (B,) are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> losses, labels = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([0, 0, 0, 1])
+        >>> print(jaxlt.class_losses(losses, labels, num_classes=3).sums)
+        [6. 4. 0.]
     """
     per_example, labels = jnp.asarray(per_example), jnp.asarray(labels)
     if per_example.ndim != 1:
         raise ValueError(
             f"per_example must have shape (B,), one loss an example, got {per_example.shape}"
         )
-    batch_size = per_example.shape[0]
-    if labels.shape not in ((batch_size,), (batch_size, num_classes)):
+    size = per_example.size
+    if labels.shape not in ((size,), (size, num_classes)):
         raise ValueError(
-            f"labels must have shape ({batch_size},) or ({batch_size}, "
-            f"{num_classes}), got {labels.shape}"
+            f"labels must have shape ({size},) or ({size}, {num_classes}), got {labels.shape}"
         )
     if labels.ndim == 1 and not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels of shape (B,) must be integers, got {labels.dtype}")
-    dtype = jnp.promote_types(per_example.dtype, jnp.float32)
+    per_example = at_least_32_bits(per_example)
     if labels.ndim == 1:
-        shares = jax.nn.one_hot(labels, num_classes, dtype=dtype)
+        shares = jax.nn.one_hot(labels, num_classes, dtype=per_example.dtype)
     else:
-        shares = labels.astype(dtype)
+        shares = labels.astype(per_example.dtype)
     # Multiply and sum: segment_sum and a matrix product both fail on explicitly sharded meshes.
-    sums = (shares * per_example.astype(dtype)[:, None]).sum(axis=0)
+    sums = (shares * per_example[:, None]).sum(axis=0)
     counts = shares.sum(axis=0)
     if axis_name is not None:
         sums, counts = jax.lax.psum((sums, counts), axis_name)
@@ -84,6 +97,6 @@ def class_losses(
 
 
 def batch_size(counts: jax.Array) -> jax.Array:
-    """Returns the number of images counted, or 1 where there is none: their losses are 0 then."""
+    """Returns the number of images counted, or 1 where there are none and so all losses are 0."""
     total = counts.sum()
     return jnp.where(total > 0, total, 1)

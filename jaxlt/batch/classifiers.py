@@ -1,8 +1,8 @@
 """Linear and cosine classifiers, and their logits under a perturbation for each class.
 
 The gradient of a class's loss in a classifier's kernel is a sum of outer products of features
-and logit gradients over the class's own images, so the logits at perturbed weights follow from
-inner products of features: no kernel for each class is ever made.
+and logit gradients over the class's own images. So inner products of features give the logits at
+perturbed weights, and no kernel for each class is ever made.
 """
 
 import dataclasses
@@ -24,12 +24,14 @@ class ClassGradients(Protocol):
         ...
 
     def perturbed_logits(self, classifier, features: jax.Array, factors: jax.Array) -> jax.Array:
-        """Logits (B, C) with each image's classifier at `w + factors * (its class's gradient)`.
+        """Returns logits (B, C), each image's classifier at `w + factors * (its class's gradient)`.
+
+        Gradients reach the classifier and the features; all else is a constant.
 
         Args:
-            classifier: at w; differentiable.
-            features: (B, D); differentiable.
-            factors: (B, L), one for each image's class and leaf, as all else here a constant.
+            classifier: at w.
+            features: (B, D).
+            factors: (B, L), one for each image's class and each leaf.
         """
         ...
 
@@ -40,6 +42,12 @@ class Linear(NamedTuple):
     Attributes:
         kernel: (D, C).
         bias: (C,).
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.array([0.0, 10.0]))
+        >>> print(classifier.logits(jnp.array([[3.0, 4.0]])))
+        [[ 3. 14.]]
     """
 
     kernel: jax.Array
@@ -52,11 +60,11 @@ class Linear(NamedTuple):
     def class_gradients(
         self, features: jax.Array, residuals: jax.Array, same_class: jax.Array
     ) -> ClassGradients:
-        """Gradients of the class losses.
+        """Returns the gradients of the class losses.
 
         Args:
             features: (B, D).
-            residuals: (B, C), gradient of each image's class's loss in its logits.
+            residuals: (B, C), gradient in each image's logits of its class's loss.
             same_class: (B, B), 1 where two images have the same class, else 0.
         """
         return _LinearGradients(features, residuals, same_class)
@@ -72,6 +80,12 @@ class Cosine:
     Attributes:
         kernel: (D, C).
         scale: constant factor on the cosines.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> classifier = jaxlt.Cosine(kernel=jnp.eye(2), scale=10.0)
+        >>> print(classifier.logits(jnp.array([[3.0, 4.0]])))
+        [[6. 8.]]
     """
 
     kernel: jax.Array
@@ -85,17 +99,22 @@ class Cosine:
     def class_gradients(
         self, features: jax.Array, residuals: jax.Array, same_class: jax.Array
     ) -> ClassGradients:
-        """Gradients of the class losses; arguments as of `Linear.class_gradients`."""
+        """Returns the gradients of the class losses; see `Linear.class_gradients`."""
         return _CosineGradients.at(self, features, self.scale * residuals, same_class)
 
 
 def unit_norm(x: jax.Array, axis: int) -> jax.Array:
-    """Scales `x` to unit Euclidean norm along `axis`; a zero vector and its gradient stay zero."""
+    """Scales vectors to unit Euclidean norm; a zero vector and its gradient stay zero.
+
+    Args:
+        x: array of any shape.
+        axis: the axis along which its vectors lie.
+    """
     return x * _reciprocal_norm(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
 
 
 def _reciprocal_norm(squared: jax.Array) -> jax.Array:
-    """Returns `1 / sqrt(squared)`, and 0 with gradient 0 where that has no usable direction."""
+    """Returns `1 / sqrt(squared)`, or 0 with gradient 0 where there is no usable direction."""
     nonzero = squared > _MIN_NORM**2
     # The inner `where` keeps the derivative of rsqrt at 0, infinite, out of the gradient.
     return jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
@@ -116,7 +135,7 @@ class _LinearGradients(NamedTuple):
         return classifier.logits(features) + factors[:, :1] * kernel + factors[:, 1:] * bias
 
     def _logit_changes(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What one unit of a class's kernel and of its bias gradient adds to its images' logits."""
+        """Returns what a unit of a class's kernel and bias gradients adds to its images' logits."""
         products = self.same_class * (features @ self.features.T)
         return products @ self.residuals, self.same_class @ self.residuals
 
@@ -124,8 +143,8 @@ class _LinearGradients(NamedTuple):
 class _CosineGradients(NamedTuple):
     """Constants of the clean pass; residuals are gradients in the cosines.
 
-    Column j of class c's gradient is `(a - u (u . a)) / |w_j|` with the kernel's unit column u
-    and `a` the sum of the class's unit features weighted by column j of the residuals.
+    Column j of class c's gradient is `(a - u (u . a)) / |w_j|`. Here u is the kernel's unit column
+    j, and `a` is the sum of the class's unit features, weighted by column j of the residuals.
     """
 
     features: jax.Array  # (B, D), unit

@@ -1,4 +1,4 @@
-"""Losses of a batch that know the network's features, its classifier and its images apart."""
+"""Losses of a batch that keep the network's features, its classifier and its images apart."""
 
 import dataclasses
 import itertools
@@ -6,24 +6,29 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
 from jaxlt.batch.class_losses import ClassLosses, class_losses
 from jaxlt.batch.classifiers import Cosine, Linear
+from jaxlt.batch.precision import at_least_32_bits
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Passes over part of a batch go through loops of blocks, as many as there are images for.
+    """Passes over part of a batch that loop over blocks of images.
 
-    The right choice where the network is made of matrix products. In convolutional networks XLA
-    runs loops slowly on a CPU.
+    Choose this where the network is made of matrix products. XLA runs loops of convolutions slowly
+    on a CPU.
 
     Attributes:
-        sizes: images a block, descending; what a size leaves over goes to the next smaller one.
+        sizes: images in a block, descending. What one size leaves over goes to the next smaller.
 
     Raises:
-        ValueError: there is no size, or they are not positive and descending.
+        ValueError: `sizes` is empty, not positive or not descending.
+
+    Example:
+        >>> import jaxlt
+        >>> jaxlt.Blocks((32, 8, 1)).sizes  # 75 images take blocks of 32, 32, 8, 1, 1 and 1
+        (32, 8, 1)
     """
 
     sizes: tuple[int, ...] = (8, 2)
@@ -32,22 +37,27 @@ class Blocks:
         """Checks the sizes."""
         descending = all(a > b for a, b in itertools.pairwise((*self.sizes, 0)))
         if not (self.sizes and descending):
-            raise ValueError(f"sizes of Blocks must be positive and descending, got {self.sizes}")
+            raise ValueError(f"Blocks.sizes must be positive and descending, got {self.sizes}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """Passes over part of a batch take a fixed number of its images, without a loop.
+    """Passes over part of a batch that take a fixed number of its images, without a loop.
 
-    Serves methods with one group of classes, such as ImbSAM's tail. Those with two pass over the
-    whole batch, and `cc_sam` takes `Blocks`.
+    It serves methods with one group of classes, such as ImbSAM's tail. Methods with two groups then
+    pass over the whole batch, and `cc_sam` takes `Blocks`.
 
     Attributes:
-        images: how many; a constant of the compiled program. The caller sees to it that the group
-            has no more, by counting the labels on the host: where it has, the result is NaN.
+        images: how many; a constant of the compiled program. Count the labels on the host to make
+            sure that the group has no more: if it has, the result is NaN.
 
     Raises:
-        ValueError: it is not positive.
+        ValueError: `images` is not positive.
+
+    Example:
+        >>> import jaxlt
+        >>> jaxlt.Capacity(16)
+        Capacity(images=16)
     """
 
     images: int
@@ -55,23 +65,22 @@ class Capacity:
     def __post_init__(self):
         """Checks the number."""
         if self.images < 1:
-            raise ValueError(f"images of Capacity must be at least 1, got {self.images}")
+            raise ValueError(f"Capacity.images must be at least 1, got {self.images}")
 
 
 Passes: TypeAlias = Blocks | Capacity
-_BLOCKS = Blocks()
 
 
 @dataclasses.dataclass(frozen=True)
 class FactoredLosses:
     """A `class_losses_fn` that lets the methods skip work.
 
-    It is what a plain function from params to `ClassLosses` is, for every method. `cc_sam` that
-    perturbs the classifier alone takes its closed form: the cost of SGD for any number of
-    classes. With `independent`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on
-    its own images alone.
+    Every method takes it in place of a plain function from params to `ClassLosses`. `cc_sam` then
+    perturbs a classifier in closed form, at the cost of SGD for any number of classes. With
+    `independent`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on its own
+    images alone.
 
-    On an explicitly sharded mesh only a plain function works: here images are sorted and compared.
+    On an explicitly sharded mesh use a plain function: this one sorts and compares images.
 
     Attributes:
         features_fn: from params and images to features (b, D), for any number of images.
@@ -79,12 +88,23 @@ class FactoredLosses:
             `features_fn` does not read.
         loss_fn: from logits (b, C) and labels (b,) to losses (b,), each of its own row alone.
         images: pytree of arrays (B, ...), whatever `features_fn` takes.
-        labels: (B,) integer classes; one outside [0, C), such as -1, marks padding.
+        labels: (B,) integer classes. A label outside [0, C), such as -1, marks padding.
         num_classes: C.
-        independent: whether an image's features depend on that image alone: not with batch norm,
-            unless its statistics are held fixed, nor with dropout.
-        passes: how methods with one group or two pass over part of a batch; None if they are to
-            take all of it, which can be faster where the network is made of convolutions.
+        independent: whether an image's features depend on that image alone. Dropout breaks this,
+            and so does batch norm unless its statistics are held fixed.
+        passes: how methods pass over part of a batch. None makes those with one group or two take
+            all of it, which can be faster where the network is made of convolutions.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> losses_fn = jaxlt.FactoredLosses(
+        ...     features_fn=lambda params, images: images,  # a network without its last layer
+        ...     classifier_fn=lambda params: jaxlt.Linear(params["kernel"], params["bias"]),
+        ...     loss_fn=jaxlt.losses.cross_entropy,
+        ...     images=jnp.ones((4, 2)), labels=jnp.array([0, 0, 0, 1]), num_classes=3,
+        ... )
+        >>> print(losses_fn({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}).counts)
+        [3. 1. 0.]
     """
 
     features_fn: Callable[[Any, Any], jax.Array]
@@ -94,7 +114,7 @@ class FactoredLosses:
     labels: jax.Array
     num_classes: int
     independent: bool = False
-    passes: Passes | None = _BLOCKS
+    passes: Passes | None = Blocks()
 
     def __call__(self, params: Any) -> ClassLosses:
         """Returns the losses of the batch, summed by class."""
@@ -102,11 +122,21 @@ class FactoredLosses:
         return class_losses(losses, self.labels, self.num_classes)
 
     def losses(self, params: Any, images: Any, labels: jax.Array) -> jax.Array:
-        """Returns the loss of each image, (b,)."""
+        """Returns the loss of each image, (b,).
+
+        Args:
+            params: what `features_fn` and `classifier_fn` take.
+            images: pytree of arrays (b, ...).
+            labels: (b,) integer classes.
+        """
         logits = self.classifier_fn(params).logits(self.features_fn(params, images))
         return self.loss(logits, labels)
 
     def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Returns the loss of each row of logits, (b,), in at least 32 bits."""
-        losses = self.loss_fn(logits, labels)
-        return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+        """Returns the loss of each row of logits, (b,), in at least 32 bits.
+
+        Args:
+            logits: (b, C).
+            labels: (b,) integer classes.
+        """
+        return at_least_32_bits(self.loss_fn(logits, labels))

@@ -1,4 +1,4 @@
-"""Losses of a batch that is spread over a mapped axis, for loops of one's own on many devices."""
+"""Losses of a batch that is spread over a mapped axis, in training loops you map yourself."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,18 +11,33 @@ Tree = TypeVar("Tree")
 
 
 def over_axis(class_losses_fn: ClassLossesFn, axis_name: str | tuple[str, ...]) -> ClassLossesFn:
-    """Returns the losses of the global batch, from a function to those of a shard of it.
+    """Turns a function to a shard's losses into one to the losses of the global batch.
 
-    For use inside `jax.shard_map`, with or without `check_vma`, and `jax.pmap`: the gradients of
-    what is returned, and whatever a method makes of it, are those of the global batch, and the
-    same on every device. Its derivative is its own: the cotangents of the parameters are summed
-    over the axis, once for each gradient. It has no forward-mode derivative.
+    For use inside `jax.shard_map`, with or without `check_vma`, and `jax.pmap`. The gradients of
+    the new function, and whatever a method makes of it, are those of the global batch and the same
+    on every device. Each gradient is summed over the axis once. There is no forward-mode
+    derivative.
 
     Args:
         class_losses_fn: from params, which are the same on all devices, to the `ClassLosses` of
-            the device's own images, summed over no axis. A `FactoredLosses` serves as the plain
-            function that it is.
+            the device's own images, summed over no axis. A `FactoredLosses` counts as a plain
+            function here.
         axis_name: mapped axis or axes over which the batch is spread.
+
+    Returns:
+        A function from params to the `ClassLosses` of the global batch.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> P, mesh = jax.sharding.PartitionSpec, jax.sharding.Mesh(jax.devices()[:1], "batch")
+        >>> @jax.jit
+        ... @jax.shard_map(mesh=mesh, in_specs=(P(), P("batch"), P("batch")), out_specs=P())
+        ... def gradient(w, x, labels):  # image x loses w * x
+        ...     def losses_fn(w):
+        ...         return jaxlt.class_losses(w * x, labels, num_classes=2)
+        ...     return jax.grad(lambda w: jaxlt.over_axis(losses_fn, "batch")(w).mean())(w)
+        >>> print(gradient(1.0, jax.numpy.array([1.0, 3.0]), jax.numpy.array([0, 1])))
+        2.0
     """
 
     @jax.custom_vjp
@@ -44,14 +59,14 @@ def over_axis(class_losses_fn: ClassLossesFn, axis_name: str | tuple[str, ...]) 
 
 
 def varying(tree: Tree, axis_name: str | tuple[str, ...]) -> Tree:
-    """Marks arrays as differing between devices, where `jax.shard_map` keeps account of that.
+    """Marks arrays as differing between devices, where `jax.shard_map` tracks that.
 
-    A derivative by an array so marked is a device's own; by one that is the same on all devices,
-    `jax.shard_map` with its default `check_vma=True` sums it over them.
+    A derivative by a marked array is the device's own. A derivative by an array that is the same on
+    all devices is summed over them, under the default `check_vma=True`.
 
     Args:
         tree: pytree of arrays, which may be marked already.
-        axis_name: mapped axis or axes along which they are to differ.
+        axis_name: mapped axis or axes along which the arrays differ.
     """
 
     def mark(leaf: jax.Array, name: str) -> jax.Array:

@@ -6,7 +6,7 @@ TensorFlow is imported when a pipeline that needs it is built, not when this pac
 from jaxlt.data.pipelines.batches import Batch as Batch
 from jaxlt.data.pipelines.batches import Chunk as Chunk
 from jaxlt.data.pipelines.batches import Pipeline as Pipeline
-from jaxlt.data.pipelines.device_evaluation import DeviceEvaluation as DeviceEvaluation
+from jaxlt.data.pipelines.device_pipeline import DeviceEvaluation as DeviceEvaluation
 from jaxlt.data.pipelines.device_pipeline import DevicePipeline as DevicePipeline
 from jaxlt.data.pipelines.draws import Augmentation as Augmentation
 from jaxlt.data.pipelines.draws import DrawStream as DrawStream
@@ -16,12 +16,10 @@ from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline as TfDataPipeline
 from jaxlt.data.pipelines.tf_pipeline import evaluation_batches as evaluation_batches
 from jaxlt.data.sampling.long_tail import Profile as Profile
 from jaxlt.data.sampling.long_tail import SelectionRule as SelectionRule
-from jaxlt.data.sampling.long_tail import held_out_images as held_out_images
 from jaxlt.data.sampling.long_tail import long_tailed_counts as long_tailed_counts
 from jaxlt.data.sampling.long_tail import profile_counts as profile_counts
 from jaxlt.data.sampling.long_tail import select_images as select_images
-from jaxlt.data.sampling.samplers import ClassAware as ClassAware
-from jaxlt.data.sampling.samplers import ClassProbability as ClassProbability
+from jaxlt.data.sampling.long_tail import validation_images as validation_images
 from jaxlt.data.sampling.samplers import InstanceBalanced as InstanceBalanced
 from jaxlt.data.sampling.samplers import Sampler as Sampler
 from jaxlt.data.sampling.samplers import SamplerName as SamplerName

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxlt.data.sources.folder import SUFFIXES, images_in, subdirectories
 from jaxlt.errors import UsageError
-from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS
+from jaxlt.evaluation.corruptions import KNOWN_CORRUPTIONS, SEVERITIES
 
-_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+_SUFFIXES = SUFFIXES | {".webp"}
 
 
 class LabelledFiles(NamedTuple):
@@ -27,10 +28,10 @@ class LabelledFiles(NamedTuple):
 def find_class_folders(
     directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
 ) -> LabelledFiles:
-    """Finds the images of `directory/CLASS/`, for networks that know these classes.
+    """Finds the BMP, JPEG, PNG and WebP images of `directory/CLASS/`.
 
-    The directories are named after classes, as in ImageNet-Sketch, or if not all of them are,
-    numbered as in ImageNetV2. Classes may be without directory.
+    The directories are named after classes, as in ImageNet-Sketch, or all numbered, as in
+    ImageNetV2. A class need not have a directory.
 
     Args:
         directory: the one that holds the classes.
@@ -38,24 +39,16 @@ def find_class_folders(
         class_numbers: by label, what numbered directories call the classes; None for the labels
             themselves.
 
-    Returns:
-        The files of the formats BMP, JPEG, PNG and WebP; others are passed over.
-
     Raises:
         UsageError: there is no such directory, a class in it is none of the network's or has no
             image.
     """
-    folders = _subdirectories(directory, "a class")
+    folders = subdirectories(directory, "a class")
     labels = _labels([folder.name for folder in folders], class_names, class_numbers, directory)
     paths: list[Path] = []
     repeated: list[int] = []
     for label, folder in sorted(zip(labels, folders, strict=True)):
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-        if not files:
-            raise UsageError(
-                f"class directory {folder} must hold a {', '.join(sorted(_SUFFIXES))} image, it "
-                "has none"
-            )
+        files = images_in(folder, _SUFFIXES)
         paths += files
         repeated += [label] * len(files)
     return LabelledFiles(paths, np.array(repeated))
@@ -64,7 +57,7 @@ def find_class_folders(
 def find_corruption_tree(
     directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
 ) -> dict[str, dict[int, LabelledFiles]]:
-    """Finds the images of ImageNet-C: `directory/CORRUPTION/SEVERITY/CLASS/`.
+    """Finds the images of ImageNet-C, `directory/CORRUPTION/SEVERITY/CLASS/`.
 
     Args:
         directory: the one that holds the corruptions, some or all of the 15 and the 4 extra ones.
@@ -78,19 +71,18 @@ def find_corruption_tree(
         UsageError: a directory is no corruption's, a corruption lacks one of the severities 1 to 5
             or has another, or as `find_class_folders`.
     """
-    known = (*CORRUPTIONS, *VALIDATION_CORRUPTIONS)
-    found = {folder.name: folder for folder in _subdirectories(directory, "a corruption")}
-    if unknown := sorted(set(found) - set(known)):
+    found = {folder.name: folder for folder in subdirectories(directory, "a corruption")}
+    if unknown := sorted(set(found) - set(KNOWN_CORRUPTIONS)):
         raise UsageError(
             f"directory {directory / unknown[0]} must be named after a corruption of ImageNet-C: "
-            f"{', '.join(known)}"
+            f"{', '.join(KNOWN_CORRUPTIONS)}"
         )
     tree: dict[str, dict[int, LabelledFiles]] = {}
-    for name in (name for name in known if name in found):
-        severities = {folder.name for folder in _subdirectories(found[name], "a severity")}
+    for name in (name for name in KNOWN_CORRUPTIONS if name in found):
+        severities = {folder.name for folder in subdirectories(found[name], "a severity")}
         if severities != set(map(str, SEVERITIES)):
             raise UsageError(
-                f"directory {found[name]} must hold the severities 1 to 5, it holds "
+                f"directory {found[name]} must hold the severities 1 to 5, got "
                 f"{', '.join(sorted(severities))}"
             )
         tree[name] = {
@@ -98,15 +90,6 @@ def find_corruption_tree(
             for severity in SEVERITIES
         }
     return tree
-
-
-def _subdirectories(directory: Path, what: str) -> list[Path]:
-    if not directory.is_dir():
-        raise UsageError(f"image folder {directory} does not exist or is no directory")
-    folders = sorted(path for path in directory.iterdir() if path.is_dir())
-    if not folders:
-        raise UsageError(f"image folder {directory} must hold one directory {what}, it has none")
-    return folders
 
 
 def _labels(
@@ -121,12 +104,14 @@ def _labels(
     numbers = [int(name) if name.isdecimal() else -1 for name in names]
     if all(0 <= number < len(class_names) for number in numbers):
         if len(set(numbers)) < len(numbers):
-            raise UsageError(f"image folder {directory} has two directories of one class number")
+            raise UsageError(
+                f"image folder {directory} must have one directory a class number, got two of one"
+            )
         if class_numbers is None:
             return numbers
         return [list(class_numbers).index(number) for number in numbers]
     unknown = next(name for name in names if name not in by_name)
     raise UsageError(
-        f"class directory {directory / unknown} must be named after a class of the run "
-        f"({', '.join(class_names[:3])}, ...), or all must be numbered 0 to {len(class_names) - 1}"
+        f"class directories of {directory} must be named after classes of the run "
+        f"({', '.join(class_names[:3])}, ...) or numbered 0..{len(class_names) - 1}, got {unknown}"
     )

@@ -1,16 +1,43 @@
-"""The corruptions of ImageNet-C, made on the fly by the library `imagecorruptions`."""
+"""ImageNet-C (Hendrycks and Dietterich, ICLR 2019): corruptions and the corruption error.
+
+The library `imagecorruptions` makes the corruptions.
+"""
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from jaxlt.data.sampling.counter_random import stream_key
+from jaxlt.data.sampling.random_numbers import stream_key
 from jaxlt.errors import UsageError
-from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS
+
+SEVERITIES = (1, 2, 3, 4, 5)
+CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+VALIDATION_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Corruptions for choosing hyperparameters, which the mean does not count."""
+KNOWN_CORRUPTIONS = (*CORRUPTIONS, *VALIDATION_CORRUPTIONS)
+
+ALEXNET_ERRORS: Mapping[str, float] = dict(
+    zip(
+        CORRUPTIONS,
+        (
+            *(0.886428, 0.894468, 0.922640),
+            *(0.819880, 0.826268, 0.785948, 0.798360),
+            *(0.866816, 0.826572, 0.819324, 0.564592),
+            *(0.853204, 0.646056, 0.717840, 0.606500),
+        ),
+        strict=True,
+    )
+)
+"""AlexNet's published errors on ImageNet-C, means over the severities."""
 
 _SIDE = 224
 # What these do to an image does not depend on how many pixels its objects have, or, for the last
@@ -28,17 +55,14 @@ _SEEDED_BY_ARGUMENT = frozenset({"impulse_noise", "glass_blur"})
 class Corruption:
     """One corruption at one severity: a pure function of a seed, an image and its number.
 
-    All parameters are ImageNet-C's, which are meant for images of 224 pixels. On smaller images
-    noise, brightness, contrast, pixelation and JPEG compression are applied as they are, and so are
-    stronger to the eye than on large ones. Blurs, weather and the elastic transform, whose
-    parameters are lengths in pixels, are applied to the image enlarged by the whole number that
-    brings its shorter side nearest to 224 pixels, each pixel becoming a square; the squares of the
-    result are averaged. So a blur is as wide in relation to the object as in ImageNet-C, and an
-    image that is not corrupted comes back as it was. The results are not CIFAR-10-C's, which has
-    milder parameters of its own for 32 pixels.
+    All parameters are ImageNet-C's, for images of 224 pixels. Noise, brightness, contrast,
+    pixelation and JPEG compression act on an image at its own size, so they look stronger on small
+    images. Blurs, weather and the elastic transform have lengths in pixels for parameters. They act
+    on the image enlarged by the whole number that brings its shorter side nearest to 224 pixels;
+    then each square that was one pixel is averaged. So a blur is as wide in relation to the object
+    as in ImageNet-C. CIFAR-10-C has milder parameters of its own, so its results are others.
 
-    Grey images are corrupted as such at their own size. For the corruptions of enlarged images,
-    some of which bring colours with them, they are made RGB, and their luma is taken afterwards.
+    A grey image becomes RGB for the corruptions of enlarged images, and the result is its luma.
 
     Args:
         name: one of `CORRUPTIONS` or `VALIDATION_CORRUPTIONS`.
@@ -50,13 +74,12 @@ class Corruption:
     """
 
     def __init__(self, name: str, severity: int, seed: int):
-        if name not in (*CORRUPTIONS, *VALIDATION_CORRUPTIONS):
+        if name not in KNOWN_CORRUPTIONS:
             raise UsageError(
-                f"corruption was {name!r}, must be one of "
-                f"{', '.join((*CORRUPTIONS, *VALIDATION_CORRUPTIONS))}"
+                f"corruption must be one of {', '.join(KNOWN_CORRUPTIONS)}, got {name!r}"
             )
         if severity not in SEVERITIES:
-            raise UsageError(f"severity was {severity}, must be one of 1 to 5")
+            raise UsageError(f"severity must lie in 1..5, got {severity}")
         self._corrupt = _library().corruption_dict[name]
         self._name, self._severity, self._seed = name, severity, seed
 
@@ -66,9 +89,6 @@ class Corruption:
         Args:
             image: uint8 (H, W, 1 or 3).
             number: of the image in its set; another number gives other draws.
-
-        Returns:
-            uint8 array of the same shape.
         """
         if self._name in _AT_OWN_SIZE:
             return self._apply(image, number).reshape(image.shape)
@@ -94,8 +114,8 @@ def _library() -> Any:
         import imagecorruptions
     except ImportError as error:
         raise UsageError(
-            "corruptions are generated by imagecorruptions-imaug, which cannot be imported "
-            f"({error}): pip install 'jaxlt[ood]'"
+            f"imagecorruptions-imaug must be installed to make corruptions ({error}): "
+            "pip install 'jaxlt[ood]'"
         ) from error
     return imagecorruptions
 
@@ -114,3 +134,35 @@ def _shrunk(image: np.ndarray, factor: int) -> np.ndarray:
     height, width, channels = image.shape
     squares = image.reshape(height // factor, factor, width // factor, factor, channels)
     return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
+
+
+def corruption_errors(
+    errors: Mapping[str, np.ndarray], baseline: Mapping[str, np.ndarray | float] | None
+) -> dict[str, float]:
+    """Returns the corruption error of each corruption.
+
+    With a baseline it is `CE_c = sum_s E_sc / sum_s E_sc(baseline)` (section 4.1 of the paper), and
+    NaN where the baseline makes no error or has no number. Without one it is the mean error over
+    the severities.
+
+    Args:
+        errors: for each corruption (S,) top-1 errors in [0, 1], one a severity.
+        baseline: by corruption the baseline's errors, or the mean of them.
+    """
+    means = {name: float(np.mean(values)) for name, values in errors.items()}
+    if baseline is None:
+        return means
+    divisors = {name: float(np.mean(baseline.get(name, 0.0))) for name in means}
+    return {
+        name: mean / divisors[name] if divisors[name] > 0 else float("nan")
+        for name, mean in means.items()
+    }
+
+
+def mean_corruption_error(corruption_errors: Mapping[str, float]) -> float:
+    """Returns the mean over those of the benchmark's 15 corruptions that are given.
+
+    It is mCE where the errors are normalised by a baseline, and NaN if none is of the 15.
+    """
+    values = [value for name, value in corruption_errors.items() if name in CORRUPTIONS]
+    return float(np.mean(values)) if values else float("nan")

@@ -6,21 +6,18 @@ import numpy as np
 from PIL import Image
 
 from jaxlt.data.sources.resampling import Resize, centre_crop, stretch
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_line
 
 _MODES = {1: "L", 3: "RGB"}
 
 
 def read_image(path: Path, shape: tuple[int, int, int], resize: Resize = "stretch") -> np.ndarray:
-    """Reads a file of any format that Pillow reads.
+    """Reads a file of any format that Pillow reads, as a uint8 array.
 
     Args:
         path: the file.
         shape: height, width and channels to convert the image to, see `fit_image`.
         resize: how to bring it to this size, see `jaxlt.data.sources.resampling`.
-
-    Returns:
-        uint8 array of that shape.
 
     Raises:
         UsageError: the file cannot be read as an image, or `shape` is neither grey nor RGB.
@@ -43,29 +40,17 @@ def fit_image(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Converts an image to other channels and another size (bilinear, antialiased).
 
     Args:
-        image: uint8 (H, W, C), grey or RGB. Grey is repeated, RGB becomes luma (ITU-R 601).
+        image: uint8 (H, W, C). Grey is repeated, RGB becomes luma (ITU-R 601); others are refused.
         shape: height, width and channels of the result.
-
-    Returns:
-        uint8 array of that shape.
-
-    Raises:
-        UsageError: `image` or `shape` is neither grey nor RGB.
     """
     _mode(image.shape, "images to convert")
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     return _stretched(Image.fromarray(pixels).convert(_mode(shape, "the run's images")), shape)
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of an exception's message, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
-
-
 def _mode(shape: tuple[int, ...], whose: str) -> str:
     if shape[-1] not in _MODES:
-        raise UsageError(f"{whose} must have 1 or 3 channels, they have {shape[-1]}")
+        raise UsageError(f"{whose} must have 1 or 3 channels, got {shape[-1]}")
     return _MODES[shape[-1]]
 
 

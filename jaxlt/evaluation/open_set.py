@@ -1,8 +1,8 @@
 """Open-set recognition: which images of unknown classes a closed classifier turns away.
 
-The protocol is that of OLTR (Liu et al., CVPR 2019). A test set of the training classes, the closed
-set, and images of other classes, the open set with label -1, are classified alike; an image whose
-score is below a threshold is rejected, that is, its prediction becomes -1.
+The protocol is OLTR's (Liu et al., CVPR 2019). The closed set has test images of the training
+classes, the open set images of other classes, with label -1. Both are classified alike. An image
+whose score is below a threshold is rejected: its prediction becomes -1.
 """
 
 import dataclasses
@@ -41,15 +41,9 @@ class Answers:
 
 
 def softmax_scores(logits: np.ndarray) -> np.ndarray:
-    """OLTR's score: the largest softmax probability of each row.
+    """Returns OLTR's score, the largest softmax probability of each row (N, C), as (N,) float64.
 
-    It is never below 1/C, so that OLTR's threshold of 0.1 rejects nothing with ten classes.
-
-    Args:
-        logits: (N, C).
-
-    Returns:
-        (N,) float64 in [1/C, 1].
+    It is never below 1/C, so OLTR's threshold of 0.1 rejects nothing with ten classes.
     """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return 1 / np.exp(shifted).sum(axis=1)
@@ -59,15 +53,12 @@ class Prototypes:
     """The non-learnable prototype metric of CC-SAM (Zhou et al., CVPR 2023, section 4.2).
 
     The paper says no more than that "a simple, non-learnable prototype-based metric" tells closed
-    from open images, and its code has none. This reading of it computes, from the training images
-    alone, one prototype a class: the mean of the class's features after all features were centred
-    and scaled to unit norm, which are the centres of `nearest_class_mean`. Features that follow a
-    ReLU are all in one orthant, where without the centring every cosine would be large. An image's
-    score is its largest cosine similarity to a prototype, which ranks images as the Euclidean
-    distance between unit vectors does and needs no temperature.
-
-    The metric decides about rejection alone, and the network's own classifier about the class:
-    in the paper's open-set table CC-SAM's accuracies are those of its closed-set table.
+    from open images, and its code has none. Here a class's prototype is the mean of its training
+    features after all were centred and scaled to unit norm, as in `nearest_class_mean`. (Features
+    that follow a ReLU are all in one orthant: without the centring every cosine would be large.) An
+    image's score is its largest cosine similarity to a prototype. The metric decides about
+    rejection alone, and the network's own classifier about the class: in the paper's open-set table
+    CC-SAM's accuracies are those of its closed-set table.
 
     Args:
         features: (N, D) of the training images.
@@ -100,25 +91,21 @@ def accepting_threshold(scores: np.ndarray, share: float) -> float:
 
 
 def f_measure(labels: np.ndarray, predictions: np.ndarray, definition: FMeasure) -> float:
-    """Computes one of the two published open-set F-measures, `2 P R / (P + R)`.
+    """Returns one of the two published open-set F-measures, `2 P R / (P + R)`, in [0, 1].
 
-    Precision is `P = TP / (TP + FP)` and recall `R = TP / (TP + FN)`. In both definitions TP are
-    the closed images that are classified correctly, and FN the open images that are accepted: no
-    closed image is ever a false negative, whatever the name says. They differ in FP. In the code of
-    OLTR ("oltr") FP are all other closed images, rejected ones among them, so that P is the closed
-    accuracy. In the code of Kang et al. and of BALMS ("balms") FP are the closed images that are
-    given a wrong class, and a rejected closed image counts nowhere. "balms" is therefore never
-    below "oltr", and reaches 1 where all but one correct image are rejected, so it means little
-    without the closed accuracy beside it; the two agree where no closed image is rejected. Papers
-    seldom say which one they print.
+    Precision is `P = TP / (TP + FP)` and recall `R = TP / (TP + FN)`. TP are the closed images that
+    are classified correctly, and FN the open images that are accepted. In the code of OLTR ("oltr")
+    FP are all other closed images, rejected ones among them, so that P is the closed accuracy. In
+    the code of Kang et al. and of BALMS ("balms") FP are the closed images that are given a wrong
+    class, and a rejected closed image counts nowhere. So "balms" is never below "oltr", and means
+    little without the closed accuracy beside it: it reaches 1 where all but one correct image are
+    rejected. The two agree where no closed image is rejected. Papers seldom say which one they
+    print. Without a correct closed image both are 0.
 
     Args:
         labels: (N,), REJECTED for open images.
         predictions: (N,), REJECTED for rejected images.
         definition: "oltr" or "balms".
-
-    Returns:
-        A number in [0, 1]; 0 where no closed image is classified correctly.
     """
     closed = labels != REJECTED
     right = int((closed & (predictions == labels)).sum())
@@ -137,17 +124,16 @@ def per_class_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes:
 
 
 def open_set_measures(answers: Answers, threshold: float) -> dict[str, float]:
-    """Computes the protocol's numbers at one threshold.
+    """Returns the protocol's numbers at one threshold.
+
+    "accuracy" is the share of closed images that are classified correctly and not rejected,
+    "rejected" the share of closed images that are rejected, "open_accuracy" the share of open
+    images that are. "f_oltr" and "f_balms" are the F-measures. "auroc" is the probability that a
+    closed image scores higher than an open one.
 
     Args:
         answers: for the closed and the open set.
         threshold: images of lower scores are rejected.
-
-    Returns:
-        Under "accuracy" the share of closed images that are classified correctly and not rejected;
-        under "rejected" the share of closed images that are rejected; under "open_accuracy" the
-        share of open images that are; the F-measures under "f_oltr" and "f_balms"; under "auroc"
-        the probability that a closed image scores higher than an open one.
     """
     decided, closed = answers.decided(threshold), answers.labels != REJECTED
     return {
@@ -160,15 +146,11 @@ def open_set_measures(answers: Answers, threshold: float) -> dict[str, float]:
 
 
 def threshold_curve(answers: Answers) -> Mapping[str, np.ndarray]:
-    """Computes the measures that depend on the threshold for many of them at once.
+    """Returns the measures that depend on the threshold for many thresholds, arrays (T,).
 
-    Args:
-        answers: for the closed and the open set.
-
-    Returns:
-        (T,) arrays under "threshold" (quantiles of all scores, ascending: from one that rejects
-        nothing to one that accepts the highest score alone), "accuracy", "open_accuracy",
-        "f_oltr" and "f_balms", as in `open_set_measures`.
+    "threshold" has quantiles of all scores, from one that rejects nothing to one that accepts the
+    highest score alone. "accuracy", "open_accuracy", "f_oltr" and "f_balms" are as in
+    `open_set_measures`. `answers` are for the closed and the open set.
     """
     closed = answers.labels != REJECTED
     right = closed & (answers.predictions == answers.labels)

@@ -1,7 +1,7 @@
 """Per-example losses for long-tailed classification, each `(B, C), (B,) -> (B,)`.
 
-Logits are taken in at least 32 bits. A label outside [0, C), such as -1 for padding, costs 0;
-give such rows no share in `jaxlt.class_losses`. Each loss is of its own row alone, except `lade`.
+Losses are computed in at least 32 bits. A label outside [0, C), such as -1 for padding, costs 0;
+`jaxlt.class_losses` gives such rows no share. Each loss is of its own row alone, except `lade`.
 """
 
 from jaxlt.losses.label_smoothing import label_aware_smoothing as label_aware_smoothing

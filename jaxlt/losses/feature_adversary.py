@@ -1,7 +1,7 @@
 """CC-SAM's second stage: training a classifier on adversarial features of a frozen trunk.
 
-Zhou et al., CVPR 2023, equations 12-14, and as their code was released, which differs: it
-normalises gradients by class and weighs both the perturbation and its loss by class.
+It follows Zhou et al., CVPR 2023, equations 12-14. Their released code differs: it normalises
+gradients by class, and weighs both the perturbation and its loss by class. Both are here.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,9 @@ from typing import Literal, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.argument_checks import check_choice
+from jaxlt.batch.argument_checks import check_choice, check_positive
 from jaxlt.batch.class_counts import ClassCounts, check_class_counts
+from jaxlt.batch.precision import at_least_32_bits
 
 LossFn: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 Grouping: TypeAlias = Literal["example", "class"]
@@ -35,31 +36,41 @@ def adversarial_features(
     radius: float | jax.Array,
     grouping: Grouping = "example",
 ) -> jax.Array:
-    """Features moved to where the loss is higher, `z + radius * grad_z L / ||grad_z L||`.
+    """Moves features to where the loss is higher: `z + radius * grad_z L / ||grad_z L||`.
 
-    A gradient of zero gives no move, nor does a row of padding.
+    See CC-SAM's paper, equations 12-14. Features with a zero gradient stay where they are, and so
+    does padding.
 
     Args:
         features: (B, D), z.
-        classifier: see `Classifier`.
+        classifier: maps features to logits, such as a `jaxlt.Linear`.
         loss_fn: from logits (B, C) and labels (B,) to losses (B,), each of its own row alone.
-        labels: (B,) integer classes; one outside [0, C), such as -1, marks padding.
+        labels: (B,) integer classes. A label outside [0, C), such as -1, marks padding.
         num_classes: C.
         radius: distance, or (C,) one for each class.
-        grouping: "example" divides each row's gradient by its own norm (the paper), "class" by the
-            norm over all rows of its class (the released code), so that a class moves by the radius
-            as a whole and each of its images by less.
+        grouping: "example" divides each row's gradient by its own norm (the paper). "class"
+            divides by the norm over all rows of its class (the released code): the class as a
+            whole moves by the radius, and each of its images by less.
 
     Returns:
         (B, D), a constant to whatever differentiates it.
 
     Raises:
-        ValueError: an unknown grouping, or a radius that is neither one number nor C.
+        ValueError: the grouping is unknown, or the radius is neither one number nor C.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> z, labels = jnp.array([[3.0, 4.0]]), jnp.array([0])
+        >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.zeros(2))
+        >>> loss_fn = jaxlt.losses.cross_entropy
+        >>> moved = jaxlt.adversarial_features(z, classifier, loss_fn, labels, 2, radius=1.0)
+        >>> print(moved)
+        [[2.29 4.71]]
     """
     check_choice("grouping", grouping, ("example", "class"))
     radius = _of_each_class("radius", radius, num_classes)
     gradient = jax.grad(lambda z: loss_fn(classifier.logits(z), labels).sum())(features)
-    gradient = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+    gradient = at_least_32_bits(gradient)
     members = jax.nn.one_hot(labels, num_classes, dtype=gradient.dtype)
     squares = jnp.square(gradient).sum(1)
     if grouping == "class":
@@ -83,29 +94,41 @@ def adversarial_losses(
     grouping: Grouping = "example",
     class_weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Losses at features and at adversarial ones, `(1 - ratio) * l(z) + ratio * w_y * l(z_adv)`.
+    """Mixes losses at features and adversarial ones: `(1 - ratio) * l(z) + ratio * w_y * l(z_adv)`.
 
-    Gradients reach the classifier through both terms, and neither the features nor, through the
-    making of z_adv, the classifier. In the paper the ratio rises from 0 to 1 over the stage.
+    See CC-SAM's paper, equations 12-14, where the ratio rises from 0 to 1 over the stage. Gradients
+    reach the classifier through both terms, but not through the making of z_adv. They never reach
+    the features.
 
     Args:
         features: (B, D), z.
-        classifier: see `Classifier`.
-        loss_fn: see `adversarial_features`, as labels, num_classes and grouping.
+        classifier: see `adversarial_features`, as loss_fn, labels, radius and grouping.
+        loss_fn: see there.
         labels: see there.
         num_classes: C.
         ratio: weight of the adversarial term, in [0, 1].
         radius: see there.
         grouping: see there.
-        class_weights: (C,) w, by which the radius of each class is multiplied too, as
-            `released_class_weights` gives them; None for 1, as in the paper.
+        class_weights: (C,) w, which multiply the radius of each class too, such as
+            `released_class_weights`. None for 1, as in the paper.
 
     Returns:
-        (B,) losses; a row of padding has the loss `(1 - ratio) * l(z)`, which is 0 for those of
-        `jaxlt.losses`.
+        (B,) losses. A row of padding has the loss `(1 - ratio) * l(z)`, which is 0 for the losses
+        of `jaxlt.losses`.
 
     Raises:
-        ValueError: as `adversarial_features`, for weights too.
+        ValueError: see `adversarial_features`; or the weights are not C numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> z, labels = jnp.array([[3.0, 4.0]]), jnp.array([0])
+        >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.zeros(2))
+        >>> loss_fn = jaxlt.losses.cross_entropy
+        >>> losses = jaxlt.adversarial_losses(
+        ...     z, classifier, loss_fn, labels, 2, ratio=0.5, radius=1.0
+        ... )
+        >>> print(losses)
+        [1.91]
     """
     weights = _of_each_class(
         "class_weights", 1.0 if class_weights is None else class_weights, num_classes
@@ -133,13 +156,17 @@ def released_class_weights(class_counts: ClassCounts, divisor: float = 2.0) -> j
         divisor: positive; 2 in most of the released configurations.
 
     Returns:
-        (C,) weights, 0.01 / divisor for the largest class and more for the rare ones.
+        (C,) weights: about 0.01 / divisor for the largest class and more for the rare ones.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers, or the divisor is not positive.
+
+    Example:
+        >>> import jaxlt
+        >>> print(jaxlt.released_class_weights((90, 10)))
+        [0.  1.1]
     """
-    if not divisor > 0:
-        raise ValueError(f"divisor must be positive, got {divisor}")
+    check_positive(divisor=divisor)
     counts = check_class_counts(class_counts)
     return jnp.log(counts.max() / counts + 0.01) / divisor
 

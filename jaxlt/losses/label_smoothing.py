@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from jaxlt.batch.argument_checks import check_choice, check_in_range
 from jaxlt.batch.class_counts import ClassCounts, check_class_counts
-from jaxlt.losses.softmax import at_least_32_bits, cross_entropy, one_hot
+from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.losses.softmax import cross_entropy, one_hot
 
 SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]
 
@@ -22,21 +23,28 @@ def label_aware_smoothing(
 ) -> jax.Array:
     """Label-aware smoothing, `(1 - eps_y) * -log p_y + eps_y * mean_c(-log p_c)`.
 
-    From MiSLAS (Zhong et al., CVPR 2021), whose second stage trains with it.
+    The second stage of MiSLAS (Zhong et al., CVPR 2021) trains with it.
 
     Args:
         logits: (B, C).
         labels: (B,) integers.
         class_counts: (C,) training images of each class.
-        head: see `smoothing_factors`, as the next two.
-        tail: see there.
-        shape: see there.
+        head: smoothing of the largest class, in [0, 1].
+        tail: smoothing of the rarest class, in [0, 1].
+        shape: see `smoothing_factors`.
 
     Returns:
         (B,) losses in nats.
 
     Raises:
-        ValueError: as `smoothing_factors`, or `class_counts` is not of C classes.
+        ValueError: see `smoothing_factors`, or `class_counts` holds another number of classes.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([0, 1])
+        >>> losses = jaxlt.losses.label_aware_smoothing(logits, labels, (90, 10), 0.4, 0.1)
+        >>> print(losses)
+        [0.53 0.23]
     """
     logits = at_least_32_bits(logits)
     check_class_counts(class_counts, logits.shape[-1])
@@ -51,22 +59,31 @@ def smoothing_factors(
 ) -> jax.Array:
     """Smoothing of each class's labels, from `tail` at the rarest to `head` at the largest class.
 
-    With `t = (N_c - N_min) / (N_max - N_min)`: `tail + (head - tail) * sin(pi t / 2)` if concave,
-    `tail + (head - tail) * t` if linear, `head + (head - tail) * sin(3 pi / 2 + pi t / 2)` if
-    convex. Classes of equal size all have `head`.
+    With `t = (N_c - N_min) / (N_max - N_min)`, the factor is
+
+        concave: `tail + (head - tail) * sin(pi t / 2)`
+        linear: `tail + (head - tail) * t`
+        convex: `head + (head - tail) * sin(3 pi / 2 + pi t / 2)`
+
+    Classes of equal size all have `head`.
 
     Args:
         class_counts: (C,) training images of each class.
         head: smoothing of the largest class, in [0, 1].
-        tail: smoothing of the rarest.
-        shape: of the factor as a function of the class's size.
+        tail: smoothing of the rarest class, in [0, 1].
+        shape: how the factor grows with the class's size.
 
     Returns:
         (C,) factors.
 
     Raises:
-        ValueError: a factor lies outside [0, 1], an unknown shape, or `class_counts` is not C
+        ValueError: a factor lies outside [0, 1], the shape is unknown, or `class_counts` is not C
             positive numbers.
+
+    Example:
+        >>> import jaxlt
+        >>> print(jaxlt.losses.smoothing_factors((90, 50, 10), 0.4, 0.2, "linear"))
+        [0.4 0.3 0.2]
     """
     check_in_range("head", head, 1, "lie in [0, 1]")
     check_in_range("tail", tail, 1, "lie in [0, 1]")

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
-from jaxlt.losses.softmax import at_least_32_bits, balanced_softmax, one_hot
+from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.losses.softmax import balanced_softmax, one_hot
 
 
 def lade(
@@ -18,29 +19,35 @@ def lade(
     """LADE loss: balanced softmax plus `weight * R` (Hong et al., CVPR 2021).
 
     R draws each logit to its class's log density ratio `log p(x | c) / p(x)` under a uniform
-    prior, by a regularised Donsker-Varadhan bound for each class: with
+    prior, by a regularised Donsker-Varadhan bound for each class. With
     `q_ic = x_ic - log pi_c - log C` and `e_c = log mean_i exp(q_ic)` over the batch,
 
         `R = -sum_c pi_c * (mean of x_ic over the batch's images of class c - e_c
                             - regularisation * e_c**2)`
 
-    where the mean is 0 for a class without image in the batch. R is one number for the batch,
-    added to the loss of each image, so that the batch mean is the paper's objective; class c is
-    charged `n_c / B` of it. Rows of padding cost 0 and are left out of R. A `FactoredLosses`,
-    which takes rows apart, cannot hold this loss.
+    where the mean is 0 for a class without images in the batch. R is one number for the batch. It
+    is added to the loss of each image, so that the batch mean is the paper's objective; class c
+    bears `n_c / B` of it. Rows of padding cost 0 and are left out of R. A `FactoredLosses` takes
+    rows apart, so it cannot hold this loss.
 
     Args:
         logits: (B, C).
         labels: (B,) integers.
         class_counts: (C,) training images of each class; `pi_c = N_c / sum N`.
-        weight: of R.
-        regularisation: weight of the square in it.
+        weight: weight of R.
+        regularisation: weight of the square in R.
 
     Returns:
-        (B,) losses in nats, each of which depends on all of the batch.
+        (B,) losses in nats; each depends on the whole batch.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.lade(logits, labels, (90, 10)))
+        [0.07 2.27]
     """
     logits = at_least_32_bits(logits)
     num_classes = logits.shape[-1]

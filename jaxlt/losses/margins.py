@@ -1,4 +1,4 @@
-"""Losses of cosines from which each class takes a margin, fixed or drawn."""
+"""Losses of cosines less a margin for each class, fixed or drawn."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.batch.class_counts import ClassCounts, check_class_counts
-from jaxlt.losses.softmax import at_least_32_bits, cross_entropy, one_hot
+from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.losses.softmax import cross_entropy, one_hot
 
 
 def ldam(
@@ -18,7 +19,7 @@ def ldam(
 ) -> jax.Array:
     """LDAM loss: cross-entropy of `scale * (x - m_y at the label)` (Cao et al., 2019, eq. 13).
 
-    The margins are `m_c` proportional to `N_c**-0.25`, the largest equal to `max_margin`.
+    The margins m_c are proportional to `N_c**-0.25`; the largest is `max_margin`.
 
     Args:
         logits: (B, C) cosines, from a classifier with normalised features and weights.
@@ -32,6 +33,12 @@ def ldam(
 
     Raises:
         ValueError: `class_counts` is not C positive numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.ldam(logits, labels, (160, 10), max_margin=0.5))
+        [ 7.5 15. ]
     """
     logits = at_least_32_bits(logits)
     counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
@@ -51,19 +58,20 @@ def gcl(
     scale: float = 30.0,
     focusing: float = 0.0,
 ) -> jax.Array:
-    """Gaussian clouded logits: a cosine loses the more to noise the rarer its class (GCL).
+    """Gaussian clouded logits: noise lowers a cosine the more, the rarer its class (GCL).
 
-    Cross-entropy of `scale * z` with `z_c = x_c - noise_scale * |noise_c| * d_c / max d`, less
-    `margin` at the label, and `d_c = log N_max - log N_c` (Li et al., CVPR 2022); classes of equal
-    size have no noise. The second stage multiplies it by `(1 - p_y)**focusing`, a constant to
-    gradients as in the authors' released code, where `focal` differentiates that factor too.
+    The loss is the cross-entropy of `scale * z`, with
+    `z_c = x_c - noise_scale * |noise_c| * d_c / max d`, less `margin` at the label, and
+    `d_c = log N_max - log N_c` (Li et al., CVPR 2022). Classes of equal size have no noise. The
+    second stage multiplies the loss by `(1 - p_y)**focusing`. Gradients take that factor for a
+    constant, as in the authors' released code; `focal` differentiates it.
 
     Args:
         logits: (B, C) cosines, from a classifier with normalised features and weights.
         labels: (B,) integers.
         class_counts: (C,) training images of each class.
         noise: (B, C), as `gcl_noise` draws it.
-        noise_scale: largest amount that noise takes from a cosine of the rarest class.
+        noise_scale: the most that noise takes from a cosine of the rarest class.
         margin: fixed margin of the label's class.
         scale: factor on the logits after noise and margin.
         focusing: exponent of the factor, 0 for none.
@@ -72,7 +80,13 @@ def gcl(
         (B,) losses in nats.
 
     Raises:
-        ValueError: `class_counts` is not C positive numbers, or `noise` not of the logits' shape.
+        ValueError: `class_counts` is not C positive numbers, or `noise` has another shape.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.gcl(logits, labels, (90, 10), jnp.ones((2, 2)), scale=1.0))
+        [0.47 0.97]
     """
     if noise.shape != logits.shape:
         raise ValueError(f"noise must have the logits' shape {logits.shape}, got {noise.shape}")
@@ -90,6 +104,11 @@ def gcl_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
     Args:
         key: a key of `jax.random`.
-        shape: of the logits, (B, C).
+        shape: shape of the logits, (B, C).
+
+    Example:
+        >>> import jax, jaxlt
+        >>> jaxlt.losses.gcl_noise(jax.random.key(0), (2, 3)).shape
+        (2, 3)
     """
     return jnp.clip(jax.random.normal(key, shape) / 3, -1, 1)

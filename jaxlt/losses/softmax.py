@@ -1,10 +1,11 @@
-"""Losses of the softmax: cross-entropy, focal loss and those that adjust logits by the prior."""
+"""Losses of the softmax: cross-entropy, focal loss, and logits adjusted by the prior."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
+from jaxlt.batch.precision import at_least_32_bits
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -16,6 +17,12 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Returns:
         (B,) losses in nats.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.cross_entropy(logits, labels))
+        [0.69 0.69]
     """
     logits = at_least_32_bits(logits)
     return optax.losses.softmax_cross_entropy(logits, one_hot(labels, logits))
@@ -27,10 +34,16 @@ def focal(logits: jax.Array, labels: jax.Array, gamma: float) -> jax.Array:
     Args:
         logits: (B, C).
         labels: (B,) integers.
-        gamma: focusing exponent, at least 0; 0 gives cross-entropy.
+        gamma: focusing exponent, at least 0. 0 gives cross-entropy.
 
     Returns:
         (B,) losses in nats.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.focal(logits, labels, gamma=2.0))
+        [0.17 0.17]
     """
     loss = cross_entropy(logits, labels)
     miss = -jnp.expm1(-loss)
@@ -55,12 +68,36 @@ def logit_adjusted(
 
     Raises:
         ValueError: `class_counts` is not C positive numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.logit_adjusted(logits, labels, (90, 10), tau=1.0))
+        [0.11 2.3 ]
     """
     return vector_scaling(logits, labels, class_counts, gamma=0.0, tau=tau)
 
 
 def balanced_softmax(logits: jax.Array, labels: jax.Array, class_counts: ClassCounts) -> jax.Array:
-    """Balanced softmax (Ren et al., NeurIPS 2020, eq. 4): `logit_adjusted` with `tau = 1`."""
+    """Balanced softmax (Ren et al., NeurIPS 2020, eq. 4): `logit_adjusted` with `tau = 1`.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) integers.
+        class_counts: (C,) training images of each class.
+
+    Returns:
+        (B,) losses in nats.
+
+    Raises:
+        ValueError: `class_counts` is not C positive numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> print(jaxlt.losses.balanced_softmax(logits, labels, (90, 10)))
+        [0.11 2.3 ]
+    """
     return logit_adjusted(logits, labels, class_counts)
 
 
@@ -73,20 +110,27 @@ def vector_scaling(
 ) -> jax.Array:
     """Vector-scaling loss: cross-entropy of `x / Delta + tau * log pi` (Kini et al., NeurIPS 2021).
 
-    `Delta_c = (N_c / N_max)**-gamma`, 1 for the largest class and more for the rare ones.
+    `Delta_c = (N_c / N_max)**-gamma` is 1 for the largest class and more for the rare ones.
 
     Args:
         logits: (B, C).
         labels: (B,) integers.
         class_counts: (C,) training images of each class.
         gamma: exponent of the multiplicative adjustment.
-        tau: strength of the additive one.
+        tau: strength of the additive adjustment.
 
     Returns:
         (B,) losses in nats.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
+        >>> losses = jaxlt.losses.vector_scaling(logits, labels, (90, 10), gamma=0.2, tau=1.0)
+        >>> print(losses)
+        [0.11 2.3 ]
     """
     logits = at_least_32_bits(logits)
     counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
@@ -95,11 +139,11 @@ def vector_scaling(
     return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)
 
 
-def at_least_32_bits(logits: jax.Array) -> jax.Array:
-    """Returns the logits in the precision that losses are computed in."""
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-
-
 def one_hot(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns 1 at each row's label and else 0, (B, C); a row of zeros for padding."""
+    """Returns 1 at each row's label and 0 elsewhere, (B, C); padding has a row of zeros.
+
+    Args:
+        labels: (B,) integers.
+        logits: (B, C), whose classes and precision the result has.
+    """
     return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

@@ -15,13 +15,18 @@ def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> j
 
     Args:
         class_counts: (C,) training images of each class.
-        beta: in [0, 1); 0 gives equal weights, values towards 1 the inverse counts.
+        beta: in [0, 1). 0 gives equal weights, values near 1 almost the inverse counts.
 
     Returns:
         (C,) weights that sum to C.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers, or `beta` lies outside [0, 1).
+
+    Example:
+        >>> import jaxlt
+        >>> print(jaxlt.losses.class_balanced_weights((90, 10), beta=0.99))
+        [0.28 1.72]
     """
     if not isinstance(beta, Tracer) and not 0 <= beta < 1:
         raise ValueError(f"beta must lie in [0, 1), got {beta}")
@@ -41,14 +46,20 @@ def deferred_reweighting(
 
     Args:
         class_counts: (C,) training images of each class.
-        start_step: first step with `class_balanced_weights`; before it every weight is 1.
-        beta: of `class_balanced_weights`.
+        start_step: first step with `class_balanced_weights`. Before it every weight is 1.
+        beta: see `class_balanced_weights`.
 
     Returns:
         A function from the step to (C,) class weights.
 
     Raises:
-        ValueError: as `class_balanced_weights`.
+        ValueError: see `class_balanced_weights`.
+
+    Example:
+        >>> import jaxlt
+        >>> weights = jaxlt.losses.deferred_reweighting((90, 10), start_step=10, beta=0.99)
+        >>> print(weights(9), weights(10))
+        [1. 1.] [0.28 1.72]
     """
     weights = class_balanced_weights(class_counts, beta)
 

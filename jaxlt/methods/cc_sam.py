@@ -18,12 +18,7 @@ from jaxlt.batch.class_counts import ClassCounts, check_class_counts
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.sharpness.equation import class_wise_gradient
 from jaxlt.sharpness.objective import Objective, Perturbed
-from jaxlt.sharpness.optax_link import (
-    Step,
-    check_num_classes,
-    key_at_step,
-    sharpness_transformation,
-)
+from jaxlt.sharpness.optax_link import Step, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule, RadiusFn
 
 
@@ -44,51 +39,65 @@ def cc_sam(
 ) -> optax.GradientTransformationExtraArgs:
     """CC-SAM, first stage (Zhou et al., CVPR 2023, equations 7-11): a perturbation for each class.
 
-    Class c is perturbed along the gradient d_c of its mean loss m_c, by the characteristic radius
+    Class c moves along the gradient d_c of its mean loss m_c, by the characteristic radius
 
         `||eps_c|| = radius_scale * sqrt(||theta|| / (2 ||d_c||)) * (k / (N_c - 1))**0.25`
 
-    with k scalars in theta, and the result is the gradient of `(1 - flat_ratio) * L(w) +
-    flat_ratio * sum_c (n_c / B) m_c(w + eps_c)`. `N_c - 1` counts as 1 for a class of one image.
-    The radius grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
-    `direction` and `magnitude` take one of the two away (the paper's Table 2): d_c's direction, or
-    the characteristic radius. A class without gradient is not perturbed whatever they are.
+    with k scalars in theta. The result is the gradient of `(1 - flat_ratio) * L(w) + flat_ratio *
+    sum_c (n_c / B) m_c(w + eps_c)`. For a class of one image `N_c - 1` counts as 1. The radius
+    grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
+    `direction` and `magnitude` each take one part away (the paper's Table 2): the direction of d_c,
+    or the characteristic radius. A class without gradient is never perturbed.
 
-    With a `mask` that selects the classifier, as in the authors' experiments, it costs one forward
-    and one backward pass: in closed form where `class_losses_fn` is a `FactoredLosses` and the
-    directions are the gradients', else by `vmap` over classes with the trunk evaluated once.
-    Perturbing a whole network costs passes over each class's own images if `class_losses_fn` is a
-    `FactoredLosses` whose images do not depend on each other, else passes over the batch for each
-    class in it.
+    What a step costs depends on theta:
+
+    * The classifier alone, by a `mask`, as in the authors' experiments: one forward and one
+      backward pass. With a `FactoredLosses` and the gradients' directions this is a closed form,
+      else a `vmap` over classes that evaluates the trunk once.
+    * More than the classifier: with a `FactoredLosses` whose images do not depend on each other,
+      passes over each class's own images; else passes over the batch for each class in it.
 
     Args:
         class_counts: (C,) training images of each class, N_c.
-        radius_scale: factor on the radius, at least 0: 1 in the paper, 1e-6 in the released
-            configurations.
-        flat_ratio: weight of the perturbed losses, in [0, 1]: 1 in the paper, 0.3 or 0.5 released.
+        radius_scale: factor on the radius, at least 0, or a schedule of it: 1 in the paper, 1e-6
+            in the released configurations.
+        flat_ratio: weight of the perturbed losses, in [0, 1], or a schedule of it: 1 in the paper,
+            0.3 or 0.5 in the released configurations.
         max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
-        grad_norm: "global" takes one norm of d_c over theta (the paper), "per_leaf" one norm and
-            one radius for each leaf (the released code).
-        class_weighting: "sample" weighs class c by its share of the batch; "class" gives each class
-            present in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
+        grad_norm: "global" takes one norm of d_c over theta (the paper). "per_leaf" takes one norm
+            and one radius for each leaf (the released code).
+        class_weighting: "sample" weighs class c by its share of the batch. "class" gives each class
+            in the batch weight 1 (`sum_c m_c(w + eps_c)`, equation 4 read literally).
         direction: "gradient" perturbs class c along d_c, "random" along standard normal numbers
             over theta, drawn afresh for each class and step.
         magnitude: "constant" makes `||eps_c|| = radius_scale` for all classes.
-        seed: of the random directions: the same seed and step give the same on every device. Give
-            `update` a `key=` of your run to have it decide with them.
+        seed: seed of the random directions, which are the same on every device. To let your run
+            decide too, give `update` a `key=` of it.
         chunk_size: classes perturbed at once, which bounds memory, where each class costs passes
-            over the batch. None for all at once where the mask leaves parameters out, and else
-            for one after the other.
-        mask: pytree prefix of bools, or a callable from params to one: theta.
-        adaptive: ASAM: d_c is scaled by |w| in norm and direction. `max_relative_radius` then
+            over the batch. None takes all at once where the mask leaves parameters out, and else
+            one after the other.
+        mask: theta, the leaves to perturb: a pytree prefix of bools, or a callable from params to
+            one.
+        adaptive: whether |w| scales d_c in norm and direction (ASAM). `max_relative_radius` then
             bounds the radius before that scaling.
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a number out of range, an unknown option or bad class counts; at `init` or
-            `update` a mask that does not fit.
+        ValueError: a number is out of range, an option is unknown, or the class counts are bad; at
+            `init` or `update`, the mask does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.cc_sam((90, 10), max_relative_radius=0.1)
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(updates)
+        [1.68 2.25]
     """
     check_not_negative(
         radius_scale=radius_scale,
@@ -132,20 +141,16 @@ def cc_sam(
         return radius_fn
 
     def gradient_fn(step: Step) -> Perturbed:
-        def objective_fn(counts: jax.Array) -> Objective:
-            check_num_classes(train_counts.size, counts.size)
-            return objective(counts, step.number)
-
         return class_wise_gradient(
             step.class_losses_fn,
             step.params,
-            objective_fn,
+            step.objective_fn(objective, train_counts.size),
             scale * at_step(radius_scale, step.number),
             rule=PerturbationRule(
                 radius_fn_at(step.number),
                 adaptive,
                 grad_norm == "per_leaf",
-                key_at_step(seed, step) if direction == "random" else None,
+                step.random_key(seed) if direction == "random" else None,
             ),
             mask=mask,
             chunk_size=chunk_size,

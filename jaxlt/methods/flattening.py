@@ -1,7 +1,7 @@
-"""Flatter minima of the batch-mean loss without classes: what CC-SAM's paper compares (figure 2).
+"""Ways to flat minima that know no classes, which CC-SAM's paper compares (figure 2).
 
-Links of `optax.chain` as `jaxlt.methods` says of all; the figure's adversarial perturbation of the
-model is `jaxlt.sam`.
+Each is a link of `optax.chain`, as `jaxlt.methods` describes. The figure's adversarial
+perturbation of the model is `jaxlt.sam`.
 """
 
 import jax
@@ -25,25 +25,36 @@ def gradient_norm_penalty(
     mask: Mask = None,
     adaptive: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient of `L + penalty * ||grad L||` (Zhao et al., ICML 2022, algorithm 1).
+    """Descends on `L + penalty * ||grad L||` (Zhao et al., ICML 2022, algorithm 1).
 
-    The Hessian in it is taken as a difference over the distance rho, which gives
-    `(1 - a) * grad L(w) + a * grad L(w + rho * grad L / ||grad L||)` with `a = penalty / rho`: two
-    forward and two backward passes. With `penalty = rho` it is SAM. It reads the incoming gradient.
+    A difference over the distance rho replaces the Hessian. With `a = penalty / rho` it returns
+    `(1 - a) * grad L(w) + a * grad L(w + rho * grad L / ||grad L||)`. A step costs two forward and
+    two backward passes. With `penalty = rho` it is SAM. It reads the incoming gradient.
 
     Args:
         penalty: weight of the gradient's norm, at least 0, or a schedule of it.
-        rho: distance of the difference, positive, or a schedule of it that is positive throughout.
-        mask: pytree prefix of bools, or a callable from params to one: the leaves over which the
-            norm is taken.
-        adaptive: ASAM: distance relative to each weight's magnitude.
+        rho: distance of the difference, positive, or a schedule of it that is always positive.
+        mask: the leaves over which the norm is taken: a pytree prefix of bools, or a callable from
+            params to one.
+        adaptive: whether the distance is relative to each weight's magnitude (ASAM).
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a negative penalty or a rho that is not positive; at `init` or `update` a mask
-            that does not fit.
+        ValueError: the penalty is negative or rho is not positive; at `init` or `update`, the mask
+            does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.gradient_norm_penalty(penalty=0.1, rho=0.5)
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(updates)
+        [1.53 2.04]
     """
     check_not_negative(penalty=penalty)
     check_positive(rho=rho)
@@ -63,22 +74,32 @@ def gradient_norm_penalty(
 def random_perturbation(
     rho: ScalarOrSchedule, seed: int, *, mask: Mask = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient of L at `w + rho * xi / ||xi||`, xi standard normal: SAM in a random direction.
+    """SAM in a random direction: the gradient of L at `w + rho * xi / ||xi||`, xi standard normal.
 
-    One forward and one backward pass where nothing else uses the incoming gradient, which it does
-    not read. xi is drawn from the seed and the step count, afresh at each step and the same on
-    every device.
+    The seed and the step count decide xi, which differs from step to step and is the same on every
+    device. It does not read the incoming gradient. A step costs one forward and one backward pass
+    where nothing else uses that gradient.
 
     Args:
         rho: radius, at least 0, or a schedule of it.
-        seed: of the directions. Give `update` a `key=` of your run to have it decide with it.
-        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
+        seed: seed of the directions. To let your run decide too, give `update` a `key=` of it.
+        mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a negative radius; at `init` or `update` a mask that does not fit.
+        ValueError: the radius is negative; at `init` or `update`, the mask does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.random_perturbation(rho=0.5, seed=0)
+        >>> gradient, state = tx.update(w, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(state.perturbation_norm)
+        [0.5]
     """
     check_not_negative(rho=rho)
     gradient_fn = objective_gradient_fn(batch_mean, [rho], mask=mask, seed=seed)

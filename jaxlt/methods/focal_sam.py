@@ -1,13 +1,14 @@
 """Focal-SAM: sharpness weighted by class."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative
 from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.objective import Objective
+from jaxlt.sharpness.objective import Objective, one_group
 from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -16,39 +17,67 @@ def focal_sam(
     class_counts: ClassCounts,
     rho: ScalarOrSchedule,
     *,
-    sharpness: ScalarOrSchedule,
+    sharpness_weight: ScalarOrSchedule | None = None,
     gamma: ScalarOrSchedule,
     mask: Mask = None,
     adaptive: bool = False,
+    sharpness: ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Focal-SAM (Li et al., ICML 2025, algorithm 1): class-wise weighted sharpness.
+    """Focal-SAM (Li et al., ICML 2025, algorithm 1): sharpness weighted by class.
 
-    With `a_c = sharpness * (1 - pi_c)**gamma` and `L_a = sum_c a_c L_c`, the gradient of
-    `L(w) - L_a(w) + L_a(w + rho * grad L_a / ||grad L_a||)`: two forward and three backward
-    passes whatever the number of classes.
+    With `a_c = sharpness_weight * (1 - pi_c)**gamma` and `L_a = sum_c a_c L_c`, it returns the
+    gradient of `L(w) - L_a(w) + L_a(w + rho * grad L_a / ||grad L_a||)`. A step costs two forward
+    and three backward passes, whatever the number of classes.
 
     Args:
-        class_counts: (C,) training images of each class, from which the prior pi follows.
+        class_counts: (C,) training images of each class; the prior is `pi_c = N_c / sum N`.
         rho: radius, at least 0, or a schedule of it.
-        sharpness: weight of the sharpness term (the paper's lambda), at least 0, or a schedule.
-        gamma: focusing exponent, at least 0, or a schedule; 0 weighs all classes alike.
-        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-        adaptive: ASAM: radius relative to each weight's magnitude.
+        sharpness_weight: weight of the sharpness term (the paper's lambda), at least 0, or a
+            schedule of it. It has no default.
+        gamma: focusing exponent, at least 0, or a schedule of it. 0 weighs all classes alike.
+        mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
+        adaptive: whether the radius is relative to each weight's magnitude (ASAM).
+        sharpness: deprecated name of `sharpness_weight`.
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a negative number or bad class counts; at `init` or `update` a mask that does
-            not fit.
+        ValueError: a number is negative, `sharpness_weight` is missing or given under both names,
+            or the class counts are bad; at `init` or `update`, the mask does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.focal_sam((90, 10), rho=0.5, sharpness_weight=1, gamma=1)
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(updates)
+        [1.5  2.22]
     """
-    check_not_negative(rho=rho, sharpness=sharpness, gamma=gamma)
+    if sharpness is not None:
+        if sharpness_weight is not None:
+            raise ValueError(
+                "sharpness_weight must be given once, got it and its old name sharpness: drop "
+                "sharpness="
+            )
+        warnings.warn(
+            "focal_sam's sharpness= is deprecated: give sharpness_weight=",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        sharpness_weight = sharpness
+    if sharpness_weight is None:
+        raise ValueError("sharpness_weight must be a number or a schedule, got None")
+    weight = sharpness_weight
+    check_not_negative(rho=rho, sharpness_weight=weight, gamma=gamma)
     prior = class_prior(check_class_counts(class_counts))
 
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
-        weights = at_step(sharpness, step) * jnp.power(1 - prior, at_step(gamma, step))
-        size = batch_size(counts)
-        return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
+        weights = at_step(weight, step) * jnp.power(1 - prior, at_step(gamma, step))
+        return one_group(weights, counts)
 
     gradient_fn = objective_gradient_fn(
         objective, [rho], num_classes=prior.size, mask=mask, adaptive=adaptive

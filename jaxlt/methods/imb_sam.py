@@ -7,7 +7,7 @@ import optax
 from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative
 from jaxlt.batch.class_counts import ClassCounts, tail_classes
 from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.objective import Objective
+from jaxlt.sharpness.objective import Objective, one_group
 from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -23,36 +23,46 @@ def imb_sam(
 ) -> optax.GradientTransformationExtraArgs:
     """ImbSAM (Zhou et al., ICCV 2023): plain descent on the head, SAM on the tail.
 
-    The gradient of `L_head(w) + L_tail(w + rho * grad L_tail / ||grad L_tail||)`: two forward
-    and three backward passes. Both losses are sums over the group divided by the batch size; the
-    authors' first repository doubles the tail loss besides, which this does not.
+    It returns the gradient of `L_head(w) + L_tail(w + rho * grad L_tail / ||grad L_tail||)`. Each
+    loss is a sum over its group divided by the batch size. A step costs two forward and three
+    backward passes. The authors' first repository also doubles the tail loss; this does not.
 
     Args:
         class_counts: (C,) training images of each class.
         rho: radius of the tail, at least 0, or a schedule of it.
         tail_threshold: a class is tail if it has strictly fewer training images.
-        group_mean: divide each group's loss by its own number of images in the batch in place of
-            the batch size, as one released repository does; weighs the tail more.
-        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-        adaptive: ASAM: radius relative to each weight's magnitude.
+        group_mean: whether to divide each group's loss by its own number of images in the batch
+            in place of the batch size. This weighs the tail more; one released repository does it.
+        mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
+        adaptive: whether the radius is relative to each weight's magnitude (ASAM).
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a negative radius or bad class counts; at `init` or `update` a mask that does
-            not fit.
+        ValueError: the radius is negative or the class counts are bad; at `init` or `update`, the
+            mask does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.imb_sam((90, 10), rho=0.5, tail_threshold=20)
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(updates)
+        [1.5  2.25]
     """
     check_not_negative(rho=rho)
     tail = tail_classes(class_counts, tail_threshold)
 
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
         del step
+        if not group_mean:
+            return one_group(tail, counts)
         head = 1 - tail
-        if group_mean:
-            head_size, tail_size = batch_size(head * counts), batch_size(tail * counts)
-        else:
-            head_size = tail_size = batch_size(counts)
+        head_size, tail_size = batch_size(head * counts), batch_size(tail * counts)
         return Objective(head / head_size, tail[None] / tail_size, jnp.ones(1))
 
     gradient_fn = objective_gradient_fn(

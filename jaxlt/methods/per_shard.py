@@ -1,4 +1,4 @@
-"""m-sharpness: perturbations by each device's own part of the batch, for loops of one's own."""
+"""m-sharpness: each device perturbs by its own part of the batch, in training loops you map."""
 
 from typing import Any
 
@@ -15,33 +15,48 @@ def per_shard(
     """m-sharpness (Foret et al., ICLR 2021, section 4.1): each shard perturbs for itself.
 
     For use inside `jax.shard_map`, with or without `check_vma`, and `jax.pmap`. The method sees a
-    shard's m images alone: it perturbs along their gradient, by their norms, and class counts are
-    theirs. Its results are then averaged over the axis, and so are the floating-point leaves of
-    its state: what it measured, such as `SharpnessState.loss`. So updates and state are the same
-    on all devices. Nothing is reduced before the perturbed gradient is there: one all-reduce of
-    the gradient's size a step, where a perturbation by the global batch (`jaxlt.over_axis`) takes
-    one for every gradient. Shards must be of equal size; padding within one weighs its images more.
+    shard's m images alone: their gradient, its norm, their class counts. `per_shard` then averages
+    the method's result over the axis, and the floating-point leaves of its state too, such as
+    `SharpnessState.loss`. So updates and state are the same on all devices. A step takes one
+    all-reduce of the gradient's size; a perturbation by the global batch (`jaxlt.over_axis`) takes
+    one for every gradient. Shards must be of equal size. Padding in a shard makes its images weigh
+    more.
 
     Give `update` the gradient of the shard's own mean loss and the `class_losses_fn` of its own
-    images, neither summed over the axis. Under `check_vma=True`, JAX sums gradients by parameters
-    that are the same on all devices by itself: take yours by `jax.lax.pcast(params, axis_name,
-    to="varying")`. A gradient by `params` themselves raises an error there. Within
-    `class_losses_fn` the parameters are marked so already.
+    images; sum neither over the axis. Under `check_vma=True`, JAX sums gradients by parameters
+    that are the same on all devices: differentiate by `jax.lax.pcast(params, axis_name,
+    to="varying")` instead. A gradient by `params` themselves raises an error there. Within
+    `class_losses_fn` the parameters are marked already.
 
-    Random directions (`cc_sam(direction="random")`, `random_perturbation`) are drawn for each shard
-    afresh: its index along the axis is folded into `key`, or into a fixed key where `update` gets
-    none, and the method's seed decides with that.
+    Each shard draws random directions of its own (`cc_sam(direction="random")`,
+    `random_perturbation`). Its index along the axis is folded into `key`, or into a fixed key where
+    `update` gets none; the method's seed is folded into that.
 
     Args:
-        method: one of jaxlt's, or `optax.identity()` for plain averaging. What follows it in a
-            chain (clipping, momentum) goes behind `per_shard`, where it sees the average.
+        method: one of jaxlt's, or `optax.identity()` for plain averaging. Chain what follows it
+            (clipping, momentum) behind `per_shard`, where it sees the average.
         axis_name: mapped axis or axes over which the batch is spread.
 
     Returns:
         A transformation whose `update` takes what the method's takes.
 
     Raises:
-        ValueError: at `update`, if the gradient was summed over the devices.
+        ValueError: at `update`, the gradient was summed over the devices.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> P, mesh = jax.sharding.PartitionSpec, jax.sharding.Mesh(jax.devices()[:1], "batch")
+        >>> tx = jaxlt.per_shard(jaxlt.sam(rho=0.5), "batch")
+        >>> @jax.jit
+        ... @jax.shard_map(mesh=mesh, in_specs=(P(), P("batch"), P("batch")), out_specs=P())
+        ... def gradient(w, x, labels):  # image x loses w * x
+        ...     def losses_fn(w):
+        ...         return jaxlt.class_losses(w * x, labels, num_classes=2)
+        ...     own_w = jax.lax.pcast(w, "batch", to="varying")
+        ...     own = jax.grad(lambda w: losses_fn(w).mean())(own_w)
+        ...     return tx.update(own, tx.init(w), w, class_losses_fn=losses_fn)[0]
+        >>> print(gradient(1.0, jax.numpy.array([1.0, 3.0]), jax.numpy.array([0, 1])))
+        2.0
     """
     method = optax.with_extra_args_support(method)
 
@@ -69,12 +84,12 @@ def per_shard(
 
 
 def _check_own(gradient: optax.Updates, axis_name: str | tuple[str, ...]) -> None:
-    """Raises ValueError where JAX's account of the devices says that no leaf is a shard's own."""
+    """Raises ValueError where JAX knows that all leaves are the same on all devices."""
     leaves: list[Any] = jax.tree.leaves(gradient)
     # Some leaf of a shard's gradient may be the same everywhere: that of a parameter without use.
     if all(jax.typeof(x) != jax.typeof(varying(x, axis_name)) for x in leaves):
         raise ValueError(
-            "updates must be the gradient of the shard's own loss, got the same on all devices: "
+            "updates must be the gradient of the shard's own loss, got one summed over devices: "
             f"differentiate by jax.lax.pcast(params, {axis_name!r}, to='varying')"
         )
 

@@ -1,4 +1,4 @@
-"""SAM: the neighbourhood's worst loss, over all classes."""
+"""SAM: descends on the worst loss near the parameters."""
 
 import optax
 
@@ -13,20 +13,32 @@ def sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-aware minimisation (Foret et al., ICLR 2021, equations 2-3).
 
-    The gradient of L at `w + rho * grad L / ||grad L||`: two forward and two backward passes.
+    It returns the gradient of L at `w + rho * grad L / ||grad L||`. A step costs two forward and
+    two backward passes.
 
     Args:
         rho: radius, at least 0, or a schedule of it.
-        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-        adaptive: ASAM (Kwon et al., ICML 2021): radius relative to each weight's magnitude.
+        mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
+        adaptive: whether the radius is relative to each weight's magnitude (ASAM; Kwon et al.,
+            ICML 2021).
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a negative radius; at `init` or `update` a mask that does not fit.
+        ValueError: the radius is negative; at `init` or `update`, the mask does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.sam(rho=0.5)
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(updates)
+        [1.65 2.2 ]
     """
     check_not_negative(rho=rho)
-
     gradient_fn = objective_gradient_fn(batch_mean, [rho], mask=mask, adaptive=adaptive)
     return sharpness_transformation(gradient_fn, 1, mask)

@@ -6,8 +6,7 @@ import optax
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative, is_number
 from jaxlt.batch.class_counts import ClassCounts, tail_classes
-from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.objective import Objective, Perturbed
+from jaxlt.sharpness.objective import Perturbed, all_groups, one_group
 from jaxlt.sharpness.optax_link import Step, objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -24,49 +23,57 @@ def sse_sam(
 ) -> optax.GradientTransformationExtraArgs:
     """SSE-SAM (Lyu et al., AAAI 2025): SAM on head and tail apart, later on the tail alone.
 
-    The gradient of `L_head(w + eps_head) + L_tail(w + eps_tail)`, each perturbation along its own
-    group's gradient: three forward and four backward passes. In the second stage the head's radius
-    is 0 and the method is ImbSAM, at ImbSAM's cost.
+    The first stage returns the gradient of `L_head(w + eps_head) + L_tail(w + eps_tail)`, where
+    each perturbation follows its own group's gradient. A step costs three forward and four
+    backward passes. In the second stage the head's radius is 0: this is ImbSAM, at its cost.
 
-    With `switch_step` one program holds both stages and a conditional runs one of them. XLA runs
-    convolutions inside a conditional slowly on a CPU: there, compile one step with `None` and one
-    with `switch_step=0` and change from one to the other; both have the same state.
+    With a `switch_step` above 0, one program holds both stages and a conditional picks one. XLA
+    runs convolutions inside a conditional slowly on a CPU. There, compile one step with `None` and
+    one with `switch_step=0`, and change from the first to the second: both have the same state.
 
     Args:
         class_counts: (C,) training images of each class.
-        head_rho: radius of the head, at least 0, or a schedule of it. The number 0 is the second
-            stage from the first step on.
+        head_rho: radius of the head, at least 0, or a schedule of it. The number 0 means the
+            second stage from the first step on.
         tail_rho: radius of the tail, likewise.
         tail_threshold: a class is tail if it has strictly fewer training images.
-        switch_step: first step of the second stage; 0 builds that stage alone, None the first.
-        mask: pytree prefix of bools, or a callable from params to one: the leaves to perturb.
-        adaptive: ASAM: radius relative to each weight's magnitude.
+        switch_step: first step of the second stage. 0 builds that stage alone, None the first.
+        mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
+        adaptive: whether radii are relative to each weight's magnitude (ASAM).
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
-        ValueError: a negative radius or bad class counts; at `init` or `update` a mask that does
-            not fit.
+        ValueError: a radius is negative or the class counts are bad; at `init` or `update`, the
+            mask does not fit.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
+        >>> w = jax.numpy.array([3.0, 4.0])
+        >>> tx = jaxlt.sse_sam((90, 10), head_rho=0.5, tail_rho=1, tail_threshold=20)
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> print(updates)
+        [1.75 2.5 ]
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
     tail = tail_classes(class_counts, tail_threshold)
     options = {"num_classes": tail.size, "disjoint": True, "mask": mask, "adaptive": adaptive}
-
-    def first_objective(counts: jax.Array, step: jax.Array) -> Objective:
-        del step
-        return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
-
-    def second_objective(counts: jax.Array, step: jax.Array) -> Objective:
-        del step
-        size = batch_size(counts)
-        return Objective((1 - tail) / size, tail[None] / size, jnp.ones(1))
-
-    first_stage = objective_gradient_fn(first_objective, [head_rho, tail_rho], **options)
+    first_stage = objective_gradient_fn(
+        lambda counts, step: all_groups(jnp.stack([1 - tail, tail]), counts),
+        [head_rho, tail_rho],
+        **options,
+    )
 
     def second_stage(step: Step, *, sums_to_mean: bool = True) -> Perturbed:
         result = objective_gradient_fn(
-            second_objective, [tail_rho], sums_to_mean=sums_to_mean, **options
+            lambda counts, step: one_group(tail, counts),
+            [tail_rho],
+            sums_to_mean=sums_to_mean,
+            **options,
         )(step)
         return result._replace(
             perturbation_norm=jnp.pad(result.perturbation_norm, (1, 0)),

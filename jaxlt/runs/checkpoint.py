@@ -1,14 +1,10 @@
 """Checkpoints of a run by Orbax: the last few and the best, written while training goes on."""
 
-import contextlib
 import dataclasses
-import gc
 import hashlib
 import itertools
 import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from jaxlt.errors import UsageError
-from jaxlt.runs.monotonic_saves import count_saves_by_monotonic_clock
 from jaxlt.devices.processes import by_first, on_all_processes, texts_of_all
 from jaxlt.devices.sharding import whole
-from jaxlt.runs.stored_arrays import stored_arrays
+from jaxlt.errors import UsageError, first_line
+from jaxlt.runs.monotonic_saves import count_saves_by_monotonic_clock
+from jaxlt.runs.stored_arrays import newest_whole, stored_arrays
 
 # Of what a checkpoint holds; those before there was a number are of format 0.
 FORMAT = 1
@@ -64,9 +60,7 @@ class Checkpoints:
             item_names=("state", "record"),
         )
 
-    def save(
-        self, state: Any, record: dict[str, Any], metrics: dict[str, float] | None
-    ) -> None:
+    def save(self, state: Any, record: dict[str, Any], metrics: dict[str, float] | None) -> None:
         """Saves a state under its step, in the background; a step already saved is left alone.
 
         Frozen parameters are not saved.
@@ -116,24 +110,15 @@ class Checkpoints:
             UsageError: there are checkpoints and none of them can be read, or one is of a later
                 version of this library.
         """
-        damaged, formats = [], []
+        formats: list[int] = []
+
+        def restore(step: int) -> tuple[Any, dict[str, Any]]:
+            formats.append(self._format(step))
+            return self._restore(step, template_at(step))
+
         steps = [step for step in self._manager.all_steps() if until is None or step <= until]
-        for step in sorted(steps, reverse=True):
-            try:
-                with quiet_garbage():
-                    formats.append(self._format(step))
-                    restored = self._restore(step, template_at(step))
-            except UsageError:
-                raise
-            except Exception as error:
-                _logger.warning(
-                    "checkpoint of step %d in %s is damaged: %s",
-                    step,
-                    self._directory,
-                    _first_line(error),
-                )
-                damaged.append(step)
-                continue
+        restored, damaged = newest_whole(self._directory, steps, restore)
+        if restored is not None:
             self._set_aside(damaged)
             return restored
         if damaged:
@@ -217,7 +202,7 @@ def _agreed(read: Callable[[], Any]) -> Any:
     try:
         value = read()
     except Exception as error:
-        fault = _first_line(error)
+        fault = first_line(error)
     for found in texts_of_all(fault):
         if found:
             raise ValueError(found)
@@ -241,25 +226,3 @@ def digest(tree: Any) -> str:
     for leaf in jax.tree.leaves(tree):
         found.update(np.asarray(whole(leaf)).tobytes())
     return found.hexdigest()
-
-
-@contextlib.contextmanager
-def quiet_garbage() -> Iterator[None]:
-    """Keeps quiet what a failed restore leaves behind.
-
-    Orbax abandons its coroutines then, and Python reports each with a thousand lines in all.
-    """
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        try:
-            yield
-        finally:
-            gc.collect()
-            sys.unraisablehook = before
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__

@@ -3,19 +3,22 @@
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from jaxlt.devices.processes import by_first, is_loss_of_a_process, on_all_processes
 from jaxlt.errors import UsageError
-from jaxlt.runs.checkpoint import Checkpoints, digest
 from jaxlt.files.directory_lock import lock_directory
 from jaxlt.files.disk_errors import disk_errors_explained
+from jaxlt.files.json_files import without_nan
+from jaxlt.runs.checkpoint import Checkpoints, digest
 from jaxlt.runs.events import Events
-from jaxlt.devices.processes import by_first, is_loss_of_a_process, on_all_processes
 from jaxlt.runs.workdir import Workdir
 
 # Numbers, or lists of one number a class; None or NaN where there is nothing to average.
 Metrics = dict[str, float | list[float]]
+# Takes an evaluation or a measurement as plain numbers.
+Callback = Callable[[dict[str, Any]], object]
 
 # TensorBoard shows a curve a number, so that there is no room for one a class.
 _MAX_CURVES = 10
@@ -31,6 +34,7 @@ class Run:
         keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
         label: name of the run in messages.
         skip_nonfinite: how many steps without a finite loss may be left out.
+        callbacks: each is handed every evaluation and measurement, as written to metrics.jsonl.
 
     Raises:
         UsageError: another process trains in the directory; nothing in it is changed.
@@ -41,12 +45,17 @@ class Run:
     """
 
     def __init__(
-        self, workdir: Workdir, keep_checkpoints: int, label: str, skip_nonfinite: int = 0
+        self,
+        workdir: Workdir,
+        keep_checkpoints: int,
+        label: str,
+        skip_nonfinite: int = 0,
+        callbacks: Sequence[Callback] = (),
     ):
         self.workdir, self.label = workdir, label
         self.seconds, self._code = 0.0, list(workdir.code)
         self.skipped: list[int] = []
-        self._skip_nonfinite = skip_nonfinite
+        self._skip_nonfinite, self._callbacks = skip_nonfinite, callbacks
         self._frozen: dict[str, str] = {}
         # Before anything else: opening the checkpoints removes those that are half written.
         self._lock = contextlib.ExitStack()
@@ -150,6 +159,8 @@ class Run:
         assert self._events is not None, "begin comes before the first record"
         self.workdir.append_metrics(record)
         self._events.add(curves, record["step"])
+        for callback in self._callbacks:
+            callback(without_nan(record))
 
     def _by_first(self, write: Callable[[], object]) -> None:
         """Writes in the directory, process 0 alone; where it cannot, all of them stop."""

@@ -15,11 +15,17 @@ def gradient_by_vmap(
     rho: jax.Array,
     rule: PerturbationRule,
 ) -> Perturbed:
-    """Gradient of F with all classes perturbed at once under one `vmap`.
+    """Computes the gradient of F with all classes perturbed at once under one `vmap`.
 
-    Leaves outside the scope carry no class axis: what depends on them alone, a network below its
-    classifier, is computed once. Arguments as of `gradient_in_sequence`; the objective has
-    one group a class.
+    Leaves outside the scope carry no class axis. So what depends on them alone, such as a network
+    below its classifier, is computed once.
+
+    Args:
+        class_losses_fn: see `gradient_in_sequence`, as the others.
+        scope: see there.
+        objective_fn: see there; its objective has one group a class.
+        rho: see there.
+        rule: see there.
     """
     class_sums = class_sums_fn(class_losses_fn, scope)
     theta, rest = scope.theta, scope.rest
@@ -52,10 +58,18 @@ def gradient_by_chunks(
     rule: PerturbationRule,
     chunk_size: int,
 ) -> Perturbed:
-    """Gradient of F with the classes that are in the batch perturbed `chunk_size` at a time.
+    """Computes the gradient of F with the batch's classes perturbed `chunk_size` at a time.
 
-    A class that is absent costs nothing, and memory holds the perturbed parameters and
-    activations of `chunk_size` classes. Arguments as of `gradient_by_vmap`.
+    A class that is absent costs nothing. Memory holds the perturbed parameters and activations of
+    `chunk_size` classes.
+
+    Args:
+        class_losses_fn: see `gradient_by_vmap`, as the others.
+        scope: see there.
+        objective_fn: see there.
+        rho: see there.
+        rule: see there.
+        chunk_size: classes perturbed at once.
     """
     class_sums = class_sums_fn(class_losses_fn, scope)
     sums, pullback, losses = jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)

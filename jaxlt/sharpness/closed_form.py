@@ -1,4 +1,4 @@
-"""The one equation with a group for each class, where the classifier alone is perturbed."""
+"""The one equation in closed form: a group for each class, the classifier alone perturbed."""
 
 from typing import Any
 
@@ -12,7 +12,12 @@ from jaxlt.sharpness.perturbation import PerturbationRule, Scope
 
 
 def perturbs_classifier_alone(losses: FactoredLosses, scope: Scope) -> bool:
-    """Whether nothing but leaves of the classifier is perturbed."""
+    """Tells whether all perturbed leaves belong to the classifier.
+
+    Args:
+        losses: knows the classifier.
+        scope: knows the perturbed leaves.
+    """
     classifier = _classifier_leaves(losses, scope)
     return all(leaf in classifier for leaf, inside in enumerate(scope.inside) if inside)
 
@@ -24,11 +29,17 @@ def gradient_in_closed_form(
     rho: jax.Array,
     rule: PerturbationRule,
 ) -> Perturbed:
-    """Gradient of F in one forward and one backward pass, whatever the number of classes.
+    """Computes the gradient of F in one forward and one backward pass, for any number of classes.
 
-    Exact (see `jaxlt.batch.classifiers`), in O(B^2 (D + C)) beyond the passes and without an array
-    of a kernel's size for each class or image. Arguments as of
-    `jaxlt.sharpness.in_sequence.gradient_in_sequence`; the objective has one group a class.
+    The result is exact (see `jaxlt.batch.classifiers`). Beyond the passes it costs
+    O(B^2 (D + C)), and no array of a kernel's size for each class or image.
+
+    Args:
+        losses: of the batch.
+        scope: see `gradient_in_sequence`, as rho and rule.
+        objective_fn: see there; its objective has one group a class.
+        rho: see there.
+        rule: see there.
     """
     params = scope.join(scope.theta, scope.rest)
     labels = losses.labels
@@ -41,7 +52,7 @@ def gradient_in_closed_form(
     clean, means, mix = objective_fn(counts)
 
     def of_images(values: jax.Array) -> jax.Array:
-        """From one value a class to one an image; no matrix product, which a GPU would round."""
+        """Gives each image its class's value; no matrix product, which a GPU would round."""
         return (members * values).sum(1).astype(at_w.dtype)
 
     def by_class(values: jax.Array) -> jax.Array:

@@ -5,12 +5,11 @@ Each method is the gradient, at parameters w, of
     F(w) = sum_c clean[c] * S_c(w) + sum_g mix[g] * sum_c groups[g, c] * S_c(w + eps_g)
     eps_g = radius_g * d_g / ||d_g||,   d_g = gradient of sum_c groups[g, c] * S_c at w
 
-where S_c is the sum of the batch's losses of class c and eps_g is a constant; a rule may give it a
-random direction in place of d_g. With
-`groups[g, c] = A[g, c] / B` and `clean` the share of each class that no group takes, this is
-the batch-mean loss plus, for each group, the change of its loss from w to w + eps_g. A method
-chooses the three arrays and the radii; nothing here knows classes by name, networks or images.
-What is known of the losses decides how the gradient is computed, never what it is.
+where S_c is the sum of the batch's losses of class c and eps_g is a constant. A rule may give it a
+random direction in place of d_g. With `groups[g, c] = A[g, c] / B` and `clean` the share of each
+class that no group takes, F is the batch-mean loss plus, for each group, the change of its loss
+from w to w + eps_g. A method chooses the three arrays and the radii. Nothing here knows networks
+or images. What is known of the losses decides how the gradient is computed, never its value.
 """
 
 from typing import Any
@@ -38,18 +37,18 @@ def sharpness_aware_gradient(
     mask: Mask = None,
     disjoint: bool = False,
 ) -> Perturbed:
-    """Gradient of the module's objective F at `params`, for few groups of classes.
+    """Computes the gradient of the module's objective F at `params`, for few groups of classes.
 
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
         params: pytree of floating arrays, w.
-        gradient: of the batch-mean loss at w, like `params`; None where the objective's parts do
-            not add up to that loss.
+        gradient: gradient of the batch-mean loss at w, like `params`; None where the objective's
+            parts do not add up to that loss.
         objective_fn: from the batch's class counts (C,) to its `Objective`.
         rho: (G,) what the rule takes for each group.
         rule: how a group's gradient becomes its perturbation.
         mask: the leaves that are perturbed (theta), all by default.
-        disjoint: no class is in two groups, so that passes over each group's images are worth it
+        disjoint: whether no class is in two groups. Then passes over each group's images pay,
             where `class_losses_fn` is a `FactoredLosses` that allows them.
 
     Returns:
@@ -79,20 +78,20 @@ def class_wise_gradient(
     mask: Mask = None,
     chunk_size: int | None = None,
 ) -> Perturbed:
-    """Gradient of the module's objective F at `params`, with a group for each class.
+    """Computes the gradient of the module's objective F at `params`, with a group for each class.
+
+    With a `FactoredLosses`, it takes the closed form if the classifier alone is perturbed, else
+    passes over the images of each class if the losses allow them.
 
     Args:
-        class_losses_fn: see `sharpness_aware_gradient`, as the remaining arguments. Where it is a
-            `FactoredLosses`, the closed form is taken if the classifier alone is perturbed, else
-            passes over the images of each class if it allows them.
+        class_losses_fn: see `sharpness_aware_gradient`, as the others.
         params: w.
         objective_fn: see there; its `groups` is (C,).
         rho: (C,).
         rule: see there.
         mask: see there.
-        chunk_size: classes perturbed at once where each costs passes of its own; None for all at
-            once where the mask leaves parameters out, what depends on those alone being computed
-            once, and else for one after the other.
+        chunk_size: classes perturbed at once where each costs passes of its own. None takes all
+            at once where the mask leaves parameters out, and else one after the other.
     """
     scope = Scope(params, mask)
     if isinstance(class_losses_fn, FactoredLosses):

@@ -18,17 +18,17 @@ def gradient_in_sequence(
     rho: jax.Array,
     rule: PerturbationRule,
 ) -> Perturbed:
-    """Gradient of F for few groups of any kind, their perturbed gradients one after the other.
+    """Computes the gradient of F for few groups, their perturbed gradients one after the other.
 
-    The gradients at w of the groups come from one linearisation with one cotangent each. Where the
+    One linearisation gives the gradients at w of all groups, by one cotangent each. Where the
     objective's parts add up to the batch-mean loss, the clean part costs no cotangent: it is what
-    the groups leave of the mean's gradient, which the caller has.
+    the groups leave of that loss's gradient, which the caller has.
 
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
         scope: the parameters and which of them are perturbed (theta).
-        gradient: of the batch-mean loss at w; None where the objective's parts do not add up to
-            that loss.
+        gradient: gradient of the batch-mean loss at w; None where the objective's parts do not
+            add up to that loss.
         objective_fn: from the batch's class counts (C,) to its `Objective`.
         rho: (G,) what the rule takes for each group.
         rule: how a group's gradient becomes its perturbation.

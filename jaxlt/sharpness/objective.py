@@ -1,6 +1,6 @@
-"""What the methods are made of: the weights of the one equation, and what computing it yields.
+"""The weights of the one equation that each method chooses, and what computing it yields.
 
-The equation is that of `jaxlt.sharpness.equation`.
+`jaxlt.sharpness.equation` states the equation.
 """
 
 from collections.abc import Callable
@@ -49,23 +49,47 @@ class Perturbed(NamedTuple):
     sharpness: jax.Array
 
 
+def all_groups(groups: jax.Array, counts: jax.Array) -> Objective:
+    """Returns the objective `sum_g L_g(w + eps_g)` of groups that make up the batch-mean loss.
+
+    Args:
+        groups: (G, C) share of each class in each group, `A[g, c]`; each class's shares sum to 1.
+        counts: (C,) images of each class in the batch.
+    """
+    return Objective(None, groups / batch_size(counts), jnp.ones(len(groups)))
+
+
+def one_group(weights: jax.Array, counts: jax.Array) -> Objective:
+    """Returns the objective `L(w) - L_a(w) + L_a(w + eps)` of one group that holds part of L.
+
+    Args:
+        weights: (C,) share of each class in the group, `a_c`.
+        counts: (C,) images of each class in the batch.
+    """
+    size = batch_size(counts)
+    return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
+
+
 def batch_mean(counts: jax.Array, step: jax.Array) -> Objective:
     """Returns SAM's objective, the batch-mean loss at perturbed parameters, at every step."""
     del step
-    everything = jnp.ones((1, counts.size), counts.dtype)
-    return Objective(None, everything / batch_size(counts), jnp.ones(1))
+    return all_groups(jnp.ones((1, counts.size), counts.dtype), counts)
 
 
 def class_sums_fn(class_losses_fn: ClassLossesFn, scope: Scope) -> ClassSumsFn:
     """Splits the argument of `class_losses_fn` into (theta, rest), for differentiation.
 
+    Args:
+        class_losses_fn: from params to the batch's `ClassLosses`.
+        scope: the parameters and which of them are perturbed (theta).
+
     Returns:
-        A function to the sums (C,) and, as what differentiation leaves alone, the `ClassLosses`
-        with counts in at least 32 bits.
+        A function to the sums (C,) and, as an auxiliary output, the `ClassLosses` with counts in
+        at least 32 bits.
 
     Raises:
-        TypeError: when called, if `class_losses_fn` returns no `ClassLosses`.
-        ValueError: likewise, if its arrays are not of shape (C,).
+        TypeError: when called, `class_losses_fn` returns no `ClassLosses`.
+        ValueError: when called, its arrays are not of shape (C,).
     """
 
     def class_sums(theta: Leaves, rest: Leaves) -> tuple[jax.Array, ClassLosses]:

@@ -1,8 +1,8 @@
-"""From the objective of a method to an optax link that counts steps and checks its arguments."""
+"""Makes an optax link of a method: it counts steps, checks its arguments, keeps measurements."""
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,28 @@ import optax
 from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step
 from jaxlt.batch.class_losses import ClassLossesFn
 from jaxlt.sharpness.equation import sharpness_aware_gradient
-from jaxlt.sharpness.objective import Objective, Perturbed
+from jaxlt.sharpness.objective import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule, resolve_mask
+
+ObjectiveAtStep: TypeAlias = Callable[[jax.Array, jax.Array], Objective]
 
 
 class SharpnessState(NamedTuple):
     """State of every method: small, and never a copy of the parameters.
 
     Attributes:
-        count: steps taken, () int32; the argument of the schedules.
-        loss: () batch-mean loss at w in the last step. Whoever logs this one in place of one of
-            its own spares the methods that do not read the incoming gradient a forward pass.
-        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes: one for
-            SAM, ImbSAM and Focal-SAM, (head, tail) for SSE-SAM, one a class for CC-SAM.
+        count: () int32, steps taken; the argument of the schedules.
+        loss: () batch-mean loss at w in the last step. Log this one instead of computing your own:
+            methods that do not read the incoming gradient then need one forward pass less.
+        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes. SAM, ImbSAM
+            and Focal-SAM have one group, SSE-SAM two (head, tail), CC-SAM one for each class.
         sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> state = jaxlt.sam(rho=0.1).init(jax.numpy.ones(3))
+        >>> isinstance(state, jaxlt.SharpnessState), int(state.count)
+        (True, 0)
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
@@ -39,9 +47,9 @@ class Step(NamedTuple):
     Attributes:
         class_losses_fn: from params to the batch's `ClassLosses`.
         params: w.
-        gradient: the incoming one.
+        gradient: the incoming gradient.
         number: () int32, steps taken before.
-        key: of whatever the method draws, None for one made of its seed.
+        key: the caller's key for random draws, or None.
     """
 
     class_losses_fn: ClassLossesFn
@@ -50,6 +58,29 @@ class Step(NamedTuple):
     number: jax.Array
     key: jax.Array | None
 
+    def objective_fn(self, objective: ObjectiveAtStep, num_classes: int | None) -> ObjectiveFn:
+        """Returns the objective of this step.
+
+        Args:
+            objective: from the batch's class counts (C,) and the step to its `Objective`.
+            num_classes: C, or None where any will do.
+        """
+
+        def objective_fn(counts: jax.Array) -> Objective:
+            if num_classes not in (None, counts.size):
+                raise ValueError(
+                    f"class_losses_fn must return losses of {num_classes} classes, as many as "
+                    f"class_counts holds, got {counts.size}"
+                )
+            return objective(counts, self.number)
+
+        return objective_fn
+
+    def random_key(self, seed: int | jax.Array) -> jax.Array:
+        """Returns the key of this step's random directions, made of the caller's key if any."""
+        run = jax.random.key(seed) if self.key is None else jax.random.fold_in(self.key, seed)
+        return jax.random.fold_in(run, self.number)
+
 
 def sharpness_transformation(
     gradient_fn: Callable[[Step], Perturbed], num_groups: int, mask: Mask
@@ -57,9 +88,9 @@ def sharpness_transformation(
     """Makes a link of `optax.chain` of a method.
 
     Args:
-        gradient_fn: the method.
+        gradient_fn: from a `Step` to the method's gradient and measurements.
         num_groups: G.
-        mask: of the perturbed leaves, as the method takes it.
+        mask: the leaves to perturb, as the method takes it.
 
     Returns:
         A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
@@ -104,7 +135,7 @@ def sharpness_transformation(
 
 
 def objective_gradient_fn(
-    objective: Callable[[jax.Array, jax.Array], Objective],
+    objective: ObjectiveAtStep,
     radii: Sequence[ScalarOrSchedule],
     *,
     num_classes: int | None = None,
@@ -114,30 +145,26 @@ def objective_gradient_fn(
     adaptive: bool = False,
     seed: int | None = None,
 ) -> Callable[[Step], Perturbed]:
-    """Returns the method that an objective and radii make.
+    """Returns what computes a method's gradient from its objective and radii.
 
     Args:
         objective: from the batch's class counts (C,) and the step to its `Objective`.
         radii: one for each of the G groups.
         num_classes: C, or None where any will do.
         sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
-        disjoint: see `sharpness_aware_gradient`.
-        mask: see there.
+        disjoint: whether no class is in two groups.
+        mask: the leaves to perturb.
         adaptive: see `PerturbationRule`.
-        seed: of random directions, or None for those of the groups' gradients.
+        seed: seed of random directions, or None to follow the groups' gradients.
     """
 
     def gradient_fn(step: Step) -> Perturbed:
-        def objective_fn(counts: jax.Array) -> Objective:
-            check_num_classes(num_classes or counts.size, counts.size)
-            return objective(counts, step.number)
-
-        random_key = None if seed is None else key_at_step(seed, step)
+        random_key = None if seed is None else step.random_key(seed)
         return sharpness_aware_gradient(
             step.class_losses_fn,
             step.params,
             step.gradient if sums_to_mean else None,
-            objective_fn,
+            step.objective_fn(objective, num_classes),
             jnp.stack([at_step(rho, step.number) for rho in radii]),
             rule=PerturbationRule(adaptive=adaptive, random_key=random_key),
             mask=mask,
@@ -145,21 +172,6 @@ def objective_gradient_fn(
         )
 
     return gradient_fn
-
-
-def check_num_classes(expected: int, found: int) -> None:
-    """Raises ValueError unless the losses are of as many classes as the class counts."""
-    if found != expected:
-        raise ValueError(
-            "class_losses_fn must return losses of as many classes as class_counts holds, "
-            f"{expected}, got {found}"
-        )
-
-
-def key_at_step(seed: int | jax.Array, step: Step) -> jax.Array:
-    """Returns the key of a step's random directions, from the run's key where there is one."""
-    run = jax.random.key(seed) if step.key is None else jax.random.fold_in(step.key, seed)
-    return jax.random.fold_in(run, step.number)
 
 
 def _check_whole_tree(params: optax.Params) -> None:

@@ -1,7 +1,7 @@
-"""The one equation where images do not depend on each other: passes over parts of the batch.
+"""The one equation by passes over parts of the batch, where images do not depend on each other.
 
-A group's gradients at w and at w + eps_g involve the images of its classes alone. With groups
-that share no class, all groups together cost at most two gradients of the batch.
+A group's gradients at w and at w + eps_g involve the images of its classes alone. So groups that
+share no class cost at most two gradients of the batch together.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxlt.batch.class_losses import batch_size
 from jaxlt.batch.factored_losses import Capacity, FactoredLosses, Passes
 from jaxlt.sharpness.objective import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
@@ -38,12 +39,13 @@ def gradient_by_parts(
     rule: PerturbationRule,
     passes: Passes,
 ) -> Perturbed:
-    """Gradient of F for groups that share no class, each on its own images alone.
+    """Computes the gradient of F for groups that share no class, each on its own images alone.
+
+    Where each class is a group, the clean part comes from the groups' gradients at w.
 
     Args:
         losses: of images that do not depend on each other.
-        scope: see `gradient_in_sequence`, as the others. Where each class is a group,
-            the clean part comes from the groups' gradients at w.
+        scope: see `gradient_in_sequence`, as the next four.
         gradient: see there.
         objective_fn: see there.
         rho: see there.
@@ -56,7 +58,7 @@ def gradient_by_parts(
     objective = objective_fn(counts)
     batch = _GroupedImages(losses, objective.groups.astype(dtype))
     no_gradient = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
-    # Made of the counts, that in a loop under `jax.shard_map` it is a shard's own as they are.
+    # Made of the counts: in a loop under `jax.shard_map` it must be a shard's own, as they are.
     zero = jnp.zeros_like(counts[0])
 
     def part(theta: Leaves, group: jax.Array) -> _Part:
@@ -100,19 +102,18 @@ def gradient_by_parts(
         present = (batch.sizes > 0).sum()
         total, plain, norms, sharpness = jax.lax.fori_loop(0, present, add_group, carry)
     if loss is None:
-        images = counts.sum()
-        loss = plain / jnp.where(images > 0, images, 1)
+        loss = plain / batch_size(counts)
     return Perturbed(scope.join(*total), loss, norms, sharpness)
 
 
 def _clean_part(
     losses: FactoredLosses, scope: Scope, gradient: Any, objective: Objective, no_gradient
 ) -> tuple[tuple[Leaves, Leaves], jax.Array | None, jax.Array]:
-    """What of F is taken at w.
+    """Computes the part of F that is taken at w.
 
     Returns:
-        Its gradient as far as passes over the whole batch give it, the batch-mean loss if they
-        give that, and (G,) by what the groups' gradients at w are to be multiplied and added.
+        The gradient of that part as far as passes over the whole batch give it, the batch-mean
+        loss if they give that, and (G,) factors by which the groups' gradients at w are added.
     """
     clean, groups, mix = objective
     if clean is None:
@@ -160,7 +161,14 @@ class _GroupedImages:
     def sum_over(
         self, group: jax.Array, fn: Callable[[_Rows], Any], zero: Any, passes: Passes
     ) -> Any:
-        """Sums what a function of rows gives over the images of a group."""
+        """Sums a function of rows over the images of a group.
+
+        Args:
+            group: the group's number.
+            fn: from rows to a pytree of sums over them.
+            zero: what `fn` gives of no rows.
+            passes: how the rows are taken.
+        """
         start, left = self._starts[group], self.sizes[group]
         if isinstance(passes, Capacity):
             total = fn(self._rows(start, passes.images, left))
@@ -180,7 +188,7 @@ class _GroupedImages:
         return total
 
     def _rows(self, start: jax.Array, count: int, limit: jax.Array) -> _Rows:
-        """Returns `count` rows from `start` on, of which those from `limit` on weigh nothing."""
+        """Returns `count` rows from `start` on; those beyond the first `limit` weigh nothing."""
         places = jnp.arange(count)
         # Rows beyond the limit repeat real images, on which any network is finite.
         rows = jnp.minimum(start + places, self._labels.size - 1)

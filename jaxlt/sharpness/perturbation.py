@@ -1,10 +1,12 @@
-"""Perturbations of parameters: which leaves, along what, and how far."""
+"""Perturbations of parameters: which leaves move, in which direction, how far."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+
+from jaxlt.batch.precision import at_least_32_bits
 
 Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one
 Leaves: TypeAlias = list[jax.Array]
@@ -14,7 +16,7 @@ RadiusFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array
 def constant_radius(
     rho: jax.Array, norms: jax.Array, theta_norm: jax.Array, size: int
 ) -> jax.Array:
-    """Radius of SAM and of all methods whose radius does not depend on the gradient."""
+    """Returns rho as it is: the radius of every method but CC-SAM. See `PerturbationRule`."""
     del theta_norm, size
     return jnp.broadcast_to(rho, norms.shape)
 
@@ -24,14 +26,14 @@ class PerturbationRule(NamedTuple):
 
     Attributes:
         radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
-            of scalars in theta to radii (L,); L is 1, or the number of perturbed leaves with
-            `per_leaf`. A gradient of norm 0 comes as an infinite norm and, where it is the
-            direction, gives no perturbation.
-        adaptive: ASAM (Kwon et al., ICML 2021): d is scaled by |w| elementwise before its norm is
-            taken and once more in eps, so that a radius is relative to each weight.
-        per_leaf: one norm and one radius a leaf in place of one over all leaves.
-        random_key: where given, the direction is not d but standard normal, drawn from this key
-            and the group's number; d's norms still go to `radius_fn`.
+            of scalars in theta to radii (L,). L is 1, or with `per_leaf` the number of perturbed
+            leaves. A gradient of norm 0 comes as an infinite norm; where it is the direction too,
+            there is no perturbation.
+        adaptive: whether |w| scales d elementwise, once before the norm and once more in eps, so
+            that a radius is relative to each weight (ASAM; Kwon et al., ICML 2021).
+        per_leaf: whether each leaf has its own norm and radius in place of one over all leaves.
+        random_key: None to follow d. A key draws a standard normal direction from the key and the
+            group's number instead; d's norms still go to `radius_fn`.
     """
 
     radius_fn: RadiusFn = constant_radius
@@ -42,7 +44,14 @@ class PerturbationRule(NamedTuple):
     def perturbation(
         self, gradient: Leaves, theta: Leaves, rho: jax.Array, group: int | jax.Array
     ) -> Leaves:
-        """Returns eps of the group with this number, a constant to whatever differentiates it."""
+        """Returns a group's eps, a constant to whatever differentiates it.
+
+        Args:
+            gradient: d, the gradient of the group's loss in theta.
+            theta: the perturbed leaves.
+            rho: () of the group.
+            group: the group's number.
+        """
         weight_scale = [jnp.abs(w) for w in theta] if self.adaptive else [1.0] * len(theta)
         direction = [s * d for s, d in zip(weight_scale, gradient, strict=True)]
         norms, lengths = self._norms(direction), None
@@ -63,10 +72,10 @@ class PerturbationRule(NamedTuple):
         rho: jax.Array,
         lengths: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns what directions are multiplied by to become eps, (L,).
+        """Returns the factors that turn directions into eps, (L,).
 
         Args:
-            norms: (L,) of the gradients.
+            norms: (L,) norms of the gradients.
             theta: the perturbed leaves.
             rho: () of the group.
             lengths: (L,) norms of the directions, where those are not the gradients.
@@ -81,7 +90,12 @@ class PerturbationRule(NamedTuple):
 
 
 def standard_normal(key: jax.Array, like: Leaves) -> Leaves:
-    """Draws independent standard normal numbers in the shapes of some leaves."""
+    """Draws independent standard normal numbers.
+
+    Args:
+        key: a key of `jax.random`.
+        like: leaves whose shapes the numbers take.
+    """
     keys = jax.random.split(key, len(like))
     return [
         jax.random.normal(k, w.shape, jnp.promote_types(w.dtype, jnp.float32))
@@ -90,11 +104,8 @@ def standard_normal(key: jax.Array, like: Leaves) -> Leaves:
 
 
 def norm(tree: Any) -> jax.Array:
-    """Euclidean norm over all leaves, accumulated in at least 32 bits, a scalar."""
-    squares = [
-        jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum()
-        for x in jax.tree.leaves(tree)
-    ]
+    """Returns the Euclidean norm over all leaves, (), accumulated in at least 32 bits."""
+    squares = [jnp.square(at_least_32_bits(x)).sum() for x in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
@@ -136,6 +147,10 @@ class Scope:
 
 def resolve_mask(params: Any, mask: Mask) -> list[bool]:
     """Returns, for each leaf of `params` in flattening order, whether the mask selects it.
+
+    Args:
+        params: pytree of arrays.
+        mask: a pytree prefix of bools, a callable from params to one, or None for all leaves.
 
     Raises:
         ValueError: the mask is no prefix of `params`, holds something other than bools, or

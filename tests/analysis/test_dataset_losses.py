@@ -58,7 +58,7 @@ def test_some_classes_are_the_images_of_those_alone():
 
 def test_what_is_no_data_set_is_refused():
     losses, _, (inputs, labels) = small_losses(np.float64)
-    with pytest.raises(ValueError, match="at least one image, there is none"):
+    with pytest.raises(ValueError, match="at least one image, got none"):
         losses.of_classes(np.array([False, False, False, True]))
-    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, they run from 0 to 2"):
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, got 0 to 2"):
         DatasetLosses.of(losses_fn, inputs, labels, 2)

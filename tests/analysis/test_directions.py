@@ -75,7 +75,7 @@ def test_principal_plane_is_that_of_a_library():
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([0.0, 1.0], "at least 3 points, it has 2"),
+        ([0.0, 1.0], "at least 3 points, got 2"),
         ([0.0, 1.0, 2.0, 5.0], "must not lie on a line"),
         ([1.0, 1.0, 1.0], "must not lie on a line"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import (
     ConfidenceBins,
-    Evaluation,
+    Evaluated,
     ShotGroups,
     evaluate,
     group_accuracy,
@@ -66,7 +66,7 @@ def test_evaluate_counts_what_brute_force_counts(labels, seed, batch_size):
 
 def test_accuracies_by_hand():
     bins = ConfidenceBins(np.array([11]), np.array([9.5]), np.array([8]))
-    evaluation = Evaluation(np.array([[8, 2, 0], [1, 0, 0], [0, 0, 0]]), 0.0, bins)
+    evaluation = Evaluated(np.array([[8, 2, 0], [1, 0, 0], [0, 0, 0]]), 0.0, bins)
     assert evaluation.accuracy == 8 / 11
     np.testing.assert_array_equal(evaluation.per_class, [0.8, 0.0, np.nan])
     assert evaluation.balanced_accuracy == 0.4
@@ -83,16 +83,16 @@ def test_evaluate_takes_bfloat16_logits_of_a_compiled_function():
 
 @pytest.mark.parametrize("label", [NUM_CLASSES, -2])
 def test_a_label_outside_the_classes_is_refused(label):
-    with pytest.raises(ValueError, match="labels ran from"):
+    with pytest.raises(ValueError, match="labels must lie in"):
         evaluate(jnp.asarray, [(np.zeros((2, NUM_CLASSES)), np.array([0, label]))], NUM_CLASSES)
 
 
 def test_logits_of_the_wrong_width_and_empty_test_sets_are_refused():
-    with pytest.raises(ValueError, match="logits were of shape"):
+    with pytest.raises(ValueError, match="logits must be of shape"):
         evaluate(jnp.asarray, [(np.zeros((2, 3)), np.array([0, 1]))], NUM_CLASSES)
-    with pytest.raises(ValueError, match="no labelled image"):
+    with pytest.raises(ValueError, match="at least one labelled image, got none"):
         evaluate(jnp.asarray, [], NUM_CLASSES)
-    with pytest.raises(ValueError, match="no labelled image"):
+    with pytest.raises(ValueError, match="at least one labelled image, got none"):
         evaluate(jnp.asarray, [(np.zeros((2, NUM_CLASSES)), np.full(2, -1))], NUM_CLASSES)
 
 
@@ -133,7 +133,7 @@ def test_each_class_is_in_exactly_one_group(counts, few_below, gap):
 
 
 def test_overlapping_thresholds_are_the_users_mistake():
-    with pytest.raises(UsageError, match="few_below was 102, must be at most many_above"):
+    with pytest.raises(UsageError, match=r"few_below must be at most many_above .*, got 102"):
         ShotGroups(many_above=100, few_below=102)
 
 
@@ -187,7 +187,7 @@ def test_group_confusion_counts_what_brute_force_counts(data, num_classes):
 def test_group_confusion_agrees_with_group_accuracy():
     confusion = np.array([[8, 1, 1], [2, 3, 0], [1, 0, 1]])
     counts = np.array([500, 50, 5])
-    evaluation = Evaluation(confusion, 0.0, ConfidenceBins(*np.ones((3, 1), np.int64)))
+    evaluation = Evaluated(confusion, 0.0, ConfidenceBins(*np.ones((3, 1), np.int64)))
     shares = group_confusion(confusion, counts, ShotGroups())
     accuracy = group_accuracy(evaluation.per_class, counts, ShotGroups())
     assert {name: row["correct"] for name, row in shares.items()} == pytest.approx(accuracy)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.class_folders import _labels, find_class_folders, find_corruption_tree
-from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES
+from jaxlt.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 
 
 def make(directory, *names, suffix=".JPEG"):
@@ -58,9 +58,9 @@ def test_any_order_of_numbered_directories_gives_their_numbers(numbers):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat", "cow"], "cow must be named after a class of the run"),
-        (["0", "3"], "0 must be named after .* or all must be numbered 0 to 2"),
-        (["1", "01"], "two directories of one class number"),
+        (["cat", "cow"], "must be named after classes of the run .*, got cow"),
+        (["0", "3"], "must be named after .* or numbered 0..2, got 0"),
+        (["1", "01"], "got two of one"),
     ],
 )
 def test_classes_that_the_run_does_not_have(tmp_path, names, message):
@@ -70,12 +70,12 @@ def test_classes_that_the_run_does_not_have(tmp_path, names, message):
 
 
 def test_wrong_folders(tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="must be a directory"):
         find_class_folders(tmp_path / "none", ["cat"])
-    with pytest.raises(UsageError, match="one directory a class, it has none"):
+    with pytest.raises(UsageError, match="one directory a class, got none"):
         find_class_folders(tmp_path, ["cat"])
     (tmp_path / "cat").mkdir()
-    with pytest.raises(UsageError, match="it has none"):
+    with pytest.raises(UsageError, match="got none"):
         find_class_folders(tmp_path, ["cat"])
 
 
@@ -104,5 +104,5 @@ def test_wrong_trees(tmp_path):
         find_corruption_tree(tmp_path, ["cat", "dog"])
     (tmp_path / "cat").rmdir()
     make(tmp_path / "gaussian_noise" / "6", "cat")
-    with pytest.raises(UsageError, match="must hold the severities 1 to 5, it holds 1, 2, 3, 4, 5"):
+    with pytest.raises(UsageError, match="must hold the severities 1 to 5, got 1, 2, 3, 4, 5"):
         find_corruption_tree(tmp_path, ["cat", "dog"])

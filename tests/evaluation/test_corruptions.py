@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlt.data.sampling.counter_random import stream_key
+from jaxlt.data.sampling.random_numbers import stream_key
 from jaxlt.errors import UsageError
-from jaxlt.evaluation.corruption_error import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS
-from jaxlt.evaluation.corruptions import Corruption
+from jaxlt.evaluation.corruptions import CORRUPTIONS, SEVERITIES, VALIDATION_CORRUPTIONS, Corruption
 
 AT_OWN_SIZE = ("gaussian_noise", "shot_noise", "impulse_noise", "brightness", "contrast")
 
@@ -98,9 +97,9 @@ def test_every_severity_is_stronger_than_the_last():
 
 
 def test_mistakes(monkeypatch):
-    with pytest.raises(UsageError, match="corruption was 'rain', must be one of gaussian_noise"):
+    with pytest.raises(UsageError, match=r"corruption must be one of gaussian_noise.*got 'rain'"):
         Corruption("rain", 1, seed=0)
-    with pytest.raises(UsageError, match="severity was 6"):
+    with pytest.raises(UsageError, match=r"severity must lie in 1..5, got 6"):
         Corruption("fog", 6, seed=0)
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(UsageError, match=r"pip install 'jaxlt\[ood\]'"):

@@ -142,7 +142,7 @@ def test_prototype_scores_by_brute_force():
 
 
 def test_a_class_without_training_image_has_no_prototype():
-    with pytest.raises(UsageError, match="class 2 had no training image"):
+    with pytest.raises(UsageError, match="got none of class 2"):
         Prototypes(np.ones((3, 2)), np.array([0, 1, 3]), NUM_CLASSES)
 
 

@@ -129,7 +129,9 @@ def test_newest_checkpoint_is_read_and_a_damaged_one_passed_over(tmp_path, caplo
         np.testing.assert_allclose(Predictor.load(tmp_path).logits(images), first, atol=1e-5)
     assert "checkpoint of step 1" in caplog.text
     shutil.rmtree(tmp_path / "checkpoints" / "0" / "state")
-    with pytest.raises(UsageError, match=f"{tmp_path}/checkpoints: none of the 2 can be read"):
+    with pytest.raises(
+        UsageError, match=f"{tmp_path}/checkpoints must be readable, got 2 that are not"
+    ):
         Predictor.load(tmp_path)
 
 
@@ -139,7 +141,7 @@ def test_checkpoint_of_another_network_is_refused(run, tmp_path):
     (tmp_path / "model.json").write_text(
         json.dumps({**description("small_conv", num_classes=4), "class_names": list("abcd")})
     )
-    with pytest.raises(UsageError, match="none of the 1 can be read"):
+    with pytest.raises(UsageError, match="got 1 that are not"):
         Predictor.load(tmp_path)
 
 
@@ -237,7 +239,7 @@ def test_files_that_are_no_images_are_named(run, tmp_path):
 
 @pytest.mark.parametrize("k", [0, 4])
 def test_number_of_classes_asked_for_is_checked(run, k):
-    with pytest.raises(UsageError, match=rf"top_k was {k}, must be in 1\.\.3"):
+    with pytest.raises(UsageError, match=rf"top_k must lie in 1\.\.3, .*, got {k}"):
         Predictor.load(run[0]).top_k([], k=k)
 
 
@@ -262,13 +264,13 @@ def test_directories_that_are_no_finished_run_are_named(tmp_path):
     file.write_text("{")
     assert f"{file} must be JSON" in refusal()
     file.write_text(json.dumps({"model": "mlp"}))
-    assert f"{file} must be an object with the keys model, num_classes" in refusal()
+    assert f"{file}: num_classes must be given, got nothing" in refusal()
     file.write_text(json.dumps(description("small_conv")))
-    assert "it has no result.json" in refusal()
+    assert "got one without result.json" in refusal()
     (directory / "result.json").write_text("{}")
-    assert f"{directory} has no checkpoint" in refusal()
+    assert f"{directory} must have a checkpoint" in refusal()
     (directory / "checkpoints").mkdir()
-    assert f"{directory} has no checkpoint" in refusal()
+    assert f"{directory} must have a checkpoint" in refusal()
 
 
 def test_state_of_other_devices_can_be_read(tmp_path):
@@ -332,5 +334,5 @@ def test_arrays_are_fitted_as_files_are(run, tmp_path):
         np.testing.assert_array_equal(predictor.fit(images), predictor.read_files(files))
     own = random_images("small_conv")
     assert predictor.fit(own) is own
-    with pytest.raises(UsageError, match="must have 1 or 3 channels, they have 4"):
+    with pytest.raises(UsageError, match="must have 1 or 3 channels, got 4"):
         predictor.fit(np.zeros((1, 9, 9, 4), np.uint8))

@@ -1,6 +1,5 @@
 """CC-SAM's ablation: what its rows differ in, and that all of them train."""
 
-import dataclasses
 import json
 import sys
 
@@ -8,60 +7,65 @@ import pytest
 
 from experiments import ablation, command_line
 from experiments.ablation import plan_ablation
-from experiments.recipe import Recipe
 from jaxlt import UsageError
+from jaxlt.recipes import CCSAM, SAM, SGD, Data, Digits, Exponential, PaperAdversary, Recipe, Small
+from jaxlt.recipes.named.vary import followed_by, vary
+from jaxlt.recipes.recipe import write_recipe
+from jaxlt.runs.differences import differences
 
-BASE = Recipe(
-    dataset="digits",
-    model="mlp",
-    imbalance_factor=20.0,
-    augmentation="none",
-    radius_scale=0.5,
-    max_relative_radius=0.1,
-    adversary_radius=2.0,
+BASE = vary(
+    Recipe(
+        data=Data(source=Digits(), profile=Exponential(imbalance_factor=20.0)),
+        network=Small(architecture="mlp"),
+    ),
+    shift="none",
+    method=CCSAM(radius_scale=0.5, max_relative_radius=0.1),
     epochs=12,
 )
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return plan_ablation(BASE, constant_radius=0.25)
+    return plan_ablation(BASE, constant_radius=0.25, adversary=PaperAdversary(radius=2.0))
 
 
-def differences(left, right):
-    fields = {field.name for field in dataclasses.fields(left)}
-    return {name for name in fields if getattr(left, name) != getattr(right, name)}
+def differing(left, right):
+    written = [json.loads(write_recipe(recipe)) for recipe in (left, right)]
+    return set(differences(written))
 
 
 def test_first_stages_differ_in_the_perturbation_alone(plan):
     firsts = {
-        name: dataclasses.replace(recipe, then=())
-        for name, recipe in plan.recipes.items()
-        if name.endswith("_crt")
+        name: followed_by(recipe) for name, recipe in plan.recipes.items() if name.endswith("_crt")
     }
     both = firsts["both_crt"]
-    assert firsts["sgd_crt"] == BASE
-    assert differences(both, BASE) == {"method", "scope"}
-    assert (both.direction, both.magnitude, both.radius_scale) == (
+    assert both == BASE
+    assert differing(firsts["sgd_crt"], BASE) == {"method"}
+    assert firsts["sgd_crt"].first.method == SGD()
+    method = both.first.method
+    assert (method.direction, method.magnitude, method.radius_scale, method.scope) == (
         "gradient",
         "characteristic",
         0.5,
+        "classifier",
     )
-    assert differences(both, firsts["direction_crt"]) == {"magnitude", "radius_scale"}
-    assert firsts["direction_crt"].radius_scale == 0.25
-    assert differences(both, firsts["magnitude_crt"]) == {"direction"}
-    assert {recipe.max_relative_radius for recipe in firsts.values()} == {0.1}
+    assert differing(both, firsts["direction_crt"]) == {"method.magnitude", "method.radius_scale"}
+    assert firsts["direction_crt"].first.method.radius_scale == 0.25
+    assert differing(both, firsts["magnitude_crt"]) == {"method.direction"}
+    perturbed = [firsts[f"{name}_crt"].first.method for name in ("direction", "magnitude", "both")]
+    assert {method.max_relative_radius for method in perturbed} == {0.1}
 
 
 def test_second_stages_differ_in_the_adversary_alone(plan):
     for first in ("sgd", "direction", "magnitude", "both"):
         plain, adversarial = (plan.recipes[f"{first}_{end}"] for end in ("crt", "adversary"))
-        assert differences(plain, adversarial) == {"then"}
-        (second,), (moved,) = plain.then, adversarial.then
-        assert differences(second, moved) == {"adversary"}
-        assert (second.adversary, moved.adversary) == ("none", "paper")
+        assert differing(plain, adversarial) == {"then.0.adversary"}
+        (_, second), (_, moved) = plain.stages, adversarial.stages
+        assert (second.adversary, moved.adversary) == (None, PaperAdversary(radius=2.0))
         assert (second.trainable, second.reset_classifier) == ("classifier", True)
-        assert (second.epochs, second.adversary_radius) == (2, 2.0)
+        assert (second.method, second.epochs) == (SGD(), 2)
+        for name in ("lr", "weight_decay"):
+            assert getattr(second.optimizer, name) == getattr(BASE.first.optimizer, name)
 
 
 def test_published_numbers_are_those_of_table_2(plan):
@@ -80,20 +84,38 @@ def test_published_numbers_are_those_of_table_2(plan):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"method": "sam"}, "method is the table's own to choose, it must be sgd, got sam"),
-        ({"direction": "random"}, "direction is the table's own"),
+        ({"method": SAM()}, "method must be cc_sam, of which the table's rows .*, got sam"),
+        (
+            {"method": CCSAM(direction="random")},
+            "method.direction must be gradient, the table chooses it, got random",
+        ),
+        ({"stages": (BASE.first, BASE.first)}, "then must be .*, got 1 stages"),
     ],
 )
-def test_a_base_that_is_not_sgd_is_refused(changed, named):
+def test_a_base_that_is_not_one_stage_of_cc_sam_is_refused(changed, named):
     with pytest.raises(UsageError, match=named):
-        plan_ablation(dataclasses.replace(BASE, **changed), 0.1)
+        plan_ablation(vary(BASE, **changed), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named"),
+    [
+        ("sam_digits", "recipe must be one of sgd, got sam_digits of sam"),
+        ("crt_digits", "recipe must be one of a single stage, got crt_digits of 2"),
+        ("sgd_digit", "recipe must be a named one, such as sgd_digits"),
+    ],
+)
+def test_a_recipe_that_is_not_one_stage_of_sgd_is_refused(monkeypatch, recipe, named):
+    monkeypatch.setattr(sys, "argv", ["ablation", "--recipe", recipe])
+    with pytest.raises(UsageError, match=named):
+        ablation.main()
 
 
 def test_rows_train_and_are_shown(monkeypatch, capsys, tmp_path):
     rows = ("sgd", "magnitude")
     some = {name: label for name, label in ablation._FIRST_STAGES.items() if name in rows}
     monkeypatch.setattr(ablation, "_FIRST_STAGES", some)
-    flags = ["--model", "mlp", "--epochs", "2", "--second-epochs", "1", "--seeds", "0"]
+    flags = ["--network", "mlp", "--epochs", "2", "--second-epochs", "1", "--seeds", "0"]
     flags += ["--pipeline", "device", "--workdir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["ablation", *flags])
     command_line.run(ablation.main)

@@ -13,16 +13,14 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from matplotlib import image
 from small_runs import files_of, run_program, train
+from written_runs import change_recipe
 
 import experiments.flatness.__main__ as flatness
 import experiments.hessian.__main__ as hessian
 import experiments.landscape.__main__ as landscape
 from experiments.analysed_run import AnalysedRun
 from experiments.examined import Examined
-from experiments.finished_run import load_runs
-from experiments.recipe import Recipe, read_stages
-from experiments.replica_rows import replica_rows
-from experiments.stage import Stage
+from experiments.loaded_runs import load_runs, seeds_rows
 from experiments.written_report import common_destination
 from jaxlt.errors import UsageError
 
@@ -42,12 +40,13 @@ GROUPS = ["all", "many", "medium", "few"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two replicas with three checkpoints each, and a run of another method and network's head."""
+    """Two members with three checkpoints each, and a run of another method and network's head."""
     directory = tmp_path_factory.mktemp("runs")
-    kept = ("--eval-epochs", "1", "--keep-checkpoints", "9", "--seeds", "0", "1")
-    flags = ("--many-above", "80", "--few-below", "20")
+    kept = ("--evaluation.epochs", "1", "--keep-checkpoints", "9", "--seeds", "0", "1")
+    flags = ("--evaluation.many-above", "80", "--evaluation.few-below", "20")
     train(directory / "sgd", *kept, *flags, epochs=3)
-    ldam = ("--classifier", "cosine", "--loss", "ldam", "--method", "sam", "--rho", "0.05")
+    ldam = ("--network.classifier", "cosine", "--loss", "ldam")
+    ldam += ("--method", "sam", "--method.rho", "0.05")
     train(directory / "ldam", *ldam, *flags, epochs=1)
     return [directory / "sgd" / "seed0", directory / "sgd" / "seed1", directory / "ldam"]
 
@@ -115,7 +114,7 @@ def test_classifier_alone_is_the_same_function_with_the_rest_held(runs):
 def test_loss_is_the_run_s_own_or_cross_entropy_of_its_scaled_logits(runs):
     (run,) = load_runs(runs[2:])
     images, labels = run.source.train, run.source.train.labels[run.split.indices]
-    logits = jnp.asarray(run.predictor.logits(images.load(run.split.indices)))
+    logits = jnp.asarray(run.predictor().logits(images.load(run.split.indices)))
     rows = jnp.arange(len(labels))
     # A cosine classifier's logits mean nothing without LDAM's scale, 30.
     plain = -jax.nn.log_softmax(30 * logits)[rows, labels].mean()
@@ -179,12 +178,12 @@ def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):
     earlier = [run / "checkpoints" / str(steps[0]) for run in runs[:2]]
     loaded = load_runs([*runs[:2], *earlier])
     assert [run.step for run in loaded] == [None, None, steps[0], steps[0]]
-    assert replica_rows(loaded) == {"sgd": [0, 1], f"sgd, step {steps[0]}": [2, 3]}
-    assert replica_rows(loaded[2:3]) == {f"seed0, step {steps[0]}": [0]}
+    assert seeds_rows(loaded) == {"sgd": [0, 1], f"sgd, step {steps[0]}": [2, 3]}
+    assert seeds_rows(loaded[2:3]) == {f"seed0, step {steps[0]}": [0]}
     both = load_runs([*runs[:2], runs[2]])
-    assert replica_rows(both) == {"sgd": [0, 1], "ldam": [2]}
+    assert seeds_rows(both) == {"sgd": [0, 1], "ldam": [2]}
     assert [run.label for run in both] == ["sgd/seed0", "sgd/seed1", "ldam"]
-    first, later = (ravel_pytree(run.predictor.variables)[0] for run in (loaded[2], loaded[0]))
+    first, later = (ravel_pytree(run.predictor().variables)[0] for run in (loaded[2], loaded[0]))
     assert not np.array_equal(first, later)
     assert common_destination(loaded, None, "hessian") == runs[0].parent / "hessian"
     assert common_destination(loaded[::2], None, "hessian") == runs[0] / "hessian"
@@ -192,25 +191,7 @@ def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):
     flags = ("--checkpoint", earlier[0], "--output", tmp_path, *QUICK[landscape])
     status, _, errors = run_program(monkeypatch, capsys, landscape, *flags)
     assert status == 0
-    assert any("is not drawn as a trajectory" in line and "it has 1" in line for line in errors)
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        Recipe(loss="ldam", classifier="cosine", rho_epochs=(3,), rho_values=(0.1,)),
-        Recipe(then=(Stage(loss="balanced_softmax", trainable="classifier"), Stage(kind="ncm"))),
-    ],
-    ids=["one stage", "three stages"],
-)
-def test_stages_are_read_as_they_were_described(tmp_path, recipe):
-    described = json.loads(json.dumps(recipe.described()))
-    assert [repr(stage) for stage in read_stages(described, tmp_path)[1:]] == [
-        repr(stage) for stage in recipe.then
-    ]
-    assert read_stages(described, tmp_path)[0] == Stage(
-        **{name: getattr(recipe, name) for name in Stage.__dataclass_fields__}
-    )
+    assert any("is not drawn as a trajectory" in line and "got 1" in line for line in errors)
 
 
 def no_run(run):
@@ -223,13 +204,12 @@ def truncated(run):
             file.write_bytes(file.read_bytes()[:10])
 
 
-def foreign_recipe(run):
+def earlier_recipe(run):
     (run / "recipe.json").write_text(json.dumps({"dataset": "digits", "kind": 7}))
 
 
 def no_text(run):
-    recipe = json.loads((run / "recipe.json").read_text())
-    (run / "recipe.json").write_text(json.dumps({**recipe, "dataset": 3}))
+    change_recipe(run, "data", normalization=3)
 
 
 def no_numbers(run):
@@ -238,8 +218,15 @@ def no_numbers(run):
 
 
 def unknown_stage(run):
-    recipe = json.loads((run / "recipe.json").read_text())
-    (run / "recipe.json").write_text(json.dumps({**recipe, "epochs": "many"}))
+    change_recipe(run, "stages", 0, epochs="many")
+
+
+def own_loss(run):
+    change_recipe(run, "stages", 0, loss={"name": "mine"})
+
+
+def other_size(run):
+    change_recipe(run, "data", image_size=9)
 
 
 def nothing(run):
@@ -249,14 +236,16 @@ def nothing(run):
 @pytest.mark.parametrize(
     ("damage", "suffix", "flags", "message"),
     [
-        (no_run, "", (), "has no checkpoint in checkpoints"),
-        (truncated, "", (), "can be read"),
-        (foreign_recipe, "", (), "recipe.json must say many_above, it does not"),
-        (no_text, "", (), "recipe.json must have a string as dataset, it has 3"),
-        (no_numbers, "", (), "model.json must describe a network: mean is ['a']"),
-        (unknown_stage, "", (), "recipe.json must describe the stages of a run"),
+        (no_run, "", (), "must have a checkpoint, got none"),
+        (truncated, "", (), "must be readable"),
+        (earlier_recipe, "", (), "recipe.json must have format 2, got 0: another version of"),
+        (no_text, "", (), "recipe.json must hold a recipe: "),
+        (own_loss, "", (), "stages[0].loss must be a part of jaxlt's, got mine, one of your own"),
+        (other_size, "", (), "data.image_size must be the height in model.json, 8, got 9"),
+        (no_numbers, "", (), "model.json: mean[0] must be a number, got 'a'"),
+        (unknown_stage, "", (), "recipe.json must hold a recipe: "),
         (nothing, "nowhere", (), "must hold a readable model.json"),
-        (nothing, "checkpoints/7", (), "has no checkpoint of step 7, it has"),
+        (nothing, "checkpoints/7", (), "step must be that of a checkpoint"),
         (nothing, "checkpoints/best", (), "must be named by its step, a number"),
         (nothing, "", ("--images-per-class", 0), "images_per_class must be at least 1, got 0"),
         (nothing, "", ("--output", __file__), "must be a writable directory"),
@@ -320,8 +309,7 @@ def test_runs_of_other_groups_or_classes_are_not_drawn_together(
 ):
     run = tmp_path / "run"
     shutil.copytree(runs[0], run)
-    recipe = json.loads((run / "recipe.json").read_text())
-    (run / "recipe.json").write_text(json.dumps({**recipe, "few_below": 3}))
+    change_recipe(run, "evaluation", few_below=3)
     flags = ("--checkpoint", *[runs[0], run][::order], "--output", tmp_path / "out")
     status, _, errors = run_program(monkeypatch, capsys, flatness, *flags)
     assert status == 2
@@ -340,7 +328,6 @@ def test_runs_of_other_groups_or_classes_are_not_drawn_together(
 def test_losses_that_are_of_no_image_alone_are_refused(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs[2], run)
-    recipe = json.loads((run / "recipe.json").read_text())
-    (run / "recipe.json").write_text(json.dumps({**recipe, "loss": "gcl"}))
+    change_recipe(run, "stages", 0, loss={"name": "gcl"})
     with pytest.raises(UsageError, match=r"must be cross_entropy for run .*gcl, is none of each"):
         AnalysedRun(load_runs([run])[0], Examined((run,), loss="own"))

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -11,10 +12,22 @@ import numpy as np
 import pytest
 from small_runs import run_program
 
-from experiments import cifar_lt, fashion_lt, quickstart
+from experiments import cifar_lt
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--dataset", "digits", "--model", "mlp", "--imbalance-factor", "10", "--epochs", "2"]
+SMALL = [
+    "--data.source",
+    "digits",
+    "--network",
+    "mlp",
+    "--data.profile.imbalance-factor",
+    "10",
+    "--epochs",
+    "2",
+]
+
+
+SAM = ("--method", "sam")
 
 
 @pytest.fixture
@@ -55,71 +68,115 @@ def idx_directory(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--dataset", "mnits"], "dataset 'mnits' is unknown"),
-        (["--dataset", "idx:/nowhere"], "/nowhere"),
-        (["--dataset", "folder:/nowhere"], "/nowhere"),
-        (["--imbalance-factor", "0.5"], "imbalance factor is 0.5"),
-        (["--imbalance-factor", "1000"], "the tail class has no image"),
-        (["--class-order", "0", "1", "2"], "permutation of 0..9"),
-        (["--method", "sam", "--rho", "-0.1"], "rho must be at least 0 and finite, got -0.1"),
-        (["--method", "sse_sam", "--tail-rho", "-1"], "tail_rho must be at least 0"),
-        (["--method", "cc_sam", "--flat-ratio", "2"], r"flat_ratio must lie in [0, 1], got 2.0"),
-        (["--model", "resnet33"], "'resnet33'"),
-        (["--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--lr", "-1"], "lr must be at least 0, got -1.0"),
-        (["--many-above", "5", "--few-below", "50"], "few_below was 50"),
-        (["--method", "adam"], "--method"),
-        (["--epoch", "3"], "--epoch"),
-        (["--rho", "big"], "--rho"),
-        (["--recipe", "resnet"], "--recipe"),
-        (["--rho-epochs", "3", "--rho-values", "0.1", "0.2"], "rho_values"),
-        (["--rho-epochs", "1", "--rho-values", "-1"], "rho_values must be finite and at least 0"),
-        (["--rho-epochs", "5", "2", "--rho-values", "1", "2"], "rho_epochs must be ascending"),
-        (["--reweight-epoch", "1", "--reweight-beta", "1"], "reweight_beta must be in [0, 1)"),
-        (["--policy", "autoaugment", "--pipeline", "device"], "use --pipeline tf"),
-        (["--sampler", "rare_first"], "--sampler"),
-        (["--sampler", "class_aware", "--consecutive", "0"], "consecutive"),
-        (["--cutout", "-1"], "cutout"),
+        (
+            ["--data.source", "mnits"],
+            "--data.source must be one of digits, idx, tfds, folder, list, got mnits",
+        ),
+        (["--data.source", "idx:/nowhere"], "/nowhere"),
+        (["--data.source", "folder:/nowhere"], "/nowhere"),
+        (["--data.profile.class-order", "0", "1", "2"], "permutation of 0..9"),
+        (["--method", "sam", "--method.rho", "-0.1"], "--method.rho must be at least 0, got -0.1"),
+        (
+            ["--method", "sse_sam", "--method.tail-rho", "-1"],
+            "--method.tail-rho must be at least 0, got -1",
+        ),
+        (
+            ["--method", "cc_sam", "--method.flat-ratio", "2"],
+            "--method.flat-ratio must be between 0 and 1, got 2",
+        ),
+        (["--network", "resnet33"], "got resnet33; the nearest is resnet"),
+        (["--epochs", "0"], "--epochs must be an integer of at least 1, got 0"),
+        (["--optimizer.lr", "-1"], "--optimizer.lr must be at least 0, got -1"),
+        (
+            ["--evaluation.many-above", "5", "--evaluation.few-below", "50"],
+            "few_below must be at most many_above + 1, 6, got 50",
+        ),
+        (["--method", "adam"], "--method must be one of sgd, sam,"),
+        (["--epoch", "3"], "such as --epochs"),
+        (
+            ["--method", "sam", "--method.rho", "big"],
+            "--method.rho must be a number, at least 0, got big",
+        ),
+        (["--method.rho", "0.1"], "--method sgd: it is of sam, imb_sam, focal_sam,"),
+        (["--recipe", "resnet"], "recipe must be a named one"),
+        ([*SAM, "--method.rho-epochs", "3", "--method.rho-values", "0.1", "0.2"], "rho_values"),
+        (
+            [*SAM, "--method.rho-epochs", "1", "--method.rho-values", "-1"],
+            "--method.rho-values must be a list, each at least 0, got -1",
+        ),
+        (
+            [*SAM, "--method.rho-epochs", "1", "--method.rho-values", "inf"],
+            "rho_values must be finite",
+        ),
+        (
+            [*SAM, "--method.rho-epochs", "5", "2", "--method.rho-values", "1", "2"],
+            "rho_epochs must be ascending",
+        ),
+        (
+            ["--reweighting", "class_balanced", "--reweighting.beta", "1"],
+            "--reweighting.beta must be in [0, 1), got 1",
+        ),
+        (
+            ["--augmentation.policy", "autoaugment", "--pipeline", "device"],
+            "got device: give --pipeline tf",
+        ),
+        (["--sampler", "rare_first"], "--sampler must be one of instance, class_balanced,"),
+        (
+            ["--sampler", "class_aware", "--sampler.consecutive", "0"],
+            "--sampler.consecutive must be",
+        ),
+        (["--augmentation.cutout", "-1"], "--augmentation.cutout must be"),
         (["--measure-every", "-1"], "measure_every must be at least 0, got -1"),
-        (["--mixup", "-1"], "mixup must be at least 0, got -1.0"),
-        (["--learn-scale"], "learn_scale must be off in the first stage"),
+        (["--augmentation.mixup", "-1"], "--augmentation.mixup must be at least 0, got -1"),
+        (["--learn-scale"], "learn_scale must be false at first, got true"),
         (["--adversary", "paper"], "trainable must be classifier with an adversary, got all"),
-        (["--then.0.epochs", "3"], "--then.0.epochs"),
-        (["--recipe", "cc_sam_digits", "--then.0.mixup", "1"], "mixup must be 0 with an adversary"),
+        (["--then.0.epochs", "3"], "got --then.0.epochs"),
+        (
+            ["--recipe", "cc_sam_digits", "--then.0.augmentation.mixup", "1"],
+            "mixup must be 0 with an adversary",
+        ),
     ],
 )
 def test_a_bad_flag(refused, flags, named):
     assert named in refused(*flags)
 
 
+@pytest.mark.parametrize("factor", ["0.5", "1000"])
+def test_an_imbalance_that_cannot_be(refused, factor):
+    """Less than one, or more than leaves an image of the tail class."""
+    line = refused("--data.profile.imbalance-factor", factor)
+    assert re.search(rf"imbalance.factor .*{factor}", line)
+    assert factor == "0.5" or "tail class" in line
+
+
 def test_a_refused_run_writes_no_split(refused, tmp_path):
     split = tmp_path / "split.json"
-    line = refused("--held-out", 5000, "--split-file", split)
-    assert "held_out is 5000" in line
+    line = refused("--data.validation-per-class", 5000, "--data.split-file", split)
+    assert re.search("(held_out|validation_per_class) .*5000", line)
 
 
 def test_a_truncated_gzip(refused, idx_directory):
     images = idx_directory / "train-images-idx3-ubyte.gz"
     images.write_bytes(images.read_bytes()[:-20])
-    assert str(images) in refused("--dataset", f"idx:{idx_directory}")
+    assert str(images) in refused("--data.source", f"idx:{idx_directory}")
 
 
 def test_a_missing_idx_file(refused, idx_directory):
     (idx_directory / "t10k-labels-idx1-ubyte.gz").unlink()
-    assert "t10k" in refused("--dataset", f"idx:{idx_directory}")
+    assert "t10k" in refused("--data.source", f"idx:{idx_directory}")
 
 
 def test_a_class_without_image(refused, idx_directory):
     labels = idx_directory / "train-labels-idx1-ubyte.gz"
     labels.write_bytes(gzip.compress(idx((np.arange(60) % 2 * 2).astype(np.uint8))))
-    assert "class 1 has no training image" in refused("--dataset", f"idx:{idx_directory}")
+    assert "got none of class 1" in refused("--data.source", f"idx:{idx_directory}")
 
 
 def test_a_split_of_another_dataset(refused, monkeypatch, capfd, tmp_path, idx_directory):
     split = tmp_path / "split.json"
-    flags = [*SMALL, "--workdir", tmp_path / "first", "--split-file", split]
+    flags = [*SMALL, "--workdir", tmp_path / "first", "--data.split-file", split]
     assert run_program(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
-    line = refused("--dataset", f"idx:{idx_directory}", "--split-file", split)
+    line = refused("--data.source", f"idx:{idx_directory}", "--data.split-file", split)
     assert str(split) in line
     assert "digits" in line
 
@@ -138,14 +195,17 @@ def test_a_workdir_of_something_else(refused, tmp_path):
 def test_a_workdir_of_another_recipe_and_no_resume(refused, monkeypatch, capfd, tmp_path):
     workdir = tmp_path / "run"
     assert run_program(monkeypatch, capfd, cifar_lt, *SMALL, "--workdir", workdir)[0] == 0
-    line = refused("--lr", "0.3", "--momentum", "0.5")
-    assert "lr is 0.1 there and 0.3 here; momentum is 0.9 there and 0.5 here" in line
+    line = refused("--optimizer.lr", "0.3", "--optimizer.momentum", "0.5")
+    assert (
+        "optimizer.lr is 0.1 there and 0.3 here; optimizer.momentum is 0.9 there and 0.5 here"
+        in line
+    )
     assert "seed is 0 there and 1 here" in refused("--seed", "1")
     assert "--no-resume" in refused("--no-resume")
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_says_so(monkeypatch, capfd, tmp_path):
-    flags = [*SMALL, "--eval-epochs", "1", "--workdir", tmp_path / "run"]
+    flags = [*SMALL, "--evaluation.epochs", "1", "--workdir", tmp_path / "run"]
     assert run_program(monkeypatch, capfd, cifar_lt, *flags)[0] == 0
     for _ in range(2):
         damage_and_resume(monkeypatch, capfd, tmp_path, flags)
@@ -170,30 +230,13 @@ def damage_and_resume(monkeypatch, capfd, tmp_path, flags):
     assert (directory / newest.name).is_dir()
 
 
-@pytest.mark.parametrize("program", [quickstart, fashion_lt])
-def test_bad_flags_of_the_comparisons(monkeypatch, capfd, tmp_path, program):
-    (tmp_path / "file").write_text("")
-    for flags, named in (
-        (["--methods", "adamw"], "adamw"),
-        (["--epochs", "0"], "epochs must be at least 1"),
-        (["--seeds"], "seeds must name at least one seed"),
-        (["--seeds", "0", "0"], "seeds must be different, got 0 0"),
-        (["--methods"], "methods must name at least one method"),
-        (["--workdir", tmp_path / "file"], "writable directory"),
-    ):
-        status, _, lines = run_program(monkeypatch, capfd, program, *flags)
-        assert status == 2, flags
-        assert len(lines) == 1, lines
-        assert named in lines[0]
-
-
 def test_a_real_process_prints_no_traceback(tmp_path):
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "experiments.cifar_lt",
-            "--dataset",
+            "--data.source",
             "mnits",
             "--workdir",
             tmp_path / "x",
@@ -205,8 +248,7 @@ def test_a_real_process_prints_no_traceback(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: dataset 'mnits' is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, "
-        "list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST\n"
+        "error: --data.source must be one of digits, idx, tfds, folder, list, got mnits\n"
     )
     assert done.stdout == ""
     assert not (tmp_path / "x").exists()

@@ -20,9 +20,11 @@ from experiments.benchmark.cases import CASES, make_problem
 from experiments.benchmark.compiled_step import StepMemory, compile_step
 from experiments.benchmark.report import Measurement, draw, format_table
 from experiments.benchmark.rounds import alternate, paired_ratio, spread
-from experiments.build import build_optimizer
+from jaxlt.recipes import Small
+from jaxlt.recipes.part import part_name
 
 SMALL: dict[str, Any] = {"batch_size": 16, "num_classes": 10, "image_size": 4, "tail_share": None}
+MLP = Small(architecture="mlp")
 
 
 def run(monkeypatch, *flags):
@@ -34,7 +36,7 @@ def run(monkeypatch, *flags):
 def finished(tmp_path_factory):
     """A tiny benchmark, run once."""
     workdir = tmp_path_factory.mktemp("benchmark")
-    flags = ["--model", "mlp", "--image-size", 4, "--batch-size", 16, "--num-classes", 10]
+    flags = ["--network", "mlp", "--image-size", 4, "--batch-size", 16, "--num-classes", 10]
     flags += ["--methods", "sam", "cc_sam_all", "--rounds", 3, "--workdir", workdir]
     with pytest.MonkeyPatch.context() as patch:
         run(patch, *flags)
@@ -50,6 +52,7 @@ def test_results_hold_every_number_of_the_run(finished):
     assert results["machine"]["jax"] == jax.__version__
     assert results["machine"]["cores"] >= 1
     assert results["settings"]["rounds"] == 3
+    assert results["settings"]["network"]["architecture"] == "mlp"
 
 
 def test_the_table_is_that_of_the_results(finished):
@@ -60,12 +63,12 @@ def test_the_table_is_that_of_the_results(finished):
 
 
 def test_memory_alone_is_counted_without_a_step(monkeypatch, tmp_path, capfd):
-    flags = ["--model", "mlp", "--image-size", 4, "--batch-size", 16, "--num-classes", 10]
+    flags = ["--network", "mlp", "--image-size", 4, "--batch-size", 16, "--num-classes", 10]
     flags += ["--methods", "sam", "--memory-only", "--workdir", tmp_path]
     run(monkeypatch, *flags)
     memory = json.loads((tmp_path / "results.json").read_text())["memory"]
     assert list(memory) == ["sgd", "sam"]
-    problem = make_problem("mlp", "float32", **SMALL)
+    problem = make_problem(MLP, **SMALL)
     for case, found in memory.items():
         assert StepMemory(**found).peak == compile_step(problem, case).peak_memory
     table = (tmp_path / "table.md").read_text()
@@ -81,7 +84,7 @@ def test_flops_are_those_of_the_networks_matrix_products():
 
     Backwards it does that for the weights, and for the hidden units 2 B H C.
     """
-    problem = make_problem("mlp", "float32", **SMALL | {"batch_size": 128, "image_size": 16})
+    problem = make_problem(MLP, **SMALL | {"batch_size": 128, "image_size": 16})
     batch, inputs, hidden, classes = 128, 3 * 16**2, 256, 10
     products = 2 * batch * hidden * (2 * (inputs + classes) + classes)
     step = compile_step(problem, "sgd")
@@ -93,7 +96,7 @@ def test_flops_are_those_of_the_networks_matrix_products():
 def test_the_path_measured_is_the_one_that_the_batch_takes():
     """Of a convolutional network's batch of 16, two tail images fit the smallest program."""
     few, all_tail = (
-        make_problem("small_conv", "float32", **{**SMALL, "tail_share": share})
+        make_problem(Small(architecture="small_conv"), **{**SMALL, "tail_share": share})
         for share in (1 / 8, 1.0)
     )
     cheap, dear = (compile_step(p, "sse_sam_stage2").cost.flops for p in (few, all_tail))
@@ -101,7 +104,7 @@ def test_the_path_measured_is_the_one_that_the_batch_takes():
 
 
 def test_a_step_trains():
-    step = compile_step(make_problem("mlp", "float32", **SMALL), "sam")
+    step = compile_step(make_problem(MLP, **SMALL), "sam")
     before = step._state
     step()
     assert int(step._state.step) == 1
@@ -110,10 +113,10 @@ def test_a_step_trains():
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_has_an_optimizer_of_its_name(case):
-    problem = make_problem("mlp", "float32", **SMALL)
-    recipe = problem.recipe(case)
-    assert case.startswith(recipe.method)
-    build_optimizer(recipe, problem.class_counts)
+    problem = make_problem(MLP, **SMALL)
+    stage = problem.stage(case)
+    assert case.startswith(part_name(stage.method))
+    stage.build_optimizer(problem.class_counts)
 
 
 @given(
@@ -123,8 +126,7 @@ def test_every_case_has_an_optimizer_of_its_name(case):
 )
 def test_tail_share_is_that_of_the_batch(tail_share, batch_size, num_classes):
     problem = make_problem(
-        "mlp",
-        "float32",
+        MLP,
         batch_size=batch_size,
         num_classes=num_classes,
         image_size=1,
@@ -135,7 +137,7 @@ def test_tail_share_is_that_of_the_batch(tail_share, batch_size, num_classes):
 
 
 def test_labels_come_from_the_prior():
-    problem = make_problem("mlp", "float32", **SMALL | {"batch_size": 20000, "num_classes": 100})
+    problem = make_problem(MLP, **SMALL | {"batch_size": 20000, "num_classes": 100})
     counts = np.array(problem.class_counts)
     assert (counts.max(), counts.min(), counts.sum()) == (500, 5, 10847)
     shares = np.bincount(problem.labels, minlength=100) / 20000
@@ -222,13 +224,17 @@ def test_the_picture_takes_a_case_without_peer(tmp_path):
         (["--tail-share", "1.5"], "tail_share must lie in [0, 1], got 1.5"),
         (["--methods", "adam"], "adam"),
         (["--methods", "sam", "sam"], "methods must be different, got sam sam"),
-        (["--model", "resnet33"], "'resnet33'"),
+        (["--network", "resnet33"], "resnet33"),
+        (
+            ["--network.micro-batch", "4", "--network", "resnet20"],
+            "network.micro_batch must be none",
+        ),
         (["--peer", "numpy"], "numpy"),
     ],
 )
 def test_a_bad_flag_is_one_line_and_writes_nothing(monkeypatch, capfd, tmp_path, flags, named):
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, "--model", "mlp", *flags, "--workdir", tmp_path / "new")
+        run(monkeypatch, "--network", "mlp", *flags, "--workdir", tmp_path / "new")
     lines = capfd.readouterr().err.splitlines()
     assert stop.value.code == 2
     assert len(lines) == 1, lines
@@ -240,23 +246,23 @@ def test_a_peer_that_is_not_installed(monkeypatch, capfd, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "experiments.benchmark.torch_steps", raising=False)
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, "--model", "mlp", "--peer", "torch", "--workdir", tmp_path / "new")
+        run(monkeypatch, "--network", "mlp", "--peer", "torch", "--workdir", tmp_path / "new")
     assert stop.value.code == 2
     assert capfd.readouterr().err == (
-        "error: peer was torch, which must be installed: pip install torch\n"
+        "error: peer torch must be installed, got none: pip install -e '.[peer]'\n"
     )
     assert not (tmp_path / "new").exists()
 
 
 def test_batch_norm_leaves_out_cc_sam_over_all_parameters(caplog):
     caplog.set_level("INFO")
-    problem = make_problem("resnet20", "float32", **SMALL)
+    problem = make_problem(Small(architecture="resnet20"), **SMALL)
     arguments = program.Arguments(num_classes=10)
     assert program._choose(arguments, problem) == CASES[:-1]
     assert "cc_sam_all is left out" in caplog.text
     asked = program.Arguments(num_classes=10, methods=("cc_sam_all",))
     assert program._choose(asked, problem) == ("sgd", "cc_sam_all")
-    other = make_problem("mlp", "float32", **SMALL)
+    other = make_problem(MLP, **SMALL)
     assert program._choose(program.Arguments(num_classes=10), other) == CASES
 
 

@@ -9,23 +9,35 @@ import numpy as np
 import pytest
 
 from experiments.benchmark.cases import CASES, CaseName, make_problem
-from experiments.build import build_loss, build_model, build_optimizer
-from experiments.parameters import count_parameters
 from jaxlt import UsageError
 from jaxlt.models import CifarResNet
+from jaxlt.recipes import Small
+from jaxlt.recipes.parameters import count_parameters
 from jaxlt.training import make_state_fn, make_train_step
 
 torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
 
 from experiments.benchmark import torch_networks  # noqa: E402
-from experiments.benchmark.torch_steps import Trainer, build_steps  # noqa: E402
+from experiments.benchmark.torch_steps import build_steps, trainer_of  # noqa: E402
 
 WITH_PEER: list[CaseName] = [case for case in CASES if case != "cc_sam_all"]
 
 
+class ResNet8(Small, frozen=True, tag="resnet8"):
+    """The smallest network of its family, which compiles in a tenth of ResNet-32's time."""
+
+    @property
+    def label(self):
+        return "resnet8"
+
+    def build(self, num_classes, *_, **__):
+        return CifarResNet(num_classes=num_classes, blocks=(1, 1, 1))
+
+
 def problem_of(model, **fields):
+    network = ResNet8() if model == "resnet8" else Small(architecture=model)
     settings = {"batch_size": 12, "num_classes": 10, "image_size": 8, "tail_share": None}
-    return make_problem(model, "float32", **{**settings, **fields})
+    return make_problem(network, **{**settings, **fields})
 
 
 def dense(name, layer):
@@ -84,42 +96,37 @@ def tensors_of(problem, params):
     """Our parameters under the peer's names, in PyTorch's order of axes."""
     backbones = {"mlp": mlp_tensors, "resnet8": resnet_tensors, "small_vit": vit_tensors}
     params = jax.tree.map(np.asarray, params)
-    arrays = backbones[problem.model](params) | dense("classifier", params["classifier"])
+    arrays = backbones[problem.network.label](params) | dense("classifier", params["classifier"])
     return {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
-def our_model(problem):
-    # The smallest network of the family compiles in a tenth of ResNet-32's time.
-    if problem.model == "resnet8":
-        return CifarResNet(num_classes=10, blocks=(1, 1, 1))
-    return build_model(problem.recipe("sgd"), 10, problem.image_shape)
-
-
 def peers_network(problem):
-    if problem.model == "resnet8":
+    if problem.network.label == "resnet8":
         return torch_networks.CifarResNet(num_classes=10, blocks=1)
-    return torch_networks.create_network(problem.model, 10, problem.images.shape[1])
+    return torch_networks.create_network(problem.network.label, 10, problem.images.shape[1])
 
 
-def our_step(problem, recipe):
+def our_step(problem, stage):
     """Returns our parameters before and after a step, and its loss."""
-    model, second_stage = our_model(problem), recipe.switch_at == 0
-    optimizer = build_optimizer(recipe, problem.class_counts, second_stage=second_stage)
-    step = make_train_step(model, optimizer, build_loss(recipe, problem.class_counts), 10)
+    counts = problem.class_counts
+    model = problem.network.build(len(counts), problem.image_shape)
+    phase = len(stage.method.phases(stage.clock(sum(counts))))
+    optimizer = stage.build_optimizer(counts, phase=phase)
+    step = make_train_step(model, optimizer, stage.build_loss(counts), len(counts))
     state = make_state_fn(model, optimizer, problem.image_shape)(0)
     images, labels = jnp.asarray(problem.images), jnp.asarray(problem.labels)
     after, loss = jax.jit(step)(state, images, labels)
     return state.params, after.params, loss
 
 
-def peers_step(problem, recipe, tensors=None):
+def peers_step(problem, stage, tensors=None):
     """Returns the peer after a step from our parameters, or its own, and the step's loss."""
     torch.manual_seed(0)
     network = peers_network(problem)
     if tensors is not None:
         missing = network.load_state_dict(tensors, strict=False).missing_keys
         assert not set(missing) & {name for name, _ in network.named_parameters()}
-    trainer = Trainer(network, recipe, problem.class_counts)
+    trainer = trainer_of(network, problem, stage)
     images = torch.from_numpy(problem.images).permute(0, 3, 1, 2)
     loss = trainer.step(images, torch.from_numpy(problem.labels).long())
     return network, loss
@@ -137,20 +144,19 @@ def peers_step(problem, recipe, tensors=None):
 )
 def test_one_step_from_the_same_weights(model, case):
     problem = problem_of(model)
-    assert_same_step(problem, problem.recipe(case))
+    assert_same_step(problem, problem.stage(case))
 
 
 def test_cc_sams_radius_where_no_bound_hides_it():
     problem = problem_of("mlp")
-    recipe = dataclasses.replace(
-        problem.recipe("cc_sam"), max_relative_radius=None, radius_scale=0.1, flat_ratio=1.0
-    )
-    assert_same_step(problem, recipe)
+    stage = problem.stage("cc_sam")
+    unbounded = {"max_relative_radius": None, "radius_scale": 0.1, "flat_ratio": 1.0}
+    assert_same_step(problem, stage.replace(method=stage.method.replace(**unbounded)))
 
 
-def assert_same_step(problem, recipe):
-    before, after, expected_loss = our_step(problem, recipe)
-    network, loss = peers_step(problem, recipe, tensors_of(problem, before))
+def assert_same_step(problem, stage):
+    before, after, expected_loss = our_step(problem, stage)
+    network, loss = peers_step(problem, stage, tensors_of(problem, before))
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
     state = network.state_dict()
     for name, tensor in tensors_of(problem, after).items():
@@ -161,7 +167,7 @@ def test_methods_differ_by_more_than_that_tolerance():
     problem = problem_of("mlp")
     after = {}
     for case in WITH_PEER:
-        network, _ = peers_step(problem, problem.recipe(case))
+        network, _ = peers_step(problem, problem.stage(case))
         after[case] = torch.cat([parameter.flatten() for parameter in network.parameters()])
     del after["sse_sam_stage2"]  # the same function as ImbSAM
     for first, second in itertools.combinations(after.values(), 2):
@@ -170,8 +176,10 @@ def test_methods_differ_by_more_than_that_tolerance():
 
 def test_resnet32_has_as_many_parameters_as_ours():
     own = jax.eval_shape(
-        lambda: build_model(problem_of("resnet32").recipe("sgd"), 100, (32, 32, 3)).init(
-            jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False
+        lambda: (
+            Small(architecture="resnet32")
+            .build(100, (32, 32, 3))
+            .init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
         )
     )
     peer = torch_networks.create_network("resnet32", num_classes=100, image_size=32)
@@ -185,23 +193,24 @@ def test_resnet32_has_as_many_parameters_as_ours():
 @pytest.mark.parametrize("model", ["resnet8", "small_vit"])
 def test_a_group_without_image(model, case, tail_share):
     problem = problem_of(model, tail_share=tail_share)
-    network, loss = peers_step(problem, problem.recipe(case))
+    network, loss = peers_step(problem, problem.stage(case))
     assert torch.isfinite(loss)
     assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
 
 
 def test_running_statistics_are_those_of_the_clean_pass():
     problem = problem_of("resnet8")
-    recipes = problem.recipe("sgd"), problem.recipe("sam")
-    networks = [peers_step(problem, recipe)[0] for recipe in recipes]
+    stages = problem.stage("sgd"), problem.stage("sam")
+    networks = [peers_step(problem, stage)[0] for stage in stages]
     sgd, sam = (network.state_dict()["bn1.running_mean"] for network in networks)
     torch.testing.assert_close(sam, sgd, rtol=0, atol=0)
 
 
 def test_bfloat16_rounds_the_backbone_alone():
     problem = problem_of("mlp")
-    short = dataclasses.replace(problem, precision="bfloat16")
-    (_, loss), (_, rounded) = (peers_step(p, p.recipe("sam")) for p in (problem, short))
+    network = problem.network.replace(precision="bfloat16")
+    short = dataclasses.replace(problem, network=network)
+    (_, loss), (_, rounded) = (peers_step(p, p.stage("sam")) for p in (problem, short))
     assert loss != rounded
     assert loss == pytest.approx(float(rounded), rel=1e-2)
 
@@ -213,5 +222,5 @@ def test_cases_without_a_peer_are_left_out():
 
 
 def test_a_network_without_a_peer():
-    with pytest.raises(UsageError, match="model was 'small_conv'"):
+    with pytest.raises(UsageError, match=r"network must be .* got small_conv"):
         torch_networks.create_network("small_conv", 10, 8)

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import command_line, wall_time
 from experiments.wall_time import Arguments, Timing, format_table
+from jaxlt.recipes import Small
 
 
 def cells(text):
@@ -16,9 +17,9 @@ def cells(text):
     return [dict(zip(headers, body, strict=True)) for body in bodies]
 
 
-@pytest.mark.parametrize(("replicas", "methods"), [(1, ["sgd"]), (2, ["sgd", "cc_sam"])])
-def test_a_trial_run_prints_its_table(monkeypatch, capsys, replicas, methods):
-    flags = ["--steps", "3", "--model", "mlp", "--batch-size", "64", "--replicas", str(replicas)]
+@pytest.mark.parametrize(("members", "methods"), [(1, ["sgd"]), (2, ["sgd", "cc_sam"])])
+def test_a_trial_run_prints_its_table(monkeypatch, capsys, members, methods):
+    flags = ["--steps", "3", "--network", "mlp", "--batch-size", "64", "--num-seeds", str(members)]
     monkeypatch.setattr(sys, "argv", ["wall_time", *flags, "--methods", *methods])
     command_line.run(wall_time.main)
     rows = cells(capsys.readouterr().out)
@@ -26,7 +27,7 @@ def test_a_trial_run_prints_its_table(monkeypatch, capsys, replicas, methods):
     assert all(float(row["images/s"]) > 0 for row in rows)
     # 2 B H (2 (D + C) + C), the matrix products of an MLP of 3072 inputs and 256 units.
     products = 2 * 64 * 256 * (2 * (3072 + 100) + 100)
-    assert float(rows[0]["GFLOP/step"]) == pytest.approx(replicas * products / 1e9, rel=0.05)
+    assert float(rows[0]["GFLOP/step"]) == pytest.approx(members * products / 1e9, rel=0.05)
 
 
 def test_the_images_are_those_of_cifar100_lt():
@@ -58,13 +59,13 @@ def test_all_steps_are_taken(monkeypatch):
             return state, jax.numpy.zeros(len(chunk.labels))
 
     monkeypatch.setattr("jaxlt.training.loop.program.Program", Counting)
-    arguments = Arguments(steps=5, model="mlp", batch_size=4)
+    arguments = Arguments(steps=5, network=Small(architecture="mlp"), batch_size=4)
     wall_time.run(arguments, "sgd", wall_time.generated_pipelines(1, 4))
     assert taken == [(0, 2), (2, 2), (4, 1)]
 
 
 def test_the_floor_is_the_flops_at_the_devices_rate():
-    arguments = Arguments(steps=100, batch_size=64, replicas=2)
+    arguments = Arguments(steps=100, batch_size=64, num_seeds=2)
     (row,) = cells(format_table(arguments, {"sgd": Timing(20.0, 3.0, flops=5e9)}, rate=1e11))
     assert row["floor s"] == "5.0 (wall 4.0 times that)"
     assert row["images/s"] == "640"
@@ -81,9 +82,9 @@ def test_the_rate_is_that_of_a_matrix_product():
     ("flags", "named"),
     [
         (["--steps", "0"], "steps must be at least 1, got 0"),
-        (["--replicas", "0"], "replicas must be at least 1, got 0"),
+        (["--num-seeds", "0"], "num_seeds must be at least 1, got 0"),
         (["--methods"], "methods must name at least one method"),
-        (["--model", "resnet33"], "'resnet33'"),
+        (["--network", "resnet33"], "resnet33"),
     ],
 )
 def test_a_bad_flag_is_one_line(monkeypatch, capfd, flags, named):

@@ -8,11 +8,12 @@ import pytest
 from tfds_files import write_known
 
 from experiments import cifar_lt, command_line
-from experiments.recipes import RECIPES
 from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.recipes.named import RECIPES
+from jaxlt.recipes.stage import Stage
 
 PER_CLASS, TEST_PER_CLASS = 30, 4
-SHORT = ["--model", "mlp", "--epochs", "2", "--batch-size", "32", "--eval-epochs", "1"]
+SHORT = ["--network", "mlp", "--epochs", "2", "--batch-size", "32", "--evaluation.epochs", "1"]
 # Samplers, losses, augmentation, two stages of every sort.
 CHOSEN = (
     "focal_sam_cifar10",
@@ -68,20 +69,30 @@ def data_directory(tmp_path_factory):
 def test_a_recipe_runs_from_its_files_to_its_result(name, data_directory, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_directory))
     recipe = RECIPES[name]
-    flags = ["--recipe", name, "--imbalance-factor", "10", *SHORT, "--workdir", str(tmp_path)]
-    for field in ("reweight-epoch", "swa-epoch"):
-        if getattr(recipe, field.replace("-", "_")) is not None:
-            flags += [f"--{field}", "1"]
-    for number, stage in enumerate(recipe.then):
-        flags += [f"--then.{number}.epochs", "2", f"--then.{number}.batch-size", "32"]
-        if stage.swa_epoch is not None:
-            flags += [f"--then.{number}.swa-epoch", "1"]
+    flags = [
+        "--recipe",
+        name,
+        "--data.profile.imbalance-factor",
+        "10",
+        *SHORT,
+        "--workdir",
+        str(tmp_path),
+    ]
+    if recipe.first.reweighting is not None:
+        flags += ["--reweighting.epoch", "1"]
+    if recipe.first.swa_epoch is not None:
+        flags += ["--swa-epoch", "1"]
+    for number, stage in enumerate(recipe.stages[1:]):
+        if isinstance(stage, Stage):
+            flags += [f"--then.{number}.epochs", "2", f"--then.{number}.batch-size", "32"]
+            if stage.swa_epoch is not None:
+                flags += [f"--then.{number}.swa-epoch", "1"]
     monkeypatch.setattr(sys, "argv", ["cifar_lt", *flags])
     command_line.run(cifar_lt.main)
     result = json.loads((tmp_path / "result.json").read_text())
     num_classes = len(result["per_class"])
     assert f"cifar{num_classes}" in name
-    assert result.get("stage", 0) == len(recipe.then)
+    assert result.get("stage", 0) == len(recipe.stages) - 1
     # 30 images of the largest class, 3 of the smallest.
     split = json.loads((tmp_path / "split.json").read_text())
     assert (split["class_counts"][0], split["class_counts"][-1]) == (30, 3)
@@ -90,9 +101,16 @@ def test_a_recipe_runs_from_its_files_to_its_result(name, data_directory, tmp_pa
 
 def test_the_colours_are_learned(data_directory, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_directory))
-    flags = ["--recipe", "cc_sam_cifar10", *SHORT, "--epochs", "20", "--eval-epochs", "20"]
-    flags += ["--imbalance-factor", "10", "--lr", "0.01", "--workdir", str(tmp_path)]
-    flags += ["--then.0.epochs", "5", "--augmentation", "none"]
+    flags = ["--recipe", "cc_sam_cifar10", *SHORT, "--epochs", "20", "--evaluation.epochs", "20"]
+    flags += [
+        "--data.profile.imbalance-factor",
+        "10",
+        "--optimizer.lr",
+        "0.01",
+        "--workdir",
+        str(tmp_path),
+    ]
+    flags += ["--then.0.epochs", "5", "--augmentation.shift", "none"]
     monkeypatch.setattr(sys, "argv", ["cifar_lt", *flags])
     command_line.run(cifar_lt.main)
     assert json.loads((tmp_path / "result.json").read_text())["accuracy"] > 0.6

@@ -15,30 +15,49 @@ from jpeg_trees import write_tree
 from small_runs import run_program
 
 from experiments import clip_lt
-from experiments.experiment import Experiment, Replica
-from experiments.initial_weights import initial_weights
-from experiments.recipe import Recipe
-from experiments.recipes import RECIPES
-from experiments.runs import run_all
 from jaxlt import UsageError
 from jaxlt.evaluation import Predictor
+from jaxlt.models.clip.image_encoders import RANDOM
 from jaxlt.models.clip.model import Clip
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
-from jaxlt.models.clip.vision_towers import RANDOM
+from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+from jaxlt.recipes.data import Data, Digits, Exponential, Native, source
+from jaxlt.recipes.ensemble import train_members
+from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
+from jaxlt.recipes.named import RECIPES
+from jaxlt.recipes.named.vary import vary
+from jaxlt.recipes.network import Adaptation, Cosine, Small
+from jaxlt.recipes.network import Clip as ClipNetwork
+from jaxlt.recipes.part import part_name
+from jaxlt.recipes.recipe import Recipe
+from jaxlt.runs.differences import differences
 from jaxlt.training import train
 
-TINY = dataclasses.replace(
-    RECIPES["sgd_tiny_fashion"],
-    dataset="digits",
+_FASHION = RECIPES["sgd_tiny_fashion"]
+TINY = vary(
+    _FASHION,
+    source=Digits(),
     image_size=None,
-    max_per_class=None,
-    class_order=None,
-    imbalance_factor=10.0,
+    profile=Exponential(imbalance_factor=10.0),
+    evaluation=_FASHION.evaluation.replace(epochs=1),
     epochs=2,
-    eval_epochs=1,
     batch_size=64,
 )
+
+
+def with_network(**fields):
+    return vary(TINY, network=TINY.network.replace(**fields))
+
+
+def with_snapshot(path, **fields):
+    network = ClipNetwork(
+        snapshot=str(path),
+        adaptation=TINY.network.adaptation,
+        classifier=TINY.network.classifier,
+        classifier_init="class_mean",
+    )
+    return vary(TINY, network=network, **fields)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,29 +69,27 @@ def two_blocks():
         yield
 
 
-METHODS = ("sgd", "sam", "imb_sam", "sse_sam", "focal_sam", "cc_sam")
+METHODS = (SGD(), SAM(), ImbSAM(), SSESAM(), FocalSAM(), CCSAM())
 
 
 def trained(directory, recipe=TINY):
-    experiment, replica = Experiment(recipe), Replica(0, directory)
-    return experiment, train(experiment.job([replica]), experiment.workdir(replica))
+    built, member = BuiltRecipe(recipe), Member(0, directory)
+    return built, train(built.job([member]), built.workdir(member))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run")
     experiment, state = trained(directory)
-    (result,) = run_all(experiment, [Replica(0, directory)], label="run")
+    (result,) = train_members(experiment, [Member(0, directory)], label="run")
     return directory, experiment, state, result
 
 
 class TestWhatTrains:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", METHODS, ids=part_name)
     def test_only_the_adaptation_moves(self, tmp_path, method):
-        fields = {"scope": "classifier"} if method == "cc_sam" else {}
-        recipe = dataclasses.replace(TINY, method=method, epochs=1, **fields)
-        experiment, state = trained(tmp_path, recipe)
-        initial = experiment.job([Replica(0, tmp_path)]).initial_state
+        experiment, state = trained(tmp_path, vary(TINY, method=method, epochs=1))
+        initial = experiment.job([Member(0, tmp_path)]).initial_state
         jax.tree.map(np.testing.assert_array_equal, state.frozen, initial.frozen)
         paths = set(flatten_dict(state.params))
         assert {path for path in paths if "adaptformer" not in path} == {("classifier", "kernel")}
@@ -114,20 +131,20 @@ class TestWhatTrains:
         directory, experiment, _, _ = run
         shutil.copytree(directory, tmp_path / "again")
         (tmp_path / "again" / "result.json").unlink()
-        replica = Replica(0, tmp_path / "again")
-        job = experiment.job([replica])
+        member = Member(0, tmp_path / "again")
+        job = experiment.job([member])
         other = jax.tree.map(lambda leaf: leaf + 1, job.initial_state.frozen)
         changed = dataclasses.replace(job.initial_state, frozen=other)
         with pytest.raises(UsageError, match=r"pretrained network with digest .* must be the same"):
             train(
                 dataclasses.replace(job, initial_state=changed),
-                experiment.workdir(replica),
+                experiment.workdir(member),
             )
 
     def test_a_step_takes_less_memory_than_in_full(self):
         def memory(adaptation):
-            recipe = dataclasses.replace(TINY, adaptation=(adaptation,))
-            job = Experiment(recipe).job([Replica(0, None)])
+            recipe = with_network(adaptation=Adaptation(kinds=(adaptation,)))
+            job = BuiltRecipe(recipe).job([Member(0, None)])
             frozen = sum(leaf.nbytes for leaf in jax.tree.leaves(job.initial_state.frozen))
             return job.bytes_needed(), frozen
 
@@ -136,15 +153,15 @@ class TestWhatTrains:
         # No gradient, no momentum, and of dense layers no inputs to keep.
         assert full - adapted > 2 * frozen
 
-    def test_replicas_together_are_what_each_is_alone(self, run, tmp_path):
+    def test_members_together_are_what_each_is_alone(self, run, tmp_path):
         _, experiment, _, result = run
-        replicas = [Replica(seed, tmp_path / str(seed)) for seed in (0, 1)]
-        both = run_all(experiment, replicas, label="both", mode="together")
+        members = [Member(seed, tmp_path / str(seed)) for seed in (0, 1)]
+        both = train_members(experiment, members, label="both", mode="together")
         np.testing.assert_allclose(both[0]["test_loss"], result["test_loss"], rtol=1e-4)
         assert both[0]["test_loss"] != both[1]["test_loss"]
 
     def test_micro_batches_give_the_batchs_steps(self, run, tmp_path):
-        recipe = dataclasses.replace(TINY, micro_batch=24)  # 24, 24 and 16 images
+        recipe = with_network(micro_batch=24)  # 24, 24 and 16 images
         _, state = trained(tmp_path, recipe)
         expected = run[2].params
         assert any(
@@ -153,6 +170,10 @@ class TestWhatTrains:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.params, expected
         )
+
+
+def louder(tensors):
+    tensors["logit_scale"] = np.array(tensors["logit_scale"] + 1)
 
 
 class TestPrediction:
@@ -165,14 +186,11 @@ class TestPrediction:
 
     def test_needs_the_base_that_it_was_trained_on(self, tmp_path):
         snapshot = write_golden_snapshot(tmp_path / "snapshot")
-        recipe = dataclasses.replace(TINY, model=f"clip:{snapshot}", image_size=16, epochs=1)
+        recipe = with_snapshot(snapshot, image_size=16, epochs=1)
         trained(tmp_path / "run", recipe)
         Predictor.load(tmp_path / "run")
 
-        def change(tensors):
-            tensors["logit_scale"] = np.array(tensors["logit_scale"] + 1)
-
-        write_golden_snapshot(snapshot, tensors=change)
+        write_golden_snapshot(snapshot, tensors=louder)
         with pytest.raises(UsageError, match="must be the one that the run was trained on"):
             Predictor.load(tmp_path / "run")
 
@@ -180,16 +198,19 @@ class TestPrediction:
 def test_a_run_is_known_by_the_snapshots_contents(tmp_path):
     for name in ("here", "there"):
         write_golden_snapshot(tmp_path / name)
-    here, there = (
-        dataclasses.replace(TINY, model=f"clip:{tmp_path / name}") for name in ("here", "there")
-    )
-    assert here.described() == there.described()
-    assert here.described()["model"].startswith("sha256:")
+    here, there = (with_snapshot(tmp_path / name).identity() for name in ("here", "there"))
+    assert here["contents"] == there["contents"]
+    assert here["contents"]["snapshot"].startswith("sha256:")
+    # Where the snapshot lies is written and not compared.
+    assert not differences([here, there])
+    write_golden_snapshot(tmp_path / "there", tensors=louder)
+    assert differences([here, with_snapshot(tmp_path / "there").identity()])
 
 
 def test_ensembling_is_the_mean_over_five_crops(run):
     _, _, state, _ = run
-    experiment = Experiment(dataclasses.replace(TINY, tte=4))
+    ensembling = TINY.evaluation.replace(test_time_augmentation=4)
+    experiment = BuiltRecipe(TINY.replace(evaluation=ensembling))
     built = experiment._stages[0]
     (batch, *_) = experiment._feed.evaluated()
     crops = np.asarray(batch.images)
@@ -208,24 +229,23 @@ class TestHead:
     def _recipe(self, tmp_path, dataset, **fields):
         snapshot = write_speaking_snapshot(tmp_path / "snapshot")
         return Recipe(
-            dataset=dataset,
-            profile="native",
-            model=f"clip:{snapshot}",
-            adaptation=("adaptformer",),
-            classifier="cosine",
-            image_size=32,
-            classifier_init="text",
-            **fields,
+            data=Data(source=source(dataset), profile=Native(), image_size=32),
+            network=ClipNetwork(
+                snapshot=str(snapshot),
+                adaptation=Adaptation(kinds=("adaptformer",)),
+                classifier=Cosine(),
+                **{"classifier_init": "text", **fields},
+            ),
         )
 
     def _kernel(self, recipe):
-        experiment = Experiment(recipe)
-        weights = initial_weights(recipe, experiment.source, experiment._feed)
+        experiment = BuiltRecipe(recipe)
+        weights = recipe.network.initial_weights(experiment.source, experiment._feed)
         return experiment, weights["params"]["classifier"]["kernel"]
 
     def _column(self, recipe, text):
         """What the text tower makes of one text, by itself."""
-        snapshot = load_clip(recipe.model.removeprefix("clip:"), image_size=32)
+        snapshot = load_clip(recipe.network.snapshot, image_size=32)
         tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)([text])
         clip = Clip(snapshot.config)
         (feature,) = clip.apply({"params": snapshot.params}, tokens, method="text_embeddings")
@@ -240,8 +260,8 @@ class TestHead:
         tree = self._tree(tmp_path / "tree")
         file = tmp_path / ("names.json" if form == "categories" else "names.txt")
         recipe = self._recipe(tmp_path, tree.spec, class_names=str(file))
-        without = dataclasses.replace(recipe, classifier_init="random", class_names=None)
-        numbers = Experiment(without).source.class_names
+        without = self._recipe(tmp_path, tree.spec, classifier_init="random")
+        numbers = BuiltRecipe(without).source.class_names
         # Sorted by name, class 2 would be the first.
         names = dict(zip(numbers, ("tapir", "ocelot", "cat"), strict=True))
         entries = [{"name": name, "id": int(key)} for key, name in names.items()][::-1]
@@ -257,17 +277,18 @@ class TestHead:
     def test_numbers_without_names_are_refused(self, tmp_path):
         tree = self._tree(tmp_path / "tree")
         with pytest.raises(UsageError, match="class_names must be a file that says what classes"):
-            Experiment(self._recipe(tmp_path, tree.spec))
+            BuiltRecipe(self._recipe(tmp_path, tree.spec))
 
     def test_class_means_are_of_the_untouched_tower(self, run):
         _, experiment, _, _ = run
-        kernel = initial_weights(TINY, experiment.source, experiment._feed)["params"]["classifier"]
+        weights = TINY.network.initial_weights(experiment.source, experiment._feed)
+        kernel = weights["params"]["classifier"]
         np.testing.assert_allclose(np.linalg.norm(kernel["kernel"], axis=0), 1, atol=1e-5)
         images, split = experiment.source.train, experiment.split
         rows = split.indices[images.labels[split.indices] == 3]
-        probe = dataclasses.replace(TINY, adaptation=("linear_probe",), classifier_init="random")
-        plain = Experiment(probe)
-        state = plain.job([Replica(0, None)]).initial_state
+        adaptation = Adaptation(kinds=("linear_probe",))
+        plain = BuiltRecipe(with_network(adaptation=adaptation, classifier_init="random"))
+        state = plain.job([Member(0, None)]).initial_state
         mean, std = np.array(experiment.source.mean), np.array(experiment.source.std)
         pixels = (images.load(rows) / 255 - mean) / std
         features = plain._stages[0].model.apply(
@@ -279,28 +300,74 @@ class TestHead:
 
 
 FLAGS = (
-    *("--recipe", "focal_sam_tiny_fashion", "--dataset", "digits", "--imbalance-factor", "10"),
-    *("--max-per-class", "None", "--class-order", "None", "--image-size", "None", "--epochs", "1"),
+    *(
+        "--recipe",
+        "focal_sam_tiny_fashion",
+        "--data.source",
+        "digits",
+        "--data.profile.imbalance-factor",
+        "10",
+    ),
+    *(
+        "--data.profile.max-per-class",
+        "none",
+        "--data.profile.class-order",
+        "none",
+        "--data.image-size",
+        "none",
+        "--epochs",
+        "1",
+    ),
 )
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--model", "random:huge"), "model was 'random:huge', must be clip:SNAPSHOT"),
-        (("--model", "clip:nowhere/at all"), "nowhere/at all: must be a directory, or a name"),
-        (("--model", "mlp"), "adaptation must be full but for vision towers"),
-        (("--image-size", "9"), "squares whose side is a multiple of 4"),
-        (("--adaptation", "full", "lora"), "adaptation must be full alone"),
-        (("--adaptation", "partial", "--last-blocks", "9"), "at most the network's 2 blocks"),
-        (("--classifier-init", "text"), "needs CLIP's text tower: model must be clip:SNAPSHOT"),
-        (("--loss", "ldam"), "cosine_scale must be 1 with ldam"),
-        (("--classifier", "linear"), "cosine_scale must be 1 without cosine"),
-        (("--class-names", "names.txt"), "class_names must be None without classifier_init text"),
-        (("--prompt", "a photo"), "prompt must be ensemble or a text with one {}"),
-        (("--micro-batch", "0"), "micro_batch must be at least 1"),
-        (("--tte", "-1"), "tte must be at least 0"),
-        (("--trainable", "classifier"), "trainable must be all, see adaptation"),
+        (
+            ("--network", "random:huge"),
+            "--network.size must be one of tiny, vit_b32, vit_b16, vit_l14, got huge",
+        ),
+        (("--network", "clip:nowhere/at all"), "nowhere/at all must be a directory, or a name"),
+        (
+            ("--network", "mlp", "--network.adaptation.kinds", "lora"),
+            "got --network.adaptation.kinds",
+        ),
+        (("--data.image-size", "9"), "squares whose side is a multiple of 4"),
+        (("--network.adaptation.kinds", "full", "lora"), "adaptation must be full alone"),
+        (
+            ("--network.adaptation.kinds", "partial", "--network.adaptation.last-blocks", "9"),
+            "at most the network's 2 blocks",
+        ),
+        (
+            ("--network.classifier-init", "text"),
+            "network must be clip:SNAPSHOT for classifier_init text, got",
+        ),
+        (
+            ("--loss", "ldam"),
+            "network.classifier.scale must be 1 with a loss with a scale, got 25.0",
+        ),
+        (
+            ("--network.classifier", "linear", "--network.classifier.scale", "2"),
+            "--network.classifier linear: it is of cosine",
+        ),
+        (
+            ("--network.class-names", "names.txt"),
+            "class_names must be none without classifier_init text",
+        ),
+        (("--network.prompt", "a photo"), "prompt must be ensemble or a text with one {}"),
+        (
+            ("--network.micro-batch", "0"),
+            "--network.micro-batch must be an integer of at least 1, or none, got 0",
+        ),
+        (
+            ("--evaluation.test-time-augmentation", "-1"),
+            "--evaluation.test-time-augmentation must be an integer of at least 0, or none, got -1",
+        ),
+        (
+            ("--trainable", "classifier"),
+            "trainable must be all, see network.adaptation, got classifier",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, flags, expected):
@@ -314,14 +381,21 @@ def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, flags, expected
 
 
 def test_micro_batches_need_images_that_do_not_depend_on_each_other(tmp_path):
-    recipe = dataclasses.replace(RECIPES["sgd_digits"], model="resnet20", micro_batch=8)
-    with pytest.raises(UsageError, match="micro_batch must be None for resnet20"):
-        Experiment(recipe)
+    network = Small(architecture="resnet20", micro_batch=8)
+    with pytest.raises(UsageError, match=r"network\.micro_batch must be none for resnet20.*got 8"):
+        BuiltRecipe(RECIPES["sgd_digits"].replace(network=network))
 
 
 def test_the_program_trains_without_weights(monkeypatch, capsys, tmp_path):
-    flags = ("--model", "random:tiny", "--classifier-init", "class_mean", "--dataset", "digits")
-    small = ("--image-size", "8", "--normalization", "dataset", "--epochs", "1")
+    flags = (
+        "--network",
+        "random:tiny",
+        "--network.classifier-init",
+        "class_mean",
+        "--data.source",
+        "digits",
+    )
+    small = ("--data.image-size", "8", "--data.normalization", "dataset", "--epochs", "1")
     status, _, lines = run_program(
         monkeypatch, capsys, clip_lt, *flags, *small, "--workdir", tmp_path / "run"
     )

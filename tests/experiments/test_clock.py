@@ -8,10 +8,10 @@ from pathlib import Path
 
 from small_runs import train
 
-from jaxlt.runs.workdir import saved_steps
+from jaxlt.runs.reader import saved_steps
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ("--method=imb_sam", "--eval-epochs=1", "--measure-every=5")
+FLAGS = ("--method=imb_sam", "--evaluation.epochs=1", "--measure-every=5")
 # Python runs this before anything else; each look at the clock is days before or after the last.
 JUMPING = """
 import itertools, time
@@ -31,7 +31,12 @@ def test_a_clock_that_jumps(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     train(whole, *FLAGS)
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
-    flags = ["--dataset=digits", "--model=mlp", "--imbalance-factor=10", "--batch-size=32"]
+    flags = [
+        "--data.source=digits",
+        "--network=mlp",
+        "--data.profile.imbalance-factor=10",
+        "--batch-size=32",
+    ]
     flags += [*FLAGS, "--epochs=2", f"--workdir={run}"]
     jumping = subprocess.run(
         [sys.executable, "-m", "experiments.cifar_lt", *flags],

@@ -16,19 +16,19 @@ import pytest
 
 from experiments.cluster import Cluster
 from jaxlt import UsageError
-from jaxlt.runs.workdir import saved_steps
+from jaxlt.runs.reader import saved_steps
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
     "--recipe=cc_sam_digits",
-    "--model=mlp",
+    "--network=mlp",
     "--method=imb_sam",
-    "--scope=all",
-    "--rho=0.1",
+    "--method.scope=all",
+    "--method.rho=0.1",
     "--batch-size=64",
     "--epochs=8",
     "--then.0.epochs=4",
-    "--eval-epochs=2",
+    "--evaluation.epochs=2",
     "--measure-every=7",
 )
 

@@ -9,12 +9,17 @@ from small_disk import small_disk
 from small_runs import run_program, train
 
 from experiments import cifar_lt
-from jaxlt.runs.workdir import saved_steps
+from jaxlt.runs.reader import saved_steps
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
-    *("--dataset=digits", "--model=mlp", "--method=imb_sam", "--imbalance-factor=10"),
-    *("--batch-size=32", "--epochs=8", "--eval-epochs=1", "--measure-every=5"),
+    *(
+        "--data.source=digits",
+        "--network=mlp",
+        "--method=imb_sam",
+        "--data.profile.imbalance-factor=10",
+    ),
+    *("--batch-size=32", "--epochs=8", "--evaluation.epochs=1", "--measure-every=5"),
     "--keep-checkpoints=20",
 )
 

@@ -123,7 +123,10 @@ def refused(monkeypatch, wheel, expected):
     [
         ("embeddings.cls_token", "has no tensor 'embeddings.cls_token'"),
         ("encoder.layer.0.mlp.fc1.weight", "has no tensor 'encoder.layer.0.mlp.fc1.weight'"),
-        ("layernorm.bias", "encoder: model.safetensors: has no tensor layernorm.bias, which"),
+        (
+            "layernorm.bias",
+            "encoder: model.safetensors must hold the network's tensor layernorm.bias",
+        ),
     ],
 )
 def test_another_network_is_refused(tmp_path, monkeypatch, missing, expected):

@@ -13,7 +13,7 @@ def run(monkeypatch, *flags):
 def test_every_way_is_measured(tmp_path, monkeypatch, capsys):
     tree = write_tree(tmp_path, "imagenet", (4, 2))
     flags = ("--image-size", "16", "--batch-size", "2", "--steps", "2", "--rounds", "1")
-    run(monkeypatch, "--dataset", tree.spec, *flags)
+    run(monkeypatch, "--source", tree.spec, *flags)
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[0].strip() for row in rows] == [
         "bare decode_jpeg and resize",
@@ -26,7 +26,9 @@ def test_every_way_is_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_no_set_of_files_is_refused(monkeypatch):
-    with pytest.raises(UsageError, match="dataset must be of image files, got digits"):
-        run(monkeypatch, "--dataset", "digits")
+    with pytest.raises(UsageError, match="source must be of image files, got digits"):
+        run(monkeypatch, "--source", "digits")
+    with pytest.raises(UsageError, match="--source must be given"):
+        run(monkeypatch)
     with pytest.raises(UsageError, match="steps must be at least 1, got 0"):
-        run(monkeypatch, "--dataset", "digits", "--steps", "0")
+        run(monkeypatch, "--source", "digits", "--steps", "0")

@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[2]
 BOUNDARY = 71
 RUN = {
     "recipe": "cc_sam_digits",
-    "model": "small_conv",
+    "network": "small_conv",
     "method": "imb_sam",
-    "scope": "all",
-    "rho": 0.1,
+    "method.scope": "all",
+    "method.rho": 0.1,
+    "method.tail-threshold": 30,
     "batch-size": 66,
     "epochs": 12,
-    "eval-epochs": 3,
+    "evaluation.epochs": 3,
     "then.0.epochs": 50,
     "measure-every": 7,
 }
@@ -29,7 +30,7 @@ AIMS = ("evaluation", "boundary", "save", "anywhere")
 # So slow that a kill can be aimed at it, and with a file that is there meanwhile.
 SLOW_EVALUATION = """
 import pathlib, runpy, sys, time
-import experiments.experiment as experiment
+from jaxlt.recipes import built_recipe as experiment
 mark, evaluate = pathlib.Path(sys.argv.pop(1)), experiment.evaluate
 def slow(*arguments):
     mark.touch()

@@ -15,21 +15,38 @@ from PIL import Image
 from small_runs import run_program
 
 from experiments import command_line, open_lt
-from experiments.finished_run import FinishedRun
+from experiments.loaded_runs import load_run
 from experiments.ood import __main__ as ood
-from experiments.recipes import BENCHMARKS, PUBLISHED, RECIPES
 from jaxlt.evaluation import ConfidenceBins, Predictor
+from jaxlt.recipes.data import Native
+from jaxlt.recipes.named import BENCHMARKS, PUBLISHED, RECIPES
 
 COUNTS = long_tail(8, 24, 2)
-SHORT = ["--image-size", "32", "--batch-size", "16", "--epochs", "2", "--eval-epochs", "1"]
+SHORT = [
+    "--data.image-size",
+    "32",
+    "--batch-size",
+    "16",
+    "--epochs",
+    "2",
+    "--evaluation.epochs",
+    "1",
+]
 SHORT_STAGE = ["--then.0.epochs", "1", "--then.0.batch-size", "16"]
 CHOSEN = {
-    "focal_sam_imagenet_lt": ("imagenet", ["--model", "small_conv", "--rho-epochs", "1"]),
+    "focal_sam_imagenet_lt": ("imagenet", ["--network", "small_conv", "--method.rho-epochs", "1"]),
     "mislas_places_lt": (
         "places",
-        ["--model", "resnet10", *SHORT_STAGE, "--init-weights", "None", "--init-last-block"],
+        [
+            "--network",
+            "resnet10",
+            *SHORT_STAGE,
+            "--network.weights",
+            "none",
+            "--network.last-block-weights",
+        ],
     ),
-    "cc_sam_inaturalist": ("inaturalist", ["--model", "small_conv", *SHORT_STAGE]),
+    "cc_sam_inaturalist": ("inaturalist", ["--network", "small_conv", *SHORT_STAGE]),
 }
 
 
@@ -56,12 +73,12 @@ def test_a_recipe_runs_from_its_lists_to_its_result(name, train, tmp_path):
     program = next(program for program, recipes in BENCHMARKS.items() if name in recipes)
     workdir = tmp_path / "run"
     status, line = train(
-        program, "--recipe", name, "--dataset", tree.spec, *SHORT, *flags, "--workdir", workdir
+        program, "--recipe", name, "--data.source", tree.spec, *SHORT, *flags, "--workdir", workdir
     )
     assert status == 0, line
     result = json.loads((workdir / "result.json").read_text())
     assert len(result["per_class"]) == len(COUNTS)
-    assert result.get("stage", 0) == len(RECIPES[name].then)
+    assert result.get("stage", 0) == len(RECIPES[name].stages) - 1
     assert np.isfinite(result["test_loss"])
     bins = {name: np.array(values) for name, values in result["confidence_bins"].items()}
     assert ConfidenceBins(**bins).ece == result["ece"]
@@ -77,9 +94,17 @@ def skipping(tmp_path_factory):
     for listed in (tree.train, tree.test, tree.open):
         (tree.root / listed.read_text().split()[0]).write_bytes(b"no image")
     dataset = dataclasses.replace(tree, open=None).spec
-    flags = ["--recipe", "la_imagenet_lt", "--dataset", dataset, *SHORT, "--model", "small_conv"]
-    flags += ["--check-images", "--relabel", "by_size", "--normalization", "dataset"]
-    flags += ["--lr", "0.001", "--workdir", directory / "run"]
+    flags = [
+        "--recipe",
+        "la_imagenet_lt",
+        "--data.source",
+        dataset,
+        *SHORT,
+        "--network",
+        "small_conv",
+    ]
+    flags += ["--check-images", "--data.relabel", "by_size", "--data.normalization", "dataset"]
+    flags += ["--optimizer.lr", "0.001", "--workdir", directory / "run"]
     return tree, directory / "run", flags
 
 
@@ -87,7 +112,7 @@ def test_unreadable_images_are_all_named_before_training(train, skipping):
     tree, workdir, flags = skipping
     status, line = train("imagenet_lt", *flags)
     assert status == 2
-    assert line.startswith("error: 2 images: ")
+    assert line.startswith("error: images must be decodable, got 2 that are not: ")
     assert all(f"{listed}:1 " in line for listed in (tree.train, tree.test))
     assert not workdir.exists()
 
@@ -96,7 +121,7 @@ def test_a_run_that_skips_images_is_evaluated_without_them(
     train, skipping, monkeypatch, capfd, tmp_path
 ):
     tree, workdir, flags = skipping
-    assert train("imagenet_lt", *flags, "--unreadable", "skip")[0] == 0
+    assert train("imagenet_lt", *flags, "--data.unreadable", "skip")[0] == 0
     result = json.loads((workdir / "result.json").read_text())
     assert result["unreadable_evaluated"] == 1
     assert sum(result["confidence_bins"]["counts"]) == 2 * len(COUNTS) - 1
@@ -112,7 +137,7 @@ def test_a_run_that_skips_images_is_evaluated_without_them(
     assert accuracy == pytest.approx(result["accuracy"])
 
     reversed_numbers = tuple(range(len(COUNTS)))[::-1]
-    assert FinishedRun.load(workdir, "run").source.class_numbers == reversed_numbers
+    assert load_run(workdir, "run").source.class_numbers == reversed_numbers
     assert json.loads((workdir / "split.json").read_text())["class_counts"] == list(COUNTS)
 
     # The files of ImageNet-C are cut already.
@@ -144,16 +169,19 @@ def test_recipes_are_those_of_their_benchmark():
     sizes = {name: len(recipes) for name, recipes in BENCHMARKS.items()}
     assert sum(sizes.values()) == len(RECIPES)
     for name in ("imagenet_lt", "places_lt", "inaturalist"):
-        assert all(recipe.profile == "native" for recipe in BENCHMARKS[name].values())
+        assert all(recipe.data.profile == Native() for recipe in BENCHMARKS[name].values())
         assert sum(recipe in PUBLISHED for recipe in BENCHMARKS[name]) >= 7
 
 
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--recipe", "cc_sam_inet"], "--recipe must be one that --list prints"),
-        (["--dataset", "list:nowhere,train.txt,test.txt"], "root nowhere"),
-        (["--dataset", "list:.,train.txt,"], "must be list:ROOT,TRAIN or list:ROOT,TRAIN,TEST or"),
+        (["--recipe", "cc_sam_inet"], "recipe must be a named one, such as cc_sam_i"),
+        (["--data.source", "list:nowhere,train.txt,test.txt"], "must be a directory, got nowhere"),
+        (
+            ["--data.source", "list:.,train.txt,"],
+            "must be list:ROOT,TRAIN or list:ROOT,TRAIN,TEST or",
+        ),
     ],
 )
 def test_a_bad_flag(train, tmp_path, flags, named):
@@ -166,14 +194,25 @@ def test_a_bad_flag(train, tmp_path, flags, named):
 
 def test_without_test_images_training_images_must_be_held_out(train, monkeypatch, capfd, tmp_path):
     tree = write_tree(tmp_path, "imagenet", COUNTS)
-    flags = ["--dataset", f"list:{tree.root},{tree.train}", *SHORT, "--model", "small_conv"]
-    flags += ["--profile", "exponential", "--imbalance-factor", "2", "--max-per-class", "2"]
+    flags = ["--data.source", f"list:{tree.root},{tree.train}", *SHORT, "--network", "small_conv"]
+    flags += [
+        "--data.profile",
+        "exponential",
+        "--data.profile.imbalance-factor",
+        "2",
+        "--data.profile.max-per-class",
+        "2",
+    ]
     workdir = tmp_path / "run"
     status, line = train("imagenet_lt", *flags, "--workdir", workdir)
     assert status == 2
-    assert "must have a list of test images, it has none; held_out takes" in line
+    assert "data.source must have test images, got list:" in line
+    assert "--data.validation-per-class" in line
     assert not workdir.exists()
-    assert train("imagenet_lt", *flags, "--held-out", "1", "--workdir", workdir)[0] == 0
+    assert (
+        train("imagenet_lt", *flags, "--data.validation-per-class", "1", "--workdir", workdir)[0]
+        == 0
+    )
     for program, more in ((open_lt, ["--open", "digits"]), (ood, ["--generate"])):
         asked = ["--checkpoint", workdir, "--output", tmp_path / "out", *more]
         status, _, errors = run_program(monkeypatch, capfd, program, *asked)

@@ -1,32 +1,26 @@
-"""A run that an earlier version of this library began is finished by this one."""
+"""A run of the earlier, flat recipes is refused in one line and stays as it is."""
 
-import json
 import shutil
 from pathlib import Path
 
-import pytest
-from small_runs import run_program
+from small_runs import FLAGS, files_of, run_program
 
 from experiments import cifar_lt
 
 OLDER = Path(__file__).parents[1] / "golden" / "older_run"
-FLAGS = (
-    *("--dataset=digits", "--model=mlp", "--method=imb_sam", "--imbalance-factor=10"),
-    *("--batch-size=32", "--epochs=8", "--eval-epochs=2"),
-)
 
 
-def test_it_goes_on_to_what_the_earlier_version_gives(tmp_path, monkeypatch, capsys):
+def test_it_is_refused_and_left_alone(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(OLDER / "run", workdir)
-    arguments = (monkeypatch, capsys, cifar_lt, *FLAGS, f"--workdir={workdir}")
-    status, _, lines = run_program(*arguments)
-    assert status == 0
-    assert "resumed after step 30 of 117" in "\n".join(lines)
-    found = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
-    expected = json.loads((OLDER / "last_evaluation.json").read_text())
-    for name in ("step", "train_loss", "test_loss", "accuracy", "few"):
-        # Other processors round otherwise.
-        assert found[name] == pytest.approx(expected[name], rel=1e-3), name
-    codes = json.loads((workdir / "result.json").read_text())["code"]
-    assert len(codes) == 2, "which versions trained is on record"
+    before = {file: file.read_bytes() for file in files_of(workdir) if file.is_file()}
+    status, _, lines = run_program(monkeypatch, capsys, cifar_lt, *FLAGS, f"--workdir={workdir}")
+    assert status == 2
+    (line,) = lines
+    assert line.startswith(f"error: {workdir / 'recipe.json'} must have format 2, got None")
+    assert "give another --workdir" in line
+    assert {file: file.read_bytes() for file in files_of(workdir) if file.is_file()} == before
+    recipe = f"--recipe={workdir / 'recipe.json'}"
+    status, _, lines = run_program(monkeypatch, capsys, cifar_lt, recipe)
+    assert (status, len(lines)) == (2, 1)
+    assert "must have format 2, got 0" in lines[0]

@@ -9,12 +9,12 @@ import pytest
 from matplotlib import image
 from PIL import Image
 from small_runs import files_of, run_program, train
+from written_runs import change_recipe
 
 from experiments.ood import __main__ as ood
 from jaxlt.data import load_source
 from jaxlt.evaluation import Predictor
-from jaxlt.evaluation.corruption_error import SEVERITIES
-from jaxlt.evaluation.corruptions import Corruption
+from jaxlt.evaluation.corruptions import SEVERITIES, Corruption
 
 GENERATED = ("gaussian_noise", "contrast")
 
@@ -150,7 +150,7 @@ def test_a_folder_without_some_classes_leaves_them_out(monkeypatch, capsys, runs
         ),
         ([], "one of folders, corruptions_tree and generate"),
         (["--generate", "--corruptions-tree", "{c}"], "must not be given together"),
-        (["--generate", "--corruptions", "rain"], "corruption was 'rain'"),
+        (["--generate", "--corruptions", "rain"], "corruption must be one of gaussian_noise"),
         (["--generate", "--corruptions", "fog", "fog"], "corruptions must be different"),
         (["--generate", "--images-per-class", "0"], "images_per_class must be at least 1"),
         (["--generate", "--workers", "0"], "workers must be at least 1"),
@@ -158,12 +158,12 @@ def test_a_folder_without_some_classes_leaves_them_out(monkeypatch, capsys, runs
         (["--generate", "--baseline", "/nowhere"], "/nowhere"),
         (["--corruptions-tree", "{c}", "--baseline", "alexnet"], "got alexnet with 10 classes"),
         (["--folders", "{birds}", "--baseline", "{run}"], "baseline must go with"),
-        (["--folders", "{birds}"], "owl must be named after a class of the run"),
-        (["--folders", "/nowhere"], "/nowhere does not exist"),
+        (["--folders", "{birds}"], "must be named after classes of the run"),
+        (["--folders", "/nowhere"], "/nowhere must be a directory"),
         (["--folders", "{bad}"], "bad.png must be a file that Pillow reads"),
         (["--folders", "{bad}", "{bad}"], "folders must have different names"),
         (["--corruptions-tree", "{birds}"], "owl must be named after a corruption"),
-        (["--corruptions-tree", "{c}"], "must hold the severities 1 to 5, it holds 1, 2"),
+        (["--corruptions-tree", "{c}"], "must hold the severities 1 to 5, got 1, 2"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, runs, flags, named):
@@ -184,8 +184,7 @@ def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, runs, flags, na
 def test_runs_of_other_data_are_not_evaluated_together(monkeypatch, capsys, runs, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(runs[0], other)
-    recipe = json.loads((other / "recipe.json").read_text())
-    (other / "recipe.json").write_text(json.dumps(recipe | {"dataset": "idx:/elsewhere"}))
+    change_recipe(other, "data", source={"name": "idx", "directory": "/elsewhere"})
     flags = ["--checkpoint", runs[0], other, "--generate"]
     status, _, errors = run_program(monkeypatch, capsys, ood, *flags)
     assert status == 2

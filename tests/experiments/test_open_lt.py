@@ -10,7 +10,7 @@ from PIL import Image
 from small_runs import files_of, run_program, train
 
 from experiments import open_lt
-from experiments.finished_run import load_runs
+from experiments.loaded_runs import load_runs
 from jaxlt.data import Split, load_source
 from jaxlt.evaluation import Predictor
 
@@ -20,7 +20,7 @@ def runs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs")
     return [
         train(directory / "sgd", epochs=3),
-        train(directory / "sam", "--method", "sam", "--rho", "0.05", epochs=1),
+        train(directory / "sam", "--method", "sam", "--method.rho", "0.05", epochs=1),
     ]
 
 
@@ -130,7 +130,7 @@ def test_labels_are_what_the_paths_differ_in(runs):
     ("flags", "named"),
     [
         (["--checkpoint", "{run}", "--open", "digits"], "open must be another source"),
-        (["--checkpoint", "{run}", "--open", "digit"], "dataset 'digit' is unknown"),
+        (["--checkpoint", "{run}", "--open", "digit"], "got 'digit'"),
         (["--checkpoint", "{run}", "--open", "folder:/nowhere"], "/nowhere"),
         (["--checkpoint", "{run}", "--open", "{bad}"], "0.png"),
         (["--checkpoint", "/nowhere", "--open", "{open}"], "/nowhere"),

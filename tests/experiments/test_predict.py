@@ -63,8 +63,8 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
         (["a.png"], "--checkpoint"),
         (["--checkpoint", "{run}"], "images"),
         (["--checkpoint", "{run}", "{run}/c.png", "--top-k", "1"], "c.png"),
-        (["--checkpoint", "{run}", "{run}/a.png"], "top_k was 5, must be in 1..3"),
-        (["--checkpoint", "{run}", "{run}/a.png", "--top-k", "0"], "top_k was 0"),
+        (["--checkpoint", "{run}", "{run}/a.png"], "top_k must lie in 1..3, the classes, got 5"),
+        (["--checkpoint", "{run}", "{run}/a.png", "--top-k", "0"], "top_k must lie in 1..3"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, directory, flags, named):

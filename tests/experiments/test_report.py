@@ -15,12 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import image
 from small_runs import files_of, run_program
-from written_runs import COUNTS, change_json, measurement, write_json, write_run
+from written_runs import COUNTS, change_json, change_recipe, measurement, write_json, write_run
 
 from experiments.report import __main__ as report
 from experiments.report.panels import by_class
-from experiments.report.reading import Moment, read_runs
-from experiments.report.rows import curve, differing_fields, over_replicas, rows_of
+from experiments.report.reading import read_runs
+from experiments.report.rows import (
+    curve,
+    differing_fields,
+    over_seeds,
+    rows_of,
+    shared_fields,
+)
+from jaxlt.recipes import CCSAM, SAM, ImbSAM
+from jaxlt.runs.records import RecordTime
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -71,9 +79,9 @@ def three(tmp_path_factory):
     place = tmp_path_factory.mktemp("three")
     for seed, accuracy in enumerate((0.6, 0.7)):
         write_run(place / "sgd" / f"seed{seed}", seed=seed, accuracy=accuracy, radii=[0.0])
-    write_run(place / "cc" / "seed0", method="cc_sam", radii=[0.1, 0.2, 0.3, 0.4, None])
+    write_run(place / "cc" / "seed0", method=CCSAM(), radii=[0.1, 0.2, 0.3, 0.4, None])
     old = ("group_confusion", "confidence_bins", "ece")
-    write_run(place / "sam" / "seed0", method="sam", rho=0.2, accuracy=0.8, drop=old)
+    write_run(place / "sam" / "seed0", method=SAM(rho=0.2), accuracy=0.8, drop=old)
     return place
 
 
@@ -128,11 +136,13 @@ class TestPage:
         assert page.line("sam", 10)[4:8] == ["80.0", "75.0", "-", "0.200"]
 
     def test_differences_and_what_is_shared(self, page):
-        header = page.line("row", 5)
-        assert header == ["row", "seeds", "code", "method", "rho"]
-        assert page.line("sgd", 5) == ["sgd", "0 1", "abc123", "sgd", "0.05"]
-        assert page.line("sam", 5) == ["sam", "0", "abc123", "sam", "0.2"]
-        assert ["dataset", "digits"] in page.lines
+        # A part's own fields tell runs apart that have the same part.
+        header = page.line("row", 4)
+        assert header == ["row", "seeds", "code", "method"]
+        assert page.line("sgd", 4) == ["sgd", "0 1", "abc123", "sgd"]
+        assert page.line("sam", 4) == ["sam", "0", "abc123", "sam"]
+        assert ["data.source", "digits"] in page.lines
+        assert ["optimizer.lr", "0.1"] in page.lines
 
     def test_class_table_is_from_head_to_tail(self, page):
         lines = [
@@ -151,8 +161,8 @@ class TestPage:
 
     def test_class_radii_are_shown_of_head_and_tail(self, page):
         [words] = [one["alt"] for one in page.of("img") if one["alt"].startswith("Perturbation")]
-        # tail_threshold is 20, so that the first three classes are the head. All plus 1 / 40,
-        # but for the last class, which is not in the batch.
+        # CC-SAM has no tail; few-shot classes have fewer than 20 images, so that the first three
+        # classes are the head. All plus 1 / 40, but for the last class, which is not in the batch.
         assert "cc, head classes 0.225, cc, tail classes 0.425, sgd 0.025" in words
 
     def test_is_the_same_twice(self, three, page, program, tmp_path):
@@ -186,25 +196,42 @@ class TestPage:
 
 
 class TestRows:
-    def test_are_recipes_and_their_replicas(self, three):
+    def test_are_recipes_and_their_members(self, three):
         rows = rows_of(read_runs([three]), three)
         assert {row.label: len(row.runs) for row in rows} == {"sgd": 2, "cc": 1, "sam": 1}
-        assert set(differing_fields(rows)) == {"method", "rho"}
+        assert set(differing_fields(rows)) == {"method"}
+
+    def test_of_one_method_are_told_apart_beside_other_methods(self, tmp_path):
+        for name, method in (("a", None), ("b", SAM(rho=0.1)), ("c", SAM(rho=0.2))):
+            write_run(tmp_path / name, method=method)
+        rows = rows_of(read_runs([tmp_path]), tmp_path)
+        wanted = {"method": ["sgd", "sam", "sam"], "method.rho": ["-", "0.1", "0.2"]}
+        assert differing_fields(rows) == wanted
+        assert not set(shared_fields(rows)) & {"method", "method.rho", "method.adaptive"}
+        assert shared_fields(rows)["loss"] == "cross_entropy"
+
+    def test_of_a_method_of_the_user_s_own(self, program, tmp_path):
+        write_run(tmp_path / "sgd")
+        write_run(tmp_path / "own", method="my_method", radii=[0.1] * 5)
+        assert program(tmp_path)[0] == 0
+        page = Page((tmp_path / "report.html").read_text())
+        assert page.line("own", 4) == ["own", "0", "abc123", "my_method"]
+        assert page.line("own", 10)[4] == "70.0"
 
     def test_a_run_counts_once(self, three):
         runs = read_runs([three / "sgd" / "seed0", three])
         assert len(runs) == 4
 
     def test_are_named_by_recipe_where_paths_are_mixed(self, tmp_path):
-        for name, seed, fields in (
-            ("a", 0, {"method": "sam", "rho": 0.1}),
-            ("b", 0, {"method": "sam", "rho": 0.2}),
-            ("c", 1, {"method": "sam", "rho": 0.1}),
-            ("d", 1, {"method": "sam", "rho": 0.2}),
+        for name, seed, method in (
+            ("a", 0, SAM(rho=0.1)),
+            ("b", 0, SAM(rho=0.2)),
+            ("c", 1, SAM(rho=0.1)),
+            ("d", 1, SAM(rho=0.2)),
         ):
-            write_run(tmp_path / name, seed=seed, **fields)
+            write_run(tmp_path / name, seed=seed, method=method)
         rows = rows_of(read_runs([tmp_path]), tmp_path)
-        assert [row.label for row in rows] == ["sam, rho 0.1", "sam, rho 0.2"]
+        assert [row.label for row in rows] == ["sam, method.rho 0.1", "sam, method.rho 0.2"]
 
     def test_of_other_classes_are_apart(self, program, tmp_path):
         one, other = (write_run(tmp_path / name) for name in "ab")
@@ -230,7 +257,7 @@ class TestRows:
         )
     )
     def test_averages_leave_out_what_is_unknown(self, values):
-        mean, spread = over_replicas(np.array(values))
+        mean, spread = over_seeds(np.array(values))
         for column, (one_mean, one_spread) in enumerate(zip(mean, spread, strict=True)):
             known = [row[column] for row in values if not np.isnan(row[column])]
             if not known:
@@ -240,13 +267,13 @@ class TestRows:
             wanted = np.std(known, ddof=1) if len(known) > 1 else 0
             assert one_spread == pytest.approx(wanted, abs=1e-7)
 
-    def test_curves_are_over_the_steps_that_all_replicas_have(self, tmp_path):
+    def test_curves_are_over_the_steps_that_all_members_have(self, tmp_path):
         first = write_run(tmp_path / "a", accuracy=0.4)
         second = write_run(tmp_path / "b", seed=1, accuracy=0.8)
         lines = (second / "metrics.jsonl").read_text().splitlines()
         (second / "metrics.jsonl").write_text("\n".join(lines[1:]))
         runs = read_runs([first, second])
-        found = curve([run.evaluations for run in runs], lambda one: one.numbers["accuracy"])
+        found = curve([run.files.evaluations for run in runs], lambda one: one.accuracy)
         assert found is not None
         np.testing.assert_array_equal(found.steps, [20, 40])
         np.testing.assert_allclose(found.mean, [0.3, 0.6])
@@ -256,7 +283,9 @@ class TestRows:
         path, counts = write_run(tmp_path / "run"), range(1, 41)
         per_class = [0.5 if count < 20 else 1.0 for count in counts]
         write_json(path / "split.json", {"class_counts": list(counts)})
-        change_json(path / "model.json", class_names=[str(count) for count in counts])
+        change_json(
+            path / "model.json", num_classes=40, class_names=[str(count) for count in counts]
+        )
         change_json(path / "result.json", per_class=per_class)
         result = (path / "result.json").read_text()
         (path / "metrics.jsonl").write_text(result)
@@ -271,14 +300,18 @@ class TestRows:
         path = write_run(tmp_path / "run")
         change_json(path / "result.json", accuracy=10**400, few=float("inf"), many=1e300)
         [run] = read_runs([path])
-        assert all(np.isnan(run.result.numbers[name]) for name in ("accuracy", "few", "many"))
+        assert all(
+            np.isnan(getattr(run.files.result, name)) for name in ("accuracy", "few", "many")
+        )
 
     def test_measurements_are_read_apart_from_evaluations(self, tmp_path):
         [run] = read_runs([write_run(tmp_path / "run", radii=[0.1])])
-        assert [one.moment for one in run.evaluations] == [Moment(0, s) for s in (10, 20, 40)]
-        assert [one.moment.step for one in run.measurements] == list(range(5, 41, 5))
-        assert np.isnan(run.measurements[0].numbers["sharpness", "few"])
-        assert run.measurements[3].numbers["cosine", "many_few"] == -0.4
+        assert [one.time for one in run.files.evaluations] == [
+            RecordTime(0, s) for s in (10, 20, 40)
+        ]
+        assert [one.step for one in run.files.measurements] == list(range(5, 41, 5))
+        assert np.isnan(run.files.measurements[0].measurement.sharpness["few"])
+        assert run.files.measurements[3].measurement.cosine["many_few"] == -0.4
 
 
 def test_pictures_beside_runs_are_shown_once(program, tmp_path):
@@ -343,9 +376,9 @@ class TestRefuses:
     @pytest.mark.parametrize(
         ("name", "values"),
         [
-            ("recipe", {"method": 3}),
-            ("recipe", {"many_above": "100"}),
-            ("recipe", {"tail_threshold": None}),
+            ("recipe", {"seed": "0"}),
+            ("recipe", {"seed": -1}),
+            ("recipe", {"recipe": None}),
             ("model", {"class_names": ["a", 2]}),
             ("model", {"class_names": "abcde"}),
             ("model", {"image_shape": [8.5]}),
@@ -365,6 +398,33 @@ class TestRefuses:
         change_json(path / f"{name}.json", **values)
         refused(path, words=[f"{name}.json", list(values)[-1]])
 
+    @pytest.mark.parametrize(
+        ("parts", "values"),
+        [
+            ((), {"data": 3}),
+            (("stages", 0), {"method": 3}),
+            (("stages", 0), {"method": {"rho": 0.1}}),
+            (("stages", 0, "method"), {"tail_threshold": None}),
+            (("evaluation",), {"many_above": "100"}),
+        ],
+    )
+    def test_wrong_recipe(self, refused, tmp_path, parts, values):
+        path = write_run(tmp_path / "run", method=ImbSAM())
+        change_recipe(path, *parts, **values)
+        refused(path, words=["recipe.json", list(values)[-1]])
+
+    @pytest.mark.parametrize("parts", [("data", "source"), ("network",)])
+    def test_data_and_networks_of_the_user_s_own(self, refused, tmp_path, parts):
+        path = write_run(tmp_path / "run")
+        change_recipe(path, *parts, name="mine")
+        words = [f"recipe.json: {'.'.join(parts)} must be a part of jaxlt's, got mine"]
+        refused(path, words=words)
+
+    def test_earlier_format(self, refused, tmp_path):
+        path = write_run(tmp_path / "run")
+        write_json(path / "recipe.json", {"dataset": "digits", "method": "sam", "seed": 0})
+        refused(path, words=["recipe.json must have format 2, got 0: another version of jaxlt"])
+
     def test_another_number_of_classes(self, refused, tmp_path):
         path = write_run(tmp_path / "run", names=["one", "two"])
         refused(path, words=["split.json must have a count for each of the 2 classes"])
@@ -375,7 +435,10 @@ class TestRefuses:
         wrong["measurement"]["perturbation_norm"] = ["0.1"]
         with (path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(wrong) + "\n")
-        refused(path, words=["metrics.jsonl line 4: measurement", "perturbation_norm"])
+        refused(
+            path,
+            words=["metrics.jsonl line 4: measurement.perturbation_norm", "a number, got '0.1'"],
+        )
 
     def test_damaged_picture(self, refused, tmp_path):
         path = write_run(tmp_path / "run")

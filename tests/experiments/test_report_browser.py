@@ -12,6 +12,7 @@ from matplotlib import image
 from written_runs import write_run
 
 from experiments.report import __main__ as report
+from jaxlt.recipes import CCSAM, SGD, Optimizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PHONE, DESKTOP = 390, 1200
@@ -77,9 +78,10 @@ def page(tmp_path_factory):
     """Long names, many fields that differ, every kind of section."""
     place = tmp_path_factory.mktemp("runs")
     names = ["a" * 80, "two words", "<b>", "café", "last"]
-    for method, radii in (("sgd", [0.0]), ("cc_sam", [0.1] * 5)):
-        path = place / f"a method with a rather long name, {method}" / "seed0"
-        write_run(path, method=method, radii=radii, names=names, lr=len(radii) / 10)
+    for method, radii in ((SGD(), [0.0]), (CCSAM(), [0.1] * 5)):
+        path = place / f"a method with a rather long name, {method.label}" / "seed0"
+        optimizer = Optimizer(lr=len(radii) / 10)
+        write_run(path, method=method, radii=radii, names=names, optimizer=optimizer)
     (place / "flatness").mkdir()
     image.imsave(place / "flatness" / "wide.png", np.zeros((30, 1600)))
     with pytest.MonkeyPatch.context() as patch:

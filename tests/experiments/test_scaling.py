@@ -140,9 +140,9 @@ def test_a_larger_batch_is_more_efficient(factor, devices):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"node_bandwidth": 0.0}, r"machine\.node_bandwidth must be positive, got 0\.0"),
-        ({"network_latency": float("nan")}, r"machine\.network_latency must be positive, got nan"),
-        ({"overlap": 1.5}, r"machine\.overlap must be at most 1, got 1\.5"),
+        ({"node_bandwidth": 0.0}, r"node_bandwidth must be positive, got 0\.0"),
+        ({"network_latency": float("nan")}, r"network_latency must be positive, got nan"),
+        ({"overlap": 1.5}, r"overlap must be at most 1, got 1\.5"),
     ],
 )
 def test_machines_that_cannot_be(change, message):
@@ -176,7 +176,7 @@ def run_program(*flags):
 @pytest.fixture(scope="module")
 def table():
     """Rows of a table for an MLP, as words by header."""
-    flags = ["--models", "mlp", "--image-size", 8, "--num-classes", 10, "--device-batch", 4]
+    flags = ["--networks", "mlp", "--image-size", 8, "--num-classes", 10, "--device-batch", 4]
     flags += ["--devices", 8, 64, "--measure", 8, "--step-seconds", 0.5]
     finished = run_program(*flags)
     assert finished.returncode == 0, finished.stderr
@@ -228,8 +228,10 @@ def test_the_table_follows_the_measured_step(table):
 def test_mistakes_are_one_line():
     for flags, message in [
         (["--devices", 12], "devices must fill nodes of 8 or be fewer, got 12"),
+        (["--networks", "resnet33"], "got resnet33; the nearest is resnet"),
+        (["--networks", "mlp", "mlp"], "networks must be different, got mlp mlp"),
         (["--methods", "cc_sam_all"], "methods must be without loops, got cc_sam_all"),
-        (["--machine.overlap", "2"], "machine.overlap must be at most 1, got 2.0"),
+        (["--overlap", "2"], "overlap must be at most 1, got 2.0"),
     ]:
         finished = run_program(*flags)
         assert finished.returncode == 2

@@ -13,12 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import image
+from written_runs import COUNTS, MODEL
 
 from experiments import command_line
-from experiments.code_version import code_version
-from experiments.recipe import Recipe
-from experiments.recipes import RECIPES, Published
-from experiments.recipes.tables import TABLES
 from experiments.table import __main__ as table
 from experiments.table import sweep
 from experiments.table.picture import draw
@@ -26,21 +23,32 @@ from experiments.table.plan import Cell, Changes, Plan, plan_table
 from experiments.table.render import format_markdown, write_csv
 from experiments.table.results import read_entries
 from jaxlt import UsageError
+from jaxlt.recipes import Data, Digits, Recipe, Small
+from jaxlt.recipes.code_version import code_version
+from jaxlt.recipes.named import RECIPES, Published
+from jaxlt.recipes.named.tables import TABLES
+from jaxlt.recipes.named.vary import vary
 
 ROOT = Path(__file__).parents[2]
 NOW = code_version()
-FIRST = Recipe(dataset="digits", model="mlp")
-SECOND = dataclasses.replace(FIRST, lr=0.3)
+FIRST = Recipe(data=Data(source=Digits()), network=Small(architecture="mlp"))
+SECOND = vary(FIRST, lr=0.3)
 
 
 def pretend(directory, name, recipe, seed, accuracy, code=(NOW,), images="abc", **result):
     """Writes by hand what a finished run leaves."""
     path = directory / name / f"seed{seed}"
     path.mkdir(parents=True)
-    described = {**recipe.described(), "seed": seed, "images": images}
-    (path / "recipe.json").write_text(json.dumps(described))
-    shots = {"accuracy": accuracy, "many": 0.9, "medium": 0.8, "few": None, **result}
-    (path / "metrics.jsonl").write_text(json.dumps({"step": 1, **shots}) + "\n")
+    identity = {**recipe.identity(), "seed": seed, "images": images}
+    (path / "recipe.json").write_text(json.dumps(identity))
+    groups = {"many": 0.9, "medium": 0.8, "few": None}
+    shots = {"step": 1, "accuracy": accuracy, "balanced_accuracy": accuracy, **groups}
+    shots |= {"per_class": [accuracy] * len(COUNTS), **result}
+    (path / "split.json").write_text(json.dumps({"class_counts": COUNTS}))
+    names = [f"class {number}" for number in range(len(COUNTS))]
+    described = {**MODEL, "num_classes": len(COUNTS), "class_names": names}
+    (path / "model.json").write_text(json.dumps(described))
+    (path / "metrics.jsonl").write_text(json.dumps(shots) + "\n")
     (path / "result.json").write_text(json.dumps({**shots, "seconds": 1.0, "code": list(code)}))
     return path
 
@@ -141,7 +149,8 @@ def test_other_code_is_marked_and_listed(three):
 
 def test_a_first_stage_is_read_from_its_last_evaluation(tmp_path):
     path = pretend(tmp_path, "first", FIRST, 0, 0.9)
-    shots = {"many": 0.5, "medium": 0.5, "few": 0.5}
+    shots = dict.fromkeys(("many", "medium", "few", "balanced_accuracy"), 0.5)
+    shots["per_class"] = [0.5] * len(COUNTS)
     lines = [
         {"step": step, "stage": stage, "accuracy": accuracy, **shots}
         for step, stage, accuracy in ((5, 0, 0.1), (10, 0, 0.25), (15, 1, 0.9))
@@ -168,8 +177,8 @@ def test_a_run_of_another_recipe_is_refused_before_anything_is_written(program, 
     flags = ["digits_lt", "--rows", "sgd", "crt", "--seeds", "0-1", "--workdir", tmp_path]
     status, out, lines = program(*flags, *mode)
     assert (status, out, len(lines)) == (2, "", 1)
-    assert lines[0].startswith(f"error: workdir {path} holds a run of another recipe: ")
-    assert "lr is 0.3 there and 0.05 here" in lines[0]
+    assert lines[0].startswith(f"error: workdir {path} must be new or hold a run of this recipe")
+    assert "optimizer.lr is 0.3 there and 0.05 here" in lines[0]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -186,7 +195,10 @@ def test_a_directory_that_is_no_run_is_refused(program, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["nonsense"], "nonsense"),
+        (["nonsense"], "name must be a table that --list prints, got nonsense"),
+        ([], "name must be a table that --list prints, got nothing"),
+        (["digits_lt", "--source", "mnits"], "source must be digits, idx:DIR"),
+        (["digits_lt", "--network", "resnet33"], "got resnet33; the nearest is resnet34"),
         (["digits_lt", "--rows", "sdg"], "row 'sdg' is unknown, it must be one of sgd, mixup"),
         (["digits_lt", "--columns", "x"], "column 'x' is unknown"),
         (["flattening", "--rows", "swa_2", "--columns", "ldam_drw_cifar100"], "in common"),
@@ -205,7 +217,7 @@ def test_a_bad_flag(program, tmp_path, flags, named):
 
 
 def test_render_only_trains_nothing(program, monkeypatch, tmp_path):
-    monkeypatch.setattr(sweep, "run_all", None)
+    monkeypatch.setattr(sweep, "train_missing", None)
     pretend(tmp_path, "sgd_digits", RECIPES["sgd_digits"], 0, 0.875)
     before = set(tmp_path.rglob("*"))
     status, out, lines = program(
@@ -247,19 +259,43 @@ def test_every_layout_has_its_recipes():
 
 
 def test_changes_apply_to_every_recipe_and_are_said():
-    changes = Changes(dataset="digits", model="mlp", epochs=4, eval_epochs=2)
+    changes = Changes(source="digits", network="mlp", epochs=4, evaluation_epochs=2)
     of = plan_table(TABLES["cifar_lt"], ("crt",), ("cifar10",), changes)
     (recipe,) = of.recipes.values()
-    assert recipe == dataclasses.replace(
-        RECIPES["crt_cifar10"].shortened(4), dataset="digits", model="mlp", eval_epochs=2
+    published = RECIPES["crt_cifar10"]
+    assert recipe == vary(
+        published.shortened(4),
+        source=Digits(),
+        network=Small(architecture="mlp"),
+        evaluation=published.evaluation.replace(epochs=2),
     )
     assert not of.comparable
-    assert "dataset digits, model mlp, epochs 4" in of.notes[0]
+    assert "source digits, network mlp, epochs 4" in of.notes[0]
+
+
+def test_a_network_keeps_the_classifier_of_each_recipe():
+    of = plan_table(TABLES["cifar_lt"], ("ldam_drw",), ("cifar10",), Changes(network="mlp"))
+    (recipe,) = of.recipes.values()
+    classifier = RECIPES["ldam_drw_cifar10"].network.classifier
+    assert recipe.network == Small(architecture="mlp", classifier=classifier)
+
+
+def test_keys_are_listed(program):
+    status, out, lines = program("--list")
+    assert (status, lines[0]) == (0, "next:")
+    assert [line.split()[0] for line in out.splitlines()[2:]] == list(TABLES)
+    layout = TABLES["cifar_lt"]
+    for flags in (["--list", "cifar_lt"], ["cifar_lt", "--list"]):
+        status, out, _ = program(*flags)
+        keys = [line.split()[0] for line in out.splitlines() if line and line[0] != "-"]
+        known = [key for _, key in layout.rows], [key for _, key in layout.columns]
+        assert keys == ["row", *known[0], "column", *known[1]]
+    assert all(len(line) <= 120 for line in out.splitlines())
 
 
 RUN = [
-    *("cifar_lt", "--rows", "crt", "--columns", "cifar10", "--dataset", "digits"),
-    *("--model", "mlp", "--seeds", "0-1", "--pipeline", "device"),
+    *("cifar_lt", "--rows", "crt", "--columns", "cifar10", "--source", "digits"),
+    *("--network", "mlp", "--seeds", "0-1", "--pipeline", "device"),
 ]
 
 
@@ -276,7 +312,7 @@ def test_a_mistake_in_a_process_ends_all_in_one_line(program, tmp_path):
     status, out, lines = program(*flags)
     assert (status, out) == (2, "")
     assert len(lines) == 1, lines
-    assert "the tail class has no image" in lines[0]
+    assert "for the tail class to have an image" in lines[0]
 
 
 def start(workdir, log, environment, *flags):
@@ -318,9 +354,8 @@ def stop_in_the_middle(process, workdir, stop):
 
     def is_time():
         assert process.poll() is None, "the runs must be long enough to be stopped"
-        return begun(workdir) and len(children(process.pid)) >= 3
+        return begun(workdir) and len(children(process.pid)) >= 2
 
-    # One of the processes is multiprocessing's own.
     wait_until(is_time)
     workers = children(process.pid)
     os.kill(process.pid, stop)
@@ -331,7 +366,7 @@ def stop_in_the_middle(process, workdir, stop):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux for a process's children")
 def test_stopped_and_killed_runs_of_two_processes_have_the_bits_of_one(tmp_path, user_environment):
-    flags = ["--epochs", "200", "--eval-epochs", "10"]
+    flags = ["--epochs", "200", "--evaluation-epochs", "10"]
     two = (user_environment, *flags, "--jobs", "2")
     workdir, log = tmp_path / "stopped", tmp_path / "log"
     # The first stop is in the middle of training; the second while the processes are starting.
@@ -347,4 +382,5 @@ def test_stopped_and_killed_runs_of_two_processes_have_the_bits_of_one(tmp_path,
     # A run of which nothing was saved when its parent was killed begins anew.
     assert any("resumed after step" in line for line in lines)
     others = [line for line in lines if not line.startswith("crt_cifar10 seed ")]
-    assert [line.split()[0] for line in others] == ["stopped", "table.md,"], others
+    assert [line.split()[0] for line in others[:3]] == ["stopped", "table.md,", "next:"], others
+    assert all(line.startswith("  python3 -m experiments.") for line in others[3:]), others

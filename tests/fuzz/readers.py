@@ -12,18 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.img_focus import write_snapshot
-from experiments.recipe import read_stages
-from experiments.report.reading import Run
+from experiments.report.reading import learned_by, read_run
 from jaxlt.data.sampling.splits import Split
 from jaxlt.data.sources.class_names import read_names
 from jaxlt.data.sources.idx import read_idx
 from jaxlt.data.sources.listed import load_listed
-from jaxlt.evaluation.description import Description
 from jaxlt.evaluation.prediction import Predictor
-from jaxlt.files.json_files import read_json, write_json
+from jaxlt.files.json_files import write_json
+from jaxlt.files.typed_json import typed
 from jaxlt.models.clip.config import TextConfig
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.weights.torch_files import read_tensors
+from jaxlt.recipes.recipe import Recipe, read_recipe, write_recipe
+from jaxlt.recipes.stage import Stage
+from jaxlt.runs.differences import flattened
+from jaxlt.runs.model_description import ModelDescription
 from jaxlt.runs.workdir import Workdir
 from jaxlt.training import Checkpoints, TrainState
 
@@ -88,10 +91,13 @@ def metrics(directory, content):
     assert all(record["step"] <= 1 for record in workdir.read_metrics())
 
 
-def stages(directory, content):
-    path = _written(directory, "recipe.json", content)
-    stages = read_stages(read_json(path), path)
-    assert stages[0].kind == "train"
+def recipe(directory, content):
+    found = read_recipe(_written(directory, "recipe.json", content))
+    assert isinstance(found, Recipe)
+    assert isinstance(found.first, Stage)
+    hash(found)
+    _written(directory, "again.json", write_recipe(found).encode())
+    assert read_recipe(directory / "again.json") == found
 
 
 def finished_run(directory, content):
@@ -100,12 +106,15 @@ def finished_run(directory, content):
         _written(directory, name, whole)
     if content:
         _written(directory, list(seeds.RUN)[content[0] % len(seeds.RUN)], content[1:])
-    run = Run.read(directory)
-    assert len(run.task.class_counts) == len(run.task.class_names)
+    run = read_run(directory)
+    learned = learned_by(run)
+    assert len(learned.class_counts) == len(learned.class_names)
+    run.recorded.tail(run.class_counts)
+    assert flattened(run.files.identity)
 
 
 def model(directory, content):
-    description = Description.read(_written(directory, "model.json", content))
+    description = ModelDescription.read(_written(directory, "model.json", content))
     assert math.isfinite(sum(description.mean))
     description.network()
 
@@ -141,7 +150,7 @@ def wheel(directory, content):
 
 @functools.cache
 def _network():
-    return Description(**seeds.MODEL)
+    return typed(seeds.MODEL, ModelDescription, "model.json")
 
 
 def _state(step):

@@ -9,6 +9,8 @@ import zipfile
 import numpy as np
 from safetensors.numpy import save
 
+from jaxlt import recipes
+
 LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
 IMAGES = ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
 
@@ -81,6 +83,11 @@ METRICS = b'{"step": 1, "accuracy": 0.5}\n{"step": 2, "measurement": {"loss": {"
 NAMES = {"categories": [{"id": 0, "name": "fox"}, {"id": "n01", "name": "red fox"}]}
 LIST = b"a/0.png 0\na/1.png 0\nb/0.png 1\nb/1.png 1\n"
 ZIPPED = gzip.compress(idx(np.zeros((4, 40, 40), np.uint8)), mtime=0)
+RECIPE = recipes.Recipe(
+    data=recipes.Data(source=recipes.Digits()),
+    network=recipes.Small(architecture="mlp"),
+    stages=(recipes.Stage(method=recipes.ImbSAM()), recipes.TauNorm()),
+).identity()
 _GROUPS = ("many", "medium", "few")
 _EVALUATION = {
     "step": 2,
@@ -90,12 +97,7 @@ _EVALUATION = {
     "confidence_bins": {"counts": [0, 2], "confidence_sums": [0.0, 1.5], "correct": [0, 1]},
 }
 RUN = {
-    "recipe.json": as_json(
-        {
-            **dict.fromkeys(("seed", "many_above", "few_below", "tail_threshold"), 1),
-            **dict.fromkeys(("method", "model", "dataset"), "mlp"),
-        }
-    ),
+    "recipe.json": as_json({**RECIPE, "seed": 1}),
     "split.json": as_json({"class_counts": [3, 2, 1]}),
     "model.json": as_json(MODEL),
     "result.json": as_json({**_EVALUATION, "seconds": 1.0, "code": ["a"]}),

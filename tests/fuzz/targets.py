@@ -1,22 +1,29 @@
 """The readers that are fed hostile files, by name, each with whole files and ones that did harm."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.recipe import Recipe
 from jaxlt.data.sampling.splits import labels_digest
 from jaxlt.errors import UsageError
 from jaxlt.models.clip.config import read_config
 from jaxlt.models.clip.dinov2 import read_dinov2_config
+from jaxlt.recipes.named import RECIPES
+from jaxlt.recipes.recipe import write_recipe
 
 from . import formats, readers, seeds
 from .guard import watched
 
 # What is shown of 2000 characters, each escaped.
 _LONGEST = 20_000
+
+
+def _replaced(content, old, new):
+    assert old in content
+    return content.replace(old, new)
 
 
 class Target(NamedTuple):
@@ -61,7 +68,10 @@ _SPLIT = {
     "class_counts": [2, 1, 1],
     "indices": [0, 3, 1, 2],
 }
-_RECIPE = Recipe(dataset="digits", model="mlp").described()
+_RECIPE, _ENCODER = (
+    seeds.as_json(json.loads(write_recipe(RECIPES[name])))
+    for name in ("mislas_digits", "focal_sam_tiny_fashion")
+)
 _DEEP = b"[" * 100_000
 _INTEGER = b"9" * 5000
 
@@ -122,12 +132,31 @@ TARGETS = {
         [seeds.METRICS, b"1\n", b'{"measurement": 1}\n', b"\xff\n", _DEEP, _INTEGER],
     ),
     "recipe": Target(
-        readers.stages,
+        readers.recipe,
         [
-            seeds.as_json({**_RECIPE, "seed": 0}),
-            seeds.as_json({**_RECIPE, "then.0.kind": "train", "then.0.rho_values": [[1]]}),
-            seeds.as_json({**_RECIPE, "epochs": "many"}),
-            seeds.as_json({**_RECIPE, "lr": None}),
+            _RECIPE,
+            _ENCODER,
+            _replaced(_RECIPE, b'"epochs": 60', b'"epochs": "many"'),
+            _replaced(_RECIPE, b'"epochs": 60', b'"epochs": ' + b"9" * 400),
+            _replaced(_RECIPE, b'"epochs": 60', b'"epochs": ' + _INTEGER),
+            _replaced(_RECIPE, b'"momentum": 0.9', b'"momentum": null'),
+            _replaced(_RECIPE, b'"momentum": 0.9', b'"momentum": NaN'),
+            _replaced(_RECIPE, b'"momentum": 0.9', b'"momentum": 1e999'),
+            _replaced(_RECIPE, b'"momentum": 0.9', b'"momentum": ' + b"[" * 60 + b"]" * 60),
+            _replaced(_RECIPE, b'"momentum": 0.9', b'"momentum": [[1]]'),
+            _replaced(_RECIPE, b'"format": 2', b'"format": [[2]]'),
+            _replaced(_RECIPE, b'"format": 2', b'"format": ' + b"9" * 4000),
+            _replaced(_RECIPE, b'"name": "train"', b'"name": "\\ud800\\n"'),
+            _replaced(_RECIPE, b'"name": "train"', b'"name": {}'),
+            _replaced(_RECIPE, b'"name": "train"', b'"a\\nb": "train"'),
+            seeds.as_json({"format": 2, "recipe": {"stages": [{"name": "tau_norm"}]}}),
+            seeds.as_json({"format": 2, "recipe": {"stages": [{"name": "train"}] * 100}}),
+            seeds.as_json({"format": 2, "recipe": None}),
+            seeds.as_json({"format": 2}),
+            _replaced(_ENCODER, b'"adaptformer"', b'"full", "lora"'),
+            _replaced(_ENCODER, b'"rank": null', b'"rank": 99999999999'),
+            _DEEP,
+            _INTEGER,
         ],
     ),
     "run": Target(

@@ -216,7 +216,7 @@ class TestReleasedClassWeights:
     def test_divisor(self):
         weights = jaxlt.released_class_weights(COUNTS, divisor=1.0)
         np.testing.assert_allclose(weights, np.log(60 / np.array(COUNTS) + 0.01), rtol=1e-5)
-        with pytest.raises(ValueError, match=r"^divisor must be positive, got 0"):
+        with pytest.raises(ValueError, match=r"^divisor must be positive and finite, got 0"):
             jaxlt.released_class_weights(COUNTS, divisor=0)
 
 

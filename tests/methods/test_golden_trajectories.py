@@ -34,6 +34,8 @@ def method(name, hyperparameters):
     if name.startswith("cc_sam"):
         arguments["mask"] = is_classifier if scope == "classifier" else None
         arguments["grad_norm"] = "per_leaf" if name == "cc_sam_released" else "global"
+    if name == "focal_sam":
+        arguments["sharpness_weight"] = arguments.pop("sharpness")
     factories = [jaxlt.imb_sam, jaxlt.sse_sam, jaxlt.focal_sam, jaxlt.cc_sam]
     factory = next(f for f in factories if name.startswith(f.__name__))
     return factory(COUNTS, **arguments)

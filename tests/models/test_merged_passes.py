@@ -22,7 +22,7 @@ MODELS: dict[str, Any] = {
 METHODS = {
     "sam": (lambda: jaxlt.sam(0.1), 2),
     "imb_sam": (lambda: jaxlt.imb_sam(COUNTS, 0.1, tail_threshold=100), 8 / 3),
-    "focal_sam": (lambda: jaxlt.focal_sam(COUNTS, 0.1, sharpness=0.8, gamma=3.2), 8 / 3),
+    "focal_sam": (lambda: jaxlt.focal_sam(COUNTS, 0.1, sharpness_weight=0.8, gamma=3.2), 8 / 3),
     "sse_sam": (lambda: jaxlt.sse_sam(COUNTS, 0.1, 0.1, tail_threshold=100), 11 / 3),
 }
 

@@ -179,8 +179,8 @@ def test_small_conv_fits_its_patch_to_the_images(shape, patch):
 
 def test_mistaken_choices_are_usage_errors():
     with pytest.raises(
-        UsageError, match=r"model was 'resnet33', must be one of resnet20, .*mlp, clip:"
+        UsageError, match=r"model must be one of resnet20, .*mlp, clip:.*, got 'resnet33'"
     ):
         create_model("resnet33", 10, image_shape=(32, 32, 3))
-    with pytest.raises(UsageError, match=r"images were 3x8, must be at least 4x4 pixels"):
+    with pytest.raises(UsageError, match=r"images of small_conv must be at least 4x4, got 3x8"):
         create_model("small_conv", 10, image_shape=(3, 8, 1))

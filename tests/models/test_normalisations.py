@@ -58,5 +58,5 @@ def test_computes_in_float32_and_returns_the_asked_type(module):
 
 
 def test_channels_that_groups_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="channels were 12, must be a multiple of 8"):
+    with pytest.raises(ValueError, match="channels must be a multiple of 8, got 12"):
         GroupNorm().init(jax.random.key(0), jnp.zeros((1, 2, 2, 12)))

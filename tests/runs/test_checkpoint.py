@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxlt import UsageError
-from jaxlt.training import Checkpoints, TrainState
 from jaxlt.runs.checkpoint import FORMAT
+from jaxlt.training import Checkpoints, TrainState
 
 METRICS = {"balanced_accuracy": 0.5}
 

@@ -30,14 +30,13 @@ def test_another_recipe_is_refused_naming_what_differs(tmp_path):
     assert files_of(tmp_path) == before
 
 
-def test_a_field_that_an_earlier_version_lacked_has_its_default(tmp_path):
+def test_a_run_of_an_earlier_format_is_refused(tmp_path):
     Workdir(tmp_path, RECIPE)
-    defaults = {"lr": 0.5, "sizes": (1, 2)}
-    Workdir(tmp_path, {**RECIPE, "sizes": (1, 2)}, defaults=defaults)
-    with pytest.raises(UsageError, match=r"sizes is \[1, 2\] there and \[1, 3\] here$"):
-        Workdir(tmp_path, {**RECIPE, "sizes": (1, 3)}, defaults=defaults)
-    with pytest.raises(UsageError, match="seed is None there and 1 here"):
-        Workdir(tmp_path, {**RECIPE, "seed": 1}, defaults=defaults)
+    before = files_of(tmp_path)
+    with pytest.raises(UsageError, match=r"recipe\.json must have format 2, got None: ") as caught:
+        Workdir(tmp_path, {**RECIPE, "format": 2})
+    assert "\n" not in str(caught.value)
+    assert files_of(tmp_path) == before
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):

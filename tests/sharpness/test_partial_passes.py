@@ -140,11 +140,11 @@ def test_more_images_than_the_capacity_are_no_silent_error():
 
 
 def test_capacity_must_be_positive():
-    with pytest.raises(ValueError, match="images of Capacity must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^Capacity\.images must be at least 1, got 0"):
         jaxlt.Capacity(0)
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (1, 4), (2, 2)])
 def test_sizes_of_blocks_must_descend(sizes):
-    with pytest.raises(ValueError, match="sizes of Blocks must be positive and descending, got"):
+    with pytest.raises(ValueError, match=r"^Blocks\.sizes must be positive and descending, got"):
         jaxlt.Blocks(sizes)

@@ -162,7 +162,7 @@ class TestTransforms:
 
 
 SCHEDULED = [(name, radius) for name, radii in RADII.items() for radius in radii] + [
-    ("focal_sam", "sharpness"),
+    ("focal_sam", "sharpness_weight"),
     ("focal_sam", "gamma"),
     ("cc_sam", "flat_ratio"),
     ("cc_sam", "max_relative_radius"),

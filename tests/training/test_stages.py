@@ -26,8 +26,8 @@ from jaxlt.training import (
     train,
     train_together,
 )
+from jaxlt.training.step.ensemble import EnsemblePipeline
 from jaxlt.training.step.network_pass import Regime
-from jaxlt.training.step.replicas import ReplicaPipeline
 
 FIRST, LAST, EVERY = 7, 5, 3
 # The second stage's optimizer has another state than the first's, and so do their checkpoints.
@@ -202,11 +202,11 @@ def test_a_boundary_is_crossed_once(tmp_path, uninterrupted):
     assert kinds == ["SharpnessState", "SharpnessState", "ScaleByAdamState"]
 
 
-def test_replicas_cross_boundaries_together(tmp_path):
+def test_members_cross_boundaries_together(tmp_path):
     seeds = (0, 1)
 
     def pipelines(offset):
-        return ReplicaPipeline(
+        return EnsemblePipeline(
             [Batches(lambda step, seed=seed: batch(step + offset, seed)) for seed in seeds]
         )
 

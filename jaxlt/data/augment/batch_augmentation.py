@@ -1,17 +1,21 @@
-"""Augmentation of whole batches in TensorFlow, by draws made beforehand."""
+"""Augmentation of whole batches in TensorFlow, by draws made beforehand, and normalisation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxlt.data.augment.pillow_operations import apply_operations
-from jaxlt.data.pipelines.draws import CROP_PAD, cutout_start
-from jaxlt.data.pipelines.normalisation import LARGE_IMAGE
+from jaxlt.data.pipelines.batches import scale_and_shift
+from jaxlt.data.pipelines.draws import CROP_PAD, cutout_hole
 from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+LARGE_IMAGE = 2**15
+"""Pixels and channels from which on a batch does not fit the cache and one image does."""
 
 
 def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
@@ -21,9 +25,6 @@ def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
         images: uint8 tensor (B, H, W, C); resized crops where these were drawn.
         draws: the `Draws` of the step, of tensors (B, ...).
         cutout: side of the black square, in pixels.
-
-    Returns:
-        uint8 tensor (B, H, W, C).
     """
     if draws.top is not None:
         images = pad_crop(images, draws.top, draws.left)
@@ -32,22 +33,17 @@ def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
     if draws.operations is not None:
         images = apply_by_pillow(images, draws.operations, draws.amounts)
     if draws.cutout_row is not None:
-        images = cut_out(images, draws.cutout_row, draws.cutout_column, cutout)
+        images = cut_out(images, draws, cutout)
     return images
 
 
 def pad_crop(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
     """Pads each image with black by `CROP_PAD` on every side and crops it to its own size.
 
-    The augmentation of CIFAR since He et al., "Deep residual learning", CVPR 2016.
-
     Args:
         images: uint8 tensor (B, H, W, C).
         top: int32 tensor (B,), first row of each crop, in [0, 2 * CROP_PAD].
         left: int32 tensor (B,), first column of each crop, in the same range.
-
-    Returns:
-        uint8 tensor (B, H, W, C).
     """
     tf = import_tensorflow()
     height, width = images.shape[1:3]
@@ -81,25 +77,27 @@ def apply_by_pillow(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor
     return tf.ensure_shape(applied, images.shape)
 
 
-def cut_out(images: tf.Tensor, row: tf.Tensor, column: tf.Tensor, side: int) -> tf.Tensor:
-    """Blackens a square of each image.
+def cut_out(images: tf.Tensor, draws: Any, side: int) -> tf.Tensor:
+    """Blackens a square of each image (B, H, W, C), see `cutout_hole`."""
+    tf = import_tensorflow()
+    hole = cutout_hole(draws, images.shape[1:3], side, tf.range)
+    return tf.where(hole[..., tf.newaxis], tf.zeros_like(images), images)
+
+
+def normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
+    """Maps a uint8 tensor (B, H, W, C) to (pixel / 255 - mean) / std in float32.
 
     Args:
-        images: uint8 tensor (B, H, W, C).
-        row: int32 tensor (B,), see `Draws.cutout_row`.
-        column: int32 tensor (B,), see `Draws.cutout_column`.
-        side: of the square, in pixels.
-
-    Returns:
-        uint8 tensor (B, H, W, C).
+        pixels: images of known height, width and channels.
+        mean: per channel, in units where white is 1.
+        std: per channel, in the same units.
     """
     tf = import_tensorflow()
-
-    def covered(centre: tf.Tensor, extent: Any) -> tf.Tensor:
-        distance = tf.range(extent) - cutout_start(centre, extent, side)[:, tf.newaxis]
-        return tf.logical_and(distance >= 0, distance < side)
-
-    height, width = images.shape[1:3]
-    rows, columns = covered(row, height), covered(column, width)
-    hole = tf.logical_and(rows[:, :, tf.newaxis], columns[:, tf.newaxis, :])
-    return tf.where(hole[..., tf.newaxis], tf.zeros_like(images), images)
+    scale, shift = scale_and_shift(mean, std)
+    if (pixels.shape[1:].num_elements() or 0) < LARGE_IMAGE:
+        return tf.cast(pixels, tf.float32) * scale + shift
+    return tf.map_fn(
+        lambda image: tf.cast(image, tf.float32) * scale + shift,
+        pixels,
+        fn_output_signature=tf.TensorSpec(pixels.shape[1:], tf.float32),
+    )

@@ -18,23 +18,19 @@ _MIN_RATIO, _MAX_RATIO = 3 / 4, 4 / 3
 def resized_crop_box(
     height: tf.Tensor, width: tf.Tensor, tries: tf.Tensor, place: tf.Tensor
 ) -> tf.Tensor:
-    """Places the crop of torchvision's `RandomResizedCrop` with its default scales and ratios.
+    """Returns top, left, height and width of a random resized crop, an int32 tensor (4,).
 
-    Each try has an area uniform in 0.08..1 of the image's and a ratio of width to height whose
-    logarithm is uniform in log 3/4..log 4/3. The first one that fits is taken, at a place uniform
-    among all; if none fits, the largest of a permitted ratio in the middle.
+    This is torchvision's `RandomResizedCrop` with its default scales and ratios (Szegedy et al.,
+    "Going deeper with convolutions", CVPR 2015, section 6). A try has an area uniform in 0.08..1 of
+    the image's and a ratio of width to height whose logarithm is uniform in log 3/4..log 4/3. The
+    first try that fits is taken, at a uniform place. If none fits, the largest box of a permitted
+    ratio is taken, in the middle.
 
     Args:
         height: int32 scalar, of the image.
         width: int32 scalar, of the image.
         tries: float64 tensor (NUM_TRIES, 2), uniform in [0, 1), for area and ratio.
         place: float64 tensor (2,), uniform in [0, 1), for top and left.
-
-    Returns:
-        int32 tensor (4,): top, left, height and width of the crop.
-
-    References:
-        Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6.
     """
     tf = import_tensorflow()
     whole = tf.cast(tf.stack((height, width)), tf.float64)

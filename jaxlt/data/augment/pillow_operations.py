@@ -1,9 +1,8 @@
 """The image operations of colour jitter, AutoAugment and RandAugment, by Pillow.
 
-Shears are bicubic, rotations and translations take the nearest pixel, and what comes from
-outside the image is mid-grey (128), as in the reimplementation of AutoAugment for CIFAR that
-the code of Balanced Meta-Softmax (Ren et al., NeurIPS 2020) uses; AutoAugment's own code fills
-with the mean of each channel.
+Shears are bicubic; rotations and translations take the nearest pixel. What lies outside the image
+is mid-grey (128), as in the code of Balanced Meta-Softmax (Ren et al., NeurIPS 2020). AutoAugment's
+own code fills with the mean of each channel.
 """
 
 import math
@@ -58,9 +57,6 @@ def apply_operations(images: np.ndarray, operations: np.ndarray, amounts: np.nda
         images: uint8 array (B, H, W, C) of 1 or 3 channels.
         operations: integer array (B, K), numbers in `OPERATIONS`.
         amounts: float array (B, K), up to `MAX_AMOUNTS` in magnitude.
-
-    Returns:
-        uint8 array (B, H, W, C).
     """
     result = np.empty_like(images)
     grey = images.shape[-1] == 1

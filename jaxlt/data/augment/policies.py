@@ -1,19 +1,21 @@
 """Colour jitter, AutoAugment and RandAugment: which operations each training image undergoes.
 
-The tables stand here because the libraries that offer these policies draw from generators of
-their own, while training needs draws that depend on seed and position alone.
+Libraries that offer these policies draw from generators of their own. Here the draws depend on seed
+and position alone.
 
-Magnitudes grow linearly from 0 to `MAX_AMOUNTS`, the ranges of table 6 of the AutoAugment paper
-as the reimplementations in PyTorch (torchvision and those for CIFAR) read it: the enhancements
-become 1 + amount, and a translation is a part of the image's size. Signs are random for all
-operations but posterize and solarize. (Solarize begins at 256, where torchvision's RandAugment
-begins at 255; some reimplementations for CIFAR rotate one way only.)
+Magnitudes grow linearly from 0 to `MAX_AMOUNTS`, the ranges of table 6 of the AutoAugment paper as
+torchvision and the PyTorch code for CIFAR read it: the enhancements become 1 + amount, and a
+translation is a part of the image's size. Signs are random except for posterize and solarize.
+(Solarize begins at 256, where torchvision's RandAugment begins at 255.)
+
+Each function returns numbers in `OPERATIONS`, int32 (..., K), and amounts, float32 (..., K), for
+int64 positions (...,) of the training stream.
 """
 
 import numpy as np
 
 from jaxlt.data.augment.pillow_operations import MAX_AMOUNTS, OPERATIONS, UNSIGNED, Operation
-from jaxlt.data.sampling.counter_random import random_integers, random_uniforms, stream_key
+from jaxlt.data.sampling.random_numbers import random_integers, random_uniforms, stream_key
 
 # RandAugment's magnitudes 0..30 as torchvision counts them. Its paper counts to 10 in places.
 NUM_MAGNITUDES = 31
@@ -74,12 +76,8 @@ def draw_color_jitter(
 
     Args:
         seed: any integer.
-        positions: int64 array (...,), positions of the training stream.
-        strength: bound of the amounts, at most 1.
-
-    Returns:
-        Operations, int32 (..., 3), a permutation of the three as numbers in `OPERATIONS`, and
-        their amounts, float32 (..., 3), uniform in -strength..strength.
+        positions: int64 array (...,).
+        strength: bound of the uniform amounts, at most 1.
     """
     slots = _slots(positions, len(_JITTER))
     order = np.argsort(random_uniforms(stream_key(seed, "jitter order"), slots), axis=-1)
@@ -92,11 +90,7 @@ def draw_autoaugment(seed: int, positions: np.ndarray) -> tuple[np.ndarray, np.n
 
     Args:
         seed: any integer.
-        positions: int64 array (...,), positions of the training stream.
-
-    Returns:
-        Operations, int32 (..., 2), numbers in `OPERATIONS`, that of the identity for those that
-        are not applied, and their amounts, float32 (..., 2).
+        positions: int64 array (...,).
     """
     rows = random_integers(
         stream_key(seed, "autoaugment sub-policy"), positions, len(AUTOAUGMENT_CIFAR10)
@@ -115,12 +109,9 @@ def draw_randaugment(
 
     Args:
         seed: any integer.
-        positions: int64 array (...,), positions of the training stream.
+        positions: int64 array (...,).
         num_ops: operations an example, N.
         magnitude: of all operations, M, in 0..30.
-
-    Returns:
-        Operations, int32 (..., N), numbers in `OPERATIONS`, and their amounts, float32 (..., N).
     """
     slots = _slots(positions, num_ops)
     chosen = random_integers(stream_key(seed, "randaugment operation"), slots, len(RANDAUGMENT))

@@ -1,22 +1,60 @@
-"""Training batches from images that stay on the device."""
+"""Training and evaluation batches from images that stay on the device."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import operator
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.data.pipelines.batches import Chunk
-from jaxlt.data.pipelines.draws import CROP_PAD, Draws, DrawStream, cutout_start
-from jaxlt.data.pipelines.normalisation import scale_and_shift
-from jaxlt.data.pipelines.resident import ResidentImages, upload
+from jaxlt.data.pipelines.batches import Batch, Chunk, rows_of_shard, scale_and_shift
+from jaxlt.data.pipelines.draws import CROP_PAD, Draws, DrawStream, cutout_hole
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.errors import UsageError
+
+# The other half is for the network, its gradients and activations.
+_SHARE_OF_DEVICE = 0.5
+
+
+class ResidentImages(NamedTuple):
+    """Labelled images on the device.
+
+    Attributes:
+        pixels: uint8 array (N, H, W, C).
+        labels: int32 array (N,).
+    """
+
+    pixels: jax.Array
+    labels: jax.Array
+
+
+def upload(images: ImageSet, indices: np.ndarray) -> ResidentImages:
+    """Reads images once and puts them on JAX's default device.
+
+    Args:
+        images: any set of images. TensorFlow is imported only for those that are in files or
+            changed when they are read.
+        indices: integer array (N,), the images to take, in this order.
+
+    Raises:
+        UsageError: the images would take more than half of the device's memory, where that is
+            known, or an image file cannot be decoded.
+    """
+    needed = len(indices) * int(np.prod(images.image_shape))
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    limit = statistics.get("bytes_limit", np.inf) * _SHARE_OF_DEVICE
+    if needed > limit:
+        raise UsageError(
+            f"images on the device must fit in {limit / 1e9:.2f} GB, half of its memory, got "
+            f"{len(indices)} images of {needed / 1e9:.2f} GB: give --pipeline tf"
+        )
+    return ResidentImages(jnp.asarray(images.load(indices)), jnp.asarray(images.labels[indices]))
 
 
 class DevicePipeline:
@@ -29,18 +67,13 @@ class DevicePipeline:
     """
 
     def __init__(
-        self,
-        images: ImageSet,
-        stream: DrawStream,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, images: ImageSet, stream: DrawStream, *, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         """Puts the images of the stream's split on the device.
 
         Args:
-            images: see `TfDataPipeline`, as for all that follow.
-            stream: without a policy, resized crops and colour jitter.
+            images: as for `TfDataPipeline`.
+            stream: as there, but without a policy, resized crops and colour jitter.
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
 
@@ -57,12 +90,10 @@ class DevicePipeline:
     def with_stream(self, stream: DrawStream) -> DevicePipeline:
         """Returns the pipeline of another stream over the same copy of the images.
 
-        Raises:
-            UsageError: the augmentation needs the host.
-            ValueError: the stream's indices are not those of this pipeline.
+        A ValueError says that the stream's indices are not those of this pipeline.
         """
         if not np.array_equal(stream.indices, self._indices):
-            raise ValueError("the stream draws from other images than those on the device")
+            raise ValueError("stream must draw from the images on the device, got others")
         other = copy.copy(self)
         other._stream = _numbered_by_place(stream)
         return other
@@ -95,15 +126,46 @@ class DevicePipeline:
         """Gathers, augments and normalises the images of one step; see `Pipeline`."""
         pixels = _shifted(resident.pixels, payload)
         if payload.cutout_row is not None:
-            hole = _hole(payload, pixels.shape[1:3], self._stream.augmentation.cutout)
+            side = self._stream.augmentation.cutout
+            hole = cutout_hole(payload, pixels.shape[1:3], side, jnp.arange)
             pixels = jnp.where(hole[..., jnp.newaxis], 0, pixels)
         return pixels * self._scale + self._shift, resident.labels[payload.indices]
+
+
+class DeviceEvaluation:
+    """The batches of `evaluation_batches`, from images put on the device once for all."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        indices: np.ndarray | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Puts the images on the device; arguments as of `evaluation_batches`, errors too."""
+        self._rows, self._part = rows_of_shard(batch_size, shard, "eval_batch_size"), shard[0]
+        chosen = np.arange(len(images.labels)) if indices is None else indices
+        self._batch_size = batch_size
+        self._scale_and_shift = scale_and_shift(mean, std)
+        self._pixels = upload(images, chosen).pixels
+        missing = -len(chosen) % batch_size
+        self._labels = np.pad(images.labels[chosen], (0, missing), constant_values=-1)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yields the images once, in order and without augmentation."""
+        for start in range(0, len(self._labels), self._batch_size):
+            first = start + self._part * self._rows
+            images = _read(self._pixels, first, *self._scale_and_shift, size=self._rows)
+            yield Batch(images, self._labels[first : first + self._rows])
 
 
 def _numbered_by_place(stream: DrawStream) -> DrawStream:
     """Returns a stream that numbers the images as the device does, by their places in the split."""
     for name in stream.augmentation.needing_pillow:
-        raise UsageError(f"{name} needs the host: use --pipeline tf")
+        raise UsageError(f"pipeline must be tf for {name}, got device: give --pipeline tf")
     return dataclasses.replace(stream, indices=np.arange(len(stream.indices)))
 
 
@@ -125,12 +187,11 @@ def _shifted(pixels: jax.Array, draws: Draws) -> jax.Array:
     ].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
 
-def _hole(draws: Draws, shape: tuple[int, ...], side: int) -> jax.Array:
-    """Returns where the images of one step are blackened, bool (B, H, W)."""
-
-    def covered(centre: np.ndarray | None, extent: int) -> jax.Array:
-        distance = jnp.arange(extent) - cutout_start(centre, extent, side)[:, jnp.newaxis]
-        return (distance >= 0) & (distance < side)
-
-    rows, columns = covered(draws.cutout_row, shape[0]), covered(draws.cutout_column, shape[1])
-    return rows[:, :, jnp.newaxis] & columns[:, jnp.newaxis, :]
+@functools.partial(jax.jit, static_argnames="size")
+def _read(
+    pixels: jax.Array, start: int, scale: jax.Array, shift: jax.Array, *, size: int
+) -> jax.Array:
+    numbers = start + jnp.arange(size)
+    images = pixels.at[numbers].get(mode="clip") * scale + shift
+    is_padding = (numbers >= len(pixels))[:, jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    return jnp.where(is_padding, 0, images)

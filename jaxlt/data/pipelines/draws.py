@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -13,7 +14,8 @@ from jaxlt.data.augment.policies import (
     draw_color_jitter,
     draw_randaugment,
 )
-from jaxlt.data.sampling.counter_random import random_integers, random_uniforms, stream_key
+from jaxlt.data.pipelines.batches import rows_of_shard
+from jaxlt.data.sampling.random_numbers import random_integers, random_uniforms, stream_key
 from jaxlt.data.sampling.samplers import Sampler
 from jaxlt.errors import UsageError
 
@@ -42,16 +44,13 @@ class Augmentation:
         randaugment_ops: RandAugment's N, operations an image.
         randaugment_magnitude: RandAugment's M, in 0..30.
         cutout: side in pixels of a black square with its centre at a uniform pixel, cut off at
-            the image's borders; 0 for none.
+            the image's borders; 0 for none (DeVries and Taylor, "Improved regularization of
+            convolutional neural networks with cutout", 2017).
         color_jitter: brightness, contrast and saturation are multiplied, in random order, by
             factors uniform in 1 - color_jitter..1 + color_jitter; 0 for none.
 
     Raises:
         UsageError: a value is not one of these.
-
-    References:
-        DeVries and Taylor, "Improved regularization of convolutional neural networks with
-        cutout", 2017.
     """
 
     shift: Shift = "none"
@@ -62,21 +61,22 @@ class Augmentation:
     color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.shift not in (known := get_args(Shift)):
-            raise UsageError(f"shift is {self.shift!r}, it must be {' or '.join(known)}")
-        if not 0 <= self.color_jitter <= 1:
-            raise UsageError(f"color jitter is {self.color_jitter}, it must lie in 0..1")
-        if self.policy not in (known := get_args(Policy)):
-            raise UsageError(f"policy is {self.policy!r}, it must be {' or '.join(known)}")
-        if self.randaugment_ops < 1:
-            raise UsageError(f"randaugment ops is {self.randaugment_ops}, it must be at least 1")
-        if not 0 <= self.randaugment_magnitude < NUM_MAGNITUDES:
-            raise UsageError(
-                f"randaugment magnitude is {self.randaugment_magnitude}, "
-                f"it must lie in 0..{NUM_MAGNITUDES - 1}"
-            )
-        if not 0 <= self.cutout <= _MAX_CUTOUT:
-            raise UsageError(f"cutout is {self.cutout}, it must lie in 0..{_MAX_CUTOUT}")
+        shifts, policies = get_args(Shift), get_args(Policy)
+        magnitude = self.randaugment_magnitude
+        for name, holds, need in (
+            ("shift", self.shift in shifts, f"be {' or '.join(shifts)}"),
+            ("color_jitter", 0 <= self.color_jitter <= 1, "lie in 0..1"),
+            ("policy", self.policy in policies, f"be {' or '.join(policies)}"),
+            ("randaugment_ops", self.randaugment_ops >= 1, "be at least 1"),
+            (
+                "randaugment_magnitude",
+                0 <= magnitude < NUM_MAGNITUDES,
+                f"lie in 0..{NUM_MAGNITUDES - 1}",
+            ),
+            ("cutout", 0 <= self.cutout <= _MAX_CUTOUT, f"lie in 0..{_MAX_CUTOUT}"),
+        ):
+            if not holds:
+                raise UsageError(f"{name} must {need}, got {getattr(self, name)!r}")
 
     @property
     def needing_pillow(self) -> tuple[str, ...]:
@@ -90,23 +90,20 @@ class Augmentation:
 
 
 class Draws(NamedTuple):
-    """The draws of some steps, one an example; None where the augmentation has no use for them.
+    """The draws of some steps, arrays (steps, batch, ...); None where none are needed.
 
     Attributes:
-        indices: int32 array (steps, batch), numbers of the images.
-        top: int32 array (steps, batch), the row of the image padded by `CROP_PAD` black pixels
-            on every side at which its crop begins.
-        left: int32 array (steps, batch), the column at which it begins.
-        crop_tries: float64 array (steps, batch, NUM_TRIES, 2), for
-            `jaxlt.data.augment.crops.resized_crop_box`.
-        crop_place: float64 array (steps, batch, 2), for the same.
-        flip: bool array (steps, batch), whether the crop is mirrored left to right.
-        operations: int32 array (steps, batch, K), the operations of jitter and policy one after
-            the other, as numbers in `jaxlt.data.augment.pillow_operations.OPERATIONS`.
-        amounts: float32 array (steps, batch, K), their amounts.
-        cutout_row: int32 array (steps, batch), the row at the centre of the black square, for
-            `cutout_start`.
-        cutout_column: int32 array (steps, batch), the column.
+        indices: int32, numbers of the images.
+        top: int32, the first row of the crop in the image padded by `CROP_PAD` on every side.
+        left: int32, the first column of the crop.
+        crop_tries: float64 (..., NUM_TRIES, 2), see `jaxlt.data.augment.crops.resized_crop_box`.
+        crop_place: float64 (..., 2), see there.
+        flip: bool, whether the crop is mirrored left to right.
+        operations: int32 (..., K), the operations of jitter and policy one after the other, as
+            numbers in `jaxlt.data.augment.pillow_operations.OPERATIONS`.
+        amounts: float32 (..., K), the amounts of the operations.
+        cutout_row: int32, the row at the centre of the black square, see `cutout_start`.
+        cutout_column: int32, the column there.
     """
 
     indices: np.ndarray
@@ -130,6 +127,24 @@ def cutout_start(centre: Any, extent: int, side: int) -> Any:
         side: of the square, in pixels.
     """
     return centre * extent // _CUTOUT_PLACES - side // 2
+
+
+def cutout_hole(draws: Draws, shape: Any, side: int, arange: Callable[[Any], Any]) -> Any:
+    """Returns where the images of one step are blackened, bool (B, H, W).
+
+    Args:
+        draws: of the step, arrays of any library.
+        shape: (H, W).
+        side: of the square, in pixels.
+        arange: of the same library.
+    """
+
+    def covered(centre: Any, extent: Any) -> Any:
+        distance = arange(extent) - cutout_start(centre, extent, side)[:, None]
+        return (distance >= 0) & (distance < side)
+
+    rows, columns = covered(draws.cutout_row, shape[0]), covered(draws.cutout_column, shape[1])
+    return rows[:, :, None] & columns[:, None, :]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,16 +171,10 @@ class DrawStream:
     shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
+        rows_of_shard(self.batch_size, self.shard)
         part, num_parts = self.shard
-        if self.batch_size < 1 or self.batch_size % num_parts:
-            raise UsageError(
-                f"batch size is {self.batch_size}, it must be positive and divisible by the "
-                f"number of data shards, {num_parts}"
-            )
         if not 0 <= part < num_parts:
-            raise ValueError(
-                f"shard is {self.shard}, its first number must lie in 0..{num_parts - 1}"
-            )
+            raise ValueError(f"shard must lie in 0..{num_parts - 1}, got {part}")
 
     @property
     def rows(self) -> int:

@@ -10,11 +10,8 @@ from typing import Any
 def import_tensorflow() -> Any:
     """Imports TensorFlow for input pipelines on the CPU and hides every GPU from it.
 
-    Call it inside functions that build a pipeline, never at module import: the import takes
+    Call it inside functions that build a pipeline, never at module import. The import takes
     seconds, and training steps, losses and models need none of it.
-
-    Returns:
-        The module `tensorflow`.
     """
     # Its warnings are of images that cannot be decoded, which we name ourselves.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # JAX sets 1 where it is not set.

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxlt.data.augment.batch_augmentation import augment
-from jaxlt.data.pipelines.batches import Batch, Chunk
+from jaxlt.data.augment.batch_augmentation import augment, normalise
+from jaxlt.data.pipelines.batches import Batch, Chunk, rows_of_shard, scale_and_shift
 from jaxlt.data.pipelines.draws import Draws, DrawStream
-from jaxlt.data.pipelines.normalisation import normalise, scale_and_shift
 from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.image_set import ImageSet, named_decoding_errors
 from jaxlt.data.sources.unreadable import (
@@ -56,19 +55,16 @@ class TfDataPipeline:
             stream: which of them each batch has, and how they are augmented.
             mean: per channel, in units where white is 1.
             std: per channel, in the same units.
-            unreadable: "error" ends with a `UsageError` that names the image. "skip" takes in
-                its place the next image of its class in the split, under the same augmentation:
-                labels stay as they were drawn, and a batch is still a pure function of seed and
-                step (and of which files can be read). Skipped images are logged and counted.
+            unreadable: "error" ends with a `UsageError` that names the image. "skip" takes the next
+                image of its class in the split instead, under the same augmentation. The labels and
+                the purity of a batch stay. Skipped images are logged and counted.
 
         Raises:
             UsageError: the images have a number of channels that the augmentation does not know.
         """
         if (channels := images.image_shape[-1]) not in (1, 3):
             for name in stream.augmentation.needing_pillow:
-                raise UsageError(
-                    f"{name} is given images of {channels} channels, it must be 1 or 3"
-                )
+                raise UsageError(f"images must have 1 or 3 channels for {name}, got {channels}")
         self._stream = stream
         self._images = images
         self._scale, self._shift = scale_and_shift(mean, std)
@@ -164,14 +160,11 @@ def evaluation_batches(
         skips: logs and counts what is skipped; None takes a new one.
         shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
 
-    Returns:
-        Iterator over batches.
-
     Raises:
         UsageError: the batch size is not positive or not divisible by n, or, while iterating, an
             image file cannot be decoded and is not to be skipped.
     """
-    rows = rows_of_shard(batch_size, shard)
+    rows = rows_of_shard(batch_size, shard, "eval_batch_size")
     tf = import_tensorflow()
     numbers = np.arange(len(images.labels)) if indices is None else indices
     order = tf.constant(numbers, tf.int32)
@@ -207,16 +200,6 @@ def evaluation_batches(
             yield Batch(pixels[0], labels[0])
 
     return read()
-
-
-def rows_of_shard(batch_size: int, shard: tuple[int, int]) -> int:
-    """Returns how many images of each evaluation batch a shard has, see `evaluation_batches`."""
-    if batch_size < 1 or batch_size % shard[1]:
-        raise UsageError(
-            f"evaluation batch size is {batch_size}, it must be positive and divisible by the "
-            f"number of data shards, {shard[1]}"
-        )
-    return batch_size // shard[1]
 
 
 def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:

@@ -14,12 +14,12 @@ SelectionRule = Literal["shuffled", "first"]
 def profile_counts(
     profile: Profile, imbalance_factor: float, num_classes: int, max_per_class: int
 ) -> tuple[int, ...]:
-    """Computes how many images each class keeps, by rank: rank 0 is the head.
+    """Returns how many images each class keeps, by rank: rank 0 is the head.
 
-    "exponential" keeps `n_max * imbalance_factor ** (-rank / (num_classes - 1))` images and
-    "step" keeps `n_max` in the first half of the ranks and `n_max / imbalance_factor` in the
-    second (of an odd number, the larger half is the head's), both rounded down. "balanced"
-    keeps `n_max` everywhere, whatever the factor.
+    "exponential" keeps `n_max * imbalance_factor ** (-rank / (num_classes - 1))` images. "step"
+    keeps `n_max` in the first half of the ranks, the larger one if they differ, and
+    `n_max / imbalance_factor` in the second. Both round down, as in CIFAR-10-LT and CIFAR-100-LT
+    (Cao et al., LDAM, NeurIPS 2019). "balanced" keeps `n_max` everywhere.
 
     Args:
         profile: shape of the tail.
@@ -27,20 +27,13 @@ def profile_counts(
         num_classes: number of classes.
         max_per_class: `n_max`, images of the head class.
 
-    Returns:
-        One count a rank, non-increasing.
-
     Raises:
         UsageError: an argument is out of range, or a class would be left with no image.
-
-    References:
-        Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss",
-        NeurIPS 2019: the construction of CIFAR-10-LT and CIFAR-100-LT.
     """
     if not 1 <= imbalance_factor < float("inf"):
-        raise UsageError(f"imbalance factor is {imbalance_factor}, it must be finite and >= 1")
+        raise UsageError(f"imbalance_factor must be finite and at least 1, got {imbalance_factor}")
     if max_per_class < 1:
-        raise UsageError(f"max per class is {max_per_class}, it must be at least 1")
+        raise UsageError(f"max_per_class must be at least 1, got {max_per_class}")
     ranks = range(num_classes)
     if profile == "exponential":
         last = max(num_classes - 1, 1)
@@ -52,11 +45,11 @@ def profile_counts(
     elif profile == "balanced":
         counts = (max_per_class,) * num_classes
     else:
-        raise UsageError(f"profile is {profile!r}, it must be exponential, step or balanced")
+        raise UsageError(f"profile must be exponential, step or balanced, got {profile!r}")
     if counts[-1] < 1:
         raise UsageError(
-            f"imbalance factor is {imbalance_factor}, with {max_per_class} images in the head "
-            f"class it must be at most {max_per_class}, or the tail class has no image"
+            f"imbalance_factor must be at most {max_per_class}, the images of the head class, for "
+            f"the tail class to have an image, got {imbalance_factor}"
         )
     return counts
 
@@ -70,10 +63,10 @@ def long_tailed_counts(
     max_per_class: int | None = None,
     class_order: Sequence[int] | None = None,
 ) -> tuple[int, ...]:
-    """Computes how many images each class keeps, by label.
+    """Returns how many images each class keeps, by label.
 
     The head class keeps `max_per_class` images or as many as the smallest class has, whichever
-    is less, so that no class is too small for its rank and the profile is exact.
+    is less. So no class is too small for its rank, and the profile is exact.
 
     Args:
         labels: integer array (N,), the class of each image, in [0, num_classes).
@@ -83,22 +76,17 @@ def long_tailed_counts(
         max_per_class: upper bound on the images of the head class; None sets none.
         class_order: labels from head to tail; None is ascending order.
 
-    Returns:
-        One count a class.
-
     Raises:
         UsageError: a class has no image, `class_order` is no permutation of the classes, or
             `profile_counts` raises.
     """
     available = np.bincount(labels, minlength=num_classes)
-    if not available.all():
-        empty = int(np.flatnonzero(available == 0)[0])
-        raise UsageError(f"class {empty} has no training image, every class must have one")
+    refuse_empty_class(available)
     order = list(range(num_classes)) if class_order is None else list(class_order)
     if sorted(order) != list(range(num_classes)):
         raise UsageError(
-            f"class order has {len(order)} entries, {len(set(order))} of them different: "
-            f"it must be a permutation of 0..{num_classes - 1}"
+            f"class_order must be a permutation of 0..{num_classes - 1}, got {len(order)} entries, "
+            f"{len(set(order))} of them different"
         )
     smallest = int(available.min())
     head = smallest if max_per_class is None else min(max_per_class, smallest)
@@ -110,12 +98,12 @@ def long_tailed_counts(
 def select_images(
     labels: np.ndarray, counts: Sequence[int], *, rule: SelectionRule, seed: int = 0
 ) -> np.ndarray:
-    """Selects `counts[c]` images of each class c.
+    """Selects `counts[c]` images of each class c, classes in ascending order.
 
-    "shuffled" takes, for a seed, the images that the code of LDAM-DRW takes, and with it that
-    of MiSLAS, GCL, LIFT, Focal-SAM and others, whose seed is 0: class by class in ascending
-    order the image numbers are shuffled by one NumPy Mersenne twister and the first are kept.
-    "first" takes the first images of each class, as the code of ImbSAM and SSE-SAM does.
+    "shuffled" with seed 0 takes the images that the code of LDAM-DRW, MiSLAS, GCL, LIFT, Focal-SAM
+    and others takes: one NumPy Mersenne twister shuffles the images of each class, in ascending
+    order of classes, and the first ones are kept. "first" takes the first images of each class, as
+    the code of ImbSAM and SSE-SAM does.
 
     Args:
         labels: integer array (N,), the class of each image.
@@ -123,16 +111,13 @@ def select_images(
         rule: which images.
         seed: of the "shuffled" rule, in [0, 2**32).
 
-    Returns:
-        int64 array (sum(counts),) of image numbers, classes in ascending order.
-
     Raises:
         UsageError: the rule is unknown, the seed out of range, or a class has too few images.
     """
     if rule not in ("shuffled", "first"):
-        raise UsageError(f"selection rule is {rule!r}, it must be shuffled or first")
+        raise UsageError(f"rule must be shuffled or first, got {rule!r}")
     if not 0 <= seed < 2**32:
-        raise UsageError(f"selection seed is {seed}, it must lie in 0..{2**32 - 1}")
+        raise UsageError(f"seed of the selection must lie in 0..{2**32 - 1}, got {seed}")
     # NumPy promises that this legacy generator's stream never changes: it is the published one.
     random = np.random.RandomState(seed)
     selected = []
@@ -140,7 +125,7 @@ def select_images(
         candidates = np.flatnonzero(labels == label)
         if count > len(candidates):
             raise UsageError(
-                f"class {label} has {len(candidates)} images, {count} are to be selected"
+                f"count of class {label} must be at most {len(candidates)}, its images, got {count}"
             )
         if rule == "shuffled":
             random.shuffle(candidates)
@@ -148,36 +133,41 @@ def select_images(
     return np.concatenate(selected)
 
 
-def held_out_images(
+def validation_images(
     labels: np.ndarray, indices: np.ndarray, per_class: int, num_classes: int
 ) -> np.ndarray:
     """Selects the last images of each class among those that a split leaves out.
 
+    They are ascending within each class, and the classes are too.
+
     Args:
         labels: integer array (N,), the class of each image of the whole set.
         indices: integer array (n,), the images of the split.
-        per_class: number of images to hold out of each class.
+        per_class: number of validation images of each class.
         num_classes: number of classes, C.
-
-    Returns:
-        int64 array (C * per_class,) of image numbers, ascending within each class, classes in
-        ascending order.
 
     Raises:
         UsageError: a class has fewer images outside the split, or `per_class` is negative.
     """
     if per_class < 0:
-        raise UsageError(f"held_out is {per_class}, it must be at least 0")
+        raise UsageError(f"validation_per_class must be at least 0, got {per_class}")
     outside = np.ones(len(labels), bool)
     outside[indices] = False
-    held_out = []
+    chosen = []
     for label in range(num_classes):
         candidates = np.flatnonzero(outside & (labels == label))
         first = len(candidates) - per_class
         if first < 0:
             raise UsageError(
-                f"held_out is {per_class}, it must be at most {len(candidates)}: that many "
-                f"images of class {label} are outside the split; lower --max-per-class"
+                f"validation_per_class must be at most {len(candidates)}, the images of class "
+                f"{label} outside the split, got {per_class}: lower --max-per-class"
             )
-        held_out.append(candidates[first:])
-    return np.concatenate(held_out)
+        chosen.append(candidates[first:])
+    return np.concatenate(chosen)
+
+
+def refuse_empty_class(class_counts: np.ndarray) -> None:
+    """Raises a `UsageError` if one of the classes has no training image."""
+    if not class_counts.all():
+        empty = int(np.flatnonzero(class_counts == 0)[0])
+        raise UsageError(f"classes must have a training image each, got none of class {empty}")

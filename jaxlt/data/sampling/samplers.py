@@ -6,19 +6,13 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from jaxlt.data.sampling.class_probabilities import (
-    balanced_probabilities,
-    effective_number_probabilities,
-    progressive_probabilities,
-    square_root_probabilities,
-)
-from jaxlt.data.sampling.counter_random import (
+from jaxlt.data.sampling.random_numbers import (
     random_integers,
+    random_permutation,
     random_uniforms,
     random_words,
     stream_key,
 )
-from jaxlt.data.sampling.permutation import random_permutation
 from jaxlt.errors import UsageError
 
 SamplerName = Literal[
@@ -33,8 +27,8 @@ class Sampler(Protocol):
     """A pure function from positions of the training stream to images of a split.
 
     Example number `slot` of the batch of `step` stands at position `step * batch_size + slot`.
-    What stands there may depend on the position and on a seed fixed at construction, on
-    nothing else, so training can start anywhere in the stream.
+    The image there depends on the position and on a seed alone, so that training can start
+    anywhere in the stream.
     """
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
@@ -47,7 +41,7 @@ class InstanceBalanced:
 
     def __init__(self, num_examples: int, seed: int) -> None:
         if num_examples < 1:
-            raise ValueError(f"num_examples is {num_examples}, it must be at least 1")
+            raise ValueError(f"num_examples must be at least 1, got {num_examples}")
         self._cycles = _ShuffledCycles(num_examples, stream_key(seed, "instance-balanced order"))
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
@@ -58,20 +52,15 @@ class InstanceBalanced:
 class ClassAware:
     """Walks through the classes in shuffled cycles, and through the images of each class.
 
-    Every class comes once in each cycle of the classes, with `consecutive` of its images, which
-    come from shuffled cycles of that class's own. Each cycle has an order of its own. Classes
-    without an image are left out.
+    Each cycle takes every class that has images once, with `consecutive` of its images. These come
+    from shuffled cycles of the class's own. Each cycle has a new order. (Shen, Lin and Huang,
+    "Relay backpropagation for effective learning of deep convolutional neural networks", ECCV 2016.
+    The code of Kang et al., ICLR 2020, takes 4 consecutive images.)
 
     Args:
         labels: integer array (n,), the class of each image of the split.
         seed: any integer.
         consecutive: images of a class one after the other.
-
-    References:
-        Shen, Lin and Huang, "Relay backpropagation for effective learning of deep convolutional
-        neural networks", ECCV 2016, for the sampler. Kang et al., "Decoupling representation
-        and classifier for long-tailed recognition", ICLR 2020, release it with 4 consecutive
-        images.
     """
 
     def __init__(self, labels: np.ndarray, seed: int, consecutive: int = 1) -> None:
@@ -108,13 +97,13 @@ class ClassAware:
 
 
 class ClassProbability:
-    """Draws a class from a distribution, then one of its images uniformly; with replacement.
+    """Draws a class from a distribution, then one of its images uniformly, with replacement.
 
     Args:
         labels: integer array (n,), the class of each image of the split.
         seed: any integer.
-        probabilities: gives for an epoch, counted from 0 and n positions long, the probability
-            of each class, an array (C,) that sums to 1; 0 for a class without an image.
+        probabilities: gives for an epoch of n positions, counted from 0, the probability of each
+            class, an array (C,) that sums to 1; 0 for a class without an image.
     """
 
     def __init__(
@@ -145,10 +134,62 @@ class ClassProbability:
         seen = np.zeros(len(probabilities), bool)
         seen[np.flatnonzero(self._counts)] = True
         if (probabilities[~seen] != 0).any():
-            raise ValueError("the probability of a class without an image is not 0")
+            raise ValueError("probabilities must be 0 for classes without an image, got another")
         cumulative = np.cumsum(probabilities)
         # Exactly 1 at the end, so that no uniform number lies beyond it.
         return cumulative / cumulative[-1]
+
+
+def instance_probabilities(class_counts: np.ndarray) -> np.ndarray:
+    """Returns n_c / N: every image is equally likely.
+
+    Args:
+        class_counts: integer array (C,), images of each class. A class without an image has
+            probability 0 here and in the distributions that follow.
+    """
+    return class_counts / class_counts.sum()
+
+
+def square_root_probabilities(class_counts: np.ndarray) -> np.ndarray:
+    """Returns probabilities proportional to the square root of n_c (Mahajan et al., ECCV 2018)."""
+    return instance_probabilities(np.sqrt(class_counts))
+
+
+def balanced_probabilities(class_counts: np.ndarray) -> np.ndarray:
+    """Returns 1 / C for the C classes that have images."""
+    return instance_probabilities(class_counts > 0)
+
+
+def progressive_probabilities(class_counts: np.ndarray, epoch: int, num_epochs: int) -> np.ndarray:
+    """Returns (1 - t) n_c / N + t / C, where t = epoch / (num_epochs - 1) goes from 0 to 1.
+
+    Kang et al., "Decoupling representation and classifier for long-tailed recognition", ICLR 2020.
+
+    Args:
+        class_counts: see `instance_probabilities`.
+        epoch: counted from 0; those beyond the last are balanced like it.
+        num_epochs: length of the training; a single epoch is balanced.
+    """
+    balance = min(epoch / (num_epochs - 1), 1.0) if num_epochs > 1 else 1.0
+    instance = instance_probabilities(class_counts)
+    return (1 - balance) * instance + balance * balanced_probabilities(class_counts)
+
+
+def effective_number_probabilities(class_counts: np.ndarray, beta: float = 0.9999) -> np.ndarray:
+    """Returns probabilities proportional to n_c (1 - beta) / (1 - beta**n_c).
+
+    Each image is weighted by the inverse of its class's effective number (Cui et al., "Class-
+    balanced loss based on effective number of samples", CVPR 2019). The code of LDAM (Cao et al.,
+    NeurIPS 2019) has a sampler with these weights of images.
+
+    Args:
+        class_counts: see `instance_probabilities`.
+        beta: in [0, 1); 0 makes all images equally likely, and near 1 all classes are.
+    """
+    effective_numbers = (1 - beta**class_counts) / (1 - beta)
+    # The class without an image has effective number 0, and must have no weight.
+    weights = 1 / np.where(class_counts > 0, effective_numbers, 1)
+    return instance_probabilities(class_counts * weights)
 
 
 def create_sampler(
@@ -164,9 +205,8 @@ def create_sampler(
     """Makes a sampler by its name.
 
     Args:
-        name: "instance" is `InstanceBalanced`, "class_aware" is `ClassAware`; the others are
-            `ClassProbability` with the distribution of their name ("class_balanced" that of
-            `balanced_probabilities`).
+        name: "instance" is `InstanceBalanced`, "class_aware" is `ClassAware`. The others are
+            `ClassProbability` with the distribution of their name.
         labels: integer array (n,), the class of each image of the split.
         seed: any integer.
         num_classes: number of classes, C.
@@ -174,18 +214,15 @@ def create_sampler(
         consecutive: see `ClassAware`.
         beta: see `effective_number_probabilities`.
 
-    Returns:
-        The sampler.
-
     Raises:
         UsageError: the name is unknown, `consecutive` is below 1 or `beta` outside [0, 1).
     """
     if name not in (known := get_args(SamplerName)):
-        raise UsageError(f"sampler is {name!r}, it must be {' or '.join(known)}")
+        raise UsageError(f"sampler must be {' or '.join(known)}, got {name!r}")
     if consecutive < 1:
-        raise UsageError(f"consecutive images of a class is {consecutive}, it must be at least 1")
+        raise UsageError(f"consecutive must be at least 1, got {consecutive}")
     if not 0 <= beta < 1:
-        raise UsageError(f"sampler beta is {beta}, it must lie in [0, 1)")
+        raise UsageError(f"sampler_beta must lie in [0, 1), got {beta}")
     if name == "instance":
         return InstanceBalanced(len(labels), seed)
     if name == "class_aware":

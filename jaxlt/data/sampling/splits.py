@@ -8,26 +8,24 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 
-from jaxlt.data.sampling.long_tail import Profile, SelectionRule, long_tailed_counts, select_images
+from jaxlt.data.sampling.long_tail import (
+    Profile,
+    SelectionRule,
+    long_tailed_counts,
+    refuse_empty_class,
+    select_images,
+)
 from jaxlt.data.sources.source import Source
 from jaxlt.errors import UsageError
 from jaxlt.files.foreign_files import parse_json, read_utf8
 
 _FORMAT = "jaxlt split 1"
-_LARGEST = 2**63
-_SCALAR_TYPES = {
-    "source": str,
-    "num_images": int,
-    "labels_sha256": str,
-    "profile": str,
-    "imbalance_factor": (int, float),
-    "rule": str,
-    "seed": int,
-}
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,10 +56,9 @@ class Split:
     indices: np.ndarray
 
     def write(self, path: Path) -> None:
-        """Writes the split as JSON, one line a field; the file appears whole or not at all.
+        """Writes the split as JSON, one line a field, whole or not at all.
 
-        Raises:
-            UsageError: the file cannot be written.
+        A `UsageError` says that the file cannot be written.
         """
         record = {"format": _FORMAT, **dataclasses.asdict(self), "indices": self.indices.tolist()}
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
@@ -72,7 +69,7 @@ class Split:
                 draft.write_text(text)
                 draft.replace(path)
         except OSError as error:
-            raise UsageError(f"split file {path} cannot be written: {error.strerror}") from error
+            raise UsageError(f"split file {path} must be writable: {error.strerror}") from error
 
     @classmethod
     def read(cls, path: Path, source: Source) -> Split:
@@ -82,14 +79,21 @@ class Split:
             path: file that `write` made.
             source: the data to train on, from any directory.
 
-        Returns:
-            The split.
-
         Raises:
             UsageError: the file is missing or garbled, was made from other data, or its indices
                 do not fit the data.
         """
-        split = cls(**_read_fields(path))
+        try:
+            record = msgspec.convert(parse_json(read_utf8(path)), _SplitFile)
+        except OSError as error:
+            raise UsageError(f"split file {path} must be readable: {error.strerror}") from error
+        except (ValueError, msgspec.ValidationError) as error:
+            raise UsageError(
+                f"split file {path} must be JSON of the format {_FORMAT!r}: {error}"
+            ) from error
+        values = msgspec.structs.asdict(record)
+        del values["format"]
+        split = cls(**{**values, "indices": np.array(record.indices, np.int64)})
         split._check(path, source)
         return split
 
@@ -98,21 +102,34 @@ class Split:
         made_from = (self.num_images, len(self.class_counts), self.labels_sha256)
         if made_from != (len(labels), num_classes, labels_digest(labels)):
             raise UsageError(
-                f"split file {path} was made from {self.source} ({self.num_images} images of "
-                f"{len(self.class_counts)} classes), it must be made from {source.name} "
-                f"({len(labels)} images of {num_classes} classes) or a copy with the same labels"
+                f"split file {path} must be made from {source.name} ({len(labels)} images of "
+                f"{num_classes} classes) or a copy with the same labels, got one made from "
+                f"{self.source} ({self.num_images} images of {len(self.class_counts)} classes)"
             )
-        indices = self.indices
-        if indices.size == 0 or indices.min() < 0 or indices.max() >= len(labels):
-            raise UsageError(
-                f"split file {path} has indices out of range or none at all, "
-                f"they must lie in 0..{len(labels) - 1}"
-            )
-        if len(np.unique(indices)) < len(indices):
-            raise UsageError(f"split file {path} has an index twice, each must be there once")
-        counts = tuple(np.bincount(labels[indices], minlength=num_classes).tolist())
-        if counts != self.class_counts:
-            raise UsageError(f"split file {path} has class counts that its indices do not give")
+        need = None
+        if self.indices.size == 0 or self.indices.min() < 0 or self.indices.max() >= len(labels):
+            need = f"indices in 0..{len(labels) - 1}, got others or none"
+        elif len(np.unique(self.indices)) < len(self.indices):
+            need = "each index once, got one twice"
+        else:
+            counts = np.bincount(labels[self.indices], minlength=num_classes)
+            if tuple(counts.tolist()) != self.class_counts:
+                need = "the class counts that its indices give, got others"
+        if need is not None:
+            raise UsageError(f"split file {path} must have {need}")
+
+
+class _SplitFile(msgspec.Struct, forbid_unknown_fields=True):
+    format: Literal["jaxlt split 1"]
+    source: str
+    num_images: int
+    labels_sha256: str
+    profile: str
+    imbalance_factor: int | float
+    rule: str
+    seed: int
+    class_counts: tuple[_Int64, ...]
+    indices: list[_Int64]
 
 
 def long_tailed_split(
@@ -129,95 +146,48 @@ def long_tailed_split(
 
     Args:
         source: the data.
-        profile: see `profile_counts`; "native" takes all images, for a source that is
-            long-tailed as it was published. The options that follow have no meaning then.
+        profile: see `profile_counts`. "native" takes all images, for a source that was published
+            as a long-tailed one; the options that follow have no meaning then.
         imbalance_factor: see `profile_counts`.
-        max_per_class: see `long_tailed_counts`; none for "native".
+        max_per_class: see `long_tailed_counts`; None for "native".
         class_order: see `long_tailed_counts`.
         rule: see `select_images`.
         seed: see `select_images`.
 
-    Returns:
-        The split.
-
     Raises:
         UsageError: an argument is out of range or does not fit the data.
     """
-    if profile == "native":
-        return _native_split(source, max_per_class)
     labels = source.train.labels
-    counts = long_tailed_counts(
-        labels,
-        source.num_classes,
-        profile=profile,
-        imbalance_factor=imbalance_factor,
-        max_per_class=max_per_class,
-        class_order=class_order,
-    )
+    if profile == "native":
+        if max_per_class is not None:
+            raise UsageError(f"max_per_class must be None with profile native, got {max_per_class}")
+        available = np.bincount(labels, minlength=source.num_classes)
+        refuse_empty_class(available)
+        counts, indices = tuple(available.tolist()), np.arange(len(labels))
+        imbalance_factor, rule, seed = float(available.max() / available.min()), "first", 0
+    else:
+        counts = long_tailed_counts(
+            labels,
+            source.num_classes,
+            profile=profile,
+            imbalance_factor=imbalance_factor,
+            max_per_class=max_per_class,
+            class_order=class_order,
+        )
+        indices = select_images(labels, counts, rule=rule, seed=seed)
     return Split(
         source=source.name,
         num_images=len(labels),
         labels_sha256=labels_digest(labels),
-        class_counts=counts,
-        indices=select_images(labels, counts, rule=rule, seed=seed),
         profile=profile,
         imbalance_factor=imbalance_factor,
         rule=rule,
         seed=seed,
-    )
-
-
-def _native_split(source: Source, max_per_class: int | None) -> Split:
-    labels = source.train.labels
-    counts = np.bincount(labels, minlength=source.num_classes)
-    if max_per_class is not None:
-        raise UsageError(f"max per class is {max_per_class}, it must be none with profile native")
-    if not counts.all():
-        empty = int(np.flatnonzero(counts == 0)[0])
-        raise UsageError(f"class {empty} has no training image, every class must have one")
-    return Split(
-        source=source.name,
-        num_images=len(labels),
-        labels_sha256=labels_digest(labels),
-        class_counts=tuple(counts.tolist()),
-        indices=np.arange(len(labels)),
-        profile="native",
-        imbalance_factor=float(counts.max() / counts.min()),
-        rule="first",
-        seed=0,
+        class_counts=counts,
+        indices=indices,
     )
 
 
 def labels_digest(labels: np.ndarray) -> str:
     """Returns the SHA-256 of the labels as little-endian 32-bit integers, in hexadecimal."""
     return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
-
-
-def _read_fields(path: Path) -> dict[str, Any]:
-    try:
-        record = parse_json(read_utf8(path))
-    except OSError as error:
-        raise UsageError(f"split file {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"split file {path} is garbled, it must be JSON: {error}") from error
-    if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
-        raise UsageError(f"split file {path} is of no known format, it must say {_FORMAT!r}")
-    names = {field.name for field in dataclasses.fields(Split)}
-    if wrong := sorted(names ^ set(record)):
-        raise UsageError(f"split file {path} lacks the field {wrong[0]!r} or must not have it")
-    for name, kind in _SCALAR_TYPES.items():
-        if not isinstance(record[name], kind):
-            raise UsageError(f"split file {path} has {name} {record[name]!r} of the wrong type")
-    record["class_counts"] = tuple(_integers(record["class_counts"], path).tolist())
-    record["indices"] = _integers(record["indices"], path)
-    return record
-
-
-def _integers(values: Any, path: Path) -> np.ndarray:
-    # NumPy would make texts of one length and nested lists of one shape before it says what it saw.
-    whole = isinstance(values, list) and all(
-        type(value) is int and abs(value) < _LARGEST for value in values
-    )
-    if not whole:
-        raise UsageError(f"split file {path} has indices or class counts that are no integer list")
-    return np.array(values, np.int64)

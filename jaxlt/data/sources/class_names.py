@@ -17,8 +17,8 @@ def names_in_words(class_names: Sequence[str], file: str | Path | None = None) -
 
     Args:
         class_names: what the source calls its classes, by label.
-        file: says what they are in words, see `read_names`; None where the source's own names are
-            words, in which slashes and underscores become blanks.
+        file: the names in words, see `read_names`. None takes the source's own names, with blanks
+            for slashes and underscores.
 
     Raises:
         UsageError: a class has no name in words, or the file cannot be read.
@@ -30,8 +30,8 @@ def names_in_words(class_names: Sequence[str], file: str | Path | None = None) -
             raise UsageError(f"class_names {file} must have {error.args[0]}") from error
     if number := next((name for name in class_names if _NUMBER.fullmatch(name)), None):
         raise UsageError(
-            f"class_names must be a file that says what classes are in words, the data set calls "
-            f"one of them {number!r}"
+            "class_names must be a file that says what classes are in words where the data set "
+            f"numbers them, got none for class {number!r}"
         )
     return tuple(re.sub("[/_]", " ", name) for name in class_names)
 
@@ -39,11 +39,9 @@ def names_in_words(class_names: Sequence[str], file: str | Path | None = None) -
 def names_by_label(names: Mapping[str, str], class_names: Sequence[str]) -> tuple[str, ...]:
     """Returns the name in words of each class, by label.
 
-    A class finds its name by what the source calls it, never by the place of either in a list.
-
     Args:
         names: from what a data source calls a class (a directory, a WordNet or category number) to
-            its name in words, in any order; further classes do no harm.
+            its name in words. Further classes do no harm.
         class_names: of the data source, by label.
 
     Raises:
@@ -61,8 +59,7 @@ def read_names(path: str | Path) -> dict[str, str]:
     Args:
         path: a text file with a class and its name on each line, separated by a tab or else by the
             first blank; or a JSON file: an object from classes to names, a list of objects with
-            `id` and `name`, or an object with such a list under `categories`, as iNaturalist's
-            annotations have.
+            `id` and `name`, or an object with such a list under `categories`, like iNaturalist's.
 
     Raises:
         UsageError: the file cannot be read, is of another form, or names a class twice.
@@ -82,9 +79,7 @@ def read_names(path: str | Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for key, name in pairs:
         if key in names:
-            raise UsageError(
-                f"class_names {path} must name each class once, it names {key!r} twice"
-            )
+            raise UsageError(f"class_names {path} must name each class once, got {key!r} twice")
         names[key] = name
     return names
 

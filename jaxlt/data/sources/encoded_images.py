@@ -24,9 +24,9 @@ _DCT = "INTEGER_ACCURATE"
 class EncodedImages(ImageSet):
     """BMP, GIF, JPEG and PNG images, decoded to RGB and brought to one square shape.
 
-    Grey JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some,
-    are read too, by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does.
-    A truncated file is unreadable, but for crops from the part that is there.
+    Grey JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some, are
+    read by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does. A truncated
+    file is unreadable, but for crops from the part that is there.
 
     Args:
         labels: integer array (N,), the class of each image.
@@ -45,10 +45,6 @@ class EncodedImages(ImageSet):
     def contents(self, number: tf.Tensor) -> tf.Tensor:
         """Reads the encoded image of a number, scalar tensors both."""
 
-    @abc.abstractmethod
-    def name(self, number: int) -> str:
-        """Returns what an error message calls an image."""
-
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Decodes the images at `indices` (B,) whole, into a uint8 tensor (B, H, W, 3)."""
         tf = import_tensorflow()
@@ -65,11 +61,9 @@ class EncodedImages(ImageSet):
         return tf.map_fn(lambda x: self._read_crop(*x), drawn, fn_output_signature=spec)
 
     def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
-        """Names each image that cannot be decoded, with the reason; decodes in parallel.
+        """Names each image that cannot be decoded, with the reason; see `ImageSet`.
 
-        Args:
-            indices: integer array (n,), the images to try; None tries all, which takes as long
-                as an epoch's decoding.
+        To try all images takes as long as an epoch's decoding; it runs in parallel.
         """
         numbers = np.arange(len(self.labels)) if indices is None else np.unique(indices)
         bad = np.setdiff1d(numbers, self.readable(numbers)).tolist()

@@ -18,7 +18,7 @@ from jaxlt.errors import UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
 
 
 class FileImages(EncodedImages):
@@ -57,59 +57,63 @@ class FileImages(EncodedImages):
 def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") -> LoadedImages:
     """Finds the images of `directory/train/CLASS/` and `directory/test/CLASS/`.
 
-    Classes are numbered in the order of their names, images in the order of theirs. Files
-    other than BMP, JPEG and PNG are passed over.
+    Classes and images are numbered in the order of their names. Files other than BMP, JPEG and
+    PNG are passed over.
 
     Args:
-        directory: the one that holds `train` and `test`.
-        image_size: side to which every image is resized, whatever its own shape.
+        directory: holds `train` and `test`.
+        image_size: side of the square to which every image is resized, whatever its own shape.
         resize: how, see `jaxlt.data.sources.resampling`.
-
-    Returns:
-        Images of shape (image_size, image_size, 3).
 
     Raises:
         UsageError: a directory is missing, a class has no image, or the test set has a class
             that the training set lacks.
     """
-    train = _list_images(directory / "train")
-    test = _list_images(directory / "test")
+    train, test = (
+        {path.name: images_in(path) for path in subdirectories(directory / part, "a class")}
+        for part in ("train", "test")
+    )
     if unknown := sorted(set(test) - set(train)):
         raise UsageError(
-            f"image folder {directory / 'test'} has class {unknown[0]!r}, "
-            f"which {directory / 'train'} lacks"
+            f"image folder {directory / 'test'} must have the classes of {directory / 'train'}, "
+            f"got {unknown[0]!r}"
         )
     class_names = tuple(train)
-    return LoadedImages(
-        class_names,
-        _file_images(train, class_names, image_size, resize),
-        _file_images(test, class_names, image_size, resize),
-    )
+
+    def images_of(files: dict[str, list[Path]]) -> FileImages:
+        paths = [str(path) for name in class_names for path in files.get(name, [])]
+        sizes = [len(files.get(name, [])) for name in class_names]
+        labels = np.repeat(np.arange(len(class_names)), sizes)
+        return FileImages(paths, labels, image_size, resize)
+
+    return LoadedImages(class_names, images_of(train), images_of(test))
 
 
-def _list_images(directory: Path) -> dict[str, list[str]]:
+def subdirectories(directory: Path, what: str) -> list[Path]:
+    """Returns the directories in a directory of images, sorted; a `UsageError` says there are none.
+
+    Args:
+        directory: to look into.
+        what: each of them is for, such as "a class".
+    """
     if not directory.is_dir():
-        raise UsageError(f"image folder {directory} does not exist or is no directory")
-    classes = sorted(path for path in directory.iterdir() if path.is_dir())
-    if not classes:
-        raise UsageError(f"image folder {directory} must hold one directory a class, it has none")
-    files = {path.name: _image_files(path) for path in classes}
-    if empty := [name for name, paths in files.items() if not paths]:
+        raise UsageError(f"image folder {directory} must be a directory, got none")
+    folders = sorted(path for path in directory.iterdir() if path.is_dir())
+    if not folders:
+        raise UsageError(f"image folder {directory} must hold one directory {what}, got none")
+    return folders
+
+
+def images_in(directory: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    """Returns the image files of a class's directory, sorted; a `UsageError` says there are none.
+
+    Args:
+        directory: of the class.
+        suffixes: of image files, in lower case.
+    """
+    files = sorted(path for path in directory.iterdir() if path.suffix.lower() in suffixes)
+    if not files:
         raise UsageError(
-            f"class directory {directory / empty[0]} must hold a "
-            f"{', '.join(sorted(_SUFFIXES))} image, it has none"
+            f"class directory {directory} must hold a {', '.join(sorted(suffixes))} image, got none"
         )
     return files
-
-
-def _image_files(directory: Path) -> list[str]:
-    return sorted(str(path) for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
-
-
-def _file_images(
-    files: dict[str, list[str]], class_names: tuple[str, ...], image_size: int, resize: Resize
-) -> FileImages:
-    paths = [path for name in class_names for path in files.get(name, [])]
-    sizes = [len(files.get(name, [])) for name in class_names]
-    labels = np.repeat(np.arange(len(class_names)), sizes)
-    return FileImages(paths, labels, image_size, resize)

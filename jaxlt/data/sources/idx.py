@@ -26,21 +26,15 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, gzip-compressed or not.
 
     Memory grows with the bytes that are there, never with what the header claims, and no array has
-    more than 4 GiB.
+    more than 4 GiB. The format is described in LeCun, Cortes and Burges, "The MNIST database".
 
     Args:
         path: the file.
         ndim: number of dimensions it must have: 3 for images, 1 for labels.
 
-    Returns:
-        uint8 array of the shape that the header gives.
-
     Raises:
         UsageError: the file is missing, damaged, no such IDX file, holds nothing, or its header
             and its size disagree.
-
-    References:
-        Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section "File formats".
     """
     try:
         with path.open("rb") as raw:
@@ -52,9 +46,9 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 return _parse(unpacked, path, ndim, most)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"IDX file {path} is truncated or damaged gzip data: {error}") from error
+        raise UsageError(f"IDX file {path} must be whole gzip data: {error}") from error
     except OSError as error:
-        raise UsageError(f"IDX file {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"IDX file {path} must be readable: {error.strerror}") from error
 
 
 def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: int) -> np.ndarray:
@@ -62,14 +56,14 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: int) -
     header = stream.read(4 + 4 * ndim)
     if header[:4] != magic or len(header) < 4 + 4 * ndim:
         raise UsageError(
-            f"{path} is no IDX file of {ndim}-dimensional unsigned bytes: it starts with "
-            f"{header[:4].hex() or 'nothing'} and must start with {magic.hex()} and {ndim} sizes"
+            f"IDX file {path} must be of {ndim}-dimensional unsigned bytes and start with "
+            f"{magic.hex()} and {ndim} sizes, got {header[:4].hex() or 'nothing'}"
         )
     shape = struct.unpack(f">{ndim}I", header[4:])
     size = math.prod(shape)
     if size > min(most, _LARGEST):
         raise UsageError(
-            f"IDX file {path}: header {shape} means {size} bytes, the file can hold "
+            f"IDX file {path} must hold the {size} bytes that its header {shape} means, got "
             f"{min(most, _LARGEST)} at most"
         )
     body = bytearray()
@@ -77,25 +71,24 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: int) -
         body += chunk
     if len(body) < size or stream.read(1):
         has = "more" if len(body) == size else f"only {len(body)}"
-        raise UsageError(f"IDX file {path}: header {shape} means {size} bytes, the file has {has}")
+        raise UsageError(
+            f"IDX file {path} must hold the {size} bytes that its header {shape} means, got {has}"
+        )
     if size == 0:
-        raise UsageError(f"IDX file {path} has shape {shape}: it holds nothing")
+        raise UsageError(f"IDX file {path} must hold something, got shape {shape}")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def load_idx(directory: Path, image_size: int | None) -> LoadedImages:
-    """Loads the four IDX files of one MNIST-like data set.
+    """Loads the four IDX files of one MNIST-like data set, images of one channel.
 
     The names must end as MNIST's do (`train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, with
-    or without `.gz`); EMNIST's prefixes and its `test` for `t10k` are accepted. Labels that
-    start at 1 (EMNIST letters) are shifted to start at 0 and name their classes.
+    or without `.gz`). EMNIST's prefixes and its `test` for `t10k` are accepted. Labels that start
+    at 1 (EMNIST letters) are shifted to start at 0 and name their classes.
 
     Args:
         directory: where the files lie, one data set alone.
         image_size: side to which the images are resized; None keeps their own.
-
-    Returns:
-        Images of shape (H, W, 1).
 
     Raises:
         UsageError: a file is missing, ambiguous, damaged or does not fit the others.
@@ -104,8 +97,8 @@ def load_idx(directory: Path, image_size: int | None) -> LoadedImages:
     test_images, test_labels = _read_part(directory, ("t10k", "test"))
     if train_images.shape[1:] != test_images.shape[1:]:
         raise UsageError(
-            f"IDX directory {directory}: training images are {train_images.shape[1:]} pixels and "
-            f"test images {test_images.shape[1:]}; they must be the same"
+            f"IDX directory {directory} must have images of one size, got "
+            f"{train_images.shape[1:]} for training and {test_images.shape[1:]} for tests"
         )
     first, last = int(train_labels.min()), int(train_labels.max())
     # EMNIST letters counts from 1. Any other gap stays visible as a class without an image.
@@ -129,15 +122,15 @@ def _read_part(directory: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise UsageError(
-            f"IDX directory {directory}: {images_path.name} has {len(images)} images and "
-            f"{labels_path.name} {len(labels)} labels; they must be as many"
+            f"IDX directory {directory} must have as many labels as images, got {len(images)} "
+            f"images in {images_path.name} and {len(labels)} labels in {labels_path.name}"
         )
     return images, labels
 
 
 def _find(directory: Path, patterns: list[str]) -> Path:
     if not directory.is_dir():
-        raise UsageError(f"IDX directory {directory} does not exist or is no directory")
+        raise UsageError(f"IDX directory {directory} must be a directory, got none")
     # The plain file comes last and so wins over its own compressed copy.
     found = {
         path.name.removesuffix(".gz"): path
@@ -148,6 +141,6 @@ def _find(directory: Path, patterns: list[str]) -> Path:
     if len(found) != 1:
         raise UsageError(
             f"IDX directory {directory} must hold exactly one file *{patterns[0]}[.gz], "
-            f"it holds {', '.join(sorted(found)) or 'none'}"
+            f"got {', '.join(sorted(found)) or 'none'}"
         )
     return next(iter(found.values()))

@@ -44,7 +44,7 @@ class ImageSet(abc.ABC):
 
     @abc.abstractmethod
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
-        """Reads images by number; works eagerly and inside a `tf.data` map.
+        """Reads images by number, eagerly or inside a `tf.data` map.
 
         Args:
             indices: integer tensor or array (B,) with values in [0, N).
@@ -63,40 +63,31 @@ class ImageSet(abc.ABC):
             indices: integer tensor or array (B,) with values in [0, N).
             tries: float64 tensor (B, NUM_TRIES, 2), see `resized_crop_box`.
             places: float64 tensor (B, 2), see there.
-
-        Returns:
-            uint8 tensor (B, H, W, C).
         """
 
     def five_crops(self, expand: int) -> Self:
-        """Returns the same images, each read as its five crops one below the other.
+        """Returns a set of shape (5 S, S, C): of each image five crops one below the other.
 
-        An image as it is stored (of a file as it is there, in memory at most at the set's side S)
-        has its shorter side resized to S + `expand`. The crops are its corners and its centre, see
-        `resampling.five_crops`. Their mean prediction is the test-time ensembling of LIFT, where
-        `expand` is 24 for S = 224 (21 for a network with patches of 14 pixels).
+        The shorter side of an image as it is stored is resized to S + `expand`, where S is the
+        side of the set's images. The crops are the corners and the centre, see
+        `resampling.five_crops`. Their mean prediction is the test-time augmentation of LIFT (Shi et
+        al., "Long-tail learning with foundation model: heavy fine-tuning hurts", ICML 2024). The
+        new set shares labels and storage with this one.
 
         Args:
-            expand: pixels, at least 0.
-
-        Returns:
-            A set of shape (5 S, S, C) that shares labels and storage with this one.
+            expand: pixels, at least 0. LIFT has 24 for S = 224, and 21 with patches of 14 pixels.
 
         Raises:
             UsageError: `expand` is negative, or the images are not square, grey or RGB.
-
-        References:
-            Shi et al., "Long-tail learning with foundation model: heavy fine-tuning hurts",
-            ICML 2024.
         """
         height, width, channels = self.image_shape
         if height != width or channels not in (1, 3):
             raise UsageError(
-                f"five crops are asked of images of shape {self.image_shape}, they must be square "
-                "and have 1 or 3 channels"
+                "images must be square and have 1 or 3 channels for five crops, got shape "
+                f"{self.image_shape}"
             )
         if expand < 0:
-            raise UsageError(f"expand of the five crops is {expand}, it must be at least 0")
+            raise UsageError(f"expand must be at least 0, got {expand}")
         crops = copy.copy(self)
         crops.image_shape = (NUM_CROPS * height, width, channels)
         crops._fit = functools.partial(fit_five_crops, size=height, expand=expand)
@@ -106,13 +97,7 @@ class ImageSet(abc.ABC):
         return stored if self._fit is None else self._fit(stored)
 
     def load(self, indices: np.ndarray) -> np.ndarray:
-        """Reads images by number into memory.
-
-        Args:
-            indices: integer array (B,) with values in [0, N).
-
-        Returns:
-            uint8 array (B, H, W, C).
+        """Reads the images at `indices`, integers (B,), into a uint8 array (B, H, W, C).
 
         Raises:
             UsageError: an image file cannot be decoded.
@@ -139,12 +124,9 @@ class ImageSet(abc.ABC):
         return np.unique(indices)
 
     def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
-        """Names each image that cannot be decoded, with the reason.
+        """Names each image of `indices` (n,), or of all, that cannot be decoded, with the reason.
 
-        Images that are in memory already always can, so the base class names none.
-
-        Args:
-            indices: integer array (n,), the images to try; None tries all.
+        Those in memory always can.
         """
         del indices
         return []
@@ -163,9 +145,9 @@ class LoadedImages(NamedTuple):
 class ArrayImages(ImageSet):
     """Images held in memory as one uint8 array.
 
-    Those to be enlarged are kept as they are, for crops, and enlarged at once where that takes less
-    than a gibibyte, otherwise when they are read: CIFAR's 60,000 would take 9 GB at 224 pixels.
-    Others are resized at once.
+    Images that are to be smaller are resized at once. Images that are to be larger are kept as they
+    are, for crops. They are enlarged at once where that takes less than a gibibyte, otherwise when
+    they are read: CIFAR's 60,000 would take 9 GB at 224 pixels.
 
     Args:
         images: uint8 array (N, H, W, C).
@@ -278,7 +260,10 @@ def named_decoding_errors(images: ImageSet, suspects: Callable[[], np.ndarray]) 
 def refuse_undecodable(found: Sequence[str]) -> None:
     """Raises one `UsageError` for all images that `ImageSet.undecodable` names, if any."""
     if len(found) == 1:
-        raise UsageError(f"image {found[0]}")
+        raise UsageError(f"image must be decodable, got {found[0]}")
     if found:
         more = f"; and {len(found) - _REPORTED} more" if len(found) > _REPORTED else ""
-        raise UsageError(f"{len(found)} images: {'; '.join(found[:_REPORTED])}{more}")
+        raise UsageError(
+            f"images must be decodable, got {len(found)} that are not: "
+            f"{'; '.join(found[:_REPORTED])}{more}"
+        )

@@ -51,19 +51,18 @@ class ListFile:
     labels: np.ndarray
     lines: np.ndarray
 
+    def bad_line(self, number: int, reason: str) -> BadLine:
+        """Returns the line of an image, as one that cannot be used for a reason."""
+        return BadLine(self.path, int(self.lines[number]), reason)
+
 
 def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
-    """Parses a list file with line ends LF or CRLF; blank lines are passed over.
+    """Returns the good and the bad lines of a list file.
 
-    Half a million lines take less than a second. No image is looked for, and labels may be any
-    integers: see `missing_images` and `outside_labels`.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its good lines, and the bad ones: without a label or with more than that, with a label
-        that is no number, with a path that is absolute, has a part `.` or `..`, or came before.
+    Lines end with LF or CRLF; blank lines are passed over. A line is bad without a label or with
+    more than that, with a label that is no number, or with a path that is absolute, has a part `.`
+    or `..`, or came before. No image is looked for, and labels may be any integers: see
+    `missing_images` and `outside_labels`. Half a million lines take less than a second.
 
     Raises:
         UsageError: the file cannot be read, is not UTF-8 or has no image.
@@ -71,9 +70,9 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
     try:
         text = read_utf8(path)
     except OSError as error:
-        raise UsageError(f"list file {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"list file {path} must be readable: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"list file {path} must be UTF-8 text, it is not: {error}") from error
+        raise UsageError(f"list file {path} must be UTF-8 text: {error}") from error
     listed = _parse_flawless(path, text)
     return (listed, []) if listed else _parse_lines(path, text)
 
@@ -113,32 +112,29 @@ def _parse_lines(path: Path, text: str) -> tuple[ListFile, list[BadLine]]:
     strange = [image for image in good if _STRANGE_PART.search(image)]
     for image in strange:
         _, number = good.pop(image)
-        reason = f"path {image!r} must be relative and without . or .."
+        reason = f"path must be relative and without . or .., got {image!r}"
         bad.append(BadLine(path, number, reason))
     if not good and not bad:
-        raise UsageError(f"list file {path} must have a line for each image, it has none")
+        raise UsageError(f"list file {path} must have a line for each image, got none")
     pairs = np.array(list(good.values()), np.int32).reshape(-1, 2)
     return ListFile(path, list(good), pairs[:, 0], pairs[:, 1]), bad
 
 
 def _reason(words: Sequence[str], good: dict[str, tuple[int, int]]) -> str:
     if len(words) == 1:
-        return f"{words[0]!r} has no label"
+        return f"must have a path and a label, got {words[0]!r}"
     if len(words) > 2:
-        return f"has {len(words)} words, it must have a path and a label"
+        return f"must have a path and a label, got {len(words)} words"
     if not _NUMBER.fullmatch(words[1]):
-        return f"label {words[1]!r} is no number"
-    return f"path {words[0]!r} is in line {good[words[0]][1]} already"
+        return f"label must be a number, got {words[1]!r}"
+    return f"path must be new, got {words[0]!r} of line {good[words[0]][1]}"
 
 
 def outside_labels(listed: ListFile, low: int, high: int) -> list[BadLine]:
     """Returns the lines whose label is not in low..high."""
     outside = np.flatnonzero((listed.labels < low) | (listed.labels > high)).tolist()
     must = f"be {low}" if low == high else f"lie in {low}..{high}"
-    return [
-        BadLine(listed.path, int(listed.lines[i]), f"label {listed.labels[i]} must {must}")
-        for i in outside
-    ]
+    return [listed.bad_line(i, f"label must {must}, got {listed.labels[i]}") for i in outside]
 
 
 def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
@@ -156,7 +152,11 @@ def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
         files = _files(root / directory)
         missing += [number for name, number in images if name not in files]
     return [
-        BadLine(listed.path, int(listed.lines[i]), f"{root / listed.images[i]} is no file")
+        BadLine(
+            listed.path,
+            int(listed.lines[i]),
+            f"image must be a file, got {root / listed.images[i]}",
+        )
         for i in missing
     ]
 
@@ -184,19 +184,18 @@ def refuse(bad: Iterable[BadLine]) -> None:
         for x in lines:
             _logger.error("%s:%d %s", x.file, x.line, x.reason)
     noun = "line" if len(lines) == 1 else "lines"
-    raise UsageError(f"{len(lines)} bad {noun} in the list files: {shown}{more}")
+    raise UsageError(
+        f"list files must have no bad line, got {len(lines)} bad {noun}: {shown}{more}"
+    )
 
 
 def class_names(listed: ListFile) -> tuple[str, ...]:
     """Names each class after the directory of its images.
 
-    Args:
-        listed: training images, with labels from 0 on.
-
-    Returns:
-        For each label the last part of the directory that all its images share, or as many of
-        the last parts as tell it from other classes; the label where its images lie in several
-        directories or share one with another class. If two names are the same then, all labels.
+    The name is the last part of the directory that all images of the class share, or as many of
+    the last parts as tell it from other classes. A class whose images lie in several directories,
+    or in one with another class's, is named by its label. If two names are still the same, all
+    labels are the names. `listed` has training images, with labels from 0 on.
     """
     directories = [image.rpartition("/")[0] for image in listed.images]
     owners: dict[str, int] = {}

@@ -20,12 +20,7 @@ from jaxlt.data.sources.list_file import (
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.errors import UsageError
 
-_PARTS = (
-    ("train",),
-    ("train", "test"),
-    ("train", "val", "test"),
-    ("train", "val", "test", "open"),
-)
+_PARTS = (("train",), ("train", "test"), ("train", "val", "test"), ("train", "val", "test", "open"))
 
 
 class ListedImages(FileImages):
@@ -44,19 +39,15 @@ class ListedImages(FileImages):
 def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
     """Loads the images that the official list files of a long-tailed set name.
 
-    There are as many classes as the largest training label says. Labels stay as they are. That
-    every file exists is checked, that it can be decoded is not: `ImageSet.undecodable` says that.
+    There are as many classes as the largest training label says, named by `class_names`. Every file
+    must exist; whether it can be decoded is not checked, see `ImageSet.undecodable`.
 
     Args:
         place: ROOT,TRAIN or ROOT,TRAIN,TEST or ROOT,TRAIN,VAL,TEST or ROOT,TRAIN,VAL,TEST,OPEN:
             the directory to which paths in the lists are relative, and the list files. All
-            labels in OPEN are -1.
+            labels in OPEN are -1. Without TEST there are no test images.
         image_size: side to which every image is brought, whatever its own shape.
         resize: how, see `jaxlt.data.sources.resampling`.
-
-    Returns:
-        Training and test images, none of the latter without TEST, and those of VAL and OPEN
-        where they are given. Each class is named by `class_names`.
 
     Raises:
         UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
@@ -64,7 +55,7 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
     """
     root = place.partition(",")[0]
     if root and not Path(root).is_dir():
-        raise UsageError(f"dataset list:{place} has root {root}, it must be a directory")
+        raise UsageError(f"root of dataset list:{place} must be a directory, got {root}")
     _, lists, bad = read_lists("list:ROOT", place)
     for listed in lists.values():
         bad += missing_images(Path(root), listed)
@@ -84,10 +75,10 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
             or TRAIN, VAL and TEST, or those and OPEN.
 
     Returns:
-        Where the images are, the lists by the names of `LoadedImages` (an empty one for the test
-        images without TEST), and the bad lines of all: those of `read_list`, labels outside those
-        of the training list (-1 in OPEN), a label above one that no training image has, and
-        images of the training list that are in another one too.
+        Where the images are; the lists by the names of `LoadedImages`, an empty one for the test
+        images without TEST; and the bad lines of all. Beside those of `read_list` a line is bad
+        whose label is outside those of the training list (-1 in OPEN) or above one that no training
+        image has, or whose image is in the training list too.
 
     Raises:
         UsageError: `place` is of another form, or a list cannot be read.
@@ -95,7 +86,7 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
     images, *names = place.split(",")
     if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):
         forms = " or ".join(",".join((form, *map(str.upper, parts))) for parts in _PARTS)
-        raise UsageError(f"dataset {form.partition(':')[0]}:{place} must be {forms}")
+        raise UsageError(f"dataset must be {forms}, got {form.partition(':')[0]}:{place}")
     lists, bad = {}, []
     for part, name in zip(_PARTS[len(names) - 1], names, strict=True):
         lists[part], wrong = read_list(Path(name))
@@ -116,10 +107,8 @@ def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:
     empty = np.flatnonzero(np.bincount(train.labels, minlength=num_classes) == 0)
     if len(empty):
         largest = int(train.labels.argmax())
-        reason = (
-            f"label is {num_classes - 1}, and no line has {empty[0]}: every class must have one"
-        )
-        bad.append(BadLine(train.path, int(train.lines[largest]), reason))
+        reason = f"label must be below {empty[0]}, which no line has, got {num_classes - 1}"
+        bad.append(train.bad_line(largest, reason))
     for part, listed in lists.items():
         if part in ("val", "test"):
             bad += outside_labels(listed, 0, num_classes - 1)
@@ -131,7 +120,7 @@ def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:
 def _also_trained_on(lists: dict[str, ListFile]) -> list[BadLine]:
     trained = set(lists["train"].images)
     return [
-        BadLine(listed.path, int(listed.lines[i]), f"path {image!r} is in the training list too")
+        listed.bad_line(i, f"path must not be in the training list, got {image!r}")
         for part, listed in lists.items()
         if part != "train"
         for i, image in enumerate(listed.images)

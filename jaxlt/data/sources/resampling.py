@@ -36,17 +36,14 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 def five_crops(image: Image.Image, size: int, expand: int) -> Image.Image:
     """Resizes the shorter side to `size + expand`, then crops five squares of side `size`.
 
-    They are torchvision's `Resize(size + expand)` and `FiveCrop(size)`: the longer side is
-    rounded down, the corner of the last crop to even.
+    These are torchvision's `Resize(size + expand)` and `FiveCrop(size)`: the longer side is
+    rounded down, the corner of the last crop to even. The crops lie one below the other: top left,
+    top right, bottom left, bottom right and centre.
 
     Args:
         image: any mode.
         size: side of the squares.
         expand: pixels by which the resized image's shorter side exceeds `size`.
-
-    Returns:
-        The crops one below the other, width `size` and height 5 `size`: top left, top right,
-        bottom left, bottom right and centre.
     """
     whole = _resize_shorter(image, size + expand)
     right, bottom = (side - size for side in whole.size)
@@ -64,9 +61,6 @@ def fit(pixels: tf.Tensor, size: int, resize: Resize = "stretch") -> tf.Tensor:
         pixels: uint8 tensor (H, W, C) of 1 or 3 channels.
         size: side of the result.
         resize: "stretch" or "centre_crop", see the functions of these names.
-
-    Returns:
-        uint8 tensor (size, size, C).
     """
     change = functools.partial(stretch, height=size, width=size)
     if resize == "centre_crop":
@@ -81,9 +75,6 @@ def fit_five_crops(pixels: tf.Tensor, size: int, expand: int) -> tf.Tensor:
         pixels: uint8 tensor (H, W, C) of 1 or 3 channels.
         size: see `five_crops`.
         expand: see `five_crops`.
-
-    Returns:
-        uint8 tensor (5 size, size, C).
     """
     change = functools.partial(five_crops, size=size, expand=expand)
     return _by_pillow(pixels, change, (NUM_CROPS * size, size))

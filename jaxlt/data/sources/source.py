@@ -6,11 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from jaxlt.data.sources.digits import load_digits
 from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.idx import load_idx
-from jaxlt.data.sources.image_set import ImageSet as ImageSet
-from jaxlt.data.sources.image_set import LoadedImages
+from jaxlt.data.sources.image_set import ArrayImages, ImageSet, LoadedImages
 from jaxlt.data.sources.listed import load_listed
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.data.sources.tfds import load_tfds
@@ -20,6 +18,7 @@ from jaxlt.errors import UsageError
 
 _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024
+_MAX_DIGIT_INTENSITY = 16
 Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
 Relabel = Literal["none", "by_size"]
 # Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
@@ -89,27 +88,23 @@ def load_source(
             "list:ROOT,LISTS" (list files, see `load_listed`) or "tfds:NAME,LISTS" (list files of
             images that tensorflow-datasets keeps, see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
-            32 where they may differ in size (`folder:`, list files, some of `tfds:`). Images in
-            memory that are all of one smaller size are enlarged when they are read.
+            32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
             random: "stretch" disregards their aspect ratio, "centre_crop" is the test transform
             of ImageNet, see `jaxlt.data.sources.resampling`.
         normalization: mean and standard deviation: "imagenet", "inaturalist2018" and "clip" are
-            the published ones; "dataset" those that the literature uses for CIFAR-10 and
-            CIFAR-100, for any other set those of up to 1024 training images, evenly spaced.
+            the published ones. "dataset" takes those that the literature uses for CIFAR-10 and
+            CIFAR-100, and for any other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
         relabel: "by_size" numbers the classes anew by their training images, the largest first
             and equal ones in their old order, as MiSLAS and Saddle-LongTail do.
-
-    Returns:
-        The source.
 
     Raises:
         UsageError: the specification is none of these, the data are missing or damaged, or
             `resize` asks for what can be done to image files alone.
     """
     if image_size is not None and image_size < 1:
-        raise UsageError(f"image size is {image_size}, it must be at least 1")
+        raise UsageError(f"image_size must be at least 1, got {image_size}")
     loaded = _load_images(spec, image_size, resize)
     for part, images in (("training", loaded.train), ("test", loaded.test)):
         _check_labels(spec, part, images, len(loaded.class_names))
@@ -156,17 +151,18 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
         return load_listed_tfds(place, image_size or _DEFAULT_SIZE, resize)
     if resize != "stretch":
         raise UsageError(
-            f"resize {resize} is for image files (folder: or list files), not for {spec}"
+            f"resize must be stretch but for image files (folder: or list files), got {resize} for "
+            f"{spec}"
         )
     if spec == "digits":
-        return load_digits(image_size)
+        return _load_digits(image_size)
     if kind == "idx" and place:
         return load_idx(Path(place), image_size)
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
     raise UsageError(
-        f"dataset {spec!r} is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, "
-        "list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST"
+        "dataset must be digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,TRAIN,TEST or "
+        f"tfds:NAME,TRAIN,TEST, got {spec!r}"
     )
 
 
@@ -174,12 +170,12 @@ def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> N
     labels = images.labels
     if len(labels) == 0:
         if part == "test" and _is_of_lists(spec):
-            return  # Held-out training images may be evaluated in their place.
-        raise UsageError(f"dataset {spec} has no {part} image")
+            return  # A validation split may be evaluated in their place.
+        raise UsageError(f"dataset {spec} must have a {part} image, got none")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UsageError(
-            f"dataset {spec} has {part} labels from {labels.min()} to {labels.max()}, "
-            f"they must lie in 0..{num_classes - 1}"
+            f"{part} labels of dataset {spec} must lie in 0..{num_classes - 1}, got "
+            f"{labels.min()} to {labels.max()}"
         )
 
 
@@ -189,8 +185,8 @@ def _statistics(
     if normalization != "dataset":
         if images.image_shape[2] != len(_PUBLISHED_STATISTICS[normalization][0]):
             raise UsageError(
-                f"normalization {normalization} is for images of 3 channels, those of {spec} "
-                f"have {images.image_shape[2]}"
+                f"images must have 3 channels for normalization {normalization}, got "
+                f"{images.image_shape[2]} in {spec}"
             )
         return _PUBLISHED_STATISTICS[normalization]
     if spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100"):
@@ -204,3 +200,27 @@ def _statistics(
     # A channel that never varies must be centred, not divided by zero.
     std = np.maximum(pixels.std(axis=0), 1 / 255)
     return tuple(pixels.mean(axis=0).tolist()), tuple(std.tolist())
+
+
+def _load_digits(image_size: int | None) -> LoadedImages:
+    """Loads the 1797 digits of scikit-learn, 8 by 8 pixels of 17 grey levels stretched to 0..255.
+
+    Every third image of a class is a test image: 1201 are for training and 596 for tests.
+    `image_size` is the side to which the images are resized; None keeps 8.
+
+    References:
+        E. Alpaydin and C. Kaynak, "Optical recognition of handwritten digits", UCI machine
+        learning repository, 1998 (its test part).
+    """
+    from sklearn import datasets
+
+    raw, labels = datasets.load_digits(return_X_y=True)
+    pixels = np.rint(raw.reshape(-1, 8, 8, 1) * (255 / _MAX_DIGIT_INTENSITY)).astype(np.uint8)
+    is_test = np.zeros(len(labels), bool)
+    for label in range(10):
+        is_test[np.flatnonzero(labels == label)[2::3]] = True
+    return LoadedImages(
+        class_names=tuple(str(label) for label in range(10)),
+        train=ArrayImages(pixels[~is_test], labels[~is_test], image_size),
+        test=ArrayImages(pixels[is_test], labels[is_test], image_size),
+    )

@@ -21,20 +21,18 @@ _OWN = re.compile(r"[^:]*(:[0-9.*]+)?")
 
 
 def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedImages:
-    """Loads a set of tensorflow-datasets into memory, downloading it on first use.
+    """Loads the training and test images of a set of tensorflow-datasets into memory.
 
-    Where the set keeps each image's original number in a text feature `id` (CIFAR-10 and
-    CIFAR-100 do), the images are put back into that order: tensorflow-datasets stores them
-    shuffled, and the published long-tailed subsets are defined by the original order.
+    The first use downloads them. tensorflow-datasets stores images shuffled. Where the set keeps
+    their original numbers in a text feature `id` (CIFAR-10 and CIFAR-100 do), they are put back
+    into that order, which defines the published long-tailed subsets.
 
     Args:
-        name: what `tfds.builder` takes, such as "cifar100" or "svhn_cropped:3.1.0".
+        name: what `tfds.builder` takes, such as "cifar100" or "svhn_cropped:3.1.0". A set without
+            the split "test" gives its "validation" instead.
         image_size: side to which the images are resized, when they are read if all are of one
             size and it is smaller; None keeps their own.
         default_size: the side where `image_size` is None and the set has images of many sizes.
-
-    Returns:
-        Images of split "train", and those of split "test" or else "validation".
 
     Raises:
         UsageError: no such set, it could not be prepared (no network, say), or it does not
@@ -52,7 +50,7 @@ def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedIma
     if not {"train", test_split} <= set(splits):
         raise UsageError(
             f"dataset tfds:{name} must have splits train and test (or validation), "
-            f"it has {', '.join(splits) or 'none'}"
+            f"got {', '.join(splits) or 'none'}"
         )
     train, test = (
         _read_split(builder, split, image_key, label_key, image_size)
@@ -65,16 +63,13 @@ def make_builder(name: str, **options: Any) -> Any:
     """Returns the builder of a set; nothing is downloaded yet.
 
     Args:
-        name: what `tfds.builder` takes.
+        name: what `tfds.builder` takes; a `UsageError` says that there is no such set.
         **options: other arguments of it.
-
-    Raises:
-        UsageError: there is no such set.
     """
     if not _OWN.fullmatch(name):
         raise UsageError(
-            f"dataset tfds:{name} must be one of tensorflow-datasets itself: for those of a "
-            "namespace it would download code and run it"
+            "dataset must be one of tensorflow-datasets itself, as those of a namespace download "
+            f"code and run it, got tfds:{name}"
         )
     import_tensorflow()
     import tensorflow_datasets as tfds
@@ -93,14 +88,13 @@ def preparation_errors(name: str) -> Iterator[None]:
     # TensorFlow, OSError, AssertionError and others come through.
     except Exception as error:
         reason = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
-        raise UsageError(f"dataset tfds:{name} could not be prepared: {reason}") from error
+        raise UsageError(f"dataset tfds:{name} must be available: {reason}") from error
 
 
 def supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     """Returns the features that are a set's images and labels.
 
-    Raises:
-        UsageError: it has no 8-bit images with one label each.
+    A `UsageError` says that it has no 8-bit images with one label each.
     """
     import tensorflow_datasets as tfds
 
@@ -114,7 +108,7 @@ def supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     ):
         raise UsageError(
             f"dataset tfds:{name} must hold 8-bit images with one class label each, "
-            f"its supervised keys are {keys}"
+            f"got the supervised keys {keys}"
         )
     # places365_small has the file's name as a third.
     return keys[0], keys[1]

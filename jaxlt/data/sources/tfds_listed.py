@@ -78,19 +78,16 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
     """Loads the subset of a prepared set that the official list files of a long-tailed set name.
 
     A line's image is the example, of any split, whose feature `file_name`, `filename` or `id` is
-    the path, its last part or that without its suffix. Labels are those of the lists. To find
-    the examples all records are read through once; their names are then kept beside them.
+    the path, its last part or that without its suffix. Labels are those of the lists. All records
+    are read through once to find the examples; their names are then kept beside them.
 
     Args:
         place: NAME,TRAIN or NAME,TRAIN,TEST or NAME,TRAIN,VAL,TEST or NAME,TRAIN,VAL,TEST,OPEN:
-            what `tfds.builder` takes and the list files, see `read_lists`.
-            The set must be stored as array records, which can be read in any order; it is
-            downloaded and so stored if it is not there.
-        image_size: side to which every image is brought, whatever its own shape.
-        resize: how, see `jaxlt.data.sources.resampling`.
-
-    Returns:
-        As `jaxlt.data.sources.listed.load_listed`.
+            what `tfds.builder` takes and the list files, see `read_lists`. The set must be stored
+            as array records, which can be read in any order. It is downloaded and so stored if it
+            is not there.
+        image_size: see `jaxlt.data.sources.listed.load_listed`.
+        resize: see there.
 
     Raises:
         UsageError: `place` is of another form, a list cannot be read, lines are bad (two of one
@@ -111,7 +108,7 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
     if not texts:
         raise UsageError(
             f"dataset tfds:{name} must name its images by {' or '.join(_NAME_FEATURES)} for list "
-            "files to select them"
+            "files to select them, got none of these"
         )
     splits = _records(builder, name, image_key)
     found = _find(
@@ -141,9 +138,9 @@ def _records(builder: Any, name: str, image_key: str) -> dict[str, Any]:
         return {split: builder.as_data_source(split, decoders=undecoded) for split in splits}
     except NotImplementedError as error:
         raise UsageError(
-            f"dataset tfds:{name} is stored in {builder.data_dir} as "
-            f"{builder.info.file_format.value}, it must be {_FORMAT} for list files to select "
-            "images: prepare it in another TFDS_DATA_DIR"
+            f"format of dataset tfds:{name} must be {_FORMAT} for list files to select images, got "
+            f"{builder.info.file_format.value} in {builder.data_dir}: prepare it in another "
+            "TFDS_DATA_DIR"
         ) from error
 
 
@@ -192,8 +189,8 @@ def _find(images: set[str], splits: Any) -> dict[str, tuple[int, int]]:
 
 def _unknown(listed: ListFile, found: dict[str, tuple[int, int]], name: str) -> list[BadLine]:
     return [
-        BadLine(listed.path, int(line), f"{image} is no image of tfds:{name}")
-        for image, line in zip(listed.images, listed.lines, strict=True)
+        listed.bad_line(number, f"image must be one of tfds:{name}, got {image}")
+        for number, image in enumerate(listed.images)
         if image not in found
     ]
 
@@ -203,9 +200,9 @@ def _taken_twice(lists: Iterable[ListFile], found: dict[str, tuple[int, int]]) -
     owners: dict[tuple[int, int], str] = {}
     bad = []
     for listed in lists:
-        for image, line in zip(listed.images, listed.lines, strict=True):
+        for number, image in enumerate(listed.images):
             # Validation and test list may name the same image, by the same path.
             if image in found and owners.setdefault(found[image], image) != image:
-                reason = f"{image} is the image of {owners[found[image]]}"
-                bad.append(BadLine(listed.path, int(line), reason))
+                reason = f"image must be new, got {image}, which is that of {owners[found[image]]}"
+                bad.append(listed.bad_line(number, reason))
     return bad

@@ -23,15 +23,14 @@ _logger = logging.getLogger(__name__)
 
 
 def successors(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Finds the image that stands in for each image of a split.
+    """Returns the image that stands in for each image of a split, int32 (N,).
+
+    It is the next image of its class in the split, and the first one after the last. An image
+    outside the split has itself.
 
     Args:
         labels: integer array (N,), the class of each image of the whole set.
         indices: integer array (n,), the images of the split.
-
-    Returns:
-        int32 array (N,): for each image of the split the next one of its class in the split, the
-        first after the last; for any other image itself.
     """
     successor = np.arange(len(labels), dtype=np.int32)
     by_class = indices[np.argsort(labels[indices], kind="stable")]
@@ -91,11 +90,7 @@ def first_readable(
 
 
 class SkipLog:
-    """Counts skipped images and names each of them once in the log.
-
-    Attributes:
-        count: how often an image was skipped.
-    """
+    """Counts skipped images and names each of them once in the log; `count` is how often."""
 
     def __init__(self, images: ImageSet) -> None:
         self.count = 0

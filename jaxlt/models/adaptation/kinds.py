@@ -1,7 +1,4 @@
-"""How a pretrained vision transformer is adapted: what is added to it and what of it trains.
-
-The choices alone, without a network: programs offer them as flags.
-"""
+"""How a pretrained vision transformer is adapted: what is added to it and what of it trains."""
 
 import dataclasses
 import math
@@ -31,9 +28,8 @@ _ALONE = ("full", "linear_probe")
 def bottleneck_rank(num_classes: int, num_blocks: int) -> int:
     """Returns LIFT's rank of bottlenecks, `2**max(0, trunc(log2(K / (2 L))))`.
 
-    With it the modules of all blocks have about as many parameters as a linear classifier, or
-    fewer (Shi et al., "Long-tail learning with foundation model: heavy fine-tuning hurts", ICML
-    2024).
+    The modules of all blocks then have about as many parameters as a linear classifier, or fewer
+    (Shi et al., "Long-tail learning with foundation model: heavy fine-tuning hurts", ICML 2024).
 
     Args:
         num_classes: K.
@@ -46,8 +42,8 @@ def bottleneck_rank(num_classes: int, num_blocks: int) -> int:
 class Adaptation:
     """What is added to a pretrained vision transformer and which of its own parameters train.
 
-    The classifier trains with every kind. Kinds go together, save "full" and "linear_probe", which
-    stand alone, and the two of VPT.
+    The classifier trains with every kind. Kinds can be combined, except "full" and "linear_probe",
+    which stand alone, and the two of VPT.
 
     Attributes:
         kinds: at least one of
@@ -112,13 +108,9 @@ class Adaptation:
 
     @property
     def set_rank(self) -> int:
-        """The rank.
-
-        Raises:
-            ValueError: it has none yet.
-        """
+        """The rank, which must have been set."""
         if self.rank is None:
-            raise ValueError("the adaptation's rank is not set: call with_rank first")
+            raise ValueError("rank must be set, got None: call with_rank first")
         return self.rank
 
 
@@ -126,6 +118,6 @@ UNADAPTED = Adaptation(("linear_probe",))
 """Adds nothing to a network."""
 
 
-def names_tower(model: str) -> bool:
-    """Whether a network's name is that of a vision tower that can be adapted, KIND:PLACE."""
+def names_encoder(model: str) -> bool:
+    """Whether a network's name is that of an image encoder that can be adapted, KIND:PLACE."""
     return ":" in model

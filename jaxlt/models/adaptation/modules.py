@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.models.adaptation.kinds import Adaptation
-from jaxlt.models.networks.layer_norm import LayerNorm
+from jaxlt.models.networks.normalisation import LayerNorm
 
 # PyTorch's Kaiming-normal with a = sqrt(5), untruncated: a variance of 1 / (3 fan_in).
 _down_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "normal")
@@ -31,13 +31,10 @@ def _bottleneck(x: jax.Array, rank: int) -> jax.Array:
 
 
 class AdaptFormer(nn.Module):
-    """AdaptFormer's bottleneck, with a learned factor and a layer norm of its own, as in LIFT.
+    """AdaptFormer's bottleneck, `s Up(ReLU(Down(LN(x))))`, added to the output of a block's MLP.
 
-    `s Up(ReLU(Down(LN(x))))` of the stream before a block's second layer norm, to be added to the
-    output of its MLP; zero at first (Chen et al., NeurIPS 2022, section 3.2, where s is constant).
-
-    Attributes:
-        rank: Units of the bottleneck.
+    x is the stream before the block's second layer norm. The result starts at zero. LIFT learns s
+    and has the layer norm; in the paper s is constant (Chen et al., NeurIPS 2022, section 3.2).
     """
 
     rank: int
@@ -50,12 +47,9 @@ class AdaptFormer(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Bottleneck `Up(ReLU(Down(LN(x))))` of an MLP's output, to be added to it; zero at first.
+    """Bottleneck `Up(ReLU(Down(LN(x))))` of an MLP's output, added to it; zero at first.
 
     Houlsby et al., ICML 2019, with the layer norm of LIFT.
-
-    Attributes:
-        rank: Units of the bottleneck.
     """
 
     rank: int
@@ -67,14 +61,10 @@ class Adapter(nn.Module):
 
 
 class LowRank(nn.Module):
-    """LoRA's `(1/rank) x A B`, to be added to what a dense layer makes of x; zero at first.
+    """LoRA's `(1/rank) x A B`, added to what a dense layer makes of x; zero at first.
 
     Hu et al., ICLR 2022, section 4.1, with alpha = 1. LIFT takes the fan of A from its second axis,
-    the rank.
-
-    Attributes:
-        rank: Of the product A B.
-        features: Of the dense layer's output.
+    the rank. `features` is the size of the dense layer's output.
     """
 
     rank: int
@@ -137,7 +127,7 @@ class Prompts(nn.Module):
 def prompted(
     adaptation: Adaptation, x: jax.Array, *, block: int, tokens: int, patch: int
 ) -> jax.Array:
-    """Returns what a block takes for its input: `x`, with VPT's prompts behind it if it has any.
+    """Returns the input of a block: `x`, with VPT's prompts behind it if the block has any.
 
     Args:
         adaptation: of the network.
@@ -157,8 +147,8 @@ def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) 
     Args:
         adaptation: of the network, its rank set.
         operation: "layer_norm1", "layer_norm2" or a `jaxlt.models.adaptation.kinds.Projection`.
-        x: `(..., inputs)`, what the operation was given.
-        y: `(..., features)`, what it has made of it.
+        x: `(..., inputs)`, the operation's input.
+        y: `(..., features)`, its result.
     """
     if "lora" in adaptation and operation in adaptation.lora_projections:
         y = y + LowRank(adaptation.set_rank, y.shape[-1], name=f"lora_{operation}")(x)

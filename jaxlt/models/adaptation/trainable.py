@@ -25,8 +25,8 @@ _ADDED = {
 def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
     """Returns a tree like the parameters that says which of them an adaptation trains.
 
-    Goes by the names in CLIP's image tower: blocks are `encoder_layers_0` and so on, their layer
-    norms `layer_norm1` and `layer_norm2`; and the classifier is `classifier`.
+    It goes by names: blocks are `encoder_layers_0` and so on, their layer norms `layer_norm1` and
+    `layer_norm2`, and the classifier is `classifier`.
 
     Args:
         adaptation: what to train.
@@ -43,8 +43,8 @@ def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
         found = _paths_of_kind(kind, adaptation.last_blocks, paths)
         if not found:
             raise UsageError(
-                f"adaptation {kind} must find its parameters in the network, it has none of them "
-                f"under {', '.join(params)}"
+                f"network must have parameters for the adaptation {kind}, got none under "
+                f"{', '.join(params)}"
             )
         chosen |= found
     return unflatten_dict({path: path in chosen for path in paths})
@@ -76,9 +76,8 @@ def _block_number(path: LeafPath) -> int | None:
 def split(params: dict[str, Any], mask: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns (trained, frozen): the leaves where a tree of bools is true, and the others.
 
-    Both are trees of the same names without what the other has, so that whatever takes the first
-    for its parameters (a gradient, an optimizer, a perturbation, a checkpoint) knows nothing of the
-    frozen ones. `join` puts them together.
+    Both are trees of the same names without what the other has. So gradients, optimizers,
+    perturbations and checkpoints need not know the frozen ones. `join` puts them together.
     """
     chosen = flatten_dict(mask)
     leaves = flatten_dict(params)

@@ -1,6 +1,7 @@
-"""The block that CLIP's towers are made of (Radford et al., ICML 2021).
+"""The block that CLIP's encoders are made of (Radford et al., ICML 2021).
 
-Parameters have the names of Hugging Face's `CLIPModel`.
+Parameters have the names of Hugging Face's `CLIPModel`. `config` has the encoder's sizes, `dtype`
+is the type of the computations, and `adaptation` says what is added.
 """
 
 import flax.linen as nn
@@ -9,48 +10,15 @@ import jax.numpy as jnp
 
 from jaxlt.models.adaptation.kinds import UNADAPTED, Adaptation
 from jaxlt.models.adaptation.modules import adapted, adapted_mlp, prompted
-from jaxlt.models.clip.config import ACTIVATIONS, TowerConfig
-from jaxlt.models.networks.layer_norm import LayerNorm
+from jaxlt.models.clip.config import ACTIVATIONS, EncoderConfig
+from jaxlt.models.networks.normalisation import LayerNorm
+from jaxlt.models.networks.vit import attend
 
 
-def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, *, heads: int, causal: bool
-) -> jax.Array:
-    """Scaled dot-product attention, `softmax(Q K^T / sqrt(d)) V`, with a float32 softmax.
+class EncoderAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al., NeurIPS 2017); for `causal` see `attend`."""
 
-    Args:
-        query: `(B, tokens, width)`, heads side by side, each of `d = width / heads`.
-        key: Of the same shape.
-        value: Likewise.
-        heads: Number of heads.
-        causal: Whether a token sees itself and those before it alone.
-
-    Returns:
-        An array of the same shape and type.
-    """
-    batch, tokens, width = query.shape
-    query, key, value = (
-        x.reshape(batch, tokens, heads, width // heads) for x in (query, key, value)
-    )
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query * (width // heads) ** -0.5, key)
-    logits = logits.astype(jnp.float32)
-    if causal:
-        logits = jnp.where(jnp.tri(tokens, dtype=bool), logits, -jnp.inf)
-    weights = jax.nn.softmax(logits).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, tokens, width)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., NeurIPS 2017).
-
-    Attributes:
-        config: Of the tower.
-        causal: See `attend`.
-        dtype: Type of the products and the result.
-        adaptation: What is added to the projections.
-    """
-
-    config: TowerConfig
+    config: EncoderConfig
     causal: bool
     dtype: jnp.dtype | type = jnp.float32
     adaptation: Adaptation = UNADAPTED
@@ -64,24 +32,19 @@ class SelfAttention(nn.Module):
             y = _dense(width, deviation, self.dtype, name)(x)
             return adapted(self.adaptation, name, x, y)
 
-        query, key, value = (
-            project(name, width**-0.5, x) for name in ("q_proj", "k_proj", "v_proj")
-        )
         heads = self.config.num_attention_heads
-        mixed = attend(query, key, value, heads=heads, causal=self.causal)
+        query, key, value = (
+            project(name, width**-0.5, x).reshape(*x.shape[:2], heads, width // heads)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        mixed = attend(query, key, value, causal=self.causal).reshape(x.shape)
         return project("out_proj", (2 * depth * width) ** -0.5, mixed)
 
 
 class FeedForward(nn.Module):
-    """A block's MLP with one hidden layer.
+    """A block's MLP with one hidden layer."""
 
-    Attributes:
-        config: Of the tower.
-        dtype: Type of the computations.
-        adaptation: What is added to the layers.
-    """
-
-    config: TowerConfig
+    config: EncoderConfig
     dtype: jnp.dtype | type = jnp.float32
     adaptation: Adaptation = UNADAPTED
 
@@ -99,17 +62,11 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Self-attention and an MLP, each after layer norm and added back.
 
-    Attributes:
-        config: Of the tower.
-        causal: See `attend`.
-        dtype: Type of the computations.
-        adaptation: What is added to it.
-        number: Of the block, from 0; for learned tokens, as are the next two.
-        tokens: Of an image.
-        patch: Side of a patch.
+    Learned tokens need `number`, the block's from 0, `tokens`, of an image, and `patch`, the side
+    of a patch.
     """
 
-    config: TowerConfig
+    config: EncoderConfig
     causal: bool
     dtype: jnp.dtype | type = jnp.float32
     adaptation: Adaptation = UNADAPTED
@@ -122,7 +79,7 @@ class Block(nn.Module):
         """Maps `(B, tokens, width)` to the same shape, or one with learned tokens behind."""
         added = self.adaptation
         x = prompted(added, x, block=self.number, tokens=self.tokens, patch=self.patch)
-        attention = SelfAttention(self.config, self.causal, self.dtype, added, name="self_attn")
+        attention = EncoderAttention(self.config, self.causal, self.dtype, added, name="self_attn")
         mlp = FeedForward(self.config, self.dtype, added, name="mlp")
         x = x + attention(self._normed("layer_norm1", x))
         return x + adapted_mlp(added, x, mlp(self._normed("layer_norm2", x)))

@@ -27,8 +27,8 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": partial(nn.gelu, approximate=Fa
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TowerConfig:
-    """What both towers' blocks are made of; names and defaults are Hugging Face's.
+class EncoderConfig:
+    """The sizes of both encoders' blocks; names and defaults are Hugging Face's.
 
     Attributes:
         hidden_size: Width of a token.
@@ -39,8 +39,7 @@ class TowerConfig:
         layer_norm_eps: Added to the variances of layer norms.
 
     Raises:
-        UsageError: A size is no positive integer, sizes do not fit together, or the activation is
-            another one.
+        UsageError: A value is not what it must be, or sizes do not fit together.
     """
 
     hidden_size: int
@@ -56,36 +55,35 @@ class TowerConfig:
             largest = _MOST_LAYERS if field.name == "num_hidden_layers" else _LARGEST_SIZE
             if field.type is int and not (type(value) is int and 0 < value <= largest):
                 raise UsageError(
-                    f"{field.name} was {value!r:.40}, must be a positive integer, {largest} at most"
+                    f"{field.name} must be a positive integer, {largest} at most, got {value!r:.40}"
                 )
         if self.hidden_act not in list(ACTIVATIONS):
             raise UsageError(
-                f"hidden_act was {self.hidden_act!r:.40}, must be one of {', '.join(ACTIVATIONS)}"
+                f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r:.40}"
             )
         if type(self.layer_norm_eps) is not float or not 0 < self.layer_norm_eps < math.inf:
             raise UsageError(
-                f"layer_norm_eps was {self.layer_norm_eps!r:.40}, must be a positive number"
+                f"layer_norm_eps must be a positive number, got {self.layer_norm_eps!r:.40}"
             )
         self._check_divides("num_attention_heads", "hidden_size")
 
     def _check_divides(self, divisor: str, whole: str) -> None:
         if getattr(self, whole) % getattr(self, divisor):
             raise UsageError(
-                f"{whole} was {getattr(self, whole)}, must be a multiple of {divisor}, which is "
-                f"{getattr(self, divisor)}"
+                f"{whole} must be a multiple of {divisor}, {getattr(self, divisor)}, got "
+                f"{getattr(self, whole)}"
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VisionConfig(TowerConfig):
-    """Of the vision tower; the defaults are ViT-B/32's.
+class VisionConfig(EncoderConfig):
+    """The sizes of the image encoder; the defaults are ViT-B/32's.
 
     Attributes:
         num_channels: Channels of an image.
         image_size: Side of the square images, a multiple of `patch_size`.
         patch_size: Side of the square patches.
-        pre_layernorm: Whether a layer norm follows the embeddings, as in all of CLIP's networks and
-            in none of DINOv2's.
+        pre_layernorm: Whether a layer norm follows the embeddings, as in CLIP but not in DINOv2.
     """
 
     hidden_size: int = 768
@@ -107,14 +105,14 @@ class VisionConfig(TowerConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig(TowerConfig):
-    """Of the text tower.
+class TextConfig(EncoderConfig):
+    """The sizes of the text encoder.
 
     Attributes:
         vocab_size: Number of tokens known.
         max_position_embeddings: The context length, the most tokens of a prompt.
-        eos_token_id: The end-of-text token; 2 is what old checkpoints have, wrongly, see
-            `jaxlt.models.clip.model.TextTower`.
+        eos_token_id: The end-of-text token; 2 is wrong in old checkpoints, see
+            `jaxlt.models.clip.model.TextEncoder`.
     """
 
     hidden_size: int = 512
@@ -127,24 +125,14 @@ class TextConfig(TowerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Of both towers and the projections to their common space.
-
-    Attributes:
-        vision: Of the vision tower.
-        text: Of the text tower.
-        projection_dim: Size of the common space.
-    """
+    """The sizes of both encoders, and that of the common space of their projections."""
 
     vision: VisionConfig = VisionConfig()
     text: TextConfig = TextConfig()
     projection_dim: int = 512
 
     def for_images_of(self, image_size: int) -> "ClipConfig":
-        """The same network for square images of another side.
-
-        Raises:
-            UsageError: The side is no multiple of the patches' side.
-        """
+        """Returns the network for square images of another side, a multiple of the patches'."""
         vision = dataclasses.replace(self.vision, image_size=image_size)
         return dataclasses.replace(self, vision=vision)
 
@@ -152,48 +140,45 @@ class ClipConfig:
 def read_config(path: str | Path) -> ClipConfig:
     """Reads a snapshot's config.json; what it leaves out has Hugging Face's default.
 
-    Raises:
-        UsageError: The file cannot be read, is of another kind of model, or gives sizes that fit
-            no network.
+    A `UsageError` says that the file cannot be read, is of another kind of model, or gives sizes
+    that fit no network.
     """
     values = read_values(path, "clip")
     projection = values.get("projection_dim", ClipConfig.projection_dim)
     if type(projection) is not int or not 0 < projection <= _LARGEST_SIZE:
         raise UsageError(
-            f"{path}: projection_dim was {projection!r:.40}, must be a positive integer, "
-            f"{_LARGEST_SIZE} at most"
+            f"projection_dim in {path} must be a positive integer, {_LARGEST_SIZE} at most, got "
+            f"{projection!r:.40}"
         )
     return ClipConfig(
-        vision=_tower(path, values, "vision_config", VisionConfig),
-        text=_tower(path, values, "text_config", TextConfig),
+        vision=_encoder(path, values, "vision_config", VisionConfig),
+        text=_encoder(path, values, "text_config", TextConfig),
         projection_dim=projection,
     )
 
 
 def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
-    """Reads a config.json of Hugging Face's.
-
-    Raises:
-        UsageError: The file cannot be read, or is of another `model_type`.
-    """
+    """Reads a config.json of Hugging Face's, or raises a `UsageError` for another `model_type`."""
     try:
         values = parse_json(read_utf8(path))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: must be a readable JSON file: {reason}") from error
+        raise UsageError(f"{path} must be a readable JSON file: {reason}") from error
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind != model_type:
-        raise UsageError(f"{path}: model_type was {kind!r:.40}, must be {model_type!r}")
+        raise UsageError(f"model_type in {path} must be {model_type!r}, got {kind!r:.40}")
     return values
 
 
-_Tower = TypeVar("_Tower", bound=TowerConfig)
+_Encoder = TypeVar("_Encoder", bound=EncoderConfig)
 
 
-def _tower(path: str | Path, values: Mapping[str, Any], section: str, make: type[_Tower]) -> _Tower:
+def _encoder(
+    path: str | Path, values: Mapping[str, Any], section: str, make: type[_Encoder]
+) -> _Encoder:
     found = values.get(section)
     if not isinstance(found, dict):
-        raise UsageError(f"{path}: {section} was {found!r:.40}, must be an object")
+        raise UsageError(f"{section} in {path} must be an object, got {found!r:.40}")
     # Whether there is that norm is no choice of a file: it is what makes the network CLIP's.
     names = {field.name for field in dataclasses.fields(make)} - {"pre_layernorm"}
     try:

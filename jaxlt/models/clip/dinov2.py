@@ -1,9 +1,10 @@
-"""DINOv2's image encoders (Oquab et al., TMLR 2024) for CLIP's vision tower.
+"""DINOv2's image encoders (Oquab et al., TMLR 2024), made to fit CLIP's.
 
 DINOv2's blocks multiply what attention and the MLP add to a token by a learned factor for each
-channel, LayerScale (Touvron et al., ICCV 2021), and its patch embedding has a bias. The tower has
-neither. The factors are folded into the linear layers before them and the bias into the positions
-after it: features are the same up to rounding, and training sees one parameter instead of two.
+channel, LayerScale (Touvron et al., ICCV 2021), and its patch embedding has a bias. CLIP's encoder
+has neither. The factors are folded into the linear layers before them, and the bias into the
+positions after it. Features are the same up to rounding, and training sees one parameter instead of
+two.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import numpy as np
 
 from jaxlt.errors import UsageError
 from jaxlt.models.clip.config import VisionConfig, read_values
-from jaxlt.models.clip.model import VisionTower
+from jaxlt.models.clip.model import ImageEncoder
 from jaxlt.models.clip.snapshot import in_flax_order, interpolate_positions, weights_of
 from jaxlt.models.weights.pretrained import fill_tree
 from jaxlt.models.weights.torch_files import read_tensors
@@ -33,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {
     "patch_size": 14,
     "num_channels": 3,
 }
-# Variants whose blocks are others than the tower's.
+# Variants whose blocks are others than the encoder's.
 _LARGEST_RATIO = 64
 _FIXED = {"use_swiglu_ffn": False, "qkv_bias": True}
 # Stands for hidden patches in DINOv2's own training.
@@ -63,13 +64,11 @@ def load_dinov2(
 
     Args:
         directory: Has config.json and the weights, see `weights_of`.
-        image_size: Side of the square images that the encoder is to see, a multiple of its patches'
-            side; None for the checkpoint's own. The learned positions of the patches are
-            interpolated where it is another one, see `interpolate_positions`.
+        image_size: See `jaxlt.models.clip.snapshot.load_clip`.
 
     Returns:
         The configuration, with the image size that was asked for, and the float32 parameters of
-        `VisionTower(configuration)`.
+        `ImageEncoder(configuration)`.
 
     Raises:
         UsageError: A file is missing, damaged or of another kind of network, SwiGLU and registers
@@ -92,18 +91,17 @@ def load_dinov2(
 def read_dinov2_config(path: Path) -> VisionConfig:
     """Reads a snapshot's config.json; what it leaves out has Hugging Face's default.
 
-    Raises:
-        UsageError: The file cannot be read, or is of a network that is not loaded.
+    A `UsageError` says that the file cannot be read, or is of a network that is not loaded.
     """
     values = read_values(path, "dinov2")
     for name, needed in _FIXED.items():
         if values.get(name, needed) != needed:
-            raise UsageError(f"{path}: {name} was {values[name]!r:.40}, must be {needed}")
+            raise UsageError(f"{name} in {path} must be {needed}, got {values[name]!r:.40}")
     ratio = values.get("mlp_ratio", 4)
     if type(ratio) is not int or not 0 < ratio <= _LARGEST_RATIO:
         raise UsageError(
-            f"{path}: mlp_ratio was {ratio!r:.40}, must be a positive integer, {_LARGEST_RATIO} at "
-            "most"
+            f"mlp_ratio in {path} must be a positive integer, {_LARGEST_RATIO} at most, got "
+            f"{ratio!r:.40}"
         )
     sizes = {name: values.get(name, default) for name, default in _DEFAULTS.items()}
     try:
@@ -114,14 +112,14 @@ def read_dinov2_config(path: Path) -> VisionConfig:
 
 
 def _stored_shapes(config: VisionConfig) -> dict[str, Any]:
-    """Returns the shapes of what a file holds, in a tree like the tower's parameters."""
+    """Returns the shapes of what a file holds, in a tree like the encoder's parameters."""
 
     def shape(*sizes: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
     side, width = config.image_size, config.hidden_size
     images = shape(1, side, side, config.num_channels)
-    shapes = jax.eval_shape(VisionTower(config).init, jax.random.key(0), images)["params"]
+    shapes = jax.eval_shape(ImageEncoder(config).init, jax.random.key(0), images)["params"]
     shapes["embeddings"]["class_embedding"] = shape(1, 1, width)
     shapes["embeddings"]["position_embedding"] = shape(1, 1 + config.grid**2, width)
     shapes["embeddings"]["patch_embedding"]["bias"] = shape(width)

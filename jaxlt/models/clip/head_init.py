@@ -10,9 +10,9 @@ from jaxlt.errors import UsageError
 def text_kernel(text_features: Any, projection: Any) -> np.ndarray:
     """Returns the kernel (D, C) whose unit columns are the classes' texts, seen as image features.
 
-    LIFT's semantic-aware initialisation: column c is `norm(P t_c)`, t_c the unit mean of the unit
-    features of the class's texts (Shi et al., "Long-tail learning with foundation model: heavy
-    fine-tuning hurts", ICML 2024).
+    This is LIFT's semantic-aware initialisation: column c is `norm(P t_c)`, where t_c is the unit
+    mean of the unit features of the class's texts (Shi et al., "Long-tail learning with foundation
+    model: heavy fine-tuning hurts", ICML 2024).
 
     Args:
         text_features: (C, T, E), of T texts for each class, by label.
@@ -29,15 +29,11 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
 
 
 def members_by_class(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Returns the places of each class's labels, in their order.
-
-    Raises:
-        UsageError: a class has none.
-    """
+    """Returns the places of each class's labels, in their order; a class must have one."""
     counts = np.bincount(labels, minlength=num_classes)
     if not counts.all():
         raise UsageError(
-            f"class {np.argmin(counts)} had no training image, must have at least one for its mean"
+            f"classes must have a training image each, got none of class {np.argmin(counts)}"
         )
     return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
 

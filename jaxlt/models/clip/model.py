@@ -1,28 +1,27 @@
-"""CLIP's vision and text towers (Radford et al., ICML 2021).
+"""CLIP's image and text encoders (Radford et al., ICML 2021), and its image classifier.
 
 Parameters have the names of Hugging Face's `CLIPModel` with "_" for "." in the blocks' numbers.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxlt.models.adaptation.kinds import UNADAPTED, Adaptation
+from jaxlt.models.adaptation.trainable import split, trainable
 from jaxlt.models.clip.block import Block
-from jaxlt.models.clip.config import ClipConfig, TextConfig, TowerConfig, VisionConfig
-from jaxlt.models.networks.layer_norm import LayerNorm
-from jaxlt.models.networks.patches import space_to_depth
+from jaxlt.models.clip.config import ClipConfig, EncoderConfig, TextConfig, VisionConfig
+from jaxlt.models.networks.heads import ImageClassifier
+from jaxlt.models.networks.normalisation import LayerNorm
+from jaxlt.models.networks.vit import space_to_depth
 
 normal = nn.initializers.normal
 
 
 class VisionEmbeddings(nn.Module):
-    """Class token and linear embeddings of patches, with learned positions.
-
-    Attributes:
-        config: Of the tower.
-        dtype: Type of the result.
-    """
+    """Class token and linear embeddings of patches, with learned positions."""
 
     config: VisionConfig
     dtype: jnp.dtype | type = jnp.float32
@@ -33,7 +32,7 @@ class VisionEmbeddings(nn.Module):
         config = self.config
         width, expected = config.hidden_size, (config.image_size, config.image_size)
         if images.shape[1:3] != expected:
-            raise ValueError(f"images were of {images.shape[1:3]}, must be of {expected} pixels")
+            raise ValueError(f"images must be of {expected} pixels, got {images.shape[1:3]}")
         x = space_to_depth(jnp.asarray(images, self.dtype), config.patch_size)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         # A product of matrices, where Hugging Face has a convolution over the same numbers.
@@ -51,13 +50,13 @@ class VisionEmbeddings(nn.Module):
         return x + positions.astype(self.dtype)
 
 
-class VisionTower(nn.Module):
+class ImageEncoder(nn.Module):
     """CLIP's vision transformer without the projection to the space of texts, or DINOv2's.
 
     Attributes:
         config: Its sizes.
-        dtype: Type of the computations. Parameters and features are float32 whatever it is.
-        remat: Keep the input of each block alone for the backward pass, and compute the rest
+        dtype: Type of the computations; parameters and features are always float32.
+        remat: Keeps the input of each block alone for the backward pass and computes the rest
             again there: less memory for about a third more work, and the same results.
         adaptation: What is added to the blocks, its rank set.
     """
@@ -88,12 +87,9 @@ class VisionTower(nn.Module):
         self.post_layernorm = LayerNorm(self.config.layer_norm_eps)
 
     def tokens(self, images: jax.Array) -> jax.Array:
-        """Maps `(B, side, side, channels)` to the last block's result.
+        """Maps `(B, side, side, channels)` to the last block's result, `(B, 1 + patches, width)`.
 
-        It is `(B, 1 + patches, width)`, with learned tokens behind if there are any.
-
-        Raises:
-            ValueError: The images' sides are not those of the configuration.
+        Learned tokens, if there are any, come behind. Raises as `features`.
         """
         x = self.embeddings(images)
         if self.config.pre_layernorm:
@@ -103,14 +99,11 @@ class VisionTower(nn.Module):
         return x
 
     def features(self, images: jax.Array) -> jax.Array:
-        """Maps `(B, side, side, channels)` to `(B, width)`: the class token after layer norm.
+        """Maps `(B, side, side, channels)` to `(B, width)` float32: the class token, normalised.
 
         Args:
             images: Normalised by the checkpoint's means and deviations: CLIP has its own, DINOv2
                 has ImageNet's.
-
-        Returns:
-            float32 features.
 
         Raises:
             ValueError: The images' sides are not those of the configuration.
@@ -123,12 +116,7 @@ class VisionTower(nn.Module):
 
 
 class TextEmbeddings(nn.Module):
-    """Embeddings of tokens, with learned positions.
-
-    Attributes:
-        config: Of the tower.
-        dtype: Type of the result.
-    """
+    """Embeddings of tokens, with learned positions."""
 
     config: TextConfig
     dtype: jnp.dtype | type = jnp.float32
@@ -143,15 +131,15 @@ class TextEmbeddings(nn.Module):
         return (jnp.take(table, tokens, axis=0) + positions[: tokens.shape[1]]).astype(self.dtype)
 
 
-class TextTower(nn.Module):
+class TextEncoder(nn.Module):
     """CLIP's text transformer without the projection to the space of images.
 
-    A token sees itself and those before it alone, so what pads a prompt behind its end-of-text
-    token is of no effect.
+    A token sees itself and those before it alone. So what pads a prompt behind its end-of-text
+    token has no effect.
 
     Attributes:
         config: Its sizes.
-        dtype: Type of the computations. Parameters and features are float32 whatever it is.
+        dtype: Type of the computations; parameters and features are always float32.
     """
 
     config: TextConfig
@@ -167,13 +155,9 @@ class TextTower(nn.Module):
         self.final_layer_norm = LayerNorm(self.config.layer_norm_eps)
 
     def features(self, tokens: jax.Array) -> jax.Array:
-        """Maps `(B, T)` tokens to `(B, width)`: the end-of-text token after layer norm.
+        """Maps `(B, T)` tokens to `(B, width)`: the end-of-text token after layer norm, float32.
 
-        Args:
-            tokens: Integers, at most `max_position_embeddings` in a row.
-
-        Returns:
-            float32 features.
+        There are at most `max_position_embeddings` tokens in a row.
         """
         x = self.embeddings(tokens)
         for block in self.encoder_layers:
@@ -193,11 +177,9 @@ class TextTower(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers, and the projections of their features to one space.
+    """Both encoders, and the projections of their features to one space.
 
-    Attributes:
-        config: Their sizes.
-        dtype: Type of the computations. Parameters, features and embeddings are float32.
+    `dtype` is the type of the computations; parameters, features and embeddings are float32.
     """
 
     config: ClipConfig
@@ -205,13 +187,13 @@ class Clip(nn.Module):
 
     def setup(self):
         """Makes the parts."""
-        self.vision_model = VisionTower(self.config.vision, self.dtype)
-        self.text_model = TextTower(self.config.text, self.dtype)
+        self.vision_model = ImageEncoder(self.config.vision, self.dtype)
+        self.text_model = TextEncoder(self.config.text, self.dtype)
         self.visual_projection = self._projection(self.config.vision)
         self.text_projection = self._projection(self.config.text)
 
-    def _projection(self, tower: TowerConfig) -> nn.Dense:
-        init = normal(tower.hidden_size**-0.5)
+    def _projection(self, encoder: EncoderConfig) -> nn.Dense:
+        init = normal(encoder.hidden_size**-0.5)
         return nn.Dense(self.config.projection_dim, use_bias=False, kernel_init=init)
 
     def image_embeddings(self, images: jax.Array) -> jax.Array:
@@ -225,3 +207,38 @@ class Clip(nn.Module):
     def __call__(self, images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the images' and the texts' embeddings."""
         return self.image_embeddings(images), self.text_embeddings(tokens)
+
+
+class ClipClassifier(ImageClassifier, kw_only=True):
+    """A classifier on the class token's features, before their projection to the space of texts.
+
+    The encoder's parameters lie under `params["vision_model"]`, as a `Clip`'s do. The fields are
+    those of `ImageEncoder`.
+    """
+
+    config: VisionConfig
+    adaptation: Adaptation = UNADAPTED
+    remat: bool = False
+
+    def setup(self):
+        """Makes the encoder."""
+        self.vision_model = ImageEncoder(self.config, self.dtype, self.remat, self.adaptation)
+
+    @property
+    def suits_loops(self) -> bool:
+        """True: it is made of matrix products."""
+        return True
+
+    def features(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `(B, side, side, channels)` images to `(B, width)` float32 features.
+
+        Grey images, of one channel, are shown to the encoder in each of its channels.
+        """
+        del train
+        if images.shape[-1] == 1:
+            images = jnp.repeat(images, self.config.num_channels, axis=-1)
+        return self.vision_model(images)
+
+    def split(self, params: Any) -> tuple[Any, Any]:
+        """Returns what the adaptation trains and what it leaves frozen."""
+        return split(params, trainable(self.adaptation, params))

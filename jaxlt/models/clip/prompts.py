@@ -1,4 +1,4 @@
-"""Prompts that name classes, and their tokens for CLIP's text tower."""
+"""Prompts that name classes, and their tokens for CLIP's text encoder."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -44,29 +44,25 @@ in another order than theirs."""
 
 
 def class_prompts(names: Iterable[str], template: str = PHOTO_TEMPLATE) -> tuple[str, ...]:
-    """Puts each class name into a template, with blanks for its underscores.
-
-    Raises:
-        UsageError: The template has not the one place for a name, "{}".
-    """
+    """Puts each class name into a template at its one "{}", with blanks for underscores."""
     if template.count("{}") != 1:
-        raise UsageError(f"prompt template was {template!r}, must have one {{}} for the class name")
+        raise UsageError(f"prompt must have one {{}} for the class name, got {template!r}")
     return tuple(template.replace("{}", name.replace("_", " ")) for name in names)
 
 
 class PromptTokenizer:
-    """Texts to token numbers by byte-pair encoding, as CLIP's text tower was trained on them.
+    """Texts to token numbers by byte-pair encoding, as CLIP's text encoder was trained on them.
 
-    Texts are put into lower case. The library's tokenizer comes from tokenizer.json, or from
-    vocab.json and merges.txt.
+    Texts are put into lower case. The tokenizer comes from tokenizer.json, or from vocab.json and
+    merges.txt.
 
     Args:
         directory: A snapshot's, see `jaxlt.models.clip.snapshot.load_clip`.
-        config: Of the text tower that is to see the tokens.
+        config: Of the text encoder that is to see the tokens.
 
     Raises:
-        UsageError: The directory has no tokenizer, it cannot be read, or its numbers are not those
-            of the text tower. A call raises it, too, where a damaged one fails for its text.
+        UsageError: The directory has no tokenizer, it is damaged, or its numbers are not those of
+            the text encoder. A call raises it, too, where the damage shows for its text.
     """
 
     def __init__(self, directory: str | Path, config: TextConfig):
@@ -88,16 +84,16 @@ class PromptTokenizer:
         (ids,) = self._encode([""])
         if None in (begin, end) or ids != [begin, end]:
             raise UsageError(
-                f"{directory}: its tokenizer made {ids} of an empty text, "
-                f"must make {_BEGIN} ({begin}) and {_END} ({end})"
+                f"tokenizer in {directory} must make {_BEGIN} ({begin}) and {_END} ({end}) of an "
+                f"empty text, got {ids}"
             )
         largest = max(self._tokenizer.get_vocab().values())
-        # See `TextTower` for 2: the end must then be the greatest token.
+        # See `TextEncoder` for 2: the end must then be the greatest token.
         expected = largest if config.eos_token_id == 2 else config.eos_token_id
         if end != expected or largest >= config.vocab_size:
             raise UsageError(
-                f"{directory}: its tokenizer's {_END} was {end} and its greatest token {largest}, "
-                f"must be {expected} and less than {config.vocab_size}, the text tower's vocab_size"
+                f"tokenizer in {directory} must have {expected} for {_END} and tokens below "
+                f"{config.vocab_size}, the text encoder's vocab_size, got {end} and {largest}"
             )
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
@@ -113,10 +109,7 @@ class PromptTokenizer:
             return [row.ids for row in self._tokenizer.encode_batch(list(texts))]
         # As for a damaged file, which may be so only for some texts.
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(
-                f"{self._directory}: must have a tokenizer that is whole: {reason:.200}"
-            ) from error
+            raise _damaged(self._directory, error) from error
 
 
 def _read_tokenizer(directory: Path) -> Any:
@@ -124,22 +117,24 @@ def _read_tokenizer(directory: Path) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise UsageError(
-            "texts need tokenizers, which must be installed: pip install 'jaxlt[clip]'"
+            "tokenizers must be installed for texts: pip install 'jaxlt[clip]'"
         ) from error
     whole, parts = (
         directory / "tokenizer.json",
         (directory / "vocab.json", directory / "merges.txt"),
     )
     if not whole.is_file() and not all(part.is_file() for part in parts):
-        raise UsageError(f"{directory}: must have tokenizer.json, or vocab.json and merges.txt")
+        raise UsageError(f"{directory} must have tokenizer.json, or vocab.json and merges.txt")
     try:
         return Tokenizer.from_file(str(whole)) if whole.is_file() else _assembled(*parts)
     # All that the library raises for a damaged file is a bare Exception.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"{directory}: must have a tokenizer that is whole: {reason:.200}"
-        ) from error
+        raise _damaged(directory, error) from error
+
+
+def _damaged(directory: str | Path, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split())
+    return UsageError(f"tokenizer in {directory} must be whole: {reason:.200}")
 
 
 def _assembled(vocabulary: Path, merges: Path) -> Any:

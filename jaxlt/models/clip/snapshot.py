@@ -47,9 +47,9 @@ def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSna
 
     Args:
         snapshot: See `find_snapshot`.
-        image_size: Side of the square images that the vision tower is to see, a multiple of its
-            patches' side; None for the checkpoint's own. The learned positions of the patches are
-            interpolated where it is another one, see `interpolate_positions`.
+        image_size: Side of the square images that the encoder is to see, a multiple of its
+            patches' side; None for the checkpoint's own. For another side the learned positions
+            of the patches are interpolated, see `interpolate_positions`.
 
     Raises:
         UsageError: There is no such snapshot, a file of it is damaged or of another kind of
@@ -103,19 +103,16 @@ def in_flax_order(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def interpolate_positions(positions: jax.Array | np.ndarray, grid: int) -> np.ndarray:
-    """Interpolates the learned positions of an image's patches bicubically.
+    """Interpolates the learned positions of an image's patches bicubically, in float32.
 
-    As `torch.nn.functional.interpolate` with mode "bicubic" and align_corners=False: Keys' kernel
-    with a = -0.75 (IEEE Trans. ASSP 1981), no smoothing where there are fewer patches, and border
-    positions repeated beyond the border.
+    This is `torch.nn.functional.interpolate` with mode "bicubic" and align_corners=False: Keys'
+    kernel with a = -0.75 (IEEE Trans. ASSP 1981), no smoothing where there are fewer patches, and
+    border positions repeated beyond the border.
 
     Args:
         positions: `(1 + n^2, width)`: of the class token, which stays, and n x n patches, row by
             row.
         grid: Patches along each side of the new images.
-
-    Returns:
-        `(1 + grid^2, width)`, float32.
     """
     positions = np.asarray(positions)
     side, width = round((len(positions) - 1) ** 0.5), positions.shape[-1]
@@ -148,7 +145,7 @@ def find_snapshot(snapshot: str | Path) -> Path:
     Args:
         snapshot: A directory, or a name on the Hugging Face hub such as
             "openai/clip-vit-base-patch16", whose files are downloaded into that library's cache.
-            What the cache holds is found without a network.
+            What the cache holds needs no network.
 
     Raises:
         UsageError: It is no directory, and the hub and the cache do not have it.
@@ -157,17 +154,15 @@ def find_snapshot(snapshot: str | Path) -> Path:
     if directory.is_dir():
         return directory
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(snapshot)):
-        raise UsageError(
-            f"{snapshot}: must be a directory, or a name that the Hugging Face hub has"
-        )
+        raise UsageError(f"{snapshot} must be a directory, or a name that the Hugging Face hub has")
     # PyTorch's own format is asked for only where there is no other: each is the whole network.
     for weights in _WEIGHTS[:2]:
         directory = _from_hub(str(snapshot), (*_OTHERS, weights))
         if (directory / weights).is_file():
             return directory
     raise UsageError(
-        f"{snapshot}: has none of {', '.join(_WEIGHTS[:2])} on the Hugging Face hub or in its "
-        "cache, must have one of them"
+        f"{snapshot} must have one of {', '.join(_WEIGHTS[:2])} on the Hugging Face hub or in its "
+        "cache, got none"
     )
 
 
@@ -177,7 +172,7 @@ def _from_hub(name: str, files: tuple[str, ...]) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise UsageError(
-            f"{name}: must be a directory, or huggingface_hub must be installed, with "
+            f"{name} must be a directory, or huggingface_hub must be installed: "
             "pip install 'jaxlt[clip]'"
         ) from error
     try:
@@ -186,18 +181,14 @@ def _from_hub(name: str, files: tuple[str, ...]) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"{name}: must be a directory, or a name that the Hugging Face hub or its cache has: "
+            f"{name} must be a directory, or a name that the Hugging Face hub or its cache has: "
             f"{reason:.200}"
         ) from error
 
 
 def weights_of(directory: Path) -> Path:
-    """Returns the file of a snapshot's weights.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Returns the file of a snapshot's weights; a `UsageError` says that there is none."""
     for path in (directory / name for name in _WEIGHTS):
         if path.is_file():
             return path
-    raise UsageError(f"{directory}: has none of {', '.join(_WEIGHTS)}, must have one of them")
+    raise UsageError(f"{directory} must have one of {', '.join(_WEIGHTS)}, got none")

@@ -46,12 +46,8 @@ class CosineClassifier(nn.Module):
     """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
 
     It has no bias. Features that are all zero give zero logits and zero gradients. The kernel
-    starts uniform with unit columns, as the NormedLinear of LDAM-DRW.
-
-    Attributes:
-        num_classes: C.
-        scale: Constant factor on the cosines, such as LIFT's 25; 1 for losses with a scale of their
-            own (30 for LDAM).
+    starts uniform with unit columns, as the NormedLinear of LDAM-DRW. `scale` is a factor on the
+    cosines, such as LIFT's 25; 1 for losses with a scale of their own (30 for LDAM).
     """
 
     num_classes: int
@@ -70,7 +66,7 @@ class CosineClassifier(nn.Module):
 class ScaledLinearClassifier(nn.Module):
     """Affine classifier with a factor for each class's logit: LWS of Kang et al. (ICLR 2020).
 
-    There kernel and bias are those of a trained linear classifier, held, and the scale alone is
+    There kernel and bias come from a trained linear classifier and are held, and the scale alone is
     learned, from 1. Kernel and bias start as those of `LinearClassifier`.
     """
 
@@ -88,9 +84,9 @@ class ScaledLinearClassifier(nn.Module):
 class NearestClassMeanClassifier(nn.Module):
     """Nearest class mean: NCM of Kang et al. (ICLR 2020), with centred features of unit norm.
 
-    Logit c is `-||u - centre_c||^2`, where u is `features - mean` scaled to unit Euclidean norm,
-    or zero where that is zero. Mean (D,) and centres (C, D) start at zero: they are computed from
-    the training images (see `jaxlt.training.step.decoupling.nearest_class_mean`), never learned.
+    Logit c is `-||u - centre_c||^2`, where u is `features - mean` scaled to unit norm, or zero.
+    Mean (D,) and centres (C, D) start at zero. They are computed from the training images (see
+    `jaxlt.training.step.decoupling.nearest_class_mean`), never learned.
     """
 
     num_classes: int
@@ -120,7 +116,7 @@ _CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 
 def _create_classifier(name: str, num_classes: int, cosine_scale: float) -> nn.Module:
     if name not in _CLASSIFIERS:
-        raise UsageError(f"classifier was {name!r}, must be one of {', '.join(_CLASSIFIERS)}")
+        raise UsageError(f"classifier must be one of {', '.join(_CLASSIFIERS)}, got {name!r}")
     fields = {"scale": cosine_scale} if name == "cosine" else {}
     # Without parent=None a network built inside another module would lend its head to that one.
     return _CLASSIFIERS[name](num_classes, **fields, parent=None)
@@ -137,7 +133,7 @@ class ImageClassifier(nn.Module, kw_only=True):
             module holds the head itself here.
         cosine_scale: Factor on the cosines of a cosine head.
         dtype: Type in which the backbone computes. Parameters, batch statistics, features and
-            logits are float32 whatever it is, so bfloat16 gives mixed precision.
+            logits are always float32, so bfloat16 gives mixed precision.
 
     Raises:
         UsageError: `classifier` is a name of no head.
@@ -168,10 +164,10 @@ class ImageClassifier(nn.Module, kw_only=True):
 
     @property
     def suits_loops(self) -> bool:
-        """Whether passes over a few images at a time, in a loop on the device, are worth it.
+        """Whether it pays to pass over a few images at a time, in a loop on the device.
 
-        Not with convolutions, around which XLA's CPU code is many times slower in loops, nor where
-        an image is so little work that adding up parameter gradients outweighs it.
+        Not with convolutions: XLA's CPU code for them is many times slower in loops. Nor where an
+        image is so little work that adding up parameter gradients outweighs it.
         """
         return False
 
@@ -191,8 +187,8 @@ class ImageClassifier(nn.Module, kw_only=True):
         if isinstance(self.classifier, CosineClassifier):
             return Cosine(**params["classifier"], scale=self.classifier.scale)
         raise ValueError(
-            f"classifier was {type(self.classifier).__name__}, must be LinearClassifier or "
-            "CosineClassifier"
+            "classifier must be LinearClassifier or CosineClassifier, got "
+            f"{type(self.classifier).__name__}"
         )
 
     def split(self, params: Any) -> tuple[Any, Any]:

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.networks.batch_norm import BatchNorm
 from jaxlt.models.networks.heads import ImageClassifier
+from jaxlt.models.networks.normalisation import BatchNorm
 from jaxlt.models.networks.resnet_cifar import BasicBlock
 
 # N(0, 2 / (height * width * output channels)), untruncated, as torchvision draws convolutions.
@@ -65,8 +65,8 @@ class ResNet(ImageClassifier, kw_only=True):
     """ResNet with a 7x7 stem of stride 2, 3x3 max pooling, four stages and a global mean.
 
     Parameters have torchvision's names with "_" for ".", and its shapes. Any image size will do.
-    Blocks (3, 4, 6, 3) make ResNet-50, with groups=32 and width_per_group=4 ResNeXt-50 32x4d;
-    (3, 4, 23, 3) and (3, 8, 36, 3) ResNet-101 and ResNet-152; (1, 1, 1, 1) of two convolutions
+    Blocks (3, 4, 6, 3) make ResNet-50, and ResNeXt-50 32x4d with groups=32 and width_per_group=4;
+    (3, 4, 23, 3) and (3, 8, 36, 3) make ResNet-101 and ResNet-152; (1, 1, 1, 1) without bottlenecks
     the ResNet-10 of OLTR (Liu et al., CVPR 2019).
 
     Attributes:
@@ -76,7 +76,7 @@ class ResNet(ImageClassifier, kw_only=True):
         width: Channels of the stem; each stage after the first doubles them.
         groups: Of each bottleneck's 3x3 convolution (ResNeXt's cardinality).
         width_per_group: Its channels in each group where `width` is 64, in the first stage.
-        remat: Keep the input of each block alone for the backward pass, and compute the rest
+        remat: Keeps the input of each block alone for the backward pass and computes the rest
             again there: less memory for about a third more work, and the same results.
         frozen_trunk_norm: In training, batch norm below the last block normalises by its running
             statistics, which stay.

@@ -9,25 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
-from jaxlt.models.networks.batch_norm import BatchNorm
-from jaxlt.models.networks.group_norm import GroupNorm
 from jaxlt.models.networks.heads import ImageClassifier, kaiming_normal
+from jaxlt.models.networks.normalisation import BatchNorm, GroupNorm
 
-
-def _conv3x3(
-    width: int, stride: int, dtype, name: str, kernel_init: Initializer = kaiming_normal
-) -> nn.Conv:
-    return nn.Conv(
-        width,
-        (3, 3),
-        strides=stride,
-        # "SAME" would pad a strided convolution on one side alone; the reference pads both.
-        padding=1,
-        use_bias=False,
-        kernel_init=kernel_init,
-        dtype=dtype,
-        name=name,
-    )
+# "SAME" would pad a strided convolution on one side alone; the reference pads both.
+_conv3x3 = partial(
+    nn.Conv, kernel_size=(3, 3), padding=1, use_bias=False, kernel_init=kaiming_normal
+)
 
 
 def _subsample_and_pad(x: jax.Array, width: int, stride: int) -> jax.Array:
@@ -60,30 +48,23 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `(B, H, W, channels)` to `(B, H/stride, W/stride, width)`, sides rounded up."""
-        y = _conv3x3(self.width, self.stride, self.dtype, "conv1", self.kernel_init)(x)
+        conv = partial(_conv3x3, self.width, kernel_init=self.kernel_init, dtype=self.dtype)
+        y = conv(strides=self.stride, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
-        y = _conv3x3(self.width, 1, self.dtype, "conv2", self.kernel_init)(y)
+        y = conv(name="conv2")(y)
         y = self.norm(name="bn2")(y)
         if x.shape == y.shape or not self.projection:
             return nn.relu(y + _subsample_and_pad(x, self.width, self.stride))
-        x = nn.Conv(
-            self.width,
-            (1, 1),
-            strides=self.stride,
-            use_bias=False,
-            kernel_init=self.kernel_init,
-            dtype=self.dtype,
-            name="downsample_0",
-        )(x)
+        x = conv(kernel_size=(1, 1), strides=self.stride, padding=0, name="downsample_0")(x)
         return nn.relu(y + self.norm(name="downsample_1")(x))
 
 
 class CifarResNet(ImageClassifier, kw_only=True):
     """ResNet for small images: a 3x3 stem without pooling, stages of basic blocks, global mean.
 
-    Any number of input channels and any image size will do. The defaults are ResNet-32, with
-    464,154 parameters with the linear head, 10 classes and 3 channels. Widths (64, 128, 256,
-    512), blocks (3, 4, 6, 3) and projections make the ResNet-34 of ImbSAM's and SSE-SAM's code.
+    Any number of input channels and any image size will do. The defaults are ResNet-32: 464,154
+    parameters with the linear head, 10 classes and 3 channels. Widths (64, 128, 256, 512), blocks
+    (3, 4, 6, 3) and projections make the ResNet-34 of ImbSAM's and SSE-SAM's code.
 
     Attributes:
         blocks: Basic blocks in each stage.
@@ -111,7 +92,7 @@ class CifarResNet(ImageClassifier, kw_only=True):
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, H, W, channels)` images to `(B, widths[-1])` float32 features."""
         norm = self._make_norm(train)
-        x = _conv3x3(self.widths[0], 1, self.dtype, "conv1")(images)
+        x = _conv3x3(self.widths[0], dtype=self.dtype, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             for index in range(count):

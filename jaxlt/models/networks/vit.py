@@ -7,22 +7,48 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.models.networks.heads import ImageClassifier
-from jaxlt.models.networks.layer_norm import LayerNorm
-from jaxlt.models.networks.patches import space_to_depth
+from jaxlt.models.networks.normalisation import LayerNorm
 
 xavier_uniform = nn.initializers.xavier_uniform()
+
+
+def space_to_depth(images: jax.Array, patch: int) -> jax.Array:
+    """Moves each patch x patch square of pixels into the channels of one position, row by row.
+
+    Args:
+        images: `(B, H, W, channels)`, both sides multiples of `patch`.
+        patch: Side of a square.
+    """
+    batch, height, width, channels = images.shape
+    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // patch, width // patch, -1)
+
+
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool = False
+) -> jax.Array:
+    """Scaled dot-product attention, `softmax(Q K^T / sqrt(d)) V`, with a float32 softmax.
+
+    Args:
+        query: `(B, tokens, heads, d)`.
+        key: Of the same shape.
+        value: Likewise.
+        causal: Whether a token sees itself and those before it alone.
+    """
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
+    logits = logits.astype(jnp.float32)
+    if causal:
+        logits = jnp.where(jnp.tri(query.shape[1], dtype=bool), logits, -jnp.inf)
+    weights = jax.nn.softmax(logits).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al., NeurIPS 2017).
 
-    `flax.linen.MultiHeadDotProductAttention` under the same names of parameters, for which
-    bfloat16 means either a bfloat16 softmax or a float32 product after it. Here the softmax is
-    float32 and both products are of `dtype`.
-
-    Attributes:
-        heads: Number of heads, a divisor of the width.
-        dtype: Type of the products and the result.
+    Parameters have the names of `flax.linen.MultiHeadDotProductAttention`, for which bfloat16 means
+    either a bfloat16 softmax or a float32 product after it. Here the softmax is float32 and both
+    products are of `dtype`. `heads` is a divisor of the width.
     """
 
     heads: int
@@ -37,19 +63,13 @@ class SelfAttention(nn.Module):
         query, key, value = (
             project((self.heads, size), name=name)(x) for name in ("query", "key", "value")
         )
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query * size**-0.5, key)
-        weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-        return project(width, axis=(-2, -1), name="out")(mixed)
+        return project(width, axis=(-2, -1), name="out")(attend(query, key, value))
 
 
 class TransformerBlock(nn.Module):
     """Self-attention and an MLP with one hidden layer, each after layer norm and added back.
 
-    Attributes:
-        heads: Heads of the attention, a divisor of the width.
-        mlp_ratio: Hidden units of the MLP for each unit of width.
-        dtype: Type of the computations.
+    The MLP has `mlp_ratio` hidden units for each unit of width.
     """
 
     heads: int
@@ -74,9 +94,9 @@ def _dense(width: int, dtype, name: str) -> nn.Dense:
 class VisionTransformer(ImageClassifier, kw_only=True):
     """Pre-norm ViT: linear patch embedding, learned positions, blocks, layer norm, mean of tokens.
 
-    The mean of the tokens takes the place of the paper's class token: simpler, and about as
-    accurate there at its own learning rate (appendix D.3). All its work is in matrix products,
-    and no example's output depends on another's. The defaults are "small_vit".
+    The mean of the tokens replaces the paper's class token: it is simpler, and about as accurate at
+    its own learning rate (appendix D.3). All work is in matrix products, and no example's output
+    depends on another's. The defaults are "small_vit".
 
     Attributes:
         patch: Side of the square patches, a divisor of both image sides.

@@ -35,15 +35,13 @@ def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[s
     """Fills a ResNet's variables from a PyTorch state dict, safetensors or `.pth`.
 
     The names are torchvision's, which the LDAM-DRW family shares: `conv1`, `bn1`,
-    `layer1.0.conv1`, `layer1.0.downsample.0`, ... The classifier is `fc` or `linear`.
+    `layer1.0.conv1`, `layer1.0.downsample.0`, ... The classifier is `fc` or `linear`. Each value is
+    cast to its leaf's type.
 
     Args:
         path: The file, see `jaxlt.models.weights.torch_files.read_tensors`.
         variables: What `CifarResNet.init` or `ResNet.init` returns, or its shapes from
             `jax.eval_shape`.
-
-    Returns:
-        A tree like `variables` with the file's values, each cast to its leaf's type.
 
     Raises:
         UsageError: The file cannot be read, lacks a tensor, holds one that the network has no
@@ -58,15 +56,12 @@ def load_initial_weights(
     """Reads the weights with which a ResNet begins its training, as `load_torch_weights` does.
 
     The classifier is among them where the file has one of the network's kind and number of
-    classes. Everything else must match.
+    classes. Everything else must match. The result is the part of `variables` that the file gives.
 
     Args:
         path: The file.
         variables: Of the network, or their shapes.
         drawn: Modules, such as "layer4_2", that are to stay as they were drawn.
-
-    Returns:
-        The part of a tree like `variables` that the file gives.
 
     Raises:
         UsageError: As for `load_torch_weights`.
@@ -136,12 +131,9 @@ def fill_tree(
     Args:
         path: The file, for messages.
         tensors: By name.
-        tree: Nested dicts of arrays or their shapes.
+        tree: Nested dicts of arrays or their shapes. Each value is cast to its leaf's type.
         place: Maps the keys of a leaf to the name of its tensor.
         arrange: Maps a tensor's name and value to the value in Flax's order of axes.
-
-    Returns:
-        A tree like `tree` with the file's values, each cast to its leaf's type.
 
     Raises:
         UsageError: A tensor is missing, too many or of another shape.
@@ -151,20 +143,20 @@ def fill_tree(
     def fill(key_path: Any, leaf: Any) -> jax.Array:
         name = place(tuple(key.key for key in key_path))
         if name not in left:
-            raise UsageError(f"{path}: has no tensor {name}, which the network needs")
+            raise UsageError(f"{path} must hold the network's tensor {name}, got none")
         value = arrange(name, left.pop(name))
         if value.shape != leaf.shape:
             raise UsageError(
-                f"{path}: tensor {name} was of shape {value.shape} in Flax's order of axes, "
-                f"must be {tuple(leaf.shape)}"
+                f"tensor {name} in {path} must be of shape {tuple(leaf.shape)} in Flax's order of "
+                f"axes, got {value.shape}"
             )
         return jnp.asarray(value, leaf.dtype)
 
     filled = jax.tree_util.tree_map_with_path(fill, tree)
     if left:
         raise UsageError(
-            f"{path}: holds {len(left)} tensors that the network has no place for, "
-            f"the first of them {min(left)}; must hold this network's tensors alone"
+            f"{path} must hold this network's tensors alone, got {len(left)} others, the first of "
+            f"them {min(left)}"
         )
     return filled
 

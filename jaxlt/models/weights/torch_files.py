@@ -54,12 +54,9 @@ _STATE_DICT_KEYS = ("state_dict", "model")
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict: a safetensors file, or what `torch.save` of torch >= 1.6 wrote.
 
-    Nothing that the file names is imported or called. A state dict may lie in a dict under
-    "state_dict" or "model", beside numbers, texts and other dicts, and the prefix "module." that
-    all names have after training with several devices is dropped.
-
-    Returns:
-        Read-only arrays by name.
+    Nothing that the file names is imported or called. The state dict may lie in a dict under
+    "state_dict" or "model", beside numbers, texts and other dicts. The prefix "module." that all
+    names have after training with several devices is dropped. Arrays are read-only.
 
     Raises:
         UsageError: the file cannot be read, is damaged, or holds other things than a state dict.
@@ -68,8 +65,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         content = read_content(path)
         if content.startswith(_LEGACY_MAGIC):
             raise UsageError(
-                f"{path}: must be a zip, as torch.save writes since torch 1.6, it is of the older "
-                "format; load it with PyTorch and save it again"
+                f"{path} must be a zip, as torch.save writes since torch 1.6, got the older "
+                "format: load it with PyTorch and save it again"
             )
         tensors = (
             _of_state_dict(path, _unpickle(path, content))
@@ -79,7 +76,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"{path}: must be a readable safetensors file or state dict of PyTorch: {reason}"
+            f"{path} must be a readable safetensors file or state dict of PyTorch: {reason}"
         ) from error
     return _without_prefix(tensors)
 
@@ -96,14 +93,14 @@ def _of_safetensors(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
         kind, shape = tensor["dtype"], tensor["shape"]
         if kind not in _SAFETENSORS_DTYPES:
             known = ", ".join(_SAFETENSORS_DTYPES)
-            raise UsageError(f"{path}: tensor {name} must be of {known}, it is of {kind}")
+            raise UsageError(f"tensor {name} in {path} must be of {known}, got {kind}")
         flat = np.frombuffer(bytes(tensor["data"]), np.dtype(_SAFETENSORS_DTYPES[kind]))
         try:
             tensors[name] = flat.reshape(shape)
         # Without numbers, any sizes pass for those of the file, and NumPy has a largest of each.
         except (ValueError, OverflowError) as error:
             raise UsageError(
-                f"{path}: tensor {name} must have a shape that arrays have, it has {shape!r:.80}"
+                f"tensor {name} in {path} must have a shape that arrays have, got {shape!r:.80}"
             ) from error
     return tensors
 
@@ -114,11 +111,11 @@ def _of_state_dict(path: str | Path, value: Any) -> dict[str, np.ndarray]:
             value = value[key]
             break
     if not isinstance(value, dict):
-        raise UsageError(f"{path}: must hold a state dict, it holds a {type(value).__name__}")
+        raise UsageError(f"{path} must hold a state dict, got a {type(value).__name__}")
     for name, tensor in value.items():
         if not (isinstance(name, str) and isinstance(tensor, np.ndarray)):
             raise UsageError(
-                f"{path}: must hold a state dict, a tensor for each name, it has "
+                f"{path} must hold a state dict, a tensor for each name, got "
                 f"{_kind(tensor)} under {name!r:.80}"
             )
     return dict(value)
@@ -138,7 +135,7 @@ def _unpickle(path: str | Path, content: bytes) -> Any:
     # A damaged zip can make the library raise anything.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{path}: must be a whole file of torch.save: {reason:.200}") from error
+        raise UsageError(f"{path} must be a whole file of torch.save: {reason:.200}") from error
 
 
 class _Entries:
@@ -149,13 +146,13 @@ class _Entries:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise UsageError(
-                f"{path}: must hold one entry data.pkl, as files of torch.save do, it has "
+                f"{path} must hold one entry data.pkl, as files of torch.save do, got "
                 f"{len(pickles)}"
             )
         self._folder = pickles[0].removesuffix("data.pkl")
         order = self.read("byteorder") if self._folder + "byteorder" in archive.namelist() else b""
         if order not in (b"", b"little"):
-            raise UsageError(f"{path}: must be little-endian, its byte order is {order!r:.20}")
+            raise UsageError(f"{path} must be little-endian, got the byte order {order!r:.20}")
 
     def size(self, name: str) -> int:
         return self._archive.getinfo(self._folder + name).file_size
@@ -164,11 +161,11 @@ class _Entries:
         entry = self._archive.getinfo(self._folder + name)
         # PyTorch never compresses; a compressed entry could be far larger than the file.
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise UsageError(f"{self._path}: entries must not be compressed, {name} is")
+            raise UsageError(f"entries of {self._path} must not be compressed, got {name}")
         # Entries of a zip may lie about their size and share their bytes.
         self._left -= entry.file_size
         if self._left < 0:
-            raise UsageError(f"{self._path}: entries must fit in the file, they overlap")
+            raise UsageError(f"entries of {self._path} must fit in the file, got ones that overlap")
         return self._archive.read(entry)
 
 
@@ -201,7 +198,7 @@ class _StateDictReader:
         if (module, name) not in self._globals:
             asked = f"{module}.{name}"
             raise UsageError(
-                f"{self._path}: must hold a state dict alone, it asks for the global {asked!r:.120}"
+                f"{self._path} must hold a state dict alone, got the global {asked!r:.120}"
             )
         return self._globals[module, name]
 
@@ -213,8 +210,8 @@ class _StateDictReader:
         size = self._entries.size(f"data/{key}")
         if size != count * dtype.itemsize:
             raise UsageError(
-                f"{self._path}: storage {key} must be {count} numbers of {dtype}, "
-                f"its entry has {size} bytes"
+                f"storage {key} in {self._path} must be {count} numbers of {dtype}, got "
+                f"{size} bytes"
             )
         if key not in self._storages:
             self._storages[key] = _Storage(dtype, self._entries.read(f"data/{key}"))
@@ -236,8 +233,8 @@ class _StateDictReader:
         whole = all(type(number) is int and number >= 0 for number in numbers)
         if not (whole and len(shape) == len(strides) and _fits(storage, offset, shape, strides)):
             raise UsageError(
-                f"{self._path}: a tensor must lie within its storage of {storage.size} numbers, it "
-                f"has offset {offset!r:.40}, shape {shape!r:.80} and strides {strides!r:.80}"
+                f"tensors in {self._path} must lie within their storage of {storage.size} numbers, "
+                f"got offset {offset!r:.40}, shape {shape!r:.80} and strides {strides!r:.80}"
             )
         size = storage.dtype.itemsize
         return np.ndarray(

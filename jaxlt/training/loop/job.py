@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxlt.data import Pipeline
+from jaxlt.data import Chunk, Pipeline
 from jaxlt.runs.run import Metrics
 from jaxlt.training.loop.program import Program
 from jaxlt.training.step.measurement import Measurements
@@ -39,6 +39,13 @@ class Steps:
         every = 0 if self.measurements is None else self.measurements.every
         return self.program.cut(start, stop, every)
 
+    def chunks(self, step: int, stop: int) -> Iterator[Chunk]:
+        """Yields the chunks up to the evaluation after step `stop - 1` of the stage."""
+        begun = step // self.eval_steps * self.eval_steps
+        for first, last, size in self.cut(begun, stop):
+            if step < last:
+                yield from self.pipeline.chunks(max(first, step), last, size)
+
     def measured_at(self, step: int) -> bool:
         """Whether a measurement is taken after so many steps, before the next."""
         return self.measurements is not None and self.measurements.due(step)
@@ -54,7 +61,7 @@ class JobStage:
     Attributes:
         steps: what the stage does between its ends; None for a stage that computes its result in
             `enter` alone, which counts as one step.
-        evaluate: from the state of one replica to metrics: numbers, or lists of one a class.
+        evaluate: from the state of one member to metrics: numbers, or lists of one a class.
         template: () to a state of the stage, for its shapes.
         enter: from the state in which the stage before ended to the one in which this begins.
         leave: from the state after the last step to the one in which the stage ends.
@@ -77,9 +84,9 @@ class Job:
     """What to train; see `jaxlt.training.train` and `train_together`.
 
     Attributes:
-        initial_state: state before the first step; of replicas, stacked.
+        initial_state: state before the first step; of members, stacked.
         stages: at least one; the first has steps.
-        skip_nonfinite: how many steps whose loss or update is not finite a replica may leave out;
+        skip_nonfinite: how many steps whose loss or update is not finite a member may leave out;
             more than 0 if the steps are made so, see `make_train_step`.
     """
 

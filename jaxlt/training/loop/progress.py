@@ -52,7 +52,7 @@ class Progress:
 
         Args:
             step: after which it was.
-            evaluations: of each replica; their means are shown.
+            evaluations: of each member; their means are shown.
         """
         shown = {
             name: float(np.mean([metrics[name] for metrics in evaluations]))

@@ -3,30 +3,37 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.data import Chunk, Pipeline
+from jaxlt.data import Chunk
 from jaxlt.devices.processes import as_first_says
 from jaxlt.devices.sharding import local
 from jaxlt.errors import Interrupted
 from jaxlt.files.disk_errors import disk_errors_explained
-from jaxlt.runs.run import Metrics, Run
+from jaxlt.runs.run import Callback, Metrics, Run
 from jaxlt.runs.workdir import Workdir
-from jaxlt.training.loop.job import Job, Steps, unchanged
+from jaxlt.training.loop.job import Job, unchanged
 from jaxlt.training.loop.progress import Progress, Stopwatch
 from jaxlt.training.loop.signals import catch_signals
 from jaxlt.training.loop.stop_votes import StopVotes
-from jaxlt.training.step.replicas import stack, unstack
+from jaxlt.training.step.ensemble import stack, unstack
 from jaxlt.training.step.state import TrainState
 
 _logger = logging.getLogger(__name__)
 
 
-def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str = "") -> TrainState:
+def train(
+    job: Job,
+    workdir: Workdir,
+    *,
+    keep_checkpoints: int = 2,
+    label: str = "",
+    callbacks: Sequence[Callback] = (),
+) -> TrainState:
     """Trains to the end, from the newest whole checkpoint of the workdir if there is one.
 
     A run killed at any moment and started again ends with the bits of one that never stopped.
@@ -38,6 +45,7 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
         workdir: where its checkpoints and logs live.
         keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
         label: name of the run in progress lines.
+        callbacks: each is handed every evaluation and measurement, as plain numbers.
 
     Returns:
         The final state. `workdir.read_result()` then gives the last evaluation and `seconds`, the
@@ -50,11 +58,11 @@ def train(job: Job, workdir: Workdir, *, keep_checkpoints: int = 2, label: str =
     """
     with (
         disk_errors_explained(workdir.path),
-        Run(workdir, keep_checkpoints, label, job.skip_nonfinite) as run,
+        Run(workdir, keep_checkpoints, label, job.skip_nonfinite, callbacks) as run,
     ):
         initial = job.program.place(job.initial_state)
         state = run.restore(initial, _placed_template(job))
-        return _Session(job, [run], label, replicated=False).run(state)
+        return _Session(job, [run], label, is_ensemble=False).run(state)
 
 
 def train_together(
@@ -65,18 +73,18 @@ def train_together(
     label: str = "",
     labels: Sequence[str],
 ) -> None:
-    """Trains replicas to the end, from the newest step of which all have a whole checkpoint.
+    """Trains members to the end, from the newest step of which all have a whole checkpoint.
 
     Each has its own directory, as if it had been trained alone, and `train` says what holds for
     it. Its `seconds` are its share of the time.
 
     Args:
-        job: what to train, with a leading axis of replicas in its state and batches.
-        workdirs: of each replica.
-        keep_checkpoints: see `train`; at least 2 are kept, since a kill may leave some replicas
+        job: what to train, with a leading axis of members in its state and batches.
+        workdirs: of each member.
+        keep_checkpoints: see `train`; at least 2 are kept, since a kill may leave some members
             one checkpoint behind the others.
         label: name of all together in progress lines.
-        labels: name of each replica in messages.
+        labels: name of each member in messages.
 
     Raises:
         Interrupted: a signal asked to stop.
@@ -89,7 +97,7 @@ def train_together(
             for workdir, name in zip(workdirs, labels, strict=True)
         ]
         states = _restore_at_one_step(runs, job)
-        _Session(job, runs, label, replicated=True).run(stack(states))
+        _Session(job, runs, label, is_ensemble=True).run(stack(states))
 
 
 def _restore_at_one_step(runs: list[Run], job: Job) -> list[TrainState]:
@@ -110,13 +118,13 @@ def _placed_template(job: Job) -> Callable[[int], TrainState]:
 
 
 class _Session:
-    """One uninterrupted stretch of training, of one run or of replicas.
+    """One uninterrupted stretch of training, of one run or of members.
 
     Steps are those of the run; programs, pipelines and evaluations count within their stage.
     """
 
-    def __init__(self, job: Job, runs: list[Run], label: str, *, replicated: bool):
-        self._job, self._runs, self._label, self._replicated = job, runs, label, replicated
+    def __init__(self, job: Job, runs: list[Run], label: str, *, is_ensemble: bool):
+        self._job, self._runs, self._label, self._is_ensemble = job, runs, label, is_ensemble
         self._stopwatch = Stopwatch()
         self._progress = Progress(label, job.num_steps)
 
@@ -136,7 +144,7 @@ class _Session:
                 if step < begin + stage.num_steps:
                     state = self._stage(state, step, number, votes)
                     step = begin + stage.num_steps
-        # All replicas are on disk before the first of them counts as finished.
+        # All members are on disk before the first of them counts as finished.
         self._wait()
         for run in self._runs:
             run.finish(self._seconds)
@@ -186,7 +194,7 @@ class _Session:
         steps = self._job.steps_of(number)
         program, previous, asked = steps.program, None, 0
         self._stopwatch.start()
-        for chunk in _chunks(steps, step - begin, stop - begin):
+        for chunk in steps.chunks(step - begin, stop - begin):
             self._stopwatch.lap()
             if steps.measured_at(step - begin):
                 if previous is not None:
@@ -226,7 +234,7 @@ class _Session:
         labels = steps.pipeline.labels(within - measurements.every, within)
         labels = labels.reshape(len(self._runs), measurements.every, -1)
         for index, run in enumerate(self._runs):
-            own = {name: x[index] if self._replicated else x for name, x in measured.items()}
+            own = {name: x[index] if self._is_ensemble else x for name, x in measured.items()}
             record = {"measurement": measurements.describe(own, labels[index])}
             run.record_measurement(step, self._job.describe(record, number))
 
@@ -255,14 +263,14 @@ class _Session:
             run.wait()
 
     def _states(self, state: TrainState) -> list[TrainState]:
-        return unstack(state) if self._replicated else [state]
+        return unstack(state) if self._is_ensemble else [state]
 
     def _of_each(self, change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
         if change is unchanged:
             return state
         # Each process does the same by itself: what stages do in between is not made for several.
         changed = [change(local(one)) for one in self._states(state)]
-        return self._job.program.place(stack(changed) if self._replicated else changed[0])
+        return self._job.program.place(stack(changed) if self._is_ensemble else changed[0])
 
     @property
     def _seconds(self) -> float:
@@ -278,23 +286,13 @@ class _Session:
         """
         values = np.asarray(losses).reshape(len(losses), len(self._runs))
         for offset, index in np.argwhere(~np.isfinite(values)):
-            within, pipeline = step + offset - self._job.begin_of(number), self._pipeline(number)
+            within = step + offset - self._job.begin_of(number)
+            pipeline = self._job.steps_of(number).pipeline
             batch = {
                 name: drawn(within, within + 1).reshape(len(self._runs), -1)[index].tolist()
                 for name, drawn in (("images", pipeline.image_numbers), ("labels", pipeline.labels))
             }
             self._runs[index].skip(int(step + offset + 1), float(values[offset, index]), batch)
-
-    def _pipeline(self, number: int) -> Pipeline:
-        return self._job.steps_of(number).pipeline
-
-
-def _chunks(steps: Steps, step: int, stop: int) -> Iterator[Chunk]:
-    """Yields the chunks up to the evaluation after step `stop - 1` of the stage."""
-    begun = step // steps.eval_steps * steps.eval_steps
-    for first, last, size in steps.cut(begun, stop):
-        if step < last:
-            yield from steps.pipeline.chunks(max(first, step), last, size)
 
 
 def _next_multiple(number: int, of: int) -> int:

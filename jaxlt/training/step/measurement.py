@@ -87,12 +87,13 @@ class Measurements:
         every: steps between two of them; the first is after so many steps of the stage.
         groups: for each name, (C,) bool, whether a class is in the group; in the order of the
             `groups` of `make_measure_fn`.
-        tail: (C,) bool, the tail of the stage's method, which is counted in batches alone.
+        tail: (C,) bool, the tail of the stage's method, which is counted in batches alone; None for
+            a method without one.
     """
 
     every: int
     groups: Mapping[str, np.ndarray]
-    tail: np.ndarray
+    tail: np.ndarray | None = None
 
     def due(self, step: int) -> bool:
         """Whether one is taken after so many steps of the stage."""
@@ -120,9 +121,9 @@ class Measurements:
             f"{names[i]}_{names[j]}": cosine[i][j]
             for i, j in itertools.combinations(range(len(names)), 2)
         }
+        counted = {**self.groups} if self.tail is None else {**self.groups, "tail": self.tail}
         described["batches_without"] = {
-            name: float((~classes[labels].any(axis=1)).mean())
-            for name, classes in {**self.groups, "tail": self.tail}.items()
+            name: float((~classes[labels].any(axis=1)).mean()) for name, classes in counted.items()
         }
         return described | {name: values[name] for name in _OF_METHOD if name in values}
 

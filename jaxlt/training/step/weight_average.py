@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.models.networks.batch_norm import HELD_STATISTICS
+from jaxlt.models.networks.normalisation import HELD_STATISTICS
 
 
 class WeightAverageState(NamedTuple):

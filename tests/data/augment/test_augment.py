@@ -3,10 +3,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxlt.data.augment.batch_augmentation import augment, cut_out, flip_left_right, pad_crop
+from jaxlt.data.augment.batch_augmentation import (
+    LARGE_IMAGE,
+    augment,
+    cut_out,
+    flip_left_right,
+    pad_crop,
+)
 from jaxlt.data.augment.pillow_operations import OPERATIONS, apply_operations
 from jaxlt.data.pipelines.draws import CROP_PAD, Draws
-from jaxlt.data.pipelines.normalisation import LARGE_IMAGE
 
 # Typed Any because NumPy arrays stand in for tensors, which TensorFlow's stubs do not allow.
 RNG: Any = np.random.default_rng(0)
@@ -46,13 +51,17 @@ def test_large_images_are_mirrored_alike():
     np.testing.assert_array_equal(flip_left_right(images, flip).numpy(), expected)
 
 
+def squares(row, column):
+    return Draws(row, cutout_row=row, cutout_column=column)
+
+
 @pytest.mark.parametrize("side", [1, 4, 5, 40])
 def test_a_black_square_is_cut_out_around_each_centre(side):
     # Centres at every pixel of 6 rows and 5 columns, whatever the fraction of a pixel.
     rows: Any = np.repeat(np.arange(6), 5)
     columns: Any = np.tile(np.arange(5), 6)
     row, column = (-(-k * 2**16 // n) for k, n in ((rows, 6), (columns, 5)))
-    cut = cut_out(IMAGES[:30], row.astype(np.int32), column.astype(np.int32), side).numpy()
+    cut = cut_out(IMAGES[:30], squares(row.astype(np.int32), column.astype(np.int32)), side).numpy()
     expected = IMAGES[:30].copy()
     for image, r, c in zip(expected, rows, columns, strict=True):
         top, left = r - side // 2, c - side // 2
@@ -86,7 +95,7 @@ def test_augmentation_does_what_was_drawn(count):
     if count >= 5:
         expected = apply_operations(np.asarray(expected), operations, amounts)
     if count >= 7:
-        expected = cut_out(expected, row, column, 3)
+        expected = cut_out(expected, squares(row, column), 3)
     draws = Draws(np.arange(SIDE**2), **dict(list(drawn.items())[:count]))
     result: Any = augment(IMAGES, draws, 3)
     np.testing.assert_array_equal(np.asarray(result), np.asarray(expected))

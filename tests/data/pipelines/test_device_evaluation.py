@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlt.data.pipelines.device_evaluation import DeviceEvaluation
+from jaxlt.data.pipelines.device_pipeline import DeviceEvaluation
 from jaxlt.data.pipelines.tf_pipeline import evaluation_batches
 from jaxlt.data.sources.image_set import ArrayImages
 from jaxlt.errors import UsageError
@@ -33,5 +33,5 @@ def test_batches_are_those_of_tf_data_every_time(batch_size, shard, indices):
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(UsageError, match="evaluation batch size is 0"):
+    with pytest.raises(UsageError, match=r"eval_batch_size must be positive .* got 0"):
         DeviceEvaluation(IMAGES, batch_size=0, **STATISTICS)

@@ -123,7 +123,7 @@ def test_seeds_share_one_copy_of_the_images():
 
 
 def test_a_stream_of_other_images_has_no_place_on_the_device():
-    with pytest.raises(ValueError, match="other images than those on the device"):
+    with pytest.raises(ValueError, match="must draw from the images on the device"):
         build(DevicePipeline).with_stream(draw_stream(indices=INDICES[::-1]))
 
 
@@ -143,7 +143,9 @@ def test_some_augmentations_need_the_host(augmentation, named):
     ):
         with pytest.raises(UsageError) as caught:
             made()
-        assert str(caught.value) == f"{named} needs the host: use --pipeline tf"
+        assert (
+            str(caught.value) == f"pipeline must be tf for {named}, got device: give --pipeline tf"
+        )
 
 
 def test_late_steps_of_a_long_run_start_at_once():

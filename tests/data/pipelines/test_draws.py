@@ -166,8 +166,11 @@ def test_steps_are_drawn_in_whole_chunks(chunk, batch_size):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch size is 0, it must be positive"),
-        ({"shard": (0, 3)}, "batch size is 8, .* divisible by the number of data shards, 3"),
+        ({"batch_size": 0}, "batch_size must be positive .*, got 0"),
+        (
+            {"shard": (0, 3)},
+            "batch_size must be .* divisible by the number of data shards, 3, got 8",
+        ),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -180,15 +183,15 @@ def test_bad_options_are_refused(options, message):
     [
         (
             {"shift": "flip"},
-            "shift is 'flip', it must be none or crop or crop_flip or resized_crop_flip",
+            "shift must be none or crop or crop_flip or resized_crop_flip, got 'flip'",
         ),
-        ({"color_jitter": 1.5}, "color jitter is 1.5, it must lie in 0..1"),
-        ({"policy": "auto"}, "policy is 'auto', it must be none or autoaugment or randaugment"),
-        ({"randaugment_ops": 0}, "randaugment ops is 0, it must be at least 1"),
-        ({"randaugment_magnitude": 31}, "randaugment magnitude is 31, it must lie in 0..30"),
-        ({"randaugment_magnitude": -1}, "randaugment magnitude is -1, it must lie in 0..30"),
-        ({"cutout": -1}, "cutout is -1, it must lie in 0..32768"),
-        ({"cutout": 10**10}, "cutout is 10000000000, it must lie in 0..32768"),
+        ({"color_jitter": 1.5}, "color_jitter must lie in 0..1, got 1.5"),
+        ({"policy": "auto"}, "policy must be none or autoaugment or randaugment, got 'auto'"),
+        ({"randaugment_ops": 0}, "randaugment_ops must be at least 1, got 0"),
+        ({"randaugment_magnitude": 31}, "randaugment_magnitude must lie in 0..30, got 31"),
+        ({"randaugment_magnitude": -1}, "randaugment_magnitude must lie in 0..30, got -1"),
+        ({"cutout": -1}, "cutout must lie in 0..32768, got -1"),
+        ({"cutout": 10**10}, "cutout must lie in 0..32768, got 10000000000"),
     ],
 )
 def test_an_augmentation_checks_itself(options, message):
@@ -198,7 +201,7 @@ def test_an_augmentation_checks_itself(options, message):
 
 
 def test_a_shard_beyond_the_last_is_a_programming_error():
-    with pytest.raises(ValueError, match=r"shard is \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"shard must lie in 0\.\.1, got 2"):
         stream(shard=(2, 2))
 
 

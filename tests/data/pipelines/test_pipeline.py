@@ -151,13 +151,13 @@ def test_images_of_one_channel_have_policies_and_those_of_two_have_none():
         with pytest.raises(UsageError) as caught:
             pipeline(images=images(channels), augmentation=STRONG)
         assert str(caught.value) == (
-            f"policy autoaugment is given images of {channels} channels, it must be 1 or 3"
+            f"images must have 1 or 3 channels for policy autoaugment, got {channels}"
         )
         assert pipeline(images=images(channels))
 
 
 def test_bad_options_are_refused_before_the_first_batch():
-    with pytest.raises(UsageError, match="batch size is 0, it must be positive"):
+    with pytest.raises(UsageError, match=r"batch_size must be positive .*, got 0"):
         pipeline(batch_size=0)
 
 
@@ -192,7 +192,7 @@ def test_evaluation_in_shards_put_together_is_the_whole(num_shards):
 
 
 def test_evaluation_refuses_an_empty_batch():
-    with pytest.raises(UsageError, match="evaluation batch size is 0"):
+    with pytest.raises(UsageError, match=r"eval_batch_size must be positive .* got 0"):
         evaluation_batches(IMAGES, batch_size=0, mean=MEAN, std=STD)
 
 

@@ -99,7 +99,7 @@ def test_all_orders_are_equally_likely():
 
 
 def test_no_image_is_a_programming_error():
-    with pytest.raises(ValueError, match="num_examples is 0"):
+    with pytest.raises(ValueError, match="num_examples must be at least 1, got 0"):
         InstanceBalanced(0, 0)
 
 
@@ -205,17 +205,17 @@ def test_thousands_of_classes_take_their_turns():
 
 def test_a_class_without_an_image_has_no_probability():
     sampler = ClassProbability(LABELS, 0, lambda _: np.full(5, 0.2))
-    with pytest.raises(ValueError, match="a class without an image is not 0"):
+    with pytest.raises(ValueError, match="must be 0 for classes without an image"):
         sampler(np.arange(3))
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("random", {}, "sampler is 'random', it must be instance or class_balanced or .*_aware"),
-        ("class_aware", {"consecutive": 0}, "consecutive images of a class is 0, .* at least 1"),
-        ("effective_number", {"beta": 1.0}, r"sampler beta is 1.0, it must lie in \[0, 1\)"),
-        ("effective_number", {"beta": -0.1}, r"sampler beta is -0.1, it must lie in \[0, 1\)"),
+        ("random", {}, "sampler must be instance or class_balanced or .*_aware, got 'random'"),
+        ("class_aware", {"consecutive": 0}, "consecutive must be at least 1, got 0"),
+        ("effective_number", {"beta": 1.0}, r"sampler_beta must lie in \[0, 1\), got 1.0"),
+        ("effective_number", {"beta": -0.1}, r"sampler_beta must lie in \[0, 1\), got -0.1"),
     ],
 )
 def test_bad_options_are_refused(name, options, message):

@@ -55,7 +55,7 @@ class TestFiles:
         ("name", "text", "message"),
         [
             ("names.txt", "0 fox\n1\n", "must have a class and its name on each line"),
-            ("names.txt", "0 fox\n0 wolf\n", "must name each class once, it names '0' twice"),
+            ("names.txt", "0 fox\n0 wolf\n", "must name each class once, got '0' twice"),
             ("names.json", "{", "must have a class and its name on each line"),
             ("names.json", "[1]", "must have a class and its name on each line"),
             ("names.json", '{"0": ["n01", "fox"]}', "must have a class and its name"),
@@ -93,6 +93,6 @@ def test_words_of_the_source_itself():
 @pytest.mark.parametrize("number", ["7", "n01440764"])
 def test_numbers_are_no_words(number):
     with pytest.raises(
-        UsageError, match=f"class_names must be a file .* calls one of them '{number}'"
+        UsageError, match=f"class_names must be a file .* got none for class '{number}'"
     ):
         names_in_words(("fish", number))

@@ -127,12 +127,16 @@ def test_batches_are_a_function_of_seed_and_step(paths):
 def test_a_bad_image_is_named_without_a_look_at_the_others(paths):
     made = images(paths)
     paths[4].write_bytes(paths[4].read_bytes()[:300])
-    with pytest.raises(UsageError, match=r"^image .*4\.jpg cannot be decoded: "):
+    with pytest.raises(
+        UsageError, match=r"^image must be decodable, got .*4\.jpg cannot be decoded: "
+    ):
         batches(made)
     stream = evaluation_batches(made, batch_size=2, **STATISTICS)
     next(stream)
     next(stream)
-    with pytest.raises(UsageError, match=r"^image .*4\.jpg cannot be decoded: "):
+    with pytest.raises(
+        UsageError, match=r"^image must be decodable, got .*4\.jpg cannot be decoded: "
+    ):
         next(stream)
 
 
@@ -163,7 +167,9 @@ def test_a_skipped_image_is_replaced_by_the_next_of_its_class(paths, shift, capl
 def test_a_class_without_a_readable_image_is_an_error(paths):
     made = images(paths)
     paths[5].write_bytes(b"nothing")
-    with pytest.raises(UsageError, match=r"^image .*5\.jpg cannot be decoded: "):
+    with pytest.raises(
+        UsageError, match=r"^image must be decodable, got .*5\.jpg cannot be decoded: "
+    ):
         batches(made, unreadable="skip")
 
 

@@ -66,7 +66,7 @@ def test_a_missing_file_is_named(tmp_path, missing):
     write_set(tmp_path)
     (tmp_path / missing).unlink()
     pattern = missing.replace("-idx", ".idx")
-    with pytest.raises(UsageError, match=rf"exactly one file \*{pattern}.*holds none"):
+    with pytest.raises(UsageError, match=rf"exactly one file \*{pattern}.*got none"):
         load_idx(tmp_path, None)
 
 
@@ -78,7 +78,7 @@ def test_two_sets_in_one_directory_are_refused(tmp_path):
 
 
 def test_a_missing_directory_is_named(tmp_path):
-    with pytest.raises(UsageError, match="absent does not exist or is no directory"):
+    with pytest.raises(UsageError, match="absent must be a directory"):
         load_idx(tmp_path / "absent", None)
 
 
@@ -86,7 +86,7 @@ def test_a_missing_directory_is_named(tmp_path):
 def test_truncated_gzip_is_refused(tmp_path, kept):
     path = tmp_path / "images.gz"
     path.write_bytes(gzip.compress(idx_bytes(pixels(12, 0)))[:kept])
-    with pytest.raises(UsageError, match=r"images\.gz is truncated or damaged gzip"):
+    with pytest.raises(UsageError, match=r"images\.gz must be whole gzip"):
         read_idx(path, 3)
 
 
@@ -104,13 +104,13 @@ def test_damaged_gzip_is_refused(tmp_path, position):
 @pytest.mark.parametrize(
     ("shape", "has"),
     [
-        ((12, 5, 6), "has only 300|can hold 316 at most"),
-        ((11, 5, 5), "has more"),
-        ((0, 5, 5), "has more"),
-        ((2**32 - 1,) * 3, "can hold [0-9]+ at most"),
+        ((12, 5, 6), "only 300|316 at most"),
+        ((11, 5, 5), "more"),
+        ((0, 5, 5), "more"),
+        ((2**32 - 1,) * 3, "[0-9]+ at most"),
         # As large as a gzip file of this size can be, and too large for NumPy.
-        ((4, 256, 256), "has only 300|can hold 316 at most"),
-        ((0, 2**32 - 1, 2**32 - 1), "has more"),
+        ((4, 256, 256), "only 300|316 at most"),
+        ((0, 2**32 - 1, 2**32 - 1), "more"),
     ],
 )
 def test_a_lying_header_is_refused_without_allocating_what_it_claims(tmp_path, zipped, shape, has):
@@ -118,7 +118,7 @@ def test_a_lying_header_is_refused_without_allocating_what_it_claims(tmp_path, z
     data = idx_bytes(pixels(12, 0), shape)
     path.write_bytes(gzip.compress(data) if zipped else data)
     tracemalloc.start()
-    with pytest.raises(UsageError, match=f"the file ({has})"):
+    with pytest.raises(UsageError, match=f"got ({has})"):
         read_idx(path, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -132,27 +132,27 @@ def test_a_lying_header_is_refused_without_allocating_what_it_claims(tmp_path, z
 def test_other_formats_are_refused(tmp_path, content):
     path = tmp_path / "images"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="is no IDX file of 3-dimensional"):
+    with pytest.raises(UsageError, match="must be of 3-dimensional unsigned bytes"):
         read_idx(path, 3)
 
 
 def test_labels_in_place_of_images_are_refused(tmp_path):
     write_set(tmp_path)
-    with pytest.raises(UsageError, match="it starts with 00000801 and must start with 00000803"):
+    with pytest.raises(UsageError, match="start with 00000803 and 3 sizes, got 00000801"):
         read_idx(tmp_path / "train-labels-idx1-ubyte", 3)
 
 
 def test_images_and_labels_of_different_length_are_refused(tmp_path):
     write_set(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(11, np.uint8)))
-    with pytest.raises(UsageError, match=r"has 12 images and .* 11 labels"):
+    with pytest.raises(UsageError, match=r"got 12 images in .* 11 labels"):
         load_idx(tmp_path, None)
 
 
 def test_test_images_of_another_size_are_refused(tmp_path):
     write_set(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(pixels(6, 0, side=4)))
-    with pytest.raises(UsageError, match=r"\(5, 5\) pixels and test images \(4, 4\)"):
+    with pytest.raises(UsageError, match=r"got \(5, 5\) for training and \(4, 4\) for tests"):
         load_idx(tmp_path, None)
 
 
@@ -160,5 +160,5 @@ def test_an_empty_set_is_refused(tmp_path):
     write_set(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(0, np.uint8)))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(pixels(0, 0)))
-    with pytest.raises(UsageError, match="holds nothing"):
+    with pytest.raises(UsageError, match="must hold something"):
         load_idx(tmp_path, None)

@@ -57,17 +57,17 @@ def test_the_fast_parser_agrees_with_the_one_that_explains(tmp_path_factory, row
 
 
 BAD_LINES = {
-    "alone": "'alone' has no label",
-    "a b 1": "has 3 words, it must have a path and a label",
-    "a x": "label 'x' is no number",
-    "a 1.5": "label '1.5' is no number",
-    "/etc/passwd 1": "path '/etc/passwd' must be relative and without . or ..",
-    "../a 1": "path '../a' must be relative and without . or ..",
-    "a/../b 1": "path 'a/../b' must be relative and without . or ..",
-    "a/.. 1": "path 'a/..' must be relative and without . or ..",
-    "./a 1": "path './a' must be relative and without . or ..",
-    "a//b 1": "path 'a//b' must be relative and without . or ..",
-    "good 1": "path 'good' is in line 1 already",
+    "alone": "must have a path and a label, got 'alone'",
+    "a b 1": "must have a path and a label, got 3 words",
+    "a x": "label must be a number, got 'x'",
+    "a 1.5": "label must be a number, got '1.5'",
+    "/etc/passwd 1": "path must be relative and without . or .., got '/etc/passwd'",
+    "../a 1": "path must be relative and without . or .., got '../a'",
+    "a/../b 1": "path must be relative and without . or .., got 'a/../b'",
+    "a/.. 1": "path must be relative and without . or .., got 'a/..'",
+    "./a 1": "path must be relative and without . or .., got './a'",
+    "a//b 1": "path must be relative and without . or .., got 'a//b'",
+    "good 1": "path must be new, got 'good' of line 1",
 }
 
 
@@ -95,29 +95,36 @@ def test_bad_lines_are_reported_together_in_one_line(tmp_path, caplog):
     _, bad = read_list(path)
     with pytest.raises(UsageError) as caught:
         refuse(reversed(bad))
-    shown = "; ".join(f"{path}:{number + 1} '{number}' has no label" for number in range(5))
-    assert str(caught.value) == f"7 bad lines in the list files: {shown}; and 2 more, see above"
+    shown = "; ".join(
+        f"{path}:{number + 1} must have a path and a label, got '{number}'" for number in range(5)
+    )
+    assert str(caught.value) == (
+        f"list files must have no bad line, got 7 bad lines: {shown}; and 2 more, see above"
+    )
     assert len(caplog.messages) == 7
-    with pytest.raises(UsageError, match=r"^1 bad line in the list files: .*:7 '6' has no label$"):
+    with pytest.raises(
+        UsageError,
+        match=r"got 1 bad line: .*:7 must have a path and a label, got '6'$",
+    ):
         refuse(bad[6:])
     refuse([])
 
 
 def test_a_file_that_is_no_list_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"none\.txt cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"none\.txt must be readable: No such file"):
         read_list(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     with pytest.raises(UsageError, match="binary must be UTF-8 text"):
         read_list(tmp_path / "binary")
     for text in ("", "\n \n"):
-        with pytest.raises(UsageError, match="must have a line for each image, it has none"):
+        with pytest.raises(UsageError, match="must have a line for each image, got none"):
             read_list(write(tmp_path / "empty", text))
 
 
 def test_labels_outside_a_range_are_found(tmp_path):
     listed, _ = read_list(write(tmp_path / "list.txt", "a 0\nb -1\nc 5\nd 4\n"))
     found = [(line, reason) for _, line, reason in outside_labels(listed, 0, 4)]
-    assert found == [(2, "label -1 must lie in 0..4"), (3, "label 5 must lie in 0..4")]
+    assert found == [(2, "label must lie in 0..4, got -1"), (3, "label must lie in 0..4, got 5")]
     assert [line for _, line, _ in outside_labels(listed, -1, -1)] == [1, 3, 4]
 
 
@@ -133,7 +140,7 @@ def test_missing_files_are_found(tmp_path):
     listed, _ = read_list(write(tmp_path / "list.txt", text))
     missing = missing_images(tmp_path, listed)
     assert sorted(line for _, line, _ in missing) == [2, 4, 6, 7, 8]
-    assert (listed.path, 2, f"{tmp_path}/x/b.jpg is no file") in missing
+    assert (listed.path, 2, f"image must be a file, got {tmp_path}/x/b.jpg") in missing
 
 
 @pytest.mark.parametrize(

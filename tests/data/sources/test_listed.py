@@ -73,7 +73,7 @@ def test_a_native_split_is_the_list(tree, tmp_path):
     split.write(tmp_path / "split.json")
     again = Split.read(tmp_path / "split.json", source)
     np.testing.assert_array_equal(again.indices, split.indices)
-    with pytest.raises(UsageError, match="max per class is 2, it must be none with profile native"):
+    with pytest.raises(UsageError, match="max_per_class must be None with profile native, got 2"):
         long_tailed_split(source, profile="native", max_per_class=2)
 
 
@@ -88,13 +88,14 @@ def test_published_statistics_are_taken_by_name(tree):
     own = load_source(tree.spec, image_size=8)
     pixels = own.train.load(np.arange(sum(COUNTS))).reshape(-1, 3) / 255
     np.testing.assert_allclose(own.mean, pixels.mean(axis=0))
-    with pytest.raises(UsageError, match="normalization imagenet is for images of 3 channels"):
+    with pytest.raises(UsageError, match="must have 3 channels for normalization imagenet, got 1"):
         load_source("digits", normalization="imagenet")
 
 
 def test_what_is_for_files_is_refused_for_arrays():
     with pytest.raises(
-        UsageError, match=r"resize centre_crop is for image files .* not for digits"
+        UsageError,
+        match=r"resize must be stretch but for image files .* got centre_crop for digits",
     ):
         load_source("digits", resize="centre_crop")
 
@@ -114,35 +115,37 @@ def test_all_bad_lines_of_all_lists_are_reported_at_once(tree, tmp_path, caplog)
     with pytest.raises(UsageError) as caught:
         load_source(spec(tree, **lists, open=None))
     message = str(caught.value)
-    assert message.startswith("6 bad lines in the list files: ")
+    assert message.startswith("list files must have no bad line, got 6 bad lines: ")
     assert "\n" not in message
-    assert f"{tmp_path}/test.txt:2 {tmp_path}/val/none.JPEG is no file" in message
-    assert f"{tmp_path}/train.txt:1 label 77 must lie in 0..15" in message
-    assert f"{tmp_path}/train.txt:17 path '../x.JPEG' must be relative" in message
+    assert f"{tmp_path}/test.txt:2 image must be a file, got {tmp_path}/val/none.JPEG" in message
+    assert f"{tmp_path}/train.txt:1 label must lie in 0..15, got 77" in message
+    assert f"{tmp_path}/train.txt:17 path must be relative" in message
     assert message.endswith("; and 1 more, see above")
-    assert f"{tmp_path}/val.txt:2 'nolabel' has no label" in caplog.messages
+    assert f"{tmp_path}/val.txt:2 must have a path and a label, got 'nolabel'" in caplog.messages
 
 
 @pytest.mark.parametrize(
     ("part", "text", "reason"),
     [
-        ("test", "{test} 5", r"label 5 must lie in 0\.\.4"),
-        ("test", "{test} -1", r"label -1 must lie in 0\.\.4"),
-        ("open", "{test} 0", "label 0 must be -1"),
-        ("test", "{train} 0", "is in the training list too"),
+        ("test", "{test} 5", r"label must lie in 0\.\.4, got 5"),
+        ("test", "{test} -1", r"label must lie in 0\.\.4, got -1"),
+        ("open", "{test} 0", "label must be -1, got 0"),
+        ("test", "{train} 0", "must not be in the training list"),
     ],
 )
 def test_labels_and_images_of_the_other_lists_are_checked(tree, tmp_path, part, text, reason):
     images = {name: getattr(tree, name).read_text().split()[0] for name in ("train", "test")}
     path = tmp_path / "other.txt"
     path.write_text(text.format(**images))
-    with pytest.raises(UsageError, match=f"^1 bad line in the list files: {path}:1 .*{reason}"):
+    with pytest.raises(UsageError, match=f"got 1 bad line: {path}:1 .*{reason}"):
         load_source(spec(tree, **{part: path}))
 
 
 def test_a_class_without_a_training_image_is_named(tree, tmp_path):
     changed = edited(tree, tmp_path, lambda lines: [x for x in lines if not x.endswith(" 3")])
-    with pytest.raises(UsageError, match=r"edited\.txt:2 label is 4, and no line has 3"):
+    with pytest.raises(
+        UsageError, match=r"edited\.txt:2 label must be below 3, which no line has, got 4"
+    ):
         load_source(changed)
 
 
@@ -154,7 +157,7 @@ def test_other_forms_are_refused(tree, place):
 
 
 def test_a_missing_root_is_refused_before_any_list_is_read(tree):
-    with pytest.raises(UsageError, match="has root /nowhere, it must be a directory"):
+    with pytest.raises(UsageError, match="must be a directory, got /nowhere"):
         load_source(f"list:/nowhere,{tree.train},{tree.test}")
 
 
@@ -170,9 +173,14 @@ def test_undecodable_images_are_named_together_with_their_lines(tree):
         assert message.startswith(f"{tree.train}:{line} {path} cannot be decoded: ")
         assert not message.rstrip().endswith(":")
         assert not set("\n{[") & set(message)
-    with pytest.raises(UsageError, match=f"^2 images: {tree.train}:3 .*; {tree.train}:10 "):
+    with pytest.raises(
+        UsageError, match=f"got 2 that are not: {tree.train}:3 .*; {tree.train}:10 "
+    ):
         refuse_undecodable(found)
-    with pytest.raises(UsageError, match=f"^image {tree.train}:10 {paths[1]} cannot be decoded: "):
+    with pytest.raises(
+        UsageError,
+        match=f"^image must be decodable, got {tree.train}:10 {paths[1]} cannot be decoded: ",
+    ):
         source.train.load(np.array([8, 9]))
     assert source.train.undecodable(np.array([0, 1, 3])) == []
 

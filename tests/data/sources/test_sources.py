@@ -48,21 +48,19 @@ def test_images_are_resized_on_request():
     ["mnist", "", "digits:", "idx:", "tfds:", "folder:", "list:", "IDX:/data", "/data/mnist"],
 )
 def test_unknown_specifications_are_refused(spec):
-    with pytest.raises(
-        UsageError, match="is unknown, it must be digits, idx:DIR, tfds:NAME, folder:DIR, list:"
-    ):
+    with pytest.raises(UsageError, match="must be digits, idx:DIR, tfds:NAME, folder:DIR, list:"):
         load_source(spec)
 
 
 @pytest.mark.parametrize("image_size", [0, -3])
 def test_image_sizes_below_one_are_refused(image_size):
-    with pytest.raises(UsageError, match=f"image size is {image_size}, it must be at least 1"):
+    with pytest.raises(UsageError, match=f"image_size must be at least 1, got {image_size}"):
         load_source("digits", image_size=image_size)
 
 
 def test_test_labels_beyond_the_training_classes_are_refused(tmp_path):
     write_idx_set(tmp_path, train_labels=[0, 1, 1], test_labels=[0, 2])
-    with pytest.raises(UsageError, match=r"test labels from 0 to 2, they must lie in 0\.\.1"):
+    with pytest.raises(UsageError, match=r"test labels of .* must lie in 0\.\.1, got 0 to 2"):
         load_source(f"idx:{tmp_path}")
 
 

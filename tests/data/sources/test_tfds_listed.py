@@ -95,8 +95,9 @@ def test_lines_without_an_image_are_reported_with_other_bad_ones(tfds, tmp_path)
     with pytest.raises(UsageError) as caught:
         load_source(spec)
     assert str(caught.value) == (
-        f"2 bad lines in the list files: {tree.train}:11 data_256/none.jpg is no image of "
-        f"tfds:places365_small; {tree.train}:12 label 'x' is no number"
+        f"list files must have no bad line, got 2 bad lines: {tree.train}:11 image must be one of "
+        f"tfds:places365_small, got data_256/none.jpg; {tree.train}:12 label must be a number, "
+        "got 'x'"
     )
 
 
@@ -105,7 +106,9 @@ def test_two_paths_of_one_image_are_reported(tfds, tmp_path):
     line = tree.train.read_text().splitlines()[0]
     with tree.test.open("a") as file:
         file.write(f"elsewhere/{line}\n")
-    with pytest.raises(UsageError, match=rf"{tree.test}:7 elsewhere/.* is the image of {line[:5]}"):
+    with pytest.raises(
+        UsageError, match=rf"{tree.test}:7 image must be new, got elsewhere/.* that of {line[:5]}"
+    ):
         load_source(spec)
 
 
@@ -130,7 +133,7 @@ def test_an_unreadable_image_is_named_by_its_line(tfds, tmp_path):
 
 def test_other_formats_are_refused(tfds, tmp_path):
     _, spec = prepared(tfds, tmp_path, "imagenet", file_format="tfrecord")
-    with pytest.raises(UsageError, match=r"is stored in .* as tfrecord, it must be array_record"):
+    with pytest.raises(UsageError, match=r"must be array_record .*got tfrecord"):
         load_source(spec)
 
 

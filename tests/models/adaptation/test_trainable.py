@@ -72,7 +72,7 @@ class Block(nn.Module):
 
 
 class Transformer(ImageClassifier, kw_only=True):
-    """CLIP's image tower in small: class token, layer norms before and after the blocks."""
+    """CLIP's image encoder in small: class token, layer norms before and after the blocks."""
 
     adaptation: Adaptation
 
@@ -426,8 +426,8 @@ class TestTrainable:
     @pytest.mark.parametrize(
         ("adaptation", "message"),
         [
-            (_of("adaptformer"), "adaptation adaptformer must find its parameters in the network"),
-            (_of("vpt_deep"), "adaptation vpt_deep must find"),
+            (_of("adaptformer"), "network must have parameters for the adaptation adaptformer"),
+            (_of("vpt_deep"), "network must have parameters for the adaptation vpt_deep"),
             (_of("partial", last_blocks=3), "at most the network's 2 blocks, got 3"),
         ],
     )

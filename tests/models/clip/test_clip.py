@@ -8,7 +8,7 @@ from clip_snapshots import GOLDEN, MERGES, vocabulary, write_golden_snapshot
 from safetensors.numpy import load_file
 
 from jaxlt.models.clip.config import ClipConfig, TextConfig, VisionConfig
-from jaxlt.models.clip.model import Clip, TextTower, VisionTower
+from jaxlt.models.clip.model import Clip, ImageEncoder, TextEncoder
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
 
@@ -35,12 +35,12 @@ def test_embeddings_are_the_golden_ones(snapshot, golden):
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_the_vision_towers_tokens_and_features_are_the_golden_ones(snapshot, golden, remat):
-    tower = VisionTower(snapshot.config.vision, remat=remat)
+def test_the_image_encoders_tokens_and_features_are_the_golden_ones(snapshot, golden, remat):
+    encoder = ImageEncoder(snapshot.config.vision, remat=remat)
     variables, images = {"params": snapshot.params["vision_model"]}, golden["pixel_values_nhwc"]
-    tokens = jax.jit(partial(tower.apply, method="tokens"))(variables, images)
+    tokens = jax.jit(partial(encoder.apply, method="tokens"))(variables, images)
     np.testing.assert_allclose(tokens, golden["last_hidden_state"], atol=1e-4)
-    features = jax.jit(tower.apply)(variables, images)
+    features = jax.jit(encoder.apply)(variables, images)
     np.testing.assert_allclose(features, golden["class_token_after_post_layernorm"], atol=1e-4)
 
 
@@ -48,8 +48,8 @@ def test_remat_keeps_less_and_changes_no_gradient(snapshot, golden):
     params, images = snapshot.params["vision_model"], golden["pixel_values_nhwc"]
 
     def loss_of(remat):
-        tower = VisionTower(snapshot.config.vision, remat=remat)
-        return lambda params: jnp.square(tower.apply({"params": params}, images)).sum()
+        encoder = ImageEncoder(snapshot.config.vision, remat=remat)
+        return lambda params: jnp.square(encoder.apply({"params": params}, images)).sum()
 
     gradients = [jax.jit(jax.grad(loss_of(remat)))(params) for remat in (False, True)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
@@ -64,22 +64,22 @@ def test_remat_keeps_less_and_changes_no_gradient(snapshot, golden):
 
 def test_bfloat16_rounds_and_hands_out_float32(snapshot, golden):
     variables = {"params": snapshot.params["vision_model"]}
-    tower = VisionTower(snapshot.config.vision, jnp.bfloat16)
-    features = jax.jit(tower.apply)(variables, golden["pixel_values_nhwc"])
+    encoder = ImageEncoder(snapshot.config.vision, jnp.bfloat16)
+    features = jax.jit(encoder.apply)(variables, golden["pixel_values_nhwc"])
     assert features.dtype == jnp.float32
     expected = golden["class_token_after_post_layernorm"]
     difference = np.abs(features - expected).max()
     assert 1e-4 < difference < 0.1 * np.abs(expected).max()
 
 
-def _size_of(tower, *inputs):
-    shapes = jax.eval_shape(tower.init, jax.random.key(0), *inputs)
+def _size_of(encoder, *inputs):
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), *inputs)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def test_sizes_are_the_published_ones():
     images = jnp.zeros((1, 224, 224, 3))
-    assert _size_of(VisionTower(VisionConfig(patch_size=16)), images) == 85_799_424
+    assert _size_of(ImageEncoder(VisionConfig(patch_size=16)), images) == 85_799_424
     # Hugging Face's CLIPModel for ViT-B/32 has 151,277,313 with the temperature.
     assert _size_of(Clip(ClipConfig()), images, jnp.zeros((1, 77), int)) == 151_277_312
 
@@ -93,8 +93,8 @@ def test_new_weights_are_drawn_as_openai_drew_them():
         num_hidden_layers=2,
         num_attention_heads=2,
     )
-    tower = VisionTower(config)
-    variables = jax.jit(tower.init)(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
+    encoder = ImageEncoder(config)
+    variables = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 2, 2, 3)))
     block = variables["params"]["encoder_layers_1"]
     deviations = {
         ("self_attn", "q_proj"): 128**-0.5,
@@ -108,13 +108,13 @@ def test_new_weights_are_drawn_as_openai_drew_them():
 
 
 def test_images_of_another_size_are_refused(snapshot):
-    tower = VisionTower(snapshot.config.vision)
-    with pytest.raises(ValueError, match=r"images were of \(40, 32\), must be of \(32, 32\)"):
-        tower.apply({"params": snapshot.params["vision_model"]}, jnp.zeros((1, 40, 32, 3)))
+    encoder = ImageEncoder(snapshot.config.vision)
+    with pytest.raises(ValueError, match=r"images must be of \(32, 32\) pixels, got \(40, 32\)"):
+        encoder.apply({"params": snapshot.params["vision_model"]}, jnp.zeros((1, 40, 32, 3)))
 
 
 @cache
-def _text_tower(eos):
+def _text_encoder(eos):
     config = TextConfig(
         hidden_size=8,
         intermediate_size=8,
@@ -124,30 +124,30 @@ def _text_tower(eos):
         max_position_embeddings=6,
         eos_token_id=eos,
     )
-    tower = TextTower(config)
-    variables = jax.jit(tower.init)(jax.random.key(0), jnp.zeros((1, 6), int))
+    encoder = TextEncoder(config)
+    variables = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 6), int))
     # Matrices that weigh enough for a token to tell in those after it.
     generator = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: 0.5 * generator.normal(size=leaf.shape) if leaf.ndim > 1 else leaf, variables
     )
-    features = jax.jit(lambda tokens: tower.apply(variables, tokens))
+    features = jax.jit(lambda tokens: encoder.apply(variables, tokens))
     return lambda rows: np.asarray(features(jnp.array(rows)))
 
 
 @pytest.mark.parametrize("eos", [2, 7])
 def test_the_features_are_those_of_the_first_end_of_text(eos):
     end = 9 if eos == 2 else eos
-    tower = _text_tower(eos)
-    features = tower([[1, 3, end, 0, 0, 0], [1, 3, end, end, 5, 1], [1, 4, end, 0, 0, 0]])
+    encoder = _text_encoder(eos)
+    features = encoder([[1, 3, end, 0, 0, 0], [1, 3, end, end, 5, 1], [1, 4, end, 0, 0, 0]])
     np.testing.assert_allclose(features[0], features[1], atol=1e-5)
     assert np.abs(features[0] - features[2]).max() > 0.1
-    np.testing.assert_allclose(tower([[1, 3, end]]), features[:1], atol=1e-5)
+    np.testing.assert_allclose(encoder([[1, 3, end]]), features[:1], atol=1e-5)
 
 
 def test_only_old_checkpoints_take_the_greatest_token_for_the_end():
     rows = [[1, 2, 3, 9, 0, 0]]
-    assert np.abs(_text_tower(2)(rows) - _text_tower(7)(rows)).max() > 0.1
+    assert np.abs(_text_encoder(2)(rows) - _text_encoder(7)(rows)).max() > 0.1
 
 
 @pytest.fixture(scope="module", params=["quick_gelu", "gelu"])

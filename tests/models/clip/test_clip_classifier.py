@@ -1,4 +1,4 @@
-"""The adapted tower as a classifier: on the golden checkpoint."""
+"""The adapted encoder as a classifier: on the golden checkpoint."""
 
 import jax
 import numpy as np
@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.models.adaptation.kinds import UNADAPTED, Adaptation
 from jaxlt.models.adaptation.trainable import trainable
-from jaxlt.models.clip.classifier import ClipClassifier
 from jaxlt.models.clip.config import VisionConfig
+from jaxlt.models.clip.model import ClipClassifier
 from jaxlt.models.clip.snapshot import load_clip
 
 CLASSES = 100
@@ -38,8 +38,8 @@ def classifier(config, *kinds, **fields):
 
 def pretrained(model, snapshot, images):
     params = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))["params"]
-    tower = flatten_dict({"vision_model": snapshot.params["vision_model"]})
-    return unflatten_dict({**flatten_dict(params), **tower})
+    encoder = flatten_dict({"vision_model": snapshot.params["vision_model"]})
+    return unflatten_dict({**flatten_dict(params), **encoder})
 
 
 def features(model, params, images):
@@ -64,12 +64,12 @@ def test_prompts_and_scales_change_the_features(snapshot, golden, kind):
 
 
 @pytest.mark.parametrize("kind", ADDING)
-def test_every_added_parameter_trains_and_nothing_else_of_the_tower(snapshot, golden, kind):
+def test_every_added_parameter_trains_and_nothing_else_of_the_encoder(snapshot, golden, kind):
     model, images = classifier(snapshot.config.vision, kind), golden["pixel_values_nhwc"]
     params = pretrained(model, snapshot, images)
-    tower = flatten_dict(snapshot.params["vision_model"])
+    encoder = flatten_dict(snapshot.params["vision_model"])
     mask = flatten_dict(trainable(model.adaptation, params))
-    added = {path for path in mask if path[1:] not in tower and path[0] == "vision_model"}
+    added = {path for path in mask if path[1:] not in encoder and path[0] == "vision_model"}
     assert {path for path, trains in mask.items() if trains} == added | {("classifier", "kernel")}
     config = snapshot.config.vision
     expected = added_parameters(
@@ -96,5 +96,5 @@ def test_adaptformers_published_size_on_vit_b_16(num_classes, a_block):
     sizes = {path: leaf.size for path, leaf in flatten_dict(params).items()}
     added = sum(size for path, size in sizes.items() if "adaptformer" in path)
     assert added == config.num_hidden_layers * a_block
-    tower = sum(size for path, size in sizes.items() if path[0] == "vision_model")
-    assert tower - added == 85_799_424
+    encoder = sum(size for path, size in sizes.items() if path[0] == "vision_model")
+    assert encoder - added == 85_799_424

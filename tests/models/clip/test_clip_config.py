@@ -52,33 +52,48 @@ def test_another_image_size_changes_that_alone():
     assert larger.vision.image_size == 256
     assert larger.vision.grid == 8
     assert larger.for_images_of(224) == ClipConfig()
-    with pytest.raises(UsageError, match="image_size was 250, must be a multiple of patch_size"):
+    with pytest.raises(UsageError, match=r"image_size must be a multiple of patch_size.*, got 250"):
         ClipConfig().for_images_of(250)
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"model_type": "siglip"}, "model_type was 'siglip', must be 'clip'"),
-        ({"text_config": None}, "text_config was None, must be an object"),
-        ({"projection_dim": 0}, "projection_dim was 0, must be a positive integer"),
+        ({"model_type": "siglip"}, "model_type in .* must be 'clip', got 'siglip'"),
+        ({"text_config": None}, "text_config in .* must be an object, got None"),
+        ({"projection_dim": 0}, "projection_dim in .* must be a positive integer"),
         (
             {"vision_config": {"hidden_act": "relu"}},
-            "vision_config: hidden_act was 'relu', must be one of quick_gelu, gelu",
+            "vision_config: hidden_act must be one of quick_gelu, gelu, got 'relu'",
         ),
-        ({"vision_config": {"hidden_act": ["gelu"]}}, r"hidden_act was \['gelu'\], must be one of"),
-        ({"vision_config": {"patch_size": 15}}, "image_size was 224, must be a multiple of patch"),
-        ({"vision_config": {"num_attention_heads": 5}}, "hidden_size was 768, must be a multiple"),
-        ({"text_config": {"vocab_size": "9"}}, "text_config: vocab_size was '9', must be a posit"),
-        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers was True, must be"),
-        ({"text_config": {"layer_norm_eps": "x"}}, "layer_norm_eps was 'x', must be a positive"),
+        (
+            {"vision_config": {"hidden_act": ["gelu"]}},
+            r"hidden_act must be one of .*, got \['gelu'\]",
+        ),
+        (
+            {"vision_config": {"patch_size": 15}},
+            "image_size must be a multiple of patch.*, got 224",
+        ),
+        (
+            {"vision_config": {"num_attention_heads": 5}},
+            "hidden_size must be a multiple .*, got 768",
+        ),
+        (
+            {"text_config": {"vocab_size": "9"}},
+            "text_config: vocab_size must be a posit.*, got '9'",
+        ),
+        ({"text_config": {"num_hidden_layers": True}}, "num_hidden_layers must be .*, got True"),
+        (
+            {"text_config": {"layer_norm_eps": "x"}},
+            "layer_norm_eps must be a positive number, got 'x'",
+        ),
     ],
 )
 def test_what_fits_no_network_is_refused(tmp_path, values, expected):
     path = _written(tmp_path / "config.json", **values)
     with pytest.raises(UsageError, match=expected) as error:
         read_config(path)
-    assert str(error.value).startswith(f"{path}: ")
+    assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -89,5 +104,5 @@ def test_what_is_no_configuration_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UsageError, match="must be") as error:
         read_config(path)
-    assert str(error.value).startswith(f"{path}: ")
+    assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

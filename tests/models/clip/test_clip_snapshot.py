@@ -60,22 +60,22 @@ def test_half_precision_is_widened(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda t: t.pop(FC1), f"has no tensor {FC1}, which the network needs"),
+        (lambda t: t.pop(FC1), f"must hold the network's tensor {FC1}, got none"),
         (
             lambda t: t.update({FC1: t[FC1][:, :-1].copy()}),
-            rf"tensor {FC1} was of shape \(23, 48\) .*must be \(24, 48\)",
+            rf"tensor {FC1} in .* must be of shape \(24, 48\) .* got \(23, 48\)",
         ),
         (
             lambda t: t.update({PATCHES: t[PATCHES][0].copy()}),
-            rf"tensor {PATCHES} was of shape \(8, 8, 3\) .*must be \(192, 32\)",
+            rf"tensor {PATCHES} in .* must be of shape \(192, 32\) .* got \(8, 8, 3\)",
         ),
         (
             lambda t: t.update({POSITIONS: t[POSITIONS][:-1].copy()}),
-            rf"tensor {POSITIONS} was of shape \(16, 32\) .*must be \(17, 32\)",
+            rf"tensor {POSITIONS} in .* must be of shape \(17, 32\) .* got \(16, 32\)",
         ),
         (
             lambda t: t.update({"vision_model.lora.weight": t[FC1]}),
-            "holds 1 tensors .* no place for, the first of them vision_model.lora.weight;",
+            "must hold this network's tensors alone, .*the first of them vision_model.lora.weight",
         ),
     ],
 )
@@ -83,18 +83,20 @@ def test_tensors_of_another_network_are_refused(tmp_path, change, expected):
     write_golden_snapshot(tmp_path, tensors=change)
     with pytest.raises(UsageError, match=expected) as error:
         load_clip(tmp_path)
-    assert str(error.value).startswith(f"{tmp_path / 'model.safetensors'}: ")
+    assert str(tmp_path / "model.safetensors") in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):
     write_golden_snapshot(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    expected = f"{tmp_path}: has none of model.safetensors, pytorch_model.bin, pytorch_model.pth"
+    expected = (
+        f"{tmp_path} must have one of model.safetensors, pytorch_model.bin, pytorch_model.pth"
+    )
     with pytest.raises(UsageError, match=expected):
         load_clip(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(UsageError, match=r"config\.json: must be a readable JSON file"):
+    with pytest.raises(UsageError, match=r"config\.json must be a readable JSON file"):
         load_clip(tmp_path)
 
 
@@ -107,7 +109,9 @@ def test_another_image_size_interpolates_positions_alone(tmp_path):
     found = larger.params["vision_model"]["embeddings"].pop("position_embedding")
     np.testing.assert_array_equal(found, expected)
     _assert_same_params(own, larger)
-    with pytest.raises(UsageError, match="image_size was 50, must be a multiple of patch_size"):
+    with pytest.raises(
+        UsageError, match=r"image_size must be a multiple of patch_size, .*, got 50"
+    ):
         load_clip(tmp_path, image_size=50)
 
 
@@ -168,7 +172,9 @@ def test_a_name_is_found_in_the_cache(offline_cache, weights):
 
 def test_a_name_without_weights_is_refused(offline_cache):
     _cached(offline_cache, "flax_model.msgpack")
-    with pytest.raises(UsageError, match=r"someone/tiny-clip: has none of model\.safetensors, "):
+    with pytest.raises(
+        UsageError, match=r"someone/tiny-clip must have one of model\.safetensors, "
+    ):
         load_clip("someone/tiny-clip")
 
 
@@ -176,5 +182,5 @@ def test_a_name_without_weights_is_refused(offline_cache):
 def test_a_name_that_is_nowhere_is_refused(offline_cache, name):
     with pytest.raises(UsageError, match="must be a directory, or a name that") as error:
         load_clip(name)
-    assert str(error.value).startswith(f"{name}: ")
+    assert str(name) in str(error.value)
     assert "\n" not in str(error.value)

@@ -90,23 +90,26 @@ def _without_ends(directory):
     [
         (lambda _: None, r"must have tokenizer\.json, or vocab\.json and merges\.txt"),
         (lambda d: (d / "vocab.json").write_text("{}"), r"must have tokenizer\.json, or"),
-        (lambda d: (d / "tokenizer.json").write_text("{"), "must have a tokenizer that is whole: "),
-        (_without_ends, rf"made \[\] of an empty text, must make .*{len(TOKENS) - 1}\)"),
+        (lambda d: (d / "tokenizer.json").write_text("{"), "must be whole: "),
+        (_without_ends, rf"must make .*{len(TOKENS) - 1}\) of an empty text, got \[\]"),
     ],
 )
 def test_what_is_no_tokenizer_is_refused(tmp_path, write, expected):
     write(tmp_path)
     with pytest.raises(UsageError, match=expected) as error:
         PromptTokenizer(tmp_path, _config())
-    assert str(error.value).startswith(f"{tmp_path}: ")
+    assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"eos_token_id": 5}, "must be 5 and less than"),
-        ({"vocab_size": len(TOKENS) - 1}, f"must be {TOKENS[END]} and less than {len(TOKENS) - 1}"),
+        ({"eos_token_id": 5}, "must have 5 for "),
+        (
+            {"vocab_size": len(TOKENS) - 1},
+            f"must have {TOKENS[END]} for .* below {len(TOKENS) - 1}, ",
+        ),
     ],
 )
 def test_a_tokenizer_of_another_network_is_refused(vocabulary_directory, changes, expected):
@@ -126,7 +129,7 @@ def test_class_names_are_put_into_the_template():
     )
     assert class_prompts(["cat"], "itap of my {}!") == ("itap of my cat!",)
     for template in ("a photo.", "{} and {}"):
-        with pytest.raises(UsageError, match=r"prompt template was .*must have one \{\}"):
+        with pytest.raises(UsageError, match=r"prompt must have one \{\} .* got"):
             class_prompts(["cat"], template)
 
 

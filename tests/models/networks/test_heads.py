@@ -81,7 +81,9 @@ def test_zero_features_give_zero_cosines_and_zero_gradients():
 
 
 def test_unknown_classifier_is_the_users_mistake():
-    with pytest.raises(UsageError, match=r"classifier was 'cosin', must be one of linear, cosine"):
+    with pytest.raises(
+        UsageError, match=r"classifier must be one of linear, cosine.*, got 'cosin'"
+    ):
         MLP(num_classes=3, classifier="cosin")
 
 

@@ -161,6 +161,6 @@ def test_other_networks_have_no_such_choices(choice, called):
     model = create_model("resnet10", 3, image_shape=(64, 64, 3), **{choice: True})
     assert getattr(model, choice)
     with pytest.raises(
-        UsageError, match=rf"'mlp', must be one of resnet10, .*32x4d with {called}$"
+        UsageError, match=rf"must be one of resnet10, .*32x4d with {called}, got 'mlp'$"
     ):
         create_model("mlp", 3, image_shape=(8, 8, 3), **{choice: True})

@@ -91,5 +91,7 @@ def test_small_vit_fits_the_images(shape):
 @pytest.mark.parametrize("shape", [(30, 32, 3), (32, 6, 3)])
 def test_images_that_patches_do_not_tile_are_the_users_mistake(shape):
     size = f"{shape[0]}x{shape[1]}"
-    with pytest.raises(UsageError, match=f"images were {size}, must have .* multiples of 4$"):
+    with pytest.raises(
+        UsageError, match=f"images of small_vit must have .* multiples of 4, got {size}$"
+    ):
         create_model("small_vit", 10, image_shape=shape)

@@ -54,10 +54,13 @@ def _one_line(error):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"num_classes": 9}, r"linear\.\w+ was of shape \(10,\) .*, must be \(9,\)"),
-        ({"blocks": (1, 2, 1)}, r"has no tensor layer2\.1\."),
-        ({"blocks": (1, 1, 0)}, r"holds 10 tensors .*first of them layer3\.0\.bn1\.bias"),
-        ({"classifier": "cosine"}, r"linear\.weight was of shape \(10, 64\).*must be \(64, 10\)"),
+        ({"num_classes": 9}, r"linear\.\w+ in .* must be of shape \(9,\) .* got \(10,\)"),
+        ({"blocks": (1, 2, 1)}, r"must hold the network's tensor layer2\.1\."),
+        ({"blocks": (1, 1, 0)}, r"got 10 others, .*first of them layer3\.0\.bn1\.bias"),
+        (
+            {"classifier": "cosine"},
+            r"linear\.weight in .* must be of shape \(64, 10\) .* got \(10, 64\)",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(changes, expected):
@@ -68,7 +71,7 @@ def test_weights_of_another_network_are_refused(changes, expected):
         template["params"]["classifier"]["kernel"] = jax.ShapeDtypeStruct((64, 10), jnp.float32)
     with pytest.raises(UsageError, match=expected) as error:
         load_torch_weights(path, template)
-    assert _one_line(error).startswith(f"{path}: ")
+    assert str(path) in _one_line(error)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbled", b"\xff" * 100, None])
@@ -78,7 +81,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UsageError, match="must be a readable safetensors file") as error:
         load_torch_weights(path, _shapes(_model()))
-    assert _one_line(error).startswith(f"{path}: ")
+    assert str(path) in _one_line(error)
 
 
 def test_truncated_and_directory_paths_are_refused(tmp_path):

@@ -95,7 +95,7 @@ def refusal(tmp_path, content):
         read(tmp_path, content)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(f"{tmp_path / 'weights.pth'}: ")
+    assert str(tmp_path / "weights.pth") in message
     return message
 
 
@@ -152,7 +152,7 @@ def test_what_pytorch_itself_writes(tmp_path):
         for name, value in state.items():
             np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-3)
     torch.save(state, path, _use_new_zipfile_serialization=False)
-    assert "it is of the older format" in refusal(tmp_path, path.read_bytes())
+    assert "got the older format" in refusal(tmp_path, path.read_bytes())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float8_e4m3fn", "uint16"])
@@ -167,8 +167,8 @@ def test_numbers_of_safetensors_keep_their_type(tmp_path, dtype):
 def test_safetensors_of_an_unknown_type_are_refused(tmp_path):
     header = json.dumps({"a": {"dtype": "F8_E8M0", "shape": [2], "data_offsets": [0, 2]}}).encode()
     message = refusal(tmp_path, struct.pack("<Q", len(header)) + header + b"ab")
-    assert "tensor a must be of F64, " in message
-    assert message.endswith("it is of F8_E8M0")
+    assert "weights.pth must be of F64, " in message
+    assert message.endswith("got F8_E8M0")
 
 
 def test_safetensors_are_read_too_and_their_prefix_dropped(tmp_path):
@@ -205,7 +205,7 @@ def test_a_file_that_would_run_something_is_refused(tmp_path, function, protocol
     marker.unlink(missing_ok=True)
     content = archive(program[2:-1], SIX)
     message = refusal(tmp_path, content)
-    assert re.search(rf"asks for the global '\w+\.{name}'", message)
+    assert re.search(rf"got the global '\w+\.{name}'", message)
     assert not marker.exists()
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_would_run_something_is_refused(tmp_path, function, protocol
 )
 def test_no_other_global_is_known(tmp_path, module, name):
     message = refusal(tmp_path, archive(named(module, name), SIX))
-    assert f"asks for the global '{module}.{name}'" in message
+    assert f"got the global '{module}.{name}'" in message
 
 
 @pytest.mark.parametrize(
@@ -256,19 +256,19 @@ def test_damaged_pickles_are_refused(tmp_path, program):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"count": 7}, "storage 0 must be 7 numbers of float32, its entry has 24 bytes"),
-        ({"count": 5}, "storage 0 must be 5 numbers"),
+        ({"count": 7}, "storage 0 in .* must be 7 numbers of float32, got 24 bytes"),
+        ({"count": 5}, "storage 0 in .* must be 5 numbers"),
         ({"count": 2**62}, "must be 4611686018427387904 numbers"),
         ({"kind": "DoubleStorage"}, "must be 6 numbers of float64"),
-        ({"shape": (2, 4)}, "must lie within its storage of 6 numbers"),
-        ({"offset": 1}, "has offset 1, shape"),
-        ({"offset": -1}, "has offset -1"),
+        ({"shape": (2, 4)}, "must lie within their storage of 6 numbers"),
+        ({"offset": 1}, "got offset 1, shape"),
+        ({"offset": -1}, "got offset -1"),
         ({"strides": (-3, 1)}, r"strides \(-3, 1\)"),
         ({"shape": (2, -3)}, r"shape \(2, -3\)"),
         ({"strides": (3,)}, r"strides \(3,\)"),
         ({"strides": (3, 1.0)}, r"strides \(3, 1.0\)"),
         ({"shape": (2**40, 1), "strides": (2**40, 1)}, "must lie within"),
-        ({"shape": (0,), "strides": (1,), "offset": 7}, "has offset 7"),
+        ({"shape": (0,), "strides": (1,), "offset": 7}, "got offset 7"),
     ],
 )
 def test_sizes_and_strides_that_lie_are_refused(tmp_path, fields, words):
@@ -281,10 +281,10 @@ def test_other_archives_are_refused(tmp_path):
         (archive(good, SIX, compression=zipfile.ZIP_DEFLATED), "must not be compressed"),
         (archive(good, SIX, byteorder=b"big"), "must be little-endian"),
         (archive(good, {}), "must be a whole file of torch.save"),
-        (archive(good, SIX, **{"code/data.pkl": b""}), "one entry data.pkl, .* it has 2"),
-        (archive(plain(3)), "must hold a state dict, it holds a int"),
-        (archive(mapping({"epoch": plain(3)})), "it has a int under 'epoch'"),
-        (archive(mapping({"state_dict": mapping({"a": plain("b")})})), "it has a str under 'a'"),
+        (archive(good, SIX, **{"code/data.pkl": b""}), "one entry data.pkl, .* got 2"),
+        (archive(plain(3)), "must hold a state dict, got a int"),
+        (archive(mapping({"epoch": plain(3)})), "got a int under 'epoch'"),
+        (archive(mapping({"state_dict": mapping({"a": plain("b")})})), "got a str under 'a'"),
     ):
         assert re.search(words, refusal(tmp_path, content))
 

@@ -27,13 +27,13 @@ from small_training import (
 from jaxlt import UsageError
 from jaxlt.data import Batch
 from jaxlt.training import (
+    EnsemblePipeline,
     Interrupted,
     Program,
-    ReplicaPipeline,
     Workdir,
     make_state_fn,
     make_train_step,
-    over_replicas,
+    over_members,
     stack,
     train,
     train_together,
@@ -121,11 +121,11 @@ def test_a_run_that_may_skip_has_the_bits_of_one_that_may_not(tmp_path, skipping
     assert outcome(tmp_path / "may") == outcome(tmp_path / "not")
 
 
-def test_each_replica_skips_its_own_steps(tmp_path):
+def test_each_member_skips_its_own_steps(tmp_path):
     seeds = (0, 1)
     of_seed = [nan_at(SKIPPED if seed else ()) for seed in seeds]
-    pipeline = ReplicaPipeline([Batches(of_seed[seed]) for seed in seeds])
-    together = Program(pipeline, lambda path: over_replicas(skipping_step()), chunk_steps=4)
+    pipeline = EnsemblePipeline([Batches(of_seed[seed]) for seed in seeds])
+    together = Program(pipeline, lambda path: over_members(skipping_step()), chunk_steps=4)
     states = stack([initial_state(seed) for seed in seeds])
     one = dataclasses.replace(job_of(together, pipeline, states), skip_nonfinite=2)
     workdirs = [Workdir(tmp_path / str(seed), {}) for seed in seeds]

@@ -31,23 +31,23 @@ from small_training import (
 import jaxlt
 from jaxlt.analysis.group_sharpness import group_sharpness
 from jaxlt.data import Batch
-from jaxlt.models.networks.batch_norm import BatchNorm
+from jaxlt.models.networks.normalisation import BatchNorm
 from jaxlt.runs.events import Events
 from jaxlt.training import (
+    EnsemblePipeline,
     Measurements,
     Program,
     Regime,
-    ReplicaPipeline,
     Workdir,
     make_measure_fn,
     make_state_fn,
     make_train_step,
-    over_replicas,
+    over_members,
     stack,
     train,
     train_together,
 )
-from jaxlt.training.step.replicas import measured_over_replicas
+from jaxlt.training.step.ensemble import measured_over_members
 
 MASKS = np.stack(list(GROUPS.values()))
 DUE = [4, 8, 12, 16, 20, 24]
@@ -254,13 +254,13 @@ def test_measuring_does_not_count_as_training(tmp_path, monkeypatch):
     assert workdir.read_result()["seconds"] < 1
 
 
-def test_replicas_measure_as_they_would_alone(tmp_path):
+def test_members_measure_as_they_would_alone(tmp_path):
     pipelines = [Batches(lambda step, seed=seed: batch(step, seed)) for seed in (0, 1)]
-    pipeline = ReplicaPipeline(pipelines)
+    pipeline = EnsemblePipeline(pipelines)
     together = Program(
         pipeline,
-        lambda path: over_replicas(step_of()),
-        measure_fn=measured_over_replicas(measure_fn),
+        lambda path: over_members(step_of()),
+        measure_fn=measured_over_members(measure_fn),
     )
     workdirs = [Workdir(tmp_path / f"seed{seed}", {}) for seed in (0, 1)]
     states = stack([initial_state(seed) for seed in (0, 1)])

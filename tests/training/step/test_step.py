@@ -25,7 +25,7 @@ METHODS = {
     "sgd": (optax.identity, 1.0),
     "sam": (lambda: jaxlt.sam(0.1), 2.01),
     "imb_sam": (lambda: jaxlt.imb_sam(COUNTS, 0.1, **TAIL), 2.67),
-    "focal_sam": (lambda: jaxlt.focal_sam(COUNTS, 0.1, sharpness=0.8, gamma=3.2), 2.67),
+    "focal_sam": (lambda: jaxlt.focal_sam(COUNTS, 0.1, sharpness_weight=0.8, gamma=3.2), 2.67),
     "sse_sam": (lambda: jaxlt.sse_sam(COUNTS, 0.1, 0.1, **TAIL), 3.68),
     "sse_sam switched": (lambda: jaxlt.sse_sam(COUNTS, 0.1, 0.1, switch_step=0, **TAIL), 2.67),
     "cc_sam classifier": (lambda: jaxlt.cc_sam(COUNTS, mask=classifier_only), 1.01),
@@ -185,7 +185,7 @@ def test_savings_change_nothing(model, classifier, method):
     method = {
         "sam": lambda: jaxlt.sam(0.1),
         "imb_sam": lambda: jaxlt.imb_sam(counts, 0.1, tail_threshold=3),
-        "focal_sam": lambda: jaxlt.focal_sam(counts, 0.1, sharpness=0.8, gamma=3.2),
+        "focal_sam": lambda: jaxlt.focal_sam(counts, 0.1, sharpness_weight=0.8, gamma=3.2),
         "sse_sam": lambda: jaxlt.sse_sam(counts, 0.1, 0.1, tail_threshold=3),
         "sse_sam switched": lambda: jaxlt.sse_sam(
             counts, 0.1, 0.1, tail_threshold=3, switch_step=0

@@ -1,0 +1,43 @@
+"""Lists the programs of this folder: `python -m experiments`."""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+_WIDTH = 120
+
+
+def programs() -> dict[str, str]:
+    """Returns what each program is for, by the name that follows `python3 -m experiments.`."""
+    return dict(sorted(_programs()))
+
+
+def _programs() -> Iterator[tuple[str, str]]:
+    for path in _FOLDER.iterdir():
+        main = path / "__main__.py" if path.is_dir() else path
+        if main.suffix != ".py" or path == Path(__file__) or not main.exists():
+            continue
+        if 'if __name__ == "__main__":' in main.read_text():
+            yield path.stem, _purpose(path / "__init__.py" if path.is_dir() else path)
+
+
+def _purpose(file: Path) -> str:
+    first, _, _ = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")
+    return re.sub(r":? `python3? -m [^`]*`", "", first)
+
+
+def main() -> None:
+    """Prints a line for each program."""
+    found = programs()
+    width = max(map(len, found))
+    for name, purpose in found.items():
+        line = f"{name.ljust(width)}  {purpose}"
+        print(textwrap.shorten(line, _WIDTH) if len(line) > _WIDTH else line)
+    print("\nnext:\n  python3 -m experiments.quickstart\n  python3 -m experiments.NAME --help")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The finished runs that a program is handed: their labels, seeds and images."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.command_line import check_distinct
+from jaxlt.errors import UsageError
+from jaxlt.recipes.trained_run import TrainedRun
+from jaxlt.runs.differences import key_but_for_seed
+from jaxlt.runs.reader import is_step
+
+if TYPE_CHECKING:
+    from jaxlt.data import ImageSet
+
+_CHUNK = 128
+
+
+def load_run(path: Path, label: str) -> TrainedRun:
+    """Reads a run's directory, or one of its `checkpoints/STEP`.
+
+    Raises:
+        UsageError: it is no finished run's.
+    """
+    directory, step = directory_and_step(path)
+    run = TrainedRun(directory, step, label)
+    run.check()
+    return run
+
+
+def load_runs(paths: Sequence[Path]) -> list[TrainedRun]:
+    """Reads the directories of several runs; their labels are what their paths differ in.
+
+    Raises:
+        UsageError: none is named, one is named twice, or one is no finished run's.
+    """
+    check_distinct("checkpoint", [path.absolute() for path in paths])
+    found = [directory_and_step(path.absolute()) for path in paths]
+    common = Path(os.path.commonpath([directory.parent for directory, _ in found]))
+    return [
+        load_run(path, with_step(str(directory.relative_to(common)), step))
+        for path, (directory, step) in zip(paths, found, strict=True)
+    ]
+
+
+def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
+    """Returns the numbers of the runs of each row, by a label of what their paths have in common.
+
+    Runs are of one row if their recipes are the same but for the seed, and their checkpoints are of
+    one step or all the newest.
+    """
+    rows: dict[tuple, list[int]] = {}
+    for number, run in enumerate(runs):
+        rows.setdefault((run.step, key_but_for_seed(run.files.identity)), []).append(number)
+    root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
+    labelled: dict[str, list[int]] = {}
+    for numbers in rows.values():
+        label = _label([runs[number] for number in numbers], root)
+        while label in labelled:
+            label += "'"
+        labelled[label] = numbers
+    return labelled
+
+
+def _label(runs: Sequence[TrainedRun], root: Path) -> str:
+    common = Path(os.path.commonpath([run.path.absolute() for run in runs]))
+    name = common.name if common == root else str(common.relative_to(root))
+    return with_step(name, runs[0].step)
+
+
+def directory_and_step(path: Path) -> tuple[Path, int | None]:
+    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`.
+
+    Raises:
+        UsageError: what stands for STEP is no number.
+    """
+    if path.parent.name != "checkpoints" or (path / "model.json").exists():
+        return path, None
+    if not is_step(path.name):
+        raise UsageError(f"checkpoint {path} must be named by its step, a number")
+    return path.parent.parent, int(path.name)
+
+
+def with_step(label: str, step: int | None) -> str:
+    """Returns a label that names the step, where there is one."""
+    return label if step is None else f"{label}, step {step}"
+
+
+def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:
+    """Returns the places in labels (n,) of the first so many of each class, in order.
+
+    Raises:
+        UsageError: that is less than one; None takes all.
+    """
+    if images_per_class is None:
+        return np.arange(len(labels))
+    if images_per_class < 1:
+        raise UsageError(f"images_per_class must be at least 1, got {images_per_class}")
+    firsts = [np.flatnonzero(labels == c)[:images_per_class] for c in np.unique(labels)]
+    return np.sort(np.concatenate(firsts))
+
+
+def in_chunks(
+    function: Callable[[np.ndarray], np.ndarray], images: "ImageSet", indices: np.ndarray
+) -> np.ndarray:
+    """Applies a function of uint8 images (B, H, W, C) to those at `indices`, some at a time."""
+    return np.concatenate([function(images.load(chunk)) for chunk in chunks(indices)])
+
+
+def chunks(sequence: Any) -> Iterator[Any]:
+    """Cuts an array or a list into pieces that fit in memory as images."""
+    for start in range(0, len(sequence), _CHUNK):
+        yield sequence[start : start + _CHUNK]

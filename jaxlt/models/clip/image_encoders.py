@@ -1,0 +1,119 @@
+"""Image encoders by name: those of pretrained snapshots, and random ones for trials without any."""
+
+import dataclasses
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxlt.errors import UsageError
+from jaxlt.files.file_digest import file_digest
+from jaxlt.models.clip.config import VisionConfig, read_config
+from jaxlt.models.clip.dinov2 import load_dinov2, read_dinov2_config
+from jaxlt.models.clip.model import ImageEncoder
+from jaxlt.models.clip.snapshot import ClipSnapshot, find_snapshot, load_clip, weights_of
+
+RANDOM = {
+    "tiny": VisionConfig(
+        hidden_size=64,
+        intermediate_size=256,
+        num_attention_heads=4,
+        num_hidden_layers=4,
+        image_size=28,
+        patch_size=4,
+    ),
+    "vit_b32": VisionConfig(),
+    "vit_b16": VisionConfig(patch_size=16),
+    "vit_l14": VisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_attention_heads=16,
+        num_hidden_layers=24,
+        patch_size=14,
+    ),
+}
+"""Sizes of encoders with random weights: a tiny one, and CLIP's three."""
+
+
+class PretrainedEncoder(NamedTuple):
+    """An image encoder in memory.
+
+    Attributes:
+        config: Its sizes, with the image size that was asked for.
+        params: Of `ImageEncoder(config)`, float32.
+        snapshot: The CLIP network that it is part of; None for others.
+    """
+
+    config: VisionConfig
+    params: dict[str, Any]
+    snapshot: ClipSnapshot | None = None
+
+
+def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
+    """Returns the sizes of an encoder for images of a shape.
+
+    Args:
+        model: "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see
+            `jaxlt.models.clip.snapshot.find_snapshot`, or "random:SIZE" with a key of `RANDOM`.
+        image_shape: (height, width, channels); grey images are shown to it in each channel.
+
+    Raises:
+        UsageError: there is no such encoder, or the images do not fit it.
+    """
+    config = _config(*_kind_and_place(model))
+    height, width, channels = image_shape
+    if height != width or height % config.patch_size or channels not in (1, config.num_channels):
+        raise UsageError(
+            f"images for {model} must be squares whose side is a multiple of {config.patch_size}, "
+            f"grey or of {config.num_channels} channels, got {height}x{width}x{channels}"
+        )
+    return dataclasses.replace(config, image_size=height)
+
+
+def _kind_and_place(model: str) -> tuple[str, str]:
+    kind, _, place = model.partition(":")
+    if (kind in ("clip", "dinov2") and place) or (kind == "random" and place in RANDOM):
+        return kind, place
+    sizes = ", ".join(f"random:{size}" for size in RANDOM)
+    raise UsageError(
+        f"model must be clip:SNAPSHOT, dinov2:SNAPSHOT or one of {sizes}, got {model!r}"
+    )
+
+
+def _config(kind: str, place: str) -> VisionConfig:
+    if kind == "random":
+        return RANDOM[place]
+    path = find_snapshot(place) / "config.json"
+    return read_config(path).vision if kind == "clip" else read_dinov2_config(path)
+
+
+def load_encoder(model: str, image_shape: tuple[int, int, int]) -> PretrainedEncoder:
+    """Loads an encoder; arguments and errors as of `encoder_config`, `load_clip` and `load_dinov2`.
+
+    Random weights are the same each time, as if they were a checkpoint's.
+    """
+    config = encoder_config(model, image_shape)
+    kind, place = _kind_and_place(model)
+    if kind == "clip":
+        snapshot = load_clip(place, image_size=config.image_size)
+        return PretrainedEncoder(config, snapshot.params["vision_model"], snapshot)
+    if kind == "dinov2":
+        return PretrainedEncoder(*load_dinov2(find_snapshot(place), image_size=config.image_size))
+    image = jnp.zeros((1, config.image_size, config.image_size, config.num_channels))
+    init = jax.jit(ImageEncoder(config).init)
+    return PretrainedEncoder(config, init(jax.random.key(0), image)["params"])
+
+
+def encoder_digest(model: str) -> str:
+    """Returns "sha256:" and the hash of an encoder's config.json and weights, wherever they lie.
+
+    A random encoder has its own name. A `UsageError` says that a file cannot be read.
+    """
+    kind, place = _kind_and_place(model)
+    if kind == "random":
+        return model
+    directory = find_snapshot(place)
+    files = (directory / "config.json", weights_of(directory))
+    digests = "".join(file_digest("model's file", path) for path in files)
+    return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"

@@ -1,0 +1,110 @@
+"""What a run begins with and does not draw: a file of weights, or a pretrained encoder and head."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlt import UsageError
+from jaxlt.data import Source
+from jaxlt.data.sources.class_names import names_in_words
+from jaxlt.models import create_model, load_initial_weights
+from jaxlt.models.adaptation.kinds import UNADAPTED
+from jaxlt.models.clip.head_init import class_mean_kernel, classifier_params, text_kernel
+from jaxlt.models.clip.image_encoders import PretrainedEncoder, load_encoder
+from jaxlt.models.clip.model import Clip
+from jaxlt.models.clip.prompts import IMAGENET_TEMPLATES, PromptTokenizer, class_prompts
+from jaxlt.models.clip.snapshot import ClipSnapshot
+from jaxlt.recipes.input_pipelines import InputPipelines
+from jaxlt.recipes.network import ENSEMBLE, Backbone, Encoder
+from jaxlt.recipes.parameters import last_block
+from jaxlt.recipes.part import part_name
+
+_TEXT_BATCH = 128
+
+
+def of_encoder(network: Encoder, source: Source, feed: InputPipelines) -> dict[str, Any]:
+    """Returns the variables of a pretrained encoder, and of its classifier where it is not drawn.
+
+    Args:
+        network: says which.
+        source: the data, for class names and the images' shape.
+        feed: its training images, for class means.
+
+    Raises:
+        UsageError: files are missing or do not fit, or classes have no names in words.
+    """
+    encoder = load_encoder(network.label, source.image_shape)
+    params = {"vision_model": encoder.params}
+    if network.classifier_init != "random":
+        kernel = (
+            _text_kernel(network, source, encoder.snapshot)
+            if network.classifier_init == "text"
+            else _class_mean_kernel(network, source, feed, encoder)
+        )
+        head: Any = part_name(network.classifier)
+        params["classifier"] = classifier_params(kernel, head)
+    return {"params": params}
+
+
+def of_file(network: Backbone, weights: str, source: Source) -> dict[str, Any]:
+    """Returns the variables in a file of weights.
+
+    Args:
+        network: that they are for.
+        weights: the file.
+        source: the data, for the number of classes and the images' shape.
+
+    Raises:
+        UsageError: the file is missing or does not fit.
+    """
+    model = network.build(source.num_classes, source.image_shape)
+    image = jnp.zeros((1, *source.image_shape))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    drawn = () if network.last_block_weights else (last_block(shapes["params"]),)
+    return load_initial_weights(weights, shapes, drawn=drawn)
+
+
+def _class_mean_kernel(
+    network: Encoder, source: Source, feed: InputPipelines, encoder: PretrainedEncoder
+) -> np.ndarray:
+    model = create_model(
+        network.label,
+        source.num_classes,
+        dtype=jnp.dtype(network.precision),
+        image_shape=source.image_shape,
+        adaptation=UNADAPTED,
+    )
+    features, labels = feed.training_features(model, {"params": {"vision_model": encoder.params}})
+    return class_mean_kernel(features, labels, source.num_classes)
+
+
+def _text_kernel(network: Encoder, source: Source, snapshot: ClipSnapshot | None) -> np.ndarray:
+    if snapshot is None:
+        raise UsageError(
+            f"network must be clip:SNAPSHOT for classifier_init text, got {network.label}"
+        )
+    names = names_in_words(source.class_names, network.class_names)
+    templates = IMAGENET_TEMPLATES if network.prompt == ENSEMBLE else (network.prompt,)
+    texts = [text for template in templates for text in class_prompts(names, template)]
+    features = _text_features(snapshot, texts).reshape(len(templates), len(names), -1)
+    return text_kernel(features.swapaxes(0, 1), snapshot.params["visual_projection"]["kernel"])
+
+
+def _text_features(snapshot: ClipSnapshot, texts: list[str]) -> np.ndarray:
+    tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)(texts)
+    clip = Clip(snapshot.config)
+
+    @jax.jit
+    def embed(params: Any, tokens: jax.Array) -> jax.Array:
+        return jnp.asarray(clip.apply({"params": params}, tokens, method="text_embeddings"))
+
+    # Batches of one size, so that one program serves them all.
+    size = min(len(tokens), _TEXT_BATCH)
+    padded = np.pad(tokens, ((0, -len(tokens) % size), (0, 0)), mode="edge")
+    batches = [
+        np.asarray(embed(snapshot.params, padded[start : start + size]))
+        for start in range(0, len(padded), size)
+    ]
+    return np.concatenate(batches)[: len(tokens)]

@@ -1,0 +1,1 @@
+"""The directory of a run: what writes it and what reads it."""

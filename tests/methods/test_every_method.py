@@ -1,0 +1,166 @@
+"""Each method against its limits, and against what its arguments promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_problems import (
+    METHODS,
+    NUM_CLASSES,
+    RADII,
+    assert_close,
+    batch,
+    changed_update,
+    class_losses_fn_of,
+    first_update,
+    initial_params,
+    is_classifier,
+    largest_difference,
+    update,
+)
+
+import jaxlt
+
+
+@pytest.mark.usefixtures("x64")
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("tx", "limit"),
+        [
+            (METHODS["focal_sam"](rho=0.1, sharpness_weight=1.0, gamma=0.0), jaxlt.sam(0.1)),
+            (METHODS["imb_sam"](tail_threshold=1000), jaxlt.sam(0.1)),
+            (METHODS["imb_sam"](tail_threshold=1000, group_mean=True), jaxlt.sam(0.1)),
+            (METHODS["focal_sam"](sharpness_weight=0.0), optax.identity()),
+            (METHODS["cc_sam"](flat_ratio=0.0), optax.identity()),
+            (METHODS["cc_sam"](max_relative_radius=0.0), optax.identity()),
+            *(
+                (METHODS[name](**dict.fromkeys(radii, 0.0)), optax.identity())
+                for name, radii in RADII.items()
+            ),
+        ],
+    )
+    def test_limit(self, tx, limit):
+        for index in (0, 2):
+            ours, _ = first_update(tx, *batch(index))
+            limit = optax.with_extra_args_support(limit)
+            assert_close(ours, first_update(limit, *batch(index))[0], 1e-14)
+
+    @pytest.mark.parametrize(
+        ("name", "changed"),
+        [
+            ("sam", {"rho": 0.2}),
+            ("sam", {"adaptive": True}),
+            ("sam", {"mask": is_classifier}),
+            ("imb_sam", {"rho": 0.2}),
+            ("imb_sam", {"tail_threshold": 30}),
+            ("imb_sam", {"group_mean": True}),
+            ("sse_sam", {"head_rho": 0.1}),
+            ("sse_sam", {"tail_rho": 0.2}),
+            ("sse_sam", {"tail_threshold": 30}),
+            ("sse_sam", {"switch_step": 0}),
+            ("focal_sam", {"rho": 0.1}),
+            ("focal_sam", {"sharpness_weight": 0.4}),
+            ("focal_sam", {"gamma": 1.0}),
+            ("focal_sam", {"class_counts": (4, 12, 25, 60, 120)}),
+            ("cc_sam", {"radius_scale": 0.1}),
+            ("cc_sam", {"flat_ratio": 1.0}),
+            ("cc_sam", {"max_relative_radius": 0.001}),
+            ("cc_sam", {"grad_norm": "per_leaf"}),
+            ("cc_sam", {"class_weighting": "class"}),
+            ("cc_sam", {"direction": "random"}),
+            ("cc_sam", {"magnitude": "constant"}),
+            ("cc_sam", {"class_counts": (4, 12, 25, 60, 120)}),
+        ],
+    )
+    def test_every_argument_has_an_effect(self, name, changed):
+        x, y = batch(2)
+        one, other = (first_update(METHODS[name](**c), x, y)[0] for c in ({}, changed))
+        assert largest_difference(one, other) > 1e-4
+
+
+@pytest.mark.usefixtures("x64")
+class TestVanishingGradients:
+    @pytest.mark.parametrize("name", METHODS)
+    def test_no_gradient_at_all(self, name):
+        params, (x, y) = initial_params(), batch(2)
+
+        def class_losses_fn(p):
+            return jaxlt.class_losses(0 * (x @ p["dense1.kernel"]).sum(axis=1) + 1, y, NUM_CLASSES)
+
+        gradient, state = changed_update(METHODS[name](), class_losses_fn, params)
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+        assert (state.perturbation_norm == 0).all()
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_batch_of_nothing_but_padding(self, name):
+        tx, params = METHODS[name](), initial_params()
+        gradient, _ = update(tx, tx.init(params), params, batch(2)[0], jnp.full(16, -1))
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("name", "radius"), [(name, radius) for name, radii in RADII.items() for radius in radii]
+    )
+    @pytest.mark.parametrize(
+        "negative", [-0.1, -1, jnp.float32(-0.5), float("nan"), lambda step: -0.25 + step]
+    )
+    def test_negative_radius(self, name, radius, negative):
+        with pytest.raises(ValueError, match=f"^{radius} must be at least 0 and finite, got [-n]"):
+            METHODS[name](**{radius: negative})
+
+    @pytest.mark.parametrize(
+        ("name", "argument"),
+        [
+            ("focal_sam", "sharpness_weight"),
+            ("focal_sam", "gamma"),
+            ("cc_sam", "max_relative_radius"),
+        ],
+    )
+    def test_other_negative_number(self, name, argument):
+        with pytest.raises(ValueError, match=f"^{argument} must be at least 0 and .*, got -0.5"):
+            METHODS[name](**{argument: -0.5})
+
+    @pytest.mark.parametrize("name", [name for name in METHODS if name != "sam"])
+    @pytest.mark.parametrize(
+        ("class_counts", "message"),
+        [
+            ((), "class_counts must hold one count for each class, got \\(\\)"),
+            ((5, 0), "class_counts must be positive numbers, got 0 for class 1"),
+            (np.array([5, -3]), "class_counts must be positive numbers, got -3 for class 1"),
+        ],
+    )
+    def test_bad_class_counts(self, name, class_counts, message):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            METHODS[name](class_counts=class_counts)
+
+    @pytest.mark.parametrize("name", [name for name in METHODS if name != "sam"])
+    def test_class_counts_of_another_length_than_the_losses(self, name):
+        message = (
+            "^class_losses_fn must return losses of 4 classes, as many as class_counts holds, got 5"
+        )
+        with pytest.raises(ValueError, match=message):
+            first_update(METHODS[name](class_counts=(60, 25, 12, 4)), *batch(2))
+
+    @pytest.mark.parametrize("name", ["imb_sam", "sse_sam"])
+    def test_warns_where_no_class_is_tail(self, name):
+        with pytest.warns(UserWarning, match="^tail_threshold must be above .* 4 images .*, got 4"):
+            METHODS[name](tail_threshold=4)
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_mask_that_does_not_fit(self, name):
+        with pytest.raises(ValueError, match=r"^mask must select at least one leaf of params"):
+            METHODS[name](mask=False).init(initial_params())
+        with pytest.raises(ValueError, match=r"^mask must be a prefix of the params pytree"):
+            METHODS[name](mask={"head": True}).init(initial_params())
+
+    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("result", ["array", "tuple"])
+    def test_class_losses_fn_that_returns_something_else(self, name, result):
+        params, (x, y) = initial_params(), batch(2)
+        losses = class_losses_fn_of(x, y)
+        wrong = {"array": lambda p: losses(p).sums, "tuple": lambda p: (losses(p), p)}
+        tx = METHODS[name]()
+        with pytest.raises(TypeError, match=r"^class_losses_fn must return jaxlt.ClassLosses"):
+            tx.update(params, tx.init(params), params, class_losses_fn=wrong[result])

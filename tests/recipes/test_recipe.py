@@ -1,0 +1,87 @@
+"""What of data, network and stages go together, and the file of a recipe."""
+
+import pytest
+
+from jaxlt import UsageError
+from jaxlt.recipes.losses import LDAM, PaperAdversary
+from jaxlt.recipes.named import RECIPES
+from jaxlt.recipes.named.vary import followed_by, vary
+from jaxlt.recipes.network import Adaptation, Cosine, RandomEncoder, Small
+from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
+
+LWS = Stage(learn_scale=True)
+ADVERSARY = Stage(trainable="classifier", adversary=PaperAdversary())
+PARTLY = RandomEncoder(adaptation=Adaptation(kinds=("lora",)))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: Recipe(stages=(NearestClassMean(),)),
+            "stages must be a stage that trains, and further ones, got ncm",
+        ),
+        (lambda: Recipe(stages=()), "stages must be a stage that trains, .*"),
+        (
+            lambda: vary(Recipe(), validation_per_class=-1),
+            "validation_per_class must be an integer of at least 0, got -1",
+        ),
+        (
+            lambda: vary(
+                Recipe(),
+                validation_per_class=1,
+                evaluation=Recipe().evaluation.replace(images="val"),
+            ),
+            "data.validation_per_class must be 0 unless evaluation.images is test, got 1",
+        ),
+        (
+            lambda: Recipe(network=Small(classifier=Cosine()), stages=(Stage(), LWS)),
+            "network.classifier must be linear or scaled_linear where a scale is learned, got .*",
+        ),
+        (
+            lambda: vary(Recipe(), learn_scale=True),
+            "learn_scale must be false at first, got true",
+        ),
+        (
+            lambda: followed_by(Recipe(), LWS, TauNorm()),
+            "network.classifier must be linear for tau_norm, got scaled_linear",
+        ),
+        (
+            lambda: followed_by(Recipe(), LWS, ADVERSARY),
+            "network.classifier must be linear or cosine with an adversary, got scaled_linear",
+        ),
+        (
+            lambda: followed_by(Recipe(), NearestClassMean(), Stage(trainable="classifier")),
+            "then must be train or tau_norm before the last stage, got ncm",
+        ),
+        (
+            lambda: vary(Recipe(network=Small(classifier=Cosine(scale=25.0))), loss=LDAM()),
+            "network.classifier.scale must be 1 with a loss with a scale, got 25.0",
+        ),
+        (
+            lambda: vary(Recipe(network=RandomEncoder()), trainable="classifier"),
+            "trainable must be all, see network.adaptation, got classifier",
+        ),
+        (
+            lambda: followed_by(Recipe(network=PARTLY), Stage(spectral_norm="all")),
+            "spectral_norm must be none or classifier with an adaptation, got all",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(make, words):
+    with pytest.raises(UsageError, match=f"^{words}$") as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shortened_recipe_keeps_its_proportions():
+    recipe = RECIPES["cc_sam_cifar10"].shortened(20)
+    assert [stage.epochs for stage in recipe.stages] == [20, 3]
+    assert recipe.identity()["recipe"]["stages"][1]["epochs"] == 3
+    assert RECIPES["ldam_drw_cifar10"].shortened(10).first.reweighting.epoch == 8
+    swa = RECIPES["swa_1_2_mislas_cifar100"].shortened(20).stages
+    assert [stage.swa_epoch for stage in swa] == [15, 0]
+    steps = RECIPES["sam_rho_steps_cifar10"]
+    assert steps.shortened(20).first.method.rho_epochs == (0, 16, 18)
+    assert len(set(steps.shortened(2).first.method.rho_epochs)) == 3
