@@ -13,6 +13,7 @@ import pytest
 
 import jaxlt
 from jaxlt import UsageError, recipes
+from jaxlt.recipes.code_version import code_version
 
 ROOT = Path(__file__).parents[2]
 DIGITS = recipes.Data(source=recipes.Digits(), profile=recipes.Exponential(imbalance_factor=10.0))
@@ -93,6 +94,14 @@ def test_a_method_of_ones_own_from_outside_the_package(tmp_path):
     with pytest.raises(UsageError, match=r"first_radius is 0.1 there and 0.2 here"):
         recipes.train(recipe_of(Halving(first_radius=0.2)), tmp_path / "run")
     assert recipe_of(Halving()).shortened(1).first.epochs == 1
+
+
+def test_the_code_of_a_run_is_the_package_and_its_own_parts_whatever_program_runs(monkeypatch):
+    package = code_version()
+    assert code_version(recipe_of()) == package
+    assert code_version(recipe_of(Halving())) != package
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+    assert code_version(recipe_of()) == package
 
 
 def test_a_loss_of_ones_own():
