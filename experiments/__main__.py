@@ -6,17 +6,11 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
 _WIDTH = 120
 
 
-def programs() -> dict[str, str]:
-    """Returns what each program is for, by the name that follows `python3 -m experiments.`."""
-    return dict(sorted(_programs()))
-
-
 def _programs() -> Iterator[tuple[str, str]]:
-    for path in _FOLDER.iterdir():
+    for path in Path(__file__).parent.iterdir():
         main = path / "__main__.py" if path.is_dir() else path
         if main.suffix != ".py" or path == Path(__file__) or not main.exists():
             continue
@@ -31,7 +25,7 @@ def _purpose(file: Path) -> str:
 
 def main() -> None:
     """Prints a line for each program."""
-    found = programs()
+    found = dict(sorted(_programs()))
     width = max(map(len, found))
     for name, purpose in found.items():
         line = f"{name.ljust(width)}  {purpose}"

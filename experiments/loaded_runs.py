@@ -11,7 +11,7 @@ from experiments.command_line import check_distinct
 from jaxlt.errors import UsageError
 from jaxlt.recipes.trained_run import TrainedRun
 from jaxlt.runs.differences import key_but_for_seed
-from jaxlt.runs.reader import is_step
+from jaxlt.runs.workdir import is_step
 
 if TYPE_CHECKING:
     from jaxlt.data import ImageSet
@@ -20,11 +20,7 @@ _CHUNK = 128
 
 
 def load_run(path: Path, label: str) -> TrainedRun:
-    """Reads a run's directory, or one of its `checkpoints/STEP`.
-
-    Raises:
-        UsageError: it is no finished run's.
-    """
+    """Reads a run's directory, or one of its `checkpoints/STEP`; UsageError for another."""
     directory, step = directory_and_step(path)
     run = TrainedRun(directory, step, label)
     run.check()
@@ -32,11 +28,7 @@ def load_run(path: Path, label: str) -> TrainedRun:
 
 
 def load_runs(paths: Sequence[Path]) -> list[TrainedRun]:
-    """Reads the directories of several runs; their labels are what their paths differ in.
-
-    Raises:
-        UsageError: none is named, one is named twice, or one is no finished run's.
-    """
+    """Reads several runs, at least one, each once; their labels are what their paths differ in."""
     check_distinct("checkpoint", [path.absolute() for path in paths])
     found = [directory_and_step(path.absolute()) for path in paths]
     common = Path(os.path.commonpath([directory.parent for directory, _ in found]))
@@ -46,37 +38,8 @@ def load_runs(paths: Sequence[Path]) -> list[TrainedRun]:
     ]
 
 
-def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
-    """Returns the numbers of the runs of each row, by a label of what their paths have in common.
-
-    Runs are of one row if their recipes are the same but for the seed, and their checkpoints are of
-    one step or all the newest.
-    """
-    rows: dict[tuple, list[int]] = {}
-    for number, run in enumerate(runs):
-        rows.setdefault((run.step, key_but_for_seed(run.files.identity)), []).append(number)
-    root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
-    labelled: dict[str, list[int]] = {}
-    for numbers in rows.values():
-        label = _label([runs[number] for number in numbers], root)
-        while label in labelled:
-            label += "'"
-        labelled[label] = numbers
-    return labelled
-
-
-def _label(runs: Sequence[TrainedRun], root: Path) -> str:
-    common = Path(os.path.commonpath([run.path.absolute() for run in runs]))
-    name = common.name if common == root else str(common.relative_to(root))
-    return with_step(name, runs[0].step)
-
-
 def directory_and_step(path: Path) -> tuple[Path, int | None]:
-    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`.
-
-    Raises:
-        UsageError: what stands for STEP is no number.
-    """
+    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`."""
     if path.parent.name != "checkpoints" or (path / "model.json").exists():
         return path, None
     if not is_step(path.name):
@@ -89,12 +52,28 @@ def with_step(label: str, step: int | None) -> str:
     return label if step is None else f"{label}, step {step}"
 
 
-def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:
-    """Returns the places in labels (n,) of the first so many of each class, in order.
+def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
+    """Returns the numbers of the runs of each row, by a label of what their paths have in common.
 
-    Raises:
-        UsageError: that is less than one; None takes all.
+    Runs of one row differ in nothing but their seed; all are of one step, or of the newest.
     """
+    rows: dict[tuple, list[int]] = {}
+    for number, run in enumerate(runs):
+        rows.setdefault((run.step, key_but_for_seed(run.files.identity)), []).append(number)
+    root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
+    labelled: dict[str, list[int]] = {}
+    for (step, _), numbers in rows.items():
+        common = Path(os.path.commonpath([runs[number].path.absolute() for number in numbers]))
+        name = common.name if common == root else str(common.relative_to(root))
+        label = with_step(name, step)
+        while label in labelled:
+            label += "'"
+        labelled[label] = numbers
+    return labelled
+
+
+def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:
+    """Returns the places in labels (n,) of the first so many of each class, in order; None: all."""
     if images_per_class is None:
         return np.arange(len(labels))
     if images_per_class < 1:

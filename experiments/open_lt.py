@@ -2,16 +2,24 @@
 
 import dataclasses
 import functools
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from tabulate import tabulate
 
 from experiments import command_line
-from experiments.presentation import MEASURES, mean_and_deviation, percent
+from experiments.presentation import (
+    COLOURS,
+    MEASURES,
+    legend_beside,
+    markdown_table,
+    mean_and_deviation,
+    percent,
+    picture,
+)
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ _NUMBERS = {
     "auroc": "AUROC",
     "threshold": "threshold",
 }
+_LINES = ("-", "--", ":", "-.")
 _NOTE = (
     "many, medium, few and all are accuracies on the closed set in percent, rejected images being "
     "wrong; open is the percentage of open images that are rejected."
@@ -56,19 +65,11 @@ class Arguments:
     its own."""
 
 
-@dataclasses.dataclass(frozen=True)
-class OpenSetResult:
-    """What one run did.
-
-    Attributes:
-        label: of the run.
-        measures: see `open_set_measures`, with `many`, `medium`, `few` and `per_class`.
-        curve: see `threshold_curve`.
-    """
+class OpenSetResult(NamedTuple):
+    """A run's label and what is saved of it: measures, and its threshold curve as "curve"."""
 
     label: str
-    measures: dict[str, Any]
-    curve: Mapping[str, np.ndarray]
+    values: dict[str, Any]
 
 
 def main() -> None:
@@ -79,8 +80,8 @@ def main() -> None:
         "Evaluates finished runs on their test set together with images of unknown classes.",
     )
     from experiments.loaded_runs import load_runs
-    from experiments.written_report import destinations, write_reports
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from experiments.written_report import destinations, say_written, write_reports
+    from jaxlt.devices.backends import enable_compilation_cache
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
@@ -88,20 +89,18 @@ def main() -> None:
     results = [_evaluate(run, _open_images(run, arguments.open), arguments) for run in runs]
     write_reports(places, results, lambda place, shown: _write(place, shown, arguments))
     print(f"\n{format_table(results)}\n\n{_NOTE}\n")
-    logging.getLogger(__name__).info("written to %s", ", ".join(map(str, places)))
+    say_written(places, arguments.checkpoint, "ood --generate")
 
 
 def format_table(results: Sequence[OpenSetResult]) -> str:
     """Renders one row a run as Markdown."""
     rows = [
         [result.label]
-        + [mean_and_deviation([percent(result.measures[name])], 2) for name in _SHARES]
-        + [mean_and_deviation([result.measures[name]], 3) for name in _NUMBERS]
+        + [mean_and_deviation([percent(result.values[name])], 2) for name in _SHARES]
+        + [mean_and_deviation([result.values[name]], 3) for name in _NUMBERS]
         for result in results
     ]
-    headers = ["run", *_SHARES.values(), *_NUMBERS.values()]
-    alignment = ("left", *("right" for _ in headers[1:]))
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+    return markdown_table(["run", *_SHARES.values(), *_NUMBERS.values()], rows)
 
 
 def _open_images(run: "TrainedRun", spec: str | None) -> "ImageSet":
@@ -134,90 +133,83 @@ def _load(spec: str, image_size: int, resize: "Resize") -> "Source":
 
 
 def _evaluate(run: "TrainedRun", opened: "ImageSet", arguments: Arguments) -> OpenSetResult:
-    from jaxlt.evaluation.open_set import (
-        open_set_measures,
-        per_class_accuracy,
-        threshold_curve,
-    )
+    from jaxlt.evaluation import open_set
 
     answers, threshold = _answers(run, opened, arguments)
-    curve = threshold_curve(answers)
-    per_class = per_class_accuracy(answers.labels, answers.decided(threshold), run.num_classes)
-    measures = {
-        **open_set_measures(answers, threshold),
+    decided = answers.decided(threshold)
+    per_class = open_set.per_class_accuracy(answers.labels, decided, run.num_classes)
+    values = {
+        **open_set.open_set_measures(answers, threshold),
         **run.by_group(per_class),
         "threshold": threshold,
         "per_class": per_class.tolist(),
         "closed_images": int((answers.labels >= 0).sum()),
         "open_images": int((answers.labels < 0).sum()),
+        "curve": open_set.threshold_curve(answers),
     }
-    if measures["rejected"] == measures["open_accuracy"] == 0:
+    if values["rejected"] == values["open_accuracy"] == 0:
         logging.getLogger(__name__).info(
             "%s: no score is below the threshold %g, so nothing is rejected", run.label, threshold
         )
-    return OpenSetResult(run.label, measures, curve)
+    return OpenSetResult(run.label, values)
 
 
 def _answers(
     run: "TrainedRun", opened: "ImageSet", arguments: Arguments
 ) -> tuple["Answers", float]:
-    """Returns the answers for the closed and the open test images, and the threshold."""
     from experiments.loaded_runs import in_chunks
-    from jaxlt.evaluation.open_set import REJECTED, Answers, accepting_threshold, softmax_scores
+    from jaxlt.evaluation import open_set
 
-    closed = run.test_images
-    sets = [
-        (image_set, run.usable(image_set, np.arange(len(image_set.labels))))
-        for image_set in (closed, opened)
-    ]
+    predictor, closed, train = run.predictor(), run.test_images, run.source.train
+    shown, unknown = (run.usable(one, np.arange(len(one.labels))) for one in (closed, opened))
 
     def of_both(function: Any) -> np.ndarray:
-        fitted = [
-            in_chunks(lambda images: function(run.predictor().fit(images)), *images)
-            for images in sets
-        ]
-        return np.concatenate(fitted)
+        sets = ((closed, shown), (opened, unknown))
+        return np.concatenate([in_chunks(lambda x: function(predictor.fit(x)), *s) for s in sets])
 
-    logits = of_both(run.predictor().logits)
+    logits = of_both(predictor.logits)
     threshold = _SOFTMAX_THRESHOLD if arguments.threshold is None else arguments.threshold
     if arguments.metric == "softmax":
-        scores = softmax_scores(logits)
+        scores = open_set.softmax_scores(logits)
     else:
-        prototypes, trained = _prototypes(run)
-        scores = prototypes.scores(of_both(run.predictor().features))
+        indices = run.usable(train, run.split.indices)
+        features = in_chunks(predictor.features, train, indices)
+        prototypes = open_set.Prototypes(features, train.labels[indices], run.num_classes)
+        scores = prototypes.scores(of_both(predictor.features))
         if arguments.threshold is None:
-            threshold = accepting_threshold(prototypes.scores(trained), _ACCEPTED_SHARE)
-    (_, shown), (_, unknown) = sets
-    labels = np.concatenate([closed.labels[shown], np.full(len(unknown), REJECTED)])
-    return Answers(labels, logits.argmax(axis=1), scores), threshold
-
-
-def _prototypes(run: "TrainedRun") -> tuple[Any, np.ndarray]:
-    """Returns the prototypes and the features of the training images that they are means of."""
-    from experiments.loaded_runs import in_chunks
-    from jaxlt.evaluation.open_set import Prototypes
-
-    images = run.source.train
-    indices = run.usable(images, run.split.indices)
-    features = in_chunks(run.predictor().features, images, indices)
-    return Prototypes(features, images.labels[indices], run.num_classes), features
+            trained = prototypes.scores(features)
+            threshold = open_set.accepting_threshold(trained, _ACCEPTED_SHARE)
+    labels = np.concatenate([closed.labels[shown], np.full(len(unknown), open_set.REJECTED)])
+    return open_set.Answers(labels, logits.argmax(axis=1), scores), threshold
 
 
 def _write(place: Path, results: list[OpenSetResult], arguments: Arguments) -> None:
-    from experiments.open_set_picture import draw
     from experiments.written_report import write_values
 
     (place / "table.md").write_text(f"{format_table(results)}\n\n{_NOTE}\n")
-    runs = {
-        result.label: {
-            **result.measures,
-            "curve": {name: values.tolist() for name, values in result.curve.items()},
-        }
-        for result in results
-    }
-    values = {"open": arguments.open, "metric": arguments.metric, "runs": runs}
+    values = {"open": arguments.open, "metric": arguments.metric, "runs": dict(results)}
     write_values(place / "open_set.json", values)
-    draw({result.label: result.curve for result in results}, place / "open_set.png")
+    _draw(results, place / "open_set.png")
+
+
+def _draw(results: list[OpenSetResult], path: Path) -> None:
+    """Draws F-measures by threshold, and what rejecting costs, a line a run."""
+    with picture(path, 1, 3, (14, 4.5)) as (figure, panels):
+        oltr, balms, trade = panels[0]
+        styles = itertools.product(_LINES, COLOURS)
+        for (label, values), (line, colour) in zip(results, itertools.cycle(styles), strict=False):
+            curve = values["curve"]
+            style = {"linestyle": line, "color": colour, "label": label}
+            oltr.plot(curve["threshold"], curve["f_oltr"], **style)
+            balms.plot(curve["threshold"], curve["f_balms"], **style)
+            trade.plot(100 * curve["open_accuracy"], 100 * curve["accuracy"], **style)
+        for axes, name in ((oltr, "oltr"), (balms, "balms")):
+            axes.set(xlabel="threshold on the score", ylabel=f"F-measure ({name})")
+        trade.set_xlabel("open images rejected (%)")
+        trade.set_ylabel("closed images classified correctly (%)")
+        for axes in panels[0]:
+            axes.grid(alpha=0.3)
+        legend_beside(figure, trade)
 
 
 if __name__ == "__main__":

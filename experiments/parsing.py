@@ -2,50 +2,35 @@
 
 import copy
 import dataclasses
-import difflib
+import itertools
 import re
-import typing
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import msgspec
 
-from experiments.flag_words import (
-    POSITIONAL,
-    chosen_part,
-    convert,
-    nearest,
-)
-from experiments.flags import MISSING, Flag, flags_of
+from experiments import flag_refusals
+from experiments.flags import MISSING, POSITIONAL, THEN, Flag, choices_of, choosable, flags_of
 from jaxlt.errors import UsageError
 from jaxlt.recipes.part import (
+    Choice,
     Part,
     annotations,
     need,
+    options,
+    own_fields,
     part_name,
-    part_types,
 )
-from jaxlt.recipes.recipe import Recipe
+
+# Each flag with the words behind it.
+_Given: TypeAlias = list[tuple[str, list[str]]]
 
 
 def parse(default: Any, words: Sequence[str]) -> Any:
-    """Reads words of the command line into a copy of a dataclass.
-
-    Args:
-        default: the dataclass, see `blank`.
-        words: of the command line.
-
-    Raises:
-        UsageError: a flag is unknown or of a part that is not chosen, or a value is wrong.
-    """
-    given = _split(default, words)
-    default = with_parts(default, words)
-    known = {flag.name: flag for flag in flags_of(default)}
-    if "seeds" in known:
-        known["seed"] = known["seeds"]
-    given = _with_spare_words(default, given, known)
-    changes: dict[tuple[str | int, ...], Any] = {}
-    for name, values in given:
+    """Reads words of the command line into a copy of a dataclass, or raises UsageError."""
+    tree = with_parts(default, words)
+    known = _by_name(tree)
+    for name, values in _with_spare_words(_split(words, known), known):
         flag = known.get(name)
         if flag is None and name.startswith("no-") and name[3:] in known:
             flag = known[name[3:]]
@@ -53,100 +38,162 @@ def parse(default: Any, words: Sequence[str]) -> Any:
                 shown = " ".join([f"--{name}", *values])
                 raise UsageError(f"--{flag.name} must be {need(flag.annotation)}, got {shown}")
             values = ["false"]
-        if name == "then" and (path := _path_of_recipe(default)):
-            changes[*path, "stages"] = getattr(default, path[0]).stages
-        elif flag is None:
-            raise UsageError(_unknown(name, known))
-        elif flag.kinds:
-            changes[flag.path] = flag.value
-        else:
-            changes[flag.path] = convert(f"--{name}", flag.annotation, values)
-    for flag in known.values():
-        if flag.value is MISSING and flag.path not in changes:
+        if flag is None:
+            raise UsageError(flag_refusals.unknown_flag(name, known))
+        if not flag.kinds:
+            tree = _put(tree, flag.path, convert(f"--{name}", flag.annotation, values))
+    for flag in flags_of(tree):
+        if flag.value is MISSING:
             raise UsageError(f"--{flag.name} must be given, got nothing (see --help)")
-    return _changed(default, dict(sorted(changes.items(), key=lambda one: len(one[0]))))
+    return _checked(tree)
 
 
-def _with_spare_words(
-    default: Any, given: list[tuple[str, list[str]]], known: dict[str, Flag]
-) -> list[tuple[str, list[str]]]:
-    """Gives the words behind a flag's one value to the positional field, where there is one."""
-    positional = _positional(default)
-    kept, spare = [], []
-    for name, words in given:
-        flag = known.get(name)
-        most = len(words)
-        if flag is not None and positional and name != positional[0]:
-            if isinstance(flag.value, bool):
-                most = 1 if words[:1] in (["true"], ["false"]) else 0
-            elif "tuple[" not in str(flag.annotation):
-                most = 1
-        kept.append((name, words[:most]))
-        spare += words[most:]
-    if not spare:
-        return kept
-    before = next((words for name, words in kept if name == positional[0]), [])
-    others = [one for one in kept if one[0] != positional[0]]
-    return [(positional[0], [*before, *spare]), *others]
-
-
-def _positional(default: Any) -> list[str]:
-    hints = typing.get_type_hints(type(default), include_extras=True)
-    return [name for name, hint in hints.items() if POSITIONAL in get_args(hint)[1:]]
-
-
-def _split(default: Any, words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Returns each flag with its words, those in front under the positional field's name."""
-    given: list[tuple[str, list[str]]] = []
-    positional = _positional(default)
-    loose: list[str] = []
-    for word in words:
-        if word.startswith("--") and len(word) > 2:
-            name, equals, value = word[2:].partition("=")
-            given.append((name.replace("_", "-"), [value] if equals else []))
-        elif given:
-            given[-1][1].append(word)
-        else:
-            loose.append(word)
-    if loose and not positional:
-        raise UsageError(f"arguments must be flags such as --workdir, got {' '.join(loose)}")
-    return [(positional[0], loose), *given] if loose else given
-
-
-def with_parts(default: Any, words: Sequence[str]) -> Any:
+def with_parts(tree: Any, words: Sequence[str]) -> Any:
     """Puts the parts that the words choose in place, the outer ones first.
 
     Whether they go together is not looked at: more may change with them.
     """
-    given = _split(default, words)
-    for name, words in sorted(given, key=lambda one: one[0].count(".")):
-        flag = {flag.name: flag for flag in flags_of(default)}.get(name)
-        if name == "then" and _path_of_recipe(default):
-            default = _with_stages(default, words)
+    for name, values in sorted(_split(words, _by_name(tree)), key=lambda one: one[0].count(".")):
+        flag = _by_name(tree).get(name)
+        if flag is not None and flag.name == THEN:
+            tree = _put(tree, flag.path, (_at(tree, flag.path)[0], *_later_stages(flag, values)))
         elif flag is not None and flag.kinds:
-            default = _put(
-                default, flag.path, chosen_part(flag.name, flag.annotation, flag.value, words)
-            )
-    return default
+            part = chosen_part(flag.name, flag.annotation, flag.value, values)
+            tree = _put(tree, flag.path, part)
+    return tree
 
 
-def _with_stages(default: Any, words: Sequence[str]) -> Any:
-    kinds = {str(part_name(one)): one for one in part_types(annotations(Recipe)["stages"])}
+def _by_name(tree: Any) -> dict[str, Flag]:
+    known = {flag.name: flag for flag in flags_of(tree)}
+    return known | ({"seed": known["seeds"]} if "seeds" in known else {})
+
+
+def _split(words: Sequence[str], known: Mapping[str, Flag]) -> _Given:
+    """Returns each flag with its words, those in front under the positional flag's name."""
+    given: _Given = []
+    loose = list(itertools.takewhile(lambda word: not _is_flag(word), words))
+    if loose:
+        positional = _positional(known)
+        if positional is None:
+            raise UsageError(f"arguments must be flags such as --workdir, got {' '.join(loose)}")
+        given.append((positional, []))
+    for word in words:
+        if _is_flag(word):
+            name, equals, value = word[2:].partition("=")
+            given.append((name.replace("_", "-"), [value] if equals else []))
+        else:
+            given[-1][1].append(word)
+    return given
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") and len(word) > 2
+
+
+def _positional(known: Mapping[str, Flag]) -> str | None:
+    return next((name for name, flag in known.items() if flag.is_positional), None)
+
+
+def _with_spare_words(given: _Given, known: Mapping[str, Flag]) -> _Given:
+    """Gives the words behind a flag's one value to the positional flag, where there is one."""
+    positional = _positional(known)
+    if positional is None:
+        return given
+    kept: _Given = []
+    spare: list[str] = []
+    for name, words in given:
+        flag, most = known.get(name), len(words)
+        if flag is not None and isinstance(flag.value, bool):
+            most = 1 if words[:1] in (["true"], ["false"]) else 0
+        elif flag is not None and name != positional and "tuple[" not in str(flag.annotation):
+            most = 1
+        kept.append((name, words[:most]))
+        spare += words[most:]
+    before = [word for name, words in kept if name == positional for word in words]
+    others = [one for one in kept if one[0] != positional]
+    return [*([(positional, [*before, *spare])] if before or spare else []), *others]
+
+
+def convert(name: str, annotation: Any, words: Sequence[str]) -> Any:
+    """Turns the words behind a flag into a value of its annotation, or raises UsageError."""
+    text = " ".join(words)
+    inner = next(one for one in options(annotation) if one is not type(None))
+    if inner != annotation and text.lower() == "none":
+        return None
+    for mark in get_args(inner)[1:] if get_origin(inner) is Annotated else ():
+        if callable(mark):
+            try:
+                return mark(words)
+            except ValueError as error:
+                raise UsageError(f"{name} must be {error}, got {text}") from None
+        if mark == POSITIONAL:
+            inner = get_args(inner)[0]
+    many = get_origin(inner) is tuple
+    if many and text.lower() == "none":
+        return ()
+    if inner is bool and not words:
+        return True
+    if not many and len(words) != 1:
+        wanted = "one word" if inner is str and words else need(annotation)
+        raise UsageError(f"{name} must be {wanted}, got {text or 'nothing'}")
+    value: Any = list(words) if many else words[0]
+    try:
+        return msgspec.convert(value, inner, strict=False, dec_hook=lambda kind, text: kind(text))
+    except msgspec.ValidationError:
+        raise UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
+
+
+def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -> Any:
+    """Returns the part that a flag's word names: NAME, NAME:VALUE or a value of its first field.
+
+    The part `before` it hands on what its kind and the new one share.
+    """
+    word = " ".join(words)
+    kind_name, colon, rest = word.partition(":")
+    if word == "none" and type(None) in options(annotation):
+        return None
+    for kind in choosable(annotation):
+        first = (*own_fields(kind), "")[0]
+        if part_name(kind) == kind_name and (not colon or first):
+            field = f"--{name}.{first.replace('_', '-')}"
+            fields = {first: convert(field, annotations(kind)[first], [rest])} if colon else {}
+        elif first and word in choices_of(annotations(kind)[first]):
+            fields = {first: word}
+        else:
+            continue
+        values = {**_carried(before, kind), **fields}
+        missing = {one.name for one in msgspec.structs.fields(kind) if one.required} - set(values)
+        if missing or "" in fields.values():
+            raise UsageError(f"--{name} must be {kind_name}:{first.upper()}, got {word}")
+        return kind(**values)
+    raise UsageError(flag_refusals.no_part(name, annotation, word))
+
+
+def _carried(before: Any, kind: type[Part]) -> dict[str, Any]:
+    """Returns the fields that a part and the one before it have of a base that they share."""
+    if isinstance(before, kind):
+        return {name: getattr(before, name) for name in kind.__struct_fields__}
+    shared = [
+        base for base in kind.__mro__ if isinstance(before, base) and base not in (Part, Choice)
+    ]
+    names = {name for base in shared if issubclass(base, Part) for name in base.__struct_fields__}
+    return {name: getattr(before, name) for name in kind.__struct_fields__ if name in names}
+
+
+def _later_stages(flag: Flag, words: Sequence[str]) -> list[Part]:
+    kinds = {str(part_name(one)): one for one in flag.kinds}
     choices = [*kinds, "none"]
     for word in words or ["nothing"]:
         if word not in choices:
-            near = nearest(word, choices)
-            raise UsageError(f"--then must be some of {', '.join(choices)}, got {word}{near}")
-    path = _path_of_recipe(default)
-    later = tuple(kinds[word]() for word in words if word != "none")
-    first = getattr(default, path[0]).stages[0]
-    return _put(default, (*path, "stages"), (first, *later))
+            near = flag_refusals.nearest(word, choices)
+            raise UsageError(f"--{THEN} must be some of {', '.join(choices)}, got {word}{near}")
+    return [kinds[word]() for word in words if word != "none"]
 
 
-def _path_of_recipe(default: Any) -> tuple[str, ...]:
-    """Returns the field of a dataclass that holds a recipe, as a path; empty for none."""
-    fields = (field.name for field in dataclasses.fields(default))
-    return tuple(name for name in fields if isinstance(getattr(default, name), Recipe))
+def _at(tree: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        tree = tree[step] if isinstance(step, int) else getattr(tree, step)
+    return tree
 
 
 def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
@@ -156,64 +203,25 @@ def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
     first, *rest = path
     if isinstance(first, int):
         return (*tree[:first], _put(tree[first], tuple(rest), value), *tree[first + 1 :])
-    inner = _put(getattr(tree, first), tuple(rest), value)
-    if not isinstance(tree, Part):
-        return dataclasses.replace(tree, **{first: inner})
     changed = copy.copy(tree)
-    msgspec.structs.force_setattr(changed, first, inner)
+    change = msgspec.structs.force_setattr if isinstance(tree, Part) else object.__setattr__
+    change(changed, first, _put(getattr(tree, first), tuple(rest), value))
     return changed
 
 
-def _unknown(name: str, known: dict[str, Flag]) -> str:
-    """Says which part a flag belongs to, or which flags are nearest."""
-    outer, _, field = name.rpartition(".")
-    flag = known.get(outer)
-    if flag is not None and flag.kinds:
-        owners = [
-            str(part_name(kind))
-            for kind in flag.kinds
-            if field.replace("-", "_") in kind.__struct_fields__
-        ]
-        chosen = "none" if flag.value is None else part_name(flag.value)
-        if owners:
-            return (
-                f"--{name} must belong to the chosen part, got --{outer} {chosen}: it is of "
-                f"{', '.join(owners)}; give --{outer} {owners[0]} as well"
-            )
-    short = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]]
-    near = short or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f", such as {' or '.join(f'--{one}' for one in near)}" if near else ""
-    return f"flags must be those of --help{hint}, got --{name}"
-
-
-def _changed(tree: Any, changes: dict[tuple[str | int, ...], Any]) -> Any:
-    """Returns a tree with values at some paths changed, each dataclass and recipe made once."""
-    if not changes:
-        return tree
+def _checked(tree: Any) -> Any:
+    """Returns a tree made anew, so that each dataclass and part checks what it holds now."""
     if isinstance(tree, Part):
-        return _changed_part(tree, changes)
-    inner: dict[str, dict[tuple[str | int, ...], Any]] = {}
-    fields: dict[str, Any] = {}
-    for (first, *rest), value in changes.items():
-        if rest:
-            inner.setdefault(str(first), {})[tuple(rest)] = value
-        else:
-            fields[str(first)] = value
-    for name, some in inner.items():
-        fields[name] = _changed(getattr(tree, name), some)
-    return dataclasses.replace(tree, **fields)
-
-
-def _changed_part(part: Part, changes: dict[tuple[str | int, ...], Any]) -> Part:
-    # As plain values first: what must fit together is checked when all changes are in.
-    values = msgspec.to_builtins(part)
-    for path, value in changes.items():
-        place = values
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = msgspec.to_builtins(value)
-    try:
-        return msgspec.convert(values, type(part))
-    except msgspec.ValidationError as error:
-        message = re.sub(r" - at `[^`]*`$", "", str(error))
-        raise UsageError(message) from None
+        try:
+            return msgspec.convert(msgspec.to_builtins(tree), type(tree))
+        except msgspec.ValidationError as error:
+            raise UsageError(re.sub(r" - at `[^`]*`$", "", str(error))) from None
+    inner = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+    return dataclasses.replace(
+        tree,
+        **{
+            name: _checked(value)
+            for name, value in inner.items()
+            if isinstance(value, Part) or dataclasses.is_dataclass(value)
+        },
+    )

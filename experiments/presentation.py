@@ -1,22 +1,55 @@
 """How the tables and pictures of this package show numbers: names, colours, deviations."""
 
+import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
-from jaxlt.evaluation.plot_styles import COLOURS as COLOURS
-from jaxlt.evaluation.plot_styles import MARKERS as MARKERS
-from jaxlt.evaluation.plot_styles import run_styles as run_styles
-
+# Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999999")
+MARKERS = "osD^vPX*"
 MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 """From the name of an accuracy in a result to its heading: of a group of classes, or of all."""
-
 
 _LEGEND_LINE = 0.25  # inches
 # So many times the one before must a marked class size be, for their numbers not to touch.
 _APART = 1.4
+
+
+def run_styles() -> Iterator[dict[str, str]]:
+    """Yields a colour and a marker for each run, the same again after the eighth."""
+    for colour, marker in itertools.cycle(zip(COLOURS, MARKERS, strict=True)):
+        yield {"color": colour, "marker": marker}
+
+
+@contextlib.contextmanager
+def picture(
+    path: Path, lines: int, columns: int, figsize: tuple[float, float], **options: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Yields a figure and its panels, (lines, columns) axes, and writes it as a PNG.
+
+    Panels on which nothing is drawn are not shown. Further options are of `Figure.subplots`.
+    """
+    # After the flags are read: it takes its time.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize, layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, **options)
+    yield figure, panels
+    for axes in panels.flat:
+        axes.set_visible(axes.has_data())
+    figure.savefig(path, dpi=150)
+
+
+def lines_of_panels(number: int, most: int) -> tuple[int, int]:
+    """Returns lines and columns for a number of panels, at most so many in a line."""
+    lines = math.ceil(number / most)
+    return lines, math.ceil(number / lines)
 
 
 def legend_beside(figure: Any, axes: Any) -> None:
@@ -47,10 +80,16 @@ def deviation(values: np.ndarray) -> np.ndarray:
     return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
 
 
-def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
+def mean_and_deviation(values: Sequence[float] | np.ndarray, decimals: int) -> str:
     """Writes `mean ± deviation`, the mean alone for a single value, and - where one is NaN."""
     array = np.array(values)
     if np.isnan(array).any():
         return "-"
     spread = f" ± {deviation(array):.{decimals}f}" if len(array) > 1 else ""
     return f"{array.mean():.{decimals}f}{spread}"
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
+    """Renders rows as Markdown, of which the first columns, `left`, hold words."""
+    alignment = ("left",) * left + ("right",) * (len(headers) - left)
+    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)

@@ -4,41 +4,15 @@ import dataclasses
 from pathlib import Path
 
 from experiments import command_line
-from experiments.table.plan import plan_methods
+from experiments.table.methods import plan_methods, six_methods
 from experiments.table.program import Options, make_table
-from jaxlt.recipes.data import Data, Digits, Exponential
-from jaxlt.recipes.execution import EXECUTION_OF_SHORT_RUNS
-from jaxlt.recipes.images import Augmentation
-from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
-from jaxlt.recipes.named.vary import vary
-from jaxlt.recipes.network import Small
-from jaxlt.recipes.optimizer import Optimizer
+from jaxlt.recipes.named import named, vary
 from jaxlt.recipes.part import part_name
-from jaxlt.recipes.recipe import Evaluation, Recipe
-from jaxlt.recipes.stage import Stage
+from jaxlt.recipes.recipe import EXECUTION_OF_SHORT_RUNS, Evaluation
 
 # 116 training images of the digit 0 down to 5 of the digit 9, 390 in all.
-BASE = Recipe(
-    data=Data(source=Digits(), profile=Exponential(imbalance_factor=20.0)),
-    network=Small(architecture="small_conv"),
-    stages=(
-        Stage(
-            epochs=60,
-            batch_size=64,
-            optimizer=Optimizer(lr=0.05, weight_decay=5e-4),
-            augmentation=Augmentation(shift="none"),
-        ),
-    ),
-    evaluation=Evaluation(epochs=10, many_above=60, few_below=15),
-)
-METHODS = (
-    SGD(),
-    SAM(rho=0.1),
-    ImbSAM(rho=0.1, tail_threshold=30),
-    SSESAM(head_rho=0.05, tail_rho=0.1, tail_threshold=30),
-    FocalSAM(rho=0.1, gamma=2.0, sharpness_weight=0.9),
-    CCSAM(max_relative_radius=0.01),
-)
+BASE = vary(named("sgd_digits"), evaluation=Evaluation(epochs=10, many_above=60, few_below=15))
+METHODS = six_methods(rho=0.1, tail_threshold=30)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from experiments import command_line
 from experiments.cluster import ONE_PROCESS, Cluster
 from experiments.command_line import check_distinct
 from jaxlt import UsageError
-from jaxlt.recipes.execution import DEFAULT_EXECUTION, Execution
 from jaxlt.recipes.methods import has_radius
 from jaxlt.recipes.named import named
-from jaxlt.recipes.recipe import Recipe, read_recipe
+from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
+from jaxlt.recipes.recorded import read_recipe
 
 
 def _filter(words: list[str]) -> str:
@@ -49,13 +49,8 @@ class Arguments:
 def train_recipe(benchmark: str, default: str, description: str) -> None:
     """Parses the flags, then lists recipes, or trains and logs each run's last evaluation.
 
-    Args:
-        benchmark: a key of `BENCHMARKS`, also the program's and its directory's name.
-        default: the recipe that is taken where the flags name none.
-        description: of the program, for `--help`.
-
-    Raises:
-        UsageError: a flag is wrong.
+    `benchmark` is a key of `BENCHMARKS` and the name of the program; `default` is the recipe where
+    the flags name none.
     """
     arguments = _arguments(benchmark, default, description)
     if arguments.list is not None:
@@ -67,26 +62,23 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
     for path in paths.values():
         if not arguments.resume and path.exists():
             raise UsageError(f"workdir must be new with --no-resume, got {path}, which exists")
-    with arguments.cluster.joined():
+    if arguments.cluster == ONE_PROCESS:
+        _train(arguments, paths)
+        return
+    alike = {**dataclasses.asdict(arguments.execution), "check_images": arguments.check_images}
+    with arguments.cluster.joined({**alike, "runs": [str(path) for path in paths.values()]}):
         _train(arguments, paths)
 
 
 def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) -> None:
-    same = {**dataclasses.asdict(arguments.execution), "check_images": arguments.check_images}
-    arguments.cluster.check_same({**same, "runs": [str(path) for path in paths.values()]})
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-    from jaxlt.recipes.ensemble import train_members
+    from jaxlt.recipes.train import train_members
 
     enable_compilation_cache()
     built = BuiltRecipe(arguments.options, arguments.execution, check_images=arguments.check_images)
-    results = train_members(
-        built,
-        [Member(seed, path, rho) for (seed, rho), path in paths.items()],
-        label=Path(arguments.recipe).stem,
-        mode=arguments.execution.ensemble,
-        keep_checkpoints=arguments.execution.keep_checkpoints,
-    )
+    members = [Member(seed, path, rho) for (seed, rho), path in paths.items()]
+    results = train_members(built, members, label=_label(arguments.recipe))
     for path, result in zip(paths.values(), results, strict=True):
         _report(path, result)
     runs = " ".join(map(str, paths.values()))
@@ -94,6 +86,12 @@ def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) ->
         f"python3 -m experiments.report {runs}",
         f"python3 -m experiments.predict --checkpoint {next(iter(paths.values()))} IMAGE...",
     )
+
+
+def _label(recipe: str) -> str:
+    path = Path(recipe)
+    # All runs' files have one name.
+    return path.parent.resolve().name if path.name == "recipe.json" else path.stem
 
 
 def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None], Path]:
@@ -105,7 +103,7 @@ def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None
     if arguments.rhos and not has_radius(method):
         shown = " ".join(map(str, arguments.rhos))
         raise UsageError(f"rhos must be none for {method.label}, which has no rho, got {shown}")
-    recipe = Path(arguments.recipe).stem
+    recipe = _label(arguments.recipe)
     runs = Path("runs") / benchmark
     if len(arguments.seeds) == 1 and not arguments.rhos:
         (seed,) = arguments.seeds
@@ -140,4 +138,9 @@ def _arguments(benchmark: str, default: str, description: str) -> Arguments:
 
 
 def _named(benchmark: str, name: str) -> Recipe:
-    return read_recipe(Path(name)) if Path(name).suffix == ".json" else named(name, benchmark)
+    path = Path(name)
+    if path.suffix != ".json":
+        return named(name, benchmark)
+    if not path.exists():
+        raise UsageError(f"recipe must be a named one (see --list) or a file, got {name}: no file")
+    return read_recipe(path)

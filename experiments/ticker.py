@@ -15,16 +15,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 @contextlib.contextmanager
 def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Counts pieces of work.
-
-    Args:
-        label: what is done.
-        total: pieces.
-        unit: name of a piece, in the singular.
-
-    Yields:
-        A function to be called after so many pieces.
-    """
+    """Counts pieces of work; yields a function to be called after so many pieces."""
     began = said = time.perf_counter()
     done = 0
     with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty()) as bar:
@@ -36,14 +27,8 @@ def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]
             now = time.perf_counter()
             if bar.disable and (done == total or now - said > _SECONDS_BETWEEN_LINES):
                 said, rate = now, done / (now - began)
-                _logger.info(
-                    "%s: %s %d/%d, %.3g a second, ETA %s",
-                    label,
-                    unit,
-                    done,
-                    total,
-                    rate,
-                    tqdm.format_interval((total - done) / rate),
-                )
+                left = tqdm.format_interval((total - done) / rate)
+                counted = f"{label}: {unit} {done}/{total}"
+                _logger.info("%s, %.3g a second, ETA %s", counted, rate, left)
 
         yield tick

@@ -2,13 +2,13 @@
 
 from jaxlt import losses as losses
 from jaxlt.batch.class_losses import ClassLosses as ClassLosses
+from jaxlt.batch.class_losses import FactoredLosses as FactoredLosses
 from jaxlt.batch.class_losses import class_losses as class_losses
 from jaxlt.batch.classifiers import Cosine as Cosine
 from jaxlt.batch.classifiers import Linear as Linear
-from jaxlt.batch.factored_losses import Blocks as Blocks
-from jaxlt.batch.factored_losses import Capacity as Capacity
-from jaxlt.batch.factored_losses import FactoredLosses as FactoredLosses
 from jaxlt.batch.over_axis import over_axis as over_axis
+from jaxlt.batch.passes import Blocks as Blocks
+from jaxlt.batch.passes import Capacity as Capacity
 from jaxlt.errors import UsageError as UsageError
 from jaxlt.losses.feature_adversary import adversarial_features as adversarial_features
 from jaxlt.losses.feature_adversary import adversarial_losses as adversarial_losses

@@ -8,12 +8,10 @@ _SHOWN = 2000
 class UsageError(ValueError):
     """A mistake in a flag, a path, a file or a checkpoint that one line can explain.
 
-    The message names the thing, what it must be and what it was. The programs in `experiments`
-    print the message alone and exit with status 2. They catch nothing else, so no bug is hidden.
-
-    Args:
-        message: one line. It may quote a file, so it is shortened to a bounded length and
-            characters that are not printable, such as line ends, are escaped.
+    The message names the thing, what it must be and what it was. It may quote a file, so it is
+    shortened to a bounded length and characters that are not printable, such as line ends, are
+    escaped. The programs in `experiments` print the message alone and exit with status 2. They
+    catch nothing else, so no bug is hidden.
 
     Attributes:
         on_all_processes: whether every process that trains raises it at the same point.
@@ -35,18 +33,11 @@ class UsageError(ValueError):
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop and can go on)
-    """A signal asked the run to stop; its state is saved.
-
-    Args:
-        signum: number of the signal.
-        step: steps taken before the run stopped.
-
-    Attributes:
-        exit_status: what a shell expects of a program that the signal ended.
-    """
+    """A signal asked the run to stop; its state is saved."""
 
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, state saved")
+        # What a shell expects of a program that the signal ended.
         self.exit_status = 128 + signum
 
 

@@ -1,20 +1,26 @@
-"""The program: `python -m experiments.benchmark`."""
+"""Measures one training step of each method on generated images, and its ratios to SGD's.
+
+FLOPs and bytes of the path taken, peak memory, compile time and step time. Ratios of times are
+medians over rounds of the ratio within a round.
+"""
 
 import dataclasses
+import importlib.util
 import logging
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from experiments import command_line
 from experiments.benchmark.cases import CASES, CaseName, Problem, make_problem
+from experiments.benchmark.timing import TimedStep, alternate, prepare_machine
 from jaxlt import UsageError
+from jaxlt.files.directory import claim_directory, write_json
 from jaxlt.recipes.network import AnyNetwork, Small
-
-if TYPE_CHECKING:
-    from experiments.benchmark.compiled_step import CompiledStep
-    from experiments.benchmark.rounds import Step
+from jaxlt.recipes.part import Count, Share
 
 _logger = logging.getLogger(__name__)
 
@@ -26,18 +32,18 @@ class Arguments:
     network: AnyNetwork = dataclasses.field(default_factory=Small)
     """Network. Of remat, which XLA's compiler for CPUs merges back, --memory-only counts what other
     devices save."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images a step."""
-    num_classes: int = 100
+    num_classes: Count = 100
     """Classes, of 500 training images down to 5."""
-    image_size: int = 32
+    image_size: Count = 32
     """Side of the images in pixels."""
     methods: tuple[CaseName, ...] | None = None
     """Which to measure beside SGD. None for all, without cc_sam_all where batch norm makes it cost
     a pass over the batch for each class."""
-    rounds: int = 15
+    rounds: Count = 15
     """Steps of each method; the methods take turns."""
-    tail_share: float | None = None
+    tail_share: Share | None = None
     """Share of the batch in classes with fewer than 100 training images; None draws the labels
     from the training set's own distribution."""
     peer: Literal["none", "torch"] = "none"
@@ -52,14 +58,13 @@ class Arguments:
 
 def main() -> None:
     """Parses the flags, measures, and prints and saves the results."""
-    arguments: Arguments = command_line.parse(
-        Arguments,
-        "experiments.benchmark",
-        "Measures one training step of each method on generated images: FLOPs and bytes of the "
-        "path taken, peak memory, compile time and step time, and each as a ratio to SGD's. "
-        "Ratios of times are medians over rounds of the ratio within a round.",
-    )
-    _check(arguments)
+    arguments: Arguments = command_line.parse(Arguments, "experiments.benchmark", __doc__ or "")
+    if arguments.methods:
+        command_line.check_distinct("method", arguments.methods)
+    if arguments.memory_only and arguments.peer != "none":
+        raise UsageError(f"peer must be none with memory_only, got {arguments.peer}")
+    if arguments.peer == "torch" and importlib.util.find_spec("torch") is None:
+        raise UsageError("peer torch must be installed, got none: pip install -e '.[peer]'")
     problem = make_problem(
         arguments.network,
         batch_size=arguments.batch_size,
@@ -67,31 +72,30 @@ def main() -> None:
         image_size=arguments.image_size,
         tail_share=arguments.tail_share,
     )
-    chosen = _choose(arguments, problem)
-    peers = _torch_steps(problem, chosen) if arguments.peer == "torch" else {}
+    cases = _choose(arguments, problem)
+    peers: Mapping[CaseName, TimedStep] = {}
+    if arguments.peer == "torch":
+        from experiments.benchmark.torch_steps import build_steps
 
-    from jaxlt.files.json_files import claim_directory
-
-    claim_directory(arguments.workdir)
+        peers = build_steps(problem, cases)
+    workdir = arguments.workdir
+    claim_directory(workdir)
+    machine = prepare_machine()
     if arguments.memory_only:
-        _count_memory(arguments, problem, chosen)
+        table, results = _count_memory(problem, cases)
     else:
-        _measure(arguments, problem, chosen, peers)
-
-
-def _check(arguments: Arguments) -> None:
-    if arguments.rounds < 1:
-        raise UsageError(f"rounds must be at least 1, got {arguments.rounds}")
-    if arguments.methods is not None and len(set(arguments.methods)) < len(arguments.methods):
-        raise UsageError(f"methods must be different, got {' '.join(arguments.methods)}")
-
-    if arguments.memory_only and arguments.peer != "none":
-        raise UsageError(f"peer must be none with memory_only, got {arguments.peer}")
+        table, results = _measure(arguments, problem, cases, peers)
+    (workdir / "table.md").write_text(table + "\n")
+    settings = msgspec.to_builtins(arguments, enc_hook=str)
+    write_json(workdir / "results.json", {"machine": machine, "settings": settings, **results})
+    print(f"\n{table}\n")
+    _logger.info("table, results and, of times, the picture are in %s", workdir)
+    command_line.say_next("python3 -m experiments.wall_time", "python3 -m experiments.scaling")
 
 
 def _choose(arguments: Arguments, problem: Problem) -> tuple[CaseName, ...]:
     """Returns the cases in their order of the table, SGD always among them."""
-    from jaxlt.recipes.step import check_micro_batch
+    from jaxlt.recipes.built_stage import check_micro_batch
 
     model = problem.network.build(len(problem.class_counts), problem.image_shape)
     check_micro_batch(problem.network, model)
@@ -103,104 +107,48 @@ def _choose(arguments: Arguments, problem: Problem) -> tuple[CaseName, ...]:
         "cc_sam_all is left out: with batch norm it costs a pass for each class of the batch; "
         "--methods cc_sam_all measures it all the same"
     )
-    return tuple(case for case in CASES if case != "cc_sam_all")
+    return CASES[:-1]
 
 
-def _torch_steps(problem: Problem, cases: tuple[CaseName, ...]) -> dict[CaseName, "Step"]:
-    try:
-        from experiments.benchmark.torch_steps import build_steps
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise UsageError(
-            "peer torch must be installed, got none: pip install -e '.[peer]'"
-        ) from None
-    return build_steps(problem, cases)
-
-
-def _count_memory(arguments: Arguments, problem: Problem, cases: tuple[CaseName, ...]) -> None:
-    import jax
-
+def _count_memory(problem: Problem, cases: Sequence[CaseName]) -> tuple[str, dict[str, Any]]:
     from experiments.benchmark.compiled_step import step_memory
-    from experiments.benchmark.machine import describe_machine
     from experiments.benchmark.report import format_memory
-    from jaxlt.files.json_files import write_json
 
-    jax.config.update("jax_enable_compilation_cache", False)
-    counted = {}
+    memory = {}
     for case in cases:
-        counted[case], seconds = step_memory(problem, case)
-        _logger.info("%s: %d MiB, in %.1f s", case, counted[case].peak / 2**20, seconds)
-    table = format_memory(counted)
-    (arguments.workdir / "table.md").write_text(table + "\n")
-    results = {
-        "machine": describe_machine(),
-        "settings": msgspec.to_builtins(arguments, enc_hook=str),
-        "memory": {case: memory._asdict() for case, memory in counted.items()},
-    }
-    write_json(arguments.workdir / "results.json", results)
-    print(f"\n{table}\n")
+        began = time.perf_counter()
+        memory[case] = step_memory(problem, case)
+        seconds = time.perf_counter() - began
+        _logger.info("%s: %d MiB, in %.1f s", case, memory[case].peak / 2**20, seconds)
+    return format_memory(memory), {"memory": {case: memory[case]._asdict() for case in cases}}
 
 
 def _measure(
     arguments: Arguments,
     problem: Problem,
-    cases: tuple[CaseName, ...],
-    peers: dict[CaseName, "Step"],
-) -> None:
-    import jax
+    cases: Sequence[CaseName],
+    peers: Mapping[CaseName, TimedStep],
+) -> tuple[str, dict[str, Any]]:
+    from experiments.benchmark.compiled_step import compile_step
+    from experiments.benchmark.report import draw, format_costs
 
-    from experiments.benchmark.machine import describe_machine
-    from experiments.benchmark.report import Measurement, draw, format_table
-    from experiments.benchmark.rounds import alternate
-    from jaxlt.files.json_files import write_json
-
-    # A program from the persistent cache would show a compile time of nothing.
-    jax.config.update("jax_enable_compilation_cache", False)
-    machine = describe_machine()
-    _logger.info("%(cpu)s, %(cores)d cores, device %(device)s, jax %(jax)s", machine)
-    steps: dict[CaseName, CompiledStep] = {case: _compile(problem, case) for case in cases}
-    seconds, torch_seconds = alternate([steps, peers], arguments.rounds)
-    measurements: dict[CaseName, Measurement] = {
-        case: Measurement(
-            flops=step.cost.flops,
-            bytes=step.cost.bytes,
-            peak_memory=step.peak_memory,
-            trace_seconds=step.trace_seconds,
-            compile_seconds=step.compile_seconds,
-            seconds=seconds[case],
-            torch_seconds=torch_seconds.get(case),
-        )
+    steps = {}
+    for case in cases:
+        steps[case] = compile_step(problem, case)
+        cost = steps[case].cost
+        seconds = cost.trace_seconds + cost.compile_seconds
+        _logger.info("%s: %.4g GFLOP, compiled in %.1f s", case, cost.flops / 1e9, seconds)
+    own, torchs = alternate([steps, peers], arguments.rounds)
+    costs = {
+        case: dataclasses.replace(step.cost, seconds=own[case], torch_seconds=torchs.get(case))
         for case, step in steps.items()
     }
-    table = format_table(measurements)
-    (arguments.workdir / "table.md").write_text(table + "\n")
-    results = {
-        "machine": machine,
-        "settings": msgspec.to_builtins(arguments, enc_hook=str),
-        "labels": problem.labels.tolist(),
-        "cases": {case: dataclasses.asdict(measured) for case, measured in measurements.items()},
-    }
-    write_json(arguments.workdir / "results.json", results)
-    title = (
-        f"{problem.network.label}, batch {len(problem.labels)}, {problem.count_tail()} of them tail"
-    )
-    draw(measurements, title, arguments.workdir / "ratios.png")
-    print(f"\n{table}\n")
-    _logger.info("table, results and picture are in %s", arguments.workdir)
-
-
-def _compile(problem: Problem, case: CaseName) -> "CompiledStep":
-    from experiments.benchmark.compiled_step import compile_step
-
-    step = compile_step(problem, case)
-    _logger.info(
-        "%s: %.4g GFLOP, compiled in %.1f s",
-        case,
-        step.cost.flops / 1e9,
-        step.trace_seconds + step.compile_seconds,
-    )
-    return step
+    num_tail = problem.count_tail()
+    title = f"{problem.network.label}, batch {arguments.batch_size}, {num_tail} of them tail"
+    draw(costs, title, arguments.workdir / "ratios.png")
+    labels = problem.labels.tolist()
+    by_case = {case: dataclasses.asdict(cost) for case, cost in costs.items()}
+    return format_costs(costs), {"labels": labels, "cases": by_case}
 
 
 if __name__ == "__main__":

@@ -1,117 +1,66 @@
-"""The benchmark's table and picture."""
+"""The benchmark's tables and picture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from tabulate import tabulate
 
-from experiments.benchmark.cases import CaseName
-from experiments.benchmark.compiled_step import StepMemory
-from experiments.benchmark.rounds import paired_ratio, spread
+from experiments.benchmark.cases import LABELS, CaseName
+from experiments.benchmark.compiled_step import StepCost, StepMemory
+from experiments.benchmark.timing import paired_ratio
+from experiments.presentation import COLOURS, markdown_table, picture
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-NAMES: dict[CaseName, str] = {
-    "sgd": "SGD",
-    "sam": "SAM",
-    "imb_sam": "ImbSAM",
-    "focal_sam": "Focal-SAM",
-    "sse_sam_stage1": "SSE-SAM, stage 1",
-    "sse_sam_stage2": "SSE-SAM, stage 2",
-    "cc_sam": "CC-SAM, classifier",
-    "cc_sam_all": "CC-SAM, all parameters",
-}
-# Okabe and Ito's colours, told apart by colour-blind readers.
-_COLOURS = {"FLOPs": "#999999", "time": "#0072B2", "time in PyTorch": "#E69F00"}
+_COLOURS = {"FLOPs": COLOURS[7], "time": COLOURS[6], "time in PyTorch": COLOURS[1]}
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one case cost.
-
-    Attributes:
-        flops: floating-point operations of the path taken, by XLA's analysis.
-        bytes: bytes read and written on the path taken, likewise.
-        peak_memory: bytes of arguments, results and temporaries.
-        trace_seconds: from Python to XLA's input.
-        compile_seconds: from there to the device's program.
-        seconds: of one step, one number a round.
-        torch_seconds: of the peer's step in the same rounds, None where there is none.
-    """
-
-    flops: float
-    bytes: float
-    peak_memory: int
-    trace_seconds: float
-    compile_seconds: float
-    seconds: list[float]
-    torch_seconds: list[float] | None = None
-
-
-Measurements = Mapping[CaseName, Measurement]
-
-
-def format_table(measurements: Measurements) -> str:
-    """Renders costs and, in brackets or columns of their own, their ratios to SGD, as Markdown."""
-    sgd = measurements["sgd"]
-    with_peer = sgd.torch_seconds is not None
+def format_costs(costs: Mapping[CaseName, StepCost]) -> str:
+    """Renders costs and, in brackets or columns of their own, their ratios to SGD's."""
+    sgd = costs["sgd"]
     headers = ["method", "GFLOP", "GB", "MiB", "compile s", "ms", "quartiles", "ratio"]
-    headers += ["torch ms", "torch ratio", "jax/torch"] if with_peer else []
-    rows = [
-        [NAMES[case], *_own_cells(measured, sgd)]
-        + (_peer_cells(measured, sgd) if with_peer else [])
-        for case, measured in measurements.items()
-    ]
-    return tabulate(rows, headers, tablefmt="github", stralign="right", disable_numparse=True)
+    rows = [[LABELS[case], *_own_cells(cost, sgd)] for case, cost in costs.items()]
+    if sgd.torch_seconds is not None:
+        headers += ["torch ms", "torch ratio", "jax/torch"]
+        for row, cost in zip(rows, costs.values(), strict=True):
+            row += _peer_cells(cost, sgd)
+    return markdown_table(headers, rows)
 
 
 def format_memory(memory: Mapping[CaseName, StepMemory]) -> str:
-    """Renders bytes in MiB and, in brackets, the ratio of their sum to SGD's, as Markdown."""
+    """Renders bytes in MiB and, in brackets, the ratio of their sum to SGD's."""
     headers = ["method", "arguments MiB", "results MiB", "temporaries MiB", "reused MiB", "MiB"]
-    rows = [
-        [
-            NAMES[case],
-            *(_number(size / 2**20) for size in step),
-            _with_ratio(step.peak / 2**20, memory["sgd"].peak / 2**20),
-        ]
-        for case, step in memory.items()
-    ]
-    return tabulate(rows, headers, tablefmt="github", stralign="right", disable_numparse=True)
+    rows = []
+    for case, step in memory.items():
+        peak = _with_ratio(step.peak, memory["sgd"].peak, 2**20)
+        rows.append([LABELS[case], *(_number(size / 2**20) for size in step), peak])
+    return markdown_table(headers, rows)
 
 
-def _own_cells(measured: Measurement, sgd: Measurement) -> list[str]:
-    time = spread(measured.seconds)
+def _own_cells(cost: StepCost, sgd: StepCost) -> list[str]:
+    lower, median, upper = (_number(1e3 * s) for s in np.percentile(cost.seconds, [25, 50, 75]))
+    preparation, of_sgd = (one.trace_seconds + one.compile_seconds for one in (cost, sgd))
     return [
-        _with_ratio(measured.flops / 1e9, sgd.flops / 1e9),
-        _with_ratio(measured.bytes / 1e9, sgd.bytes / 1e9),
-        _with_ratio(measured.peak_memory / 2**20, sgd.peak_memory / 2**20),
-        _with_ratio(_preparation(measured), _preparation(sgd)),
-        _number(1e3 * time.median),
-        f"{_number(1e3 * time.lower)} to {_number(1e3 * time.upper)}",
-        f"{paired_ratio(measured.seconds, sgd.seconds):.2f}",
+        _with_ratio(cost.flops, sgd.flops, 1e9),
+        _with_ratio(cost.bytes, sgd.bytes, 1e9),
+        _with_ratio(cost.peak_memory, sgd.peak_memory, 2**20),
+        _with_ratio(preparation, of_sgd),
+        median,
+        f"{lower} to {upper}",
+        f"{paired_ratio(cost.seconds, sgd.seconds):.2f}",
     ]
 
 
-def _peer_cells(measured: Measurement, sgd: Measurement) -> list[str]:
-    if measured.torch_seconds is None or sgd.torch_seconds is None:
+def _peer_cells(cost: StepCost, sgd: StepCost) -> list[str]:
+    if cost.torch_seconds is None or sgd.torch_seconds is None:
         return ["-", "-", "-"]
     return [
-        _number(1e3 * spread(measured.torch_seconds).median),
-        f"{paired_ratio(measured.torch_seconds, sgd.torch_seconds):.2f}",
-        f"{paired_ratio(measured.seconds, measured.torch_seconds):.2f}",
+        _number(1e3 * np.median(cost.torch_seconds)),
+        f"{paired_ratio(cost.torch_seconds, sgd.torch_seconds):.2f}",
+        f"{paired_ratio(cost.seconds, cost.torch_seconds):.2f}",
     ]
 
 
-def _preparation(measured: Measurement) -> float:
-    return measured.trace_seconds + measured.compile_seconds
-
-
-def _with_ratio(value: float, sgd: float) -> str:
-    return f"{_number(value)} ({value / sgd:.2f})"
+def _with_ratio(value: float, sgd: float, unit: float = 1) -> str:
+    return f"{_number(value / unit)} ({value / sgd:.2f})"
 
 
 def _number(value: float) -> str:
@@ -119,27 +68,28 @@ def _number(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.10g}"
 
 
-def draw(measurements: Measurements, title: str, path: Path) -> None:
+def draw(costs: Mapping[CaseName, StepCost], title: str, path: Path) -> None:
     """Draws each case's FLOPs and times over SGD's as bars."""
-    sgd = measurements["sgd"]
-    bars = {"FLOPs": [measured.flops / sgd.flops for measured in measurements.values()]}
-    bars["time"] = [paired_ratio(case.seconds, sgd.seconds) for case in measurements.values()]
+    sgd = costs["sgd"]
+    bars = {
+        "FLOPs": [cost.flops / sgd.flops for cost in costs.values()],
+        "time": [paired_ratio(cost.seconds, sgd.seconds) for cost in costs.values()],
+    }
     if sgd.torch_seconds is not None:
         bars["time in PyTorch"] = [
-            paired_ratio(case.torch_seconds, sgd.torch_seconds) if case.torch_seconds else np.nan
-            for case in measurements.values()
+            paired_ratio(cost.torch_seconds, sgd.torch_seconds) if cost.torch_seconds else np.nan
+            for cost in costs.values()
         ]
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    places, width = np.arange(len(measurements)), 0.8 / len(bars)
-    for index, (label, ratios) in enumerate(bars.items()):
-        offset = (index - (len(bars) - 1) / 2) * width
-        drawn = axes.bar(places + offset, ratios, width, label=label, color=_COLOURS[label])
-        texts = ["" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
-        axes.bar_label(drawn, texts, fontsize=7)
-    axes.set_xticks(places, [NAMES[case].replace(", ", "\n") for case in measurements])
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_ylabel("one step over SGD's")
-    axes.set_title(title)
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    places, width = np.arange(len(costs)), 0.8 / len(bars)
+    with picture(path, 1, 1, (9, 5)) as (_, panels):
+        axes = panels[0, 0]
+        for index, (label, ratios) in enumerate(bars.items()):
+            offset = (index - (len(bars) - 1) / 2) * width
+            drawn = axes.bar(places + offset, ratios, width, label=label, color=_COLOURS[label])
+            texts = ["" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
+            axes.bar_label(drawn, texts, fontsize=7)
+        axes.set_xticks(places, [LABELS[case].replace(", ", "\n") for case in costs])
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_ylabel("one step over SGD's")
+        axes.set_title(title)
+        axes.legend()

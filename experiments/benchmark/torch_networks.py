@@ -1,9 +1,8 @@
-"""The benchmark's networks in PyTorch, with as many parameters as jaxlt's.
-
-Written from the papers that `jaxlt.models` names, as a PyTorch user would write them.
-"""
+"""The benchmark's networks as one writes them in PyTorch, with as many parameters as jaxlt's."""
 
 # pyright: reportMissingImports=false
+
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -12,32 +11,13 @@ from torch.nn import functional
 from jaxlt import UsageError
 
 
-class Network(nn.Module):
-    """A backbone that a subclass supplies as `features`, and a linear classifier."""
+class PeerNetwork(nn.Module):
+    """A backbone, from (B, channels, H, W) images to (B, D) features, and a linear classifier."""
 
-    def __init__(self, num_features: int, num_classes: int):
+    def __init__(self, features: nn.Module, num_features: int, num_classes: int):
         super().__init__()
+        self.features = features
         self.classifier = nn.Linear(num_features, num_classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Maps (B, channels, H, W) images to (B, D) features."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps (B, channels, H, W) images to (B, C) logits."""
-        return self.classifier(self.features(images))
-
-
-class Mlp(Network):
-    """One hidden ReLU layer."""
-
-    def __init__(self, num_classes: int, image_size: int, hidden: int = 256):
-        super().__init__(hidden, num_classes)
-        self.hidden = nn.Linear(3 * image_size**2, hidden)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Maps (B, channels, H, W) images to (B, hidden) features."""
-        return functional.relu(self.hidden(images.flatten(1)))
 
 
 class BasicBlock(nn.Module):
@@ -62,80 +42,54 @@ class BasicBlock(nn.Module):
         return functional.relu(x + y)
 
 
-class CifarResNet(Network):
-    """The CIFAR ResNet of depth 6n + 2."""
-
-    def __init__(self, num_classes: int, blocks: int):
-        super().__init__(64, num_classes)
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        stages, channels = [], 16
-        for width in (16, 32, 64):
-            strides = [1 if width == channels else 2] + [1] * (blocks - 1)
-            stages += [
-                BasicBlock(channels if index == 0 else width, width, stride)
-                for index, stride in enumerate(strides)
-            ]
-            channels = width
-        self.blocks = nn.Sequential(*stages)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Maps (B, channels, H, W) images to (B, 64) features."""
-        return self.blocks(functional.relu(self.bn1(self.conv1(images)))).mean((2, 3))
+def cifar_resnet(blocks: int) -> nn.Module:
+    """Builds the CIFAR ResNet of depth 6n + 2, n being the blocks of a stage."""
+    layers = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    for channels, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
+        layers.append(BasicBlock(channels, width, stride))
+        layers += [BasicBlock(width, width, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class EncoderBlock(nn.Module):
-    """Pre-norm self-attention and MLP, each added to its input."""
-
-    def __init__(self, width: int, heads: int, hidden: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp1, self.mlp2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.heads = heads
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, T, width) to the same shape."""
-        batch, tokens, width = x.shape
-        qkv = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(attended.transpose(1, 2).reshape(batch, tokens, width))
-        hidden = functional.gelu(self.mlp1(self.norm2(x)), approximate="tanh")
-        return x + self.mlp2(hidden)
-
-
-class SmallVit(Network):
+class SmallVit(nn.Module):
     """Vision transformer on 4x4 patches, mean pooling."""
 
-    def __init__(self, num_classes: int, image_size: int, width: int = 64, depth: int = 4):
-        super().__init__(width, num_classes)
-        self.embedding = nn.Conv2d(3, width, kernel_size=4, stride=4)
-        self.positions = nn.Parameter(0.02 * torch.randn((image_size // 4) ** 2, width))
-        self.blocks = nn.Sequential(*(EncoderBlock(width, 4, 4 * width) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+    def __init__(self, image_size: int):
+        super().__init__()
+        self.embedding = nn.Conv2d(3, 64, kernel_size=4, stride=4)
+        self.positions = nn.Parameter(0.02 * torch.randn((image_size // 4) ** 2, 64))
+        self.blocks = nn.Sequential(*(_encoder_block(64) for _ in range(4)))
+        self.norm = nn.LayerNorm(64, eps=1e-6)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Maps (B, channels, H, W) images to (B, width) features."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (B, channels, H, W) images to (B, 64) features."""
         tokens = self.embedding(images).flatten(2).transpose(1, 2)
         return self.norm(self.blocks(tokens + self.positions)).mean(1)
 
 
-def create_network(name: str, num_classes: int, image_size: int) -> Network:
-    """Builds the peer of `jaxlt.models.create_model`.
+def _encoder_block(width: int) -> nn.Module:
+    return nn.TransformerEncoderLayer(
+        width,
+        nhead=4,
+        dim_feedforward=4 * width,
+        dropout=0.0,
+        activation=functools.partial(functional.gelu, approximate="tanh"),
+        layer_norm_eps=1e-6,
+        batch_first=True,
+        norm_first=True,
+    )
 
-    Raises:
-        UsageError: there is none of that name.
-    """
+
+def create_network(name: str, num_classes: int, image_size: int) -> PeerNetwork:
+    """Builds the peer of `jaxlt.models.create_model`; raises UsageError where there is none."""
     resnets = {f"resnet{6 * blocks + 2}": blocks for blocks in (3, 5, 7, 9, 18)}
     if name in resnets:
-        return CifarResNet(num_classes, resnets[name])
+        return PeerNetwork(cifar_resnet(resnets[name]), 64, num_classes)
     if name == "small_vit":
-        return SmallVit(num_classes, image_size)
+        return PeerNetwork(SmallVit(image_size), 64, num_classes)
     if name == "mlp":
-        return Mlp(num_classes, image_size)
+        hidden = nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, 256), nn.ReLU())
+        return PeerNetwork(hidden, 256, num_classes)
     raise UsageError(
         f"network must be one of {', '.join(resnets)}, small_vit, mlp with peer torch, got {name}"
     )

@@ -1,7 +1,6 @@
 """Loss against noise on the parameters: `python -m experiments.flatness --checkpoint RUN...`."""
 
 import dataclasses
-import logging
 import math
 from typing import Literal
 
@@ -13,6 +12,8 @@ from jaxlt.recipes.part import check
 @dataclasses.dataclass(frozen=True)
 class Arguments(Examined):
     """Flags of the program."""
+
+    program = "flatness"
 
     scope: Literal["classifier", "all"] = "classifier"
     """Parameters that are perturbed: the classifier's, as in CC-SAM's figure 1, or all that were
@@ -39,29 +40,18 @@ def main() -> None:
     )
     command_line.check_distinct("seed", arguments.seeds)
     check("points", arguments.points, arguments.points >= 2, "at least 2")
-    for name in ("global_range", "local_range"):
-        largest = getattr(arguments, name)
-        check(name, largest, 0 < largest < math.inf, "positive and finite")
-    from experiments.analysed_run import analysed_runs
-    from experiments.flatness.curves import curves_of, values
-    from experiments.flatness.picture import draw
-    from experiments.loaded_runs import load_runs
-    from experiments.written_report import common_destination, write_values
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
-    from jaxlt.files.json_files import claim_directory
-
-    enable_compilation_cache()
-    runs = load_runs(arguments.checkpoint)
-    place = common_destination(runs, arguments.output, "flatness")
     ranges = {"global": arguments.global_range, "local": arguments.local_range}
-    rows = curves_of(
-        analysed_runs(runs, arguments, arguments.scope), ranges, arguments.points, arguments.seeds
-    )
-    claim_directory(place)
-    write_values(place / "flatness.json", {**arguments.described(), "rows": values(rows)})
+    for name, largest in ranges.items():
+        check(f"{name}_range", largest, 0 < largest < math.inf, "positive and finite")
+    from experiments.flatness.curves import curves_of, draw
+    from experiments.written_report import say_written
+
+    place, analysed = arguments.load(arguments.scope)
+    rows = curves_of(analysed, ranges, arguments.points, arguments.seeds)
+    arguments.write(place, {"rows": rows})
     for direction in ("random", "adversarial"):
         draw(rows, direction, arguments.scope, place / f"{direction}.png")
-    logging.getLogger(__name__).info("written to %s", place)
+    say_written([place], arguments.checkpoint, "hessian")
 
 
 if __name__ == "__main__":

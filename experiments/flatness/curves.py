@@ -1,35 +1,27 @@
-"""Losses of groups of classes along random and adversarial directions."""
+"""Losses of groups of classes along random and adversarial directions, and their pictures."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from experiments.analysed_run import AnalysedRun
 from experiments.loaded_runs import seeds_rows
+from experiments.presentation import deviation, legend_beside, picture, run_styles
 from experiments.ticker import ticking
 from jaxlt.analysis import losses_along, of_norm, random_direction
 from jaxlt.sharpness.perturbation import norm
 
-Direction = Literal["random", "adversarial"]
+# Losses in nats by direction, range and group, (S, R): S curves, of all runs of a row and, where
+# the direction is random, of all seeds; under "ratios", by range, R values of ||eps|| / ||theta||.
+Curves: TypeAlias = dict[str, dict[str, Any]]
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class NoiseCurves:
-    """The curves of runs that are members of each other.
-
-    Attributes:
-        label: of the row.
-        ratios: for each range (R,) values of `||eps|| / ||theta||`.
-        losses: by direction, range and group (S, R) mean losses over the group's images in nats;
-            the S curves are those of all runs and, where the direction is random, seeds.
-    """
-
-    label: str
-    ratios: dict[str, np.ndarray]
-    losses: dict[Direction, dict[str, dict[str, np.ndarray]]]
+# So many times the smallest loss must the largest be for a logarithmic axis.
+_LOG_FROM = 100
+# Of the mean: a deviation may be larger than it, and has no logarithm then.
+_LOWEST_OF_BAND = 0.1
 
 
 def curves_of(
@@ -37,60 +29,44 @@ def curves_of(
     ranges: Mapping[str, float],
     points: int,
     seeds: Sequence[int],
-) -> list[NoiseCurves]:
-    """Evaluates all runs.
+) -> dict[str, Curves]:
+    """Evaluates all runs; returns the curves of each row of members, by its label.
 
-    A random direction is standard normal. The adversarial direction of a group is the gradient of
-    its mean loss at the trained parameters, that of SAM.
-
-    Args:
-        analysed: the runs.
-        ranges: largest ratio of each range.
-        points: R, ratios from 0 to the largest.
-        seeds: of the random directions.
+    Each range has R points from 0 to its largest ratio. A random direction is standard normal. The
+    adversarial direction of a group is the gradient of its mean loss at the trained parameters,
+    that of SAM.
     """
     ratios = {name: np.linspace(0, largest, points) for name, largest in ranges.items()}
     total = sum(len(ranges) * (len(seeds) + len(one.groups)) for one in analysed)
     with ticking("flatness", total, "curve") as tick:
 
-        def of_run(one: AnalysedRun) -> dict[Direction, dict[str, dict[str, np.ndarray]]]:
-            length = float(norm(one.theta))
+        def along(one: AnalysedRun, direction: Any, name: str) -> dict[str, np.ndarray]:
+            distances = ratios[name] * float(norm(one.theta))
+            by_class = losses_along(one.losses, one.theta, of_norm(direction, 1.0), distances)
+            tick(1)
+            return one.group_means(by_class)
 
-            def along(direction: Any, distances: np.ndarray) -> dict[str, np.ndarray]:
-                by_class = losses_along(one.losses, one.theta, direction, distances * length)
-                tick(1)
-                return one.group_means(by_class)
-
-            random = [
-                of_norm(random_direction(jax.random.key(seed), one.theta), 1.0) for seed in seeds
-            ]
+        def of_run(one: AnalysedRun) -> Curves:
+            random = [random_direction(jax.random.key(seed), one.theta) for seed in seeds]
             ascent = {
-                group: of_norm(one.losses.of_classes(mask).gradient(one.theta), 1.0)
+                group: one.losses.of_classes(mask).gradient(one.theta)
                 for group, mask in one.groups.items()
             }
-            return {
-                "random": {
-                    name: _stacked([along(direction, distances) for direction in random])
-                    for name, distances in ratios.items()
-                },
-                "adversarial": {
-                    name: {
-                        group: along(direction, distances)[group][np.newaxis]
-                        for group, direction in ascent.items()
-                    }
-                    for name, distances in ratios.items()
-                },
-            }
+            found: Curves = {"random": {}, "adversarial": {}}
+            for name in ranges:
+                curves = [along(one, direction, name) for direction in random]
+                found["random"][name] = {g: np.stack([c[g] for c in curves]) for g in ascent}
+                found["adversarial"][name] = {
+                    group: along(one, direction, name)[group][np.newaxis]
+                    for group, direction in ascent.items()
+                }
+            return found
 
         found = [of_run(one) for one in analysed]
-    return [
-        NoiseCurves(label, ratios, _joined([found[number] for number in numbers]))
+    return {
+        label: {"ratios": ratios, **_joined([found[number] for number in numbers])}
         for label, numbers in seeds_rows([one.run for one in analysed]).items()
-    ]
-
-
-def _stacked(curves: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {group: np.stack([one[group] for one in curves]) for group in curves[0]}
+    }
 
 
 def _joined(runs: list[Any]) -> Any:
@@ -100,6 +76,32 @@ def _joined(runs: list[Any]) -> Any:
     return np.concatenate(runs)
 
 
-def values(rows: Sequence[NoiseCurves]) -> dict[str, Any]:
-    """Returns what is saved as JSON."""
-    return {row.label: {"ratios": row.ratios, **row.losses} for row in rows}
+def draw(rows: Mapping[str, Curves], direction: str, scope: str, path: Path) -> None:
+    """Draws the mean loss over runs and seeds, by range and group, with its deviation as a band."""
+    first = next(iter(rows.values()))[direction]
+    columns = len(next(iter(first.values())))
+    size = (2 + 3.2 * columns, 3.2 * len(first))
+    with picture(path, len(first), columns, size) as (figure, panels):
+        places = [(name, group) for name, groups in first.items() for group in groups]
+        for (name, group), axes in zip(places, panels.flat, strict=True):
+            losses = {label: row[direction][name][group] for label, row in rows.items()}
+            ratios = next(iter(rows.values()))["ratios"][name]
+            _draw_panel(axes, ratios, losses)
+            axes.set_title(f"{group}, {name} range", fontsize="medium")
+        what = "classifier" if scope == "classifier" else "trained"
+        figure.supxlabel(f"||ε|| / ||θ||, θ: {what} parameters, {direction} ε", fontsize="medium")
+        figure.supylabel("loss (nats)", fontsize="medium")
+        legend_beside(figure, panels[0, 0])
+
+
+def _draw_panel(axes: Any, ratios: np.ndarray, losses: Mapping[str, np.ndarray]) -> None:
+    for number, (label, style) in enumerate(zip(losses, run_styles(), strict=False)):
+        mean, spread = losses[label].mean(axis=0), deviation(losses[label])
+        # Markers at different places, since lines may lie on each other.
+        axes.plot(ratios, mean, label=label, markersize=4, markevery=(number % 4, 4), **style)
+        lower = np.maximum(mean - spread, _LOWEST_OF_BAND * mean)
+        axes.fill_between(ratios, lower, mean + spread, color=style["color"], alpha=0.12)
+    means = [some.mean(axis=0) for some in losses.values()]
+    if np.max(means) > _LOG_FROM * np.min(means) > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)

@@ -1,19 +1,18 @@
 """Hessian spectra by class: `python -m experiments.hessian --checkpoint RUN...`."""
 
 import dataclasses
-import logging
 from typing import Literal
 
 from experiments import command_line
 from experiments.examined import Examined
 from jaxlt.recipes.part import check
 
-_SETTINGS = ("by", "lanczos_steps", "vectors", "trace_samples", "seed")
-
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Examined):
     """Flags of the program."""
+
+    program = "hessian"
 
     scope: Literal["all", "classifier"] = "all"
     """Parameters that the Hessian is of: all that were trained, or the classifier's."""
@@ -40,26 +39,25 @@ def main() -> None:
     )
     for name in ("lanczos_steps", "vectors", "trace_samples"):
         check(name, getattr(arguments, name), getattr(arguments, name) >= 1, "at least 1")
-    from experiments.analysed_run import analysed_runs
     from experiments.hessian.picture import draw_densities, draw_eigenvalues
-    from experiments.hessian.spectra import format_table, spectra_of, values
-    from experiments.loaded_runs import load_runs
-    from experiments.written_report import common_destination, write_values
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
-    from jaxlt.files.json_files import claim_directory
+    from experiments.hessian.spectra import format_table, spectra_of
+    from experiments.written_report import say_written
 
-    enable_compilation_cache()
-    runs = load_runs(arguments.checkpoint)
-    place = common_destination(runs, arguments.output, "hessian")
-    settings = {name: getattr(arguments, name) for name in _SETTINGS}
-    results = spectra_of(analysed_runs(runs, arguments, arguments.scope), **settings)
-    claim_directory(place)
-    write_values(place / "hessian.json", {**arguments.described(), "rows": values(results)})
+    place, analysed = arguments.load(arguments.scope)
+    results = spectra_of(analysed, arguments)
+    rows = {
+        row.label: {
+            run: {name: one.measures for name, one in classes.items()}
+            for run, classes in row.runs.items()
+        }
+        for row in results
+    }
+    arguments.write(place, {"rows": rows})
     (place / "table.md").write_text(format_table(results) + "\n")
     draw_densities(results, place / "densities.png")
     draw_eigenvalues(results, place / "eigenvalues.png")
     print(f"\n{format_table(results)}\n")
-    logging.getLogger(__name__).info("written to %s", place)
+    say_written([place], arguments.checkpoint, "flatness")
 
 
 if __name__ == "__main__":

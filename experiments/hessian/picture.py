@@ -1,18 +1,20 @@
 """Pictures of Hessian spectra: densities of eigenvalues, and the extreme ones by class."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from experiments.hessian.spectra import MEASURES, RowSpectra
-from experiments.presentation import deviation, legend_beside, mark_sizes, run_styles
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+from experiments.presentation import (
+    deviation,
+    legend_beside,
+    lines_of_panels,
+    mark_sizes,
+    picture,
+    run_styles,
+)
 
 _MOST_PANELS_IN_A_LINE = 4
 _POINTS = 2000
@@ -22,29 +24,18 @@ _LOWEST_DENSITY = 1e-7
 
 def draw_densities(rows: Sequence[RowSpectra], path: Path) -> None:
     """Draws the spectral density of each class or group, a line for each row."""
-    names = list(rows[0].parts)
-    lines = math.ceil(len(names) / _MOST_PANELS_IN_A_LINE)
-    width = math.ceil(len(names) / lines)
-    figure, panels = plt.subplots(
-        lines,
-        width,
-        figsize=(2 + 3.2 * width, 2.8 * lines),
-        squeeze=False,
-        layout="constrained",
-    )
-    for name, axes in zip(names, panels.flat, strict=False):
-        _draw_density(axes, name, rows)
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
-    figure.supxlabel("eigenvalue of the Hessian")
-    figure.supylabel("density")
-    legend_beside(figure, panels[0, 0])
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    names = list(rows[0].classes)
+    lines, width = lines_of_panels(len(names), _MOST_PANELS_IN_A_LINE)
+    with picture(path, lines, width, (2 + 3.2 * width, 2.8 * lines)) as (figure, panels):
+        for name, axes in zip(names, panels.flat, strict=False):
+            _draw_density(axes, name, rows)
+        figure.supxlabel("eigenvalue of the Hessian")
+        figure.supylabel("density")
+        legend_beside(figure, panels[0, 0])
 
 
 def _draw_density(axes: Any, name: str, rows: Sequence[RowSpectra]) -> None:
-    spectra = [[parts[name].spectrum for parts in row.runs.values()] for row in rows]
+    spectra = [[classes[name].spectrum for classes in row.runs.values()] for row in rows]
     everything = [one for row in spectra for one in row]
     low = min(one.smallest for one in everything)
     high = max(one.largest for one in everything)
@@ -61,33 +52,29 @@ def _draw_density(axes: Any, name: str, rows: Sequence[RowSpectra]) -> None:
         peak = max(peak, density.max())
         axes.plot(grid, density, color=style["color"], linewidth=1, label=row.label)
     axes.axvline(0, color="#999999", linewidth=0.8, linestyle=":")
-    axes.set_yscale("log")
-    axes.set_ylim(_LOWEST_DENSITY * peak, 3 * peak)
-    axes.set_title(f"{name}, {rows[0].parts[name].images} images", fontsize="medium")
+    axes.set(yscale="log", ylim=(_LOWEST_DENSITY * peak, 3 * peak))
+    axes.set_title(f"{name}, {rows[0].classes[name]['images']} images", fontsize="medium")
     axes.grid(alpha=0.3)
 
 
 def draw_eigenvalues(rows: Sequence[RowSpectra], path: Path) -> None:
     """Draws eigenvalues, saddle measure and trace against class size, with deviations."""
-    shown = ("largest", "smallest", "saddle_measure", "trace")
-    figure, panels = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
     # The group of all classes has no place among class sizes.
-    names = [name for name in rows[0].parts if name != "all"]
-    sizes = np.array([rows[0].parts[name].class_size for name in names])
-    for measure, axes in zip(shown, panels.flat, strict=True):
-        heading, of_part = MEASURES[measure]
-        for row, style in zip(rows, run_styles(), strict=False):
-            found = np.array([row.over_runs(name, of_part) for name in names]).T
-            mean, spread = found.mean(axis=0), deviation(found)
-            axes.plot(sizes, mean, label=row.label, markersize=5, **style)
-            axes.fill_between(sizes, mean - spread, mean + spread, color=style["color"], alpha=0.12)
-        axes.set_ylabel(heading)
-        axes.set_xscale("log")
-        axes.grid(alpha=0.3)
-    for axes in panels[1]:
-        mark_sizes(axes, sizes)
-        axes.set_xlabel("training images of the class, head to tail")
-    panels[0, 0].invert_xaxis()
-    legend_beside(figure, panels[0, 0])
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    names = [name for name in rows[0].classes if name != "all"]
+    sizes = np.array([rows[0].classes[name]["class_size"] for name in names])
+    with picture(path, 2, 2, (11, 7), sharex=True) as (figure, panels):
+        shown = ("largest", "smallest", "saddle_measure", "trace")
+        for measure, axes in zip(shown, panels.flat, strict=True):
+            for row, style in zip(rows, run_styles(), strict=False):
+                found = np.array([row.over_runs(name, measure) for name in names]).T
+                mean, spread = found.mean(axis=0), deviation(found)
+                axes.plot(sizes, mean, label=row.label, markersize=5, **style)
+                band = {"color": style["color"], "alpha": 0.12}
+                axes.fill_between(sizes, mean - spread, mean + spread, **band)
+            axes.set(ylabel=MEASURES[measure], xscale="log")
+            axes.grid(alpha=0.3)
+        for axes in panels[1]:
+            mark_sizes(axes, sizes)
+            axes.set_xlabel("training images of the class, head to tail")
+        panels[0, 0].invert_xaxis()
+        legend_beside(figure, panels[0, 0])

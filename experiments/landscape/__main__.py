@@ -1,7 +1,6 @@
 """Loss landscapes and trajectories: `python -m experiments.landscape --checkpoint RUN...`."""
 
 import dataclasses
-import logging
 import math
 
 from experiments import command_line
@@ -12,6 +11,8 @@ from jaxlt.recipes.part import check
 @dataclasses.dataclass(frozen=True)
 class Arguments(Examined):
     """Flags of the program."""
+
+    program = "landscape"
 
     reach: float = 1.0
     """The plane goes from -reach to reach in both directions, in which each filter has the norm of
@@ -33,30 +34,21 @@ def main() -> None:
     )
     check("points", arguments.points, arguments.points >= 3, "at least 3")
     check("reach", arguments.reach, 0 < arguments.reach < math.inf, "positive and finite")
-    from experiments.analysed_run import analysed_runs
     from experiments.landscape.picture import draw_contours, draw_surfaces, draw_trajectories
-    from experiments.landscape.planes import check_same_network, planes_of, trajectories_of, values
-    from experiments.loaded_runs import load_runs
-    from experiments.written_report import common_destination, write_values
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
-    from jaxlt.files.json_files import claim_directory
+    from experiments.landscape.planes import planes_of, trajectories_of
+    from experiments.written_report import say_written
 
-    enable_compilation_cache()
-    runs = load_runs(arguments.checkpoint)
-    place = common_destination(runs, arguments.output, "landscape")
-    analysed = analysed_runs(runs, arguments)
-    check_same_network(analysed)
+    place, analysed = arguments.load()
     planes = planes_of(analysed, arguments.reach, arguments.points, arguments.seed)
     trajectories = trajectories_of(analysed, arguments.points)
-    claim_directory(place)
-    write_values(
-        place / "landscape.json", {**arguments.described(), **values(planes, trajectories)}
-    )
+    shown = {"planes": planes, "trajectories": trajectories}
+    values = {kind: {one.label: one.values() for one in shown[kind]} for kind in shown}
+    arguments.write(place, values)
     draw_contours(planes, place / "contours.png")
     draw_surfaces(planes, place / "surfaces.png")
     if trajectories:
         draw_trajectories(trajectories, place / "trajectories.png")
-    logging.getLogger(__name__).info("written to %s", place)
+    say_written([place], arguments.checkpoint, "hessian")
 
 
 if __name__ == "__main__":

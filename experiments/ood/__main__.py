@@ -1,17 +1,14 @@
 """Finished runs on images of another distribution: `python -m experiments.ood --checkpoint RUN`."""
 
 import dataclasses
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments import command_line
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
-    from experiments.ood.evaluations import Shifts
     from experiments.ood.report import Report
-    from jaxlt.recipes.trained_run import TrainedRun
 
 _ALEXNET = "alexnet"
 _IMAGENET_CLASSES = 1000
@@ -57,29 +54,38 @@ def main() -> None:
     )
     _check(arguments)
     from experiments.loaded_runs import load_run, load_runs
-    from experiments.ood.evaluations import check_alike
-    from experiments.ood.report import format_tables
-    from experiments.written_report import destinations, write_reports
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from experiments.ood import evaluations
+    from experiments.ood.report import Report, format_tables
+    from experiments.written_report import destinations, say_written, write_reports
+    from jaxlt.devices.backends import enable_compilation_cache
+    from jaxlt.evaluation.corruptions import ALEXNET_ERRORS
 
     enable_compilation_cache()
     runs = load_runs(arguments.checkpoint)
     places = destinations(runs, arguments.output, "ood")
+    of_alexnet = arguments.baseline == _ALEXNET
+    if of_alexnet and runs[0].num_classes != _IMAGENET_CLASSES:
+        raise UsageError(
+            f"baseline must be a run where the classes are not ImageNet's {_IMAGENET_CLASSES}, "
+            f"got {_ALEXNET} with {runs[0].num_classes} classes"
+        )
+    shifts = [evaluations.Shifts(run) for run in runs]
+    if arguments.baseline is not None and not of_alexnet:
+        shifts.append(evaluations.Shifts(load_run(Path(arguments.baseline), "baseline")))
+    evaluations.check_alike([one.run for one in shifts], same_data=arguments.generate)
+    if arguments.folders:
+        evaluations.evaluate_folders(shifts, arguments.folders)
+    if arguments.corruptions_tree is not None:
+        evaluations.evaluate_tree(shifts, arguments.corruptions_tree)
+    if arguments.generate:
+        evaluations.evaluate_generated(shifts, arguments)
     baseline = None
-    if arguments.baseline == _ALEXNET:
-        if runs[0].num_classes != _IMAGENET_CLASSES:
-            raise UsageError(
-                f"baseline must be a run where the classes are not ImageNet's {_IMAGENET_CLASSES}, "
-                f"got {_ALEXNET} with {runs[0].num_classes} classes"
-            )
-    elif arguments.baseline is not None:
-        baseline = load_run(Path(arguments.baseline), "baseline")
-    shown = [*runs, baseline] if baseline else runs
-    check_alike(shown, same_data=arguments.generate)
-    reports = _reports(runs, _evaluate(shown, arguments), arguments)
+    if arguments.baseline is not None:
+        baseline = ALEXNET_ERRORS if of_alexnet else shifts[-1].errors
+    reports = [Report(one, baseline, arguments.baseline) for one in shifts[: len(runs)]]
     write_reports(places, reports, lambda place, chosen: _write(place, chosen, arguments))
     print(f"\n{format_tables(reports)}\n")
-    logging.getLogger(__name__).info("written to %s", ", ".join(map(str, places)))
+    say_written(places, arguments.checkpoint, "open_lt --open SOURCE")
 
 
 def _check(arguments: Arguments) -> None:
@@ -98,68 +104,17 @@ def _check(arguments: Arguments) -> None:
     command_line.check_distinct("corruption", arguments.corruptions or ("all",))
 
 
-def _evaluate(runs: list["TrainedRun"], arguments: Arguments) -> list["Shifts"]:
-    from experiments.ood.evaluations import (
-        Shifts,
-        evaluate_folders,
-        evaluate_generated,
-        evaluate_tree,
-    )
-    from jaxlt.evaluation.corruptions import CORRUPTIONS
-
-    shifts = [Shifts() for _ in runs]
-    if arguments.folders:
-        for one, sets in zip(shifts, evaluate_folders(runs, arguments.folders), strict=True):
-            one.sets.update(sets)
-    if arguments.corruptions_tree is not None:
-        for one, found in zip(shifts, evaluate_tree(runs, arguments.corruptions_tree), strict=True):
-            one.corrupted.update(found)
-    if arguments.generate:
-        clean, corrupted = evaluate_generated(
-            runs,
-            arguments.corruptions or CORRUPTIONS,
-            images_per_class=arguments.images_per_class,
-            seed=arguments.seed,
-            workers=arguments.workers,
-        )
-        for one, evaluation, found in zip(shifts, clean, corrupted, strict=True):
-            one.sets["clean"] = evaluation
-            one.corrupted.update(found)
-    return shifts
-
-
-def _reports(
-    runs: list["TrainedRun"], shifts: list["Shifts"], arguments: Arguments
-) -> list["Report"]:
-    from experiments.ood.report import errors_of, report
-    from jaxlt.evaluation.corruptions import ALEXNET_ERRORS
-
-    baseline: Any = None
-    if arguments.baseline == _ALEXNET:
-        baseline = ALEXNET_ERRORS
-    elif arguments.baseline is not None:
-        baseline = errors_of(shifts[-1])
-    return [
-        report(run, one, baseline, arguments.baseline)
-        for run, one in zip(runs, shifts, strict=False)
-    ]
-
-
 def _write(place: Path, reports: list["Report"], arguments: Arguments) -> None:
-    from experiments.ood.picture import draw_corruptions, draw_reliability
-    from experiments.ood.report import format_tables
+    from experiments.ood.report import draw_corruptions, draw_reliability, format_tables
     from experiments.written_report import write_values
 
     (place / "table.md").write_text(format_tables(reports) + "\n")
-    generated = {
-        "seed": arguments.seed,
-        "images_per_class": arguments.images_per_class,
-    }
+    generated = {"seed": arguments.seed, "images_per_class": arguments.images_per_class}
     values = {"generated": generated} if arguments.generate else {}
     runs = {one.label: one.values() for one in reports}
     write_values(place / "ood.json", {**values, "runs": runs})
     draw_reliability(reports, place / "reliability.png")
-    if reports[0].severities:
+    if reports[0].errors:
         draw_corruptions(reports, place / "corruptions.png")
 
 

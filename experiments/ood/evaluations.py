@@ -4,211 +4,166 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.loaded_runs import chunks, first_of_each_class
-from jaxlt.data import ImageSet, Resize
+from jaxlt.data import Resize
 from jaxlt.errors import UsageError
-from jaxlt.evaluation import ConfidenceBins, Evaluated, evaluate
-from jaxlt.evaluation.class_folders import (
-    LabelledFiles,
-    find_class_folders,
-    find_corruption_tree,
-)
-from jaxlt.evaluation.corruptions import SEVERITIES, Corruption
+from jaxlt.evaluation import ConfidenceBins, evaluate
+from jaxlt.evaluation.class_folders import LabelledFiles, find_class_folders, find_corruption_tree
+from jaxlt.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from jaxlt.recipes.trained_run import TrainedRun
 
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from experiments.ood.__main__ import Arguments
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-Corrupted = dict[str, dict[int, "Measured"]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What is kept of an `Evaluated`, whose confusion matrix may be of 8142 by 8142 classes."""
+    """What is kept of an evaluation, whose confusion matrix may be of 8142 by 8142 classes."""
 
-    images: int
-    accuracy: float
-    balanced_accuracy: float
-    per_class: np.ndarray
+    values: dict[str, Any]
     calibration: ConfidenceBins
-
-    @classmethod
-    def of(cls, evaluation: Evaluated) -> Self:
-        """Takes the measures out of an evaluation."""
-        return cls(
-            int(evaluation.confusion.sum()),
-            evaluation.accuracy,
-            evaluation.balanced_accuracy,
-            evaluation.per_class,
-            evaluation.calibration,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Shifts:
-    """The evaluations of one run.
+    """One run's evaluations of sets of images, by name, and by corruption and severity."""
 
-    Attributes:
-        sets: by name, the clean test set where corruptions are made of it, and each folder.
-        corrupted: by corruption and severity; empty without corruptions.
-    """
-
+    run: TrainedRun
     sets: dict[str, Measured] = dataclasses.field(default_factory=dict)
-    corrupted: Corrupted = dataclasses.field(default_factory=dict)
+    corrupted: dict[str, dict[int, Measured]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def errors(self) -> dict[str, np.ndarray]:
+        """For each corruption the errors at the severities 1 to 5, (5,) in [0, 1]."""
+        return {
+            name: np.array([1 - found[severity].values["accuracy"] for severity in SEVERITIES])
+            for name, found in self.corrupted.items()
+        }
 
 
 def check_alike(runs: Sequence[TrainedRun], *, same_data: bool) -> None:
-    """Raises UsageError unless the runs can be shown the same images.
-
-    Args:
-        runs: at least one.
-        same_data: whether it is the data set of the first run that they are shown.
-    """
+    """Raises UsageError unless all runs can be shown the same images, `same_data` the first's."""
     first = runs[0]
     for run in runs[1:]:
-        for what, ours, theirs in (
-            ("classes", run.predictor().class_names, first.predictor().class_names),
-            ("image shape", run.predictor().image_shape, first.predictor().image_shape),
-            ("resize", run.predictor().resize, first.predictor().resize),
-            ("dataset", run.recorded.data.name, first.recorded.data.name),
-        ):
-            if ours != theirs and (same_data or what != "dataset"):
+        own, other = run.predictor(), first.predictor()
+        same = {
+            "classes": own.class_names == other.class_names,
+            "image shape": own.image_shape == other.image_shape,
+            "resize": own.resize == other.resize,
+            "dataset": not same_data or run.recorded.data.name == first.recorded.data.name,
+        }
+        for what, alike in same.items():
+            if not alike:
                 raise UsageError(
                     f"runs evaluated together must have the same {what}, those of {run.path} and "
                     f"{first.path} differ"
                 )
 
 
-def evaluate_folders(
-    runs: Sequence[TrainedRun], directories: Sequence[Path]
-) -> list[dict[str, Measured]]:
-    """Evaluates each run on each `DIR/CLASS/` tree.
-
-    Raises:
-        UsageError: two directories have one name, an image cannot be read, or as
-            `find_class_folders`.
-    """
+def evaluate_folders(shifts: Sequence[Shifts], directories: Sequence[Path]) -> None:
+    """Evaluates each run on each `DIR/CLASS/` tree."""
     names = [directory.resolve().name for directory in directories]
     if len(set(names)) < len(names):
         raise UsageError(f"folders must have different names, got {' '.join(names)}")
-    classes = runs[0].predictor().class_names, runs[0].predictor().class_numbers
-    found = {
-        name: find_class_folders(directory, *classes)
-        for name, directory in zip(names, directories, strict=True)
-    }
-    evaluated = {name: _evaluate_all(runs, _of_files(runs[0], found[name])) for name in names}
-    return _by_run(runs, evaluated)
+    first = shifts[0].run
+    classes = first.predictor().class_names, first.predictor().class_numbers
+    found = [find_class_folders(directory, *classes) for directory in directories]
+    for name, files in zip(names, found, strict=True):
+        for one, measured in zip(shifts, _evaluated(shifts, _of_files(first, files)), strict=True):
+            one.sets[name] = measured
 
 
-def evaluate_tree(runs: Sequence[TrainedRun], directory: Path) -> list[Corrupted]:
-    """Evaluates each run on ImageNet-C's tree; raises UsageError as `find_corruption_tree`.
-
-    Its files are the middle of ImageNet's images at 224 pixels already, so nothing is cut off.
-    """
-    first = runs[0].predictor()
-    tree = find_corruption_tree(directory, first.class_names, first.class_numbers)
-    return _each_corruption(
-        runs, tree, lambda name, severity: _of_files(runs[0], tree[name][severity], "stretch")
+def evaluate_tree(shifts: Sequence[Shifts], directory: Path) -> None:
+    """Evaluates each run on ImageNet-C's tree."""
+    first = shifts[0].run
+    classes = first.predictor().class_names, first.predictor().class_numbers
+    tree = find_corruption_tree(directory, *classes)
+    # Its files are the middle of ImageNet's images at 224 pixels already: nothing is cut off.
+    _evaluate_corruptions(
+        shifts, tree, lambda name, severity: _of_files(first, tree[name][severity], "stretch")
     )
 
 
-def evaluate_generated(
-    runs: Sequence[TrainedRun],
-    corruptions: Sequence[str],
-    *,
-    images_per_class: int | None,
-    seed: int,
-    workers: int,
-) -> tuple[list[Measured], list[Corrupted]]:
-    """Evaluates each run on its test set, and on corruptions of it that are made once for all.
+def evaluate_generated(shifts: Sequence[Shifts], arguments: "Arguments") -> None:
+    """Evaluates each run on its test set as it is, and on corruptions of it made once for all."""
+    made = {
+        name: {severity: Corruption(name, severity, arguments.seed) for severity in SEVERITIES}
+        for name in arguments.corruptions or CORRUPTIONS
+    }
+    first = shifts[0].run
+    images = first.test_images
+    usable = first.usable(images, np.arange(len(images.labels)))
+    indices = usable[first_of_each_class(images.labels[usable], arguments.images_per_class)]
+    with _mapping(arguments.workers) as mapped:
+        originals = ((images.load(chunk), images.labels[chunk]) for chunk in chunks(indices))
+        clean = _evaluated(shifts, originals)
+        for one, measured in zip(shifts, clean, strict=True):
+            one.sets["clean"] = measured
 
-    Args:
-        runs: of one data set.
-        corruptions: names, each of which is made at the severities 1 to 5.
-        images_per_class: takes only the first so many test images of each class; None takes all.
-        seed: of the corruptions.
-        workers: processes that make them; the images are the same with any number.
+        def corrupted(name: str, severity: int) -> Batches:
+            for chunk in chunks(indices):
+                batch = mapped(made[name][severity], images.load(chunk), chunk)
+                yield np.stack(list(batch)), images.labels[chunk]
 
-    Returns:
-        For each run its evaluation of the images as they are, and of each corruption.
-
-    Raises:
-        UsageError: as `Corruption`, or the data cannot be loaded.
-    """
-    made = {name: {s: Corruption(name, s, seed) for s in SEVERITIES} for name in corruptions}
-    images = runs[0].test_images
-    usable = runs[0].usable(images, np.arange(len(images.labels)))
-    indices = usable[first_of_each_class(images.labels[usable], images_per_class)]
-    with _mapping(workers) as mapped:
-        clean = _evaluate_all(runs, _of_images(images, indices))
-        corrupted = _each_corruption(
-            runs,
-            made,
-            lambda name, severity: (
-                (np.stack(list(mapped(made[name][severity], batch, numbers))), labels)
-                for numbers, (batch, labels) in zip(
-                    chunks(indices), _of_images(images, indices), strict=True
-                )
-            ),
-        )
-    return clean, corrupted
+        _evaluate_corruptions(shifts, made, corrupted)
 
 
-def _each_corruption(
-    runs: Sequence[TrainedRun],
-    names: Iterable[str],
-    batches_of: Callable[[str, int], Batches],
-) -> list[Corrupted]:
-    corrupted: list[Corrupted] = [{} for _ in runs]
+def _evaluate_corruptions(
+    shifts: Sequence[Shifts], names: Iterable[str], batches_of: Callable[[str, int], Batches]
+) -> None:
     for name in names:
-        evaluated = {s: _evaluate_all(runs, batches_of(name, s)) for s in SEVERITIES}
-        for one, evaluations in zip(corrupted, _by_run(runs, evaluated), strict=True):
-            one[name] = evaluations
-        error = 100 * np.mean([[1 - e.accuracy for e in found] for found in evaluated.values()])
-        _logger.info("%s: error %.2f %%, mean over severities and runs", name, error)
-    return corrupted
+        for severity in SEVERITIES:
+            found = _evaluated(shifts, batches_of(name, severity))
+            for one, measured in zip(shifts, found, strict=True):
+                one.corrupted.setdefault(name, {})[severity] = measured
+        error = 100 * np.mean([one.errors[name] for one in shifts])
+        logging.getLogger(__name__).info(
+            "%s: error %.2f %%, mean over severities and runs", name, error
+        )
 
 
-def _evaluate_all(runs: Sequence[TrainedRun], batches: Batches) -> list[Measured]:
+def _evaluated(shifts: Sequence[Shifts], batches: Batches) -> list[Measured]:
     """Evaluates all runs in one walk over the images, which may be costly to make."""
-    logits: list[list[np.ndarray]] = [[] for _ in runs]
+    logits: list[list[np.ndarray]] = [[] for _ in shifts]
     labels = []
     for images, batch_labels in batches:
         labels.append(batch_labels)
-        for run, rows in zip(runs, logits, strict=True):
-            rows.append(run.predictor().logits(images))
+        for one, rows in zip(shifts, logits, strict=True):
+            rows.append(one.run.predictor().logits(images))
     together = np.concatenate(labels)
     return [
-        Measured.of(evaluate(jnp.asarray, [(np.concatenate(rows), together)], run.num_classes))
-        for run, rows in zip(runs, logits, strict=True)
+        _measured(one.run, np.concatenate(rows), together)
+        for one, rows in zip(shifts, logits, strict=True)
     ]
 
 
-def _by_run(
-    runs: Sequence[TrainedRun], evaluated: Mapping[str, Sequence[Measured]] | Mapping
-) -> list[dict]:
-    return [
-        {key: evaluations[number] for key, evaluations in evaluated.items()}
-        for number in range(len(runs))
-    ]
+def _measured(run: TrainedRun, logits: np.ndarray, labels: np.ndarray) -> Measured:
+    evaluation = evaluate(jnp.asarray, [(logits, labels)], run.num_classes)
+    values = {
+        "images": len(labels),
+        "accuracy": evaluation.accuracy,
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        **run.by_group(evaluation.per_class),
+        "ece": evaluation.calibration.ece,
+        "maximum_calibration_error": evaluation.calibration.mce,
+        "per_class": evaluation.per_class.tolist(),
+    }
+    return Measured(values, evaluation.calibration)
 
 
 def _of_files(run: TrainedRun, files: LabelledFiles, resize: Resize | None = None) -> Batches:
     for paths, labels in zip(chunks(files.paths), chunks(files.labels), strict=True):
         yield run.predictor().read_files(paths, resize), labels
-
-
-def _of_images(images: ImageSet, indices: np.ndarray) -> Batches:
-    for numbers in chunks(indices):
-        yield images.load(numbers), images.labels[numbers]
 
 
 @contextlib.contextmanager

@@ -1,23 +1,27 @@
-"""Tables and numbers of an evaluation on shifted images."""
+"""Tables, numbers and pictures of an evaluation on shifted images."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from experiments.ood.evaluations import Measured, Shifts
-from experiments.presentation import MEASURES, mean_and_deviation, percent
-from jaxlt.evaluation import ConfidenceBins
-from jaxlt.evaluation.corruptions import (
-    CORRUPTIONS,
-    corruption_errors,
-    mean_corruption_error,
+from experiments.presentation import (
+    MEASURES,
+    legend_beside,
+    lines_of_panels,
+    markdown_table,
+    mean_and_deviation,
+    percent,
+    picture,
+    run_styles,
 )
-from jaxlt.recipes.trained_run import TrainedRun
+from jaxlt.evaluation.calibration import MOST_NAMED, draw_diagram
+from jaxlt.evaluation.corruptions import CORRUPTIONS, corruption_errors, mean_corruption_error
 
 _CORRUPTED = "corrupted"
+_MOST_PANELS_IN_A_LINE = 4
 _COLUMNS = {**MEASURES, "ece": "ECE"}
 _NOTE = (
     "Accuracies and ECE in percent. Those of corrupted images are means over corruptions and "
@@ -25,149 +29,105 @@ _NOTE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
 class Report:
     """What is shown and saved of one run.
 
-    Attributes:
-        label: of the run.
-        sets: measures of each set of images.
-        bins: confidences of each set, those of all corrupted images together.
-        severities: for each corruption its errors, (5,) in [0, 1].
-        by_severity: measures by corruption and severity.
-        errors: corruption error of each corruption.
-        mean_error: mCE, or the mean of unnormalised errors; NaN without corruptions.
-        baseline: name of what the errors are normalised by, None if they are not.
+    The last set is all corrupted images that count: the means of their measures, and their
+    confidences together. The mean error is mCE with a baseline, NaN without corruptions.
     """
 
-    label: str
-    sets: dict[str, dict[str, Any]]
-    bins: dict[str, ConfidenceBins]
-    severities: dict[str, np.ndarray]
-    by_severity: dict[str, dict[int, dict[str, Any]]]
-    errors: dict[str, float]
-    mean_error: float
-    baseline: str | None
+    def __init__(
+        self, shifts: Shifts, baseline: Mapping[str, Any] | None, baseline_name: str | None
+    ):
+        self.shifts, self.label, self.baseline = shifts, shifts.run.label, baseline_name
+        self.sets = dict(shifts.sets)
+        counted = [name for name in shifts.corrupted if name in CORRUPTIONS]
+        parts = [one for name in counted for one in shifts.corrupted[name].values()]
+        if parts:
+            first, *rest = (one.calibration for one in parts)
+            means = {name: float(np.mean([p.values[name] for p in parts])) for name in _COLUMNS}
+            self.sets[_CORRUPTED] = Measured(means, sum(rest, first))
+        self.errors = corruption_errors(shifts.errors, baseline)
+        self.mean_error = mean_corruption_error(self.errors)
 
     def values(self) -> dict[str, Any]:
         """Returns what is saved as JSON."""
-        values: dict[str, Any] = {"sets": self.sets}
-        if self.severities:
-            name = "mean_corruption_error" if self.baseline else "mean_error_unnormalised"
-            values |= {
-                "baseline": self.baseline,
-                name: self.mean_error,
-                "corruption_errors": self.errors,
-                "corruptions": self.by_severity,
+        values: dict[str, Any] = {"sets": {name: one.values for name, one in self.sets.items()}}
+        if self.errors:
+            mean = "mean_corruption_error" if self.baseline else "mean_error_unnormalised"
+            values |= {"baseline": self.baseline, mean: self.mean_error}
+            values["corruption_errors"] = self.errors
+            values["corruptions"] = {
+                name: {severity: one.values for severity, one in found.items()}
+                for name, found in self.shifts.corrupted.items()
             }
         return values
-
-
-def report(
-    run: TrainedRun,
-    shifts: Shifts,
-    baseline: Mapping[str, np.ndarray | float] | None,
-    baseline_name: str | None,
-) -> Report:
-    """Computes what is reported of a run.
-
-    Args:
-        run: the run.
-        shifts: its evaluations.
-        baseline: errors of the baseline, see `corruption_errors`.
-        baseline_name: for people.
-    """
-    severities = errors_of(shifts)
-    by_severity = {
-        name: {severity: _measures(run, one) for severity, one in evaluations.items()}
-        for name, evaluations in shifts.corrupted.items()
-    }
-    sets = {name: _measures(run, evaluation) for name, evaluation in shifts.sets.items()}
-    bins = {name: evaluation.calibration for name, evaluation in shifts.sets.items()}
-    counted = [
-        (by_severity[name][severity], evaluation.calibration)
-        for name, evaluations in shifts.corrupted.items()
-        for severity, evaluation in evaluations.items()
-        if name in CORRUPTIONS
-    ]
-    if counted:
-        sets[_CORRUPTED] = {
-            name: float(np.mean([measures[name] for measures, _ in counted])) for name in _COLUMNS
-        }
-        first, *rest = (calibration for _, calibration in counted)
-        bins[f"{_CORRUPTED}, pooled"] = sum(rest, first)
-    errors = corruption_errors(severities, baseline)
-    return Report(
-        run.label,
-        sets,
-        bins,
-        severities,
-        by_severity,
-        errors,
-        mean_corruption_error(errors),
-        baseline_name,
-    )
-
-
-def errors_of(shifts: Shifts) -> dict[str, np.ndarray]:
-    """Returns for each corruption the errors at the severities 1 to 5."""
-    return {
-        name: np.array([1 - evaluations[severity].accuracy for severity in sorted(evaluations)])
-        for name, evaluations in shifts.corrupted.items()
-    }
-
-
-def _measures(run: TrainedRun, evaluation: Measured) -> dict[str, Any]:
-    return {
-        "images": evaluation.images,
-        "accuracy": evaluation.accuracy,
-        "balanced_accuracy": evaluation.balanced_accuracy,
-        **run.by_group(evaluation.per_class),
-        "ece": evaluation.calibration.ece,
-        "maximum_calibration_error": evaluation.calibration.mce,
-        "per_class": evaluation.per_class.tolist(),
-    }
 
 
 def format_tables(reports: Sequence[Report]) -> str:
     """Renders the sets of all runs, and under them the corruptions, as Markdown."""
     rows = [
-        [one.label, name] + [_number(percent(measures[c])) for c in _COLUMNS]
+        [one.label, name, *(_percent(measured.values[c]) for c in _COLUMNS)]
         for one in reports
-        for name, measures in one.sets.items()
+        for name, measured in one.sets.items()
     ]
-    paragraphs = [_table(["run", "images", *_COLUMNS.values()], rows, left=2)]
-    if reports[0].severities:
-        paragraphs += [_corruption_table(reports), _what_errors_are(reports[0])]
+    paragraphs = [markdown_table(["run", "images", *_COLUMNS.values()], rows, left=2)]
+    if reports[0].errors:
+        paragraphs += _corruptions(reports)
     return "\n\n".join([*paragraphs, _NOTE])
 
 
-def _corruption_table(reports: Sequence[Report]) -> str:
-    rows = [
-        [name, *(_number(percent(one.errors[name])) for one in reports)]
-        for name in reports[0].errors
-    ]
-    mean = "mCE" if reports[0].baseline else "mean error"
-    rows.append([mean, *(_number(percent(one.mean_error)) for one in reports)])
-    return _table(["corruption", *(one.label for one in reports)], rows, left=1)
-
-
-def _what_errors_are(one: Report) -> str:
-    counted = sum(name in CORRUPTIONS for name in one.errors)
-    if one.baseline:
-        what = f"Corruption errors in percent of those of {one.baseline}; mCE is their mean"
+def _corruptions(reports: Sequence[Report]) -> list[str]:
+    first = reports[0]
+    rows = [[name, *(_percent(one.errors[name]) for one in reports)] for name in first.errors]
+    mean = "mCE" if first.baseline else "mean error"
+    rows.append([mean, *(_percent(one.mean_error) for one in reports)])
+    if first.baseline:
+        what = f"Corruption errors in percent of those of {first.baseline}; mCE is their mean"
     else:
         what = (
             "Errors in percent, means over severities, not normalised by a baseline; the mean "
             "error is no mCE, it is their mean"
         )
-    return f"{what} over {counted} of ImageNet-C's {len(CORRUPTIONS)} corruptions."
+    counted = sum(name in CORRUPTIONS for name in first.errors)
+    return [
+        markdown_table(["corruption", *(one.label for one in reports)], rows),
+        f"{what} over {counted} of ImageNet-C's {len(CORRUPTIONS)} corruptions.",
+    ]
 
 
-def _number(value: float) -> str:
-    return mean_and_deviation([value], 2)
+def _percent(share: float | None) -> str:
+    return mean_and_deviation([percent(share)], 2)
 
 
-def _table(headers: list[str], rows: list[list[str]], left: int) -> str:
-    alignment = ("left",) * left + ("right",) * (len(headers) - left)
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+def draw_corruptions(reports: Sequence[Report], path: Path) -> None:
+    """Draws each run's errors by corruption, means over severities, and by severity."""
+    names = list(reports[0].errors)
+    places, severities = range(len(names)), range(1, 6)
+    with picture(path, 1, 2, (11, 5.5), width_ratios=(2, 1)) as (figure, panels):
+        by_name, by_severity = panels[0]
+        for one, style in zip(reports, run_styles(), strict=False):
+            errors = 100 * np.array([one.shifts.errors[name] for name in names])
+            by_name.plot(errors.mean(axis=1), places, linestyle="", label=one.label, **style)
+            by_severity.plot(severities, errors.mean(axis=0), label=one.label, **style)
+        by_name.set_yticks(places, [name.replace("_", " ") for name in names])
+        by_name.invert_yaxis()
+        by_name.set_xlabel("error, mean over severities (%)")
+        by_severity.set(xlabel="severity", xticks=severities)
+        by_severity.set_ylabel("error, mean over corruptions (%)")
+        for axes in panels[0]:
+            axes.grid(alpha=0.3)
+        legend_beside(figure, by_severity)
+
+
+def draw_reliability(reports: Sequence[Report], path: Path) -> None:
+    """Draws a reliability diagram of each set of images."""
+    names = list(reports[0].sets)
+    lines, width = lines_of_panels(len(names), _MOST_PANELS_IN_A_LINE)
+    with picture(path, lines, width, (1 + 3.6 * width, 3.8 * lines)) as (figure, panels):
+        for name, axes in zip(names, panels.flat, strict=False):
+            bins = {one.label: one.sets[name].calibration for one in reports}
+            draw_diagram(axes, bins, run_styles())
+            axes.set_title(f"{name}, pooled" if name == _CORRUPTED else name, fontsize="medium")
+        if len(reports) > MOST_NAMED:
+            legend_beside(figure, panels[0, 0])

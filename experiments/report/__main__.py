@@ -3,15 +3,13 @@
 import dataclasses
 import logging
 import os
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from experiments import command_line
-from experiments.flag_words import POSITIONAL
+from experiments.flags import POSITIONAL
 from jaxlt.errors import UsageError
-
-if TYPE_CHECKING:
-    from experiments.report.rows import SeedsRow
 
 _logger = logging.getLogger(__name__)
 
@@ -20,8 +18,8 @@ _logger = logging.getLogger(__name__)
 class Arguments:
     """Flags of the program."""
 
-    run: Annotated[tuple[Path, ...], POSITIONAL]
-    """Directories of finished runs, or directories such as runs/quickstart that hold some."""
+    run: Annotated[tuple[Path, ...], POSITIONAL] = ()
+    """Must be given: directories of finished runs, or such as runs/quickstart that hold some."""
     output: Path | None = None
     """The page; None for report.html in the directory that all of them are in, for one in it."""
 
@@ -35,7 +33,12 @@ def main() -> None:
         "accuracy by class, confusion of head and tail, calibration, sharpness, cost, and the "
         "pictures that experiments.flatness, experiments.landscape and experiments.hessian drew.",
     )
-    from experiments.report.reading import read_runs
+    if not arguments.run:
+        raise UsageError(
+            "RUN must be a finished run's directory or one that holds some, got nothing; give it "
+            "as in python3 -m experiments.report runs/quickstart"
+        )
+    from experiments.report.rows import read_runs, rows_of
 
     paths = [path.resolve() for path in arguments.run]
     runs = read_runs(paths)
@@ -43,52 +46,48 @@ def main() -> None:
     output = arguments.output or root / "report.html"
     _check_writable(output)
     from experiments.report.page import render
-    from experiments.report.rows import rows_of
     from experiments.report.sections import sections_of
 
     rows = rows_of(runs, root)
-    _warn_of_other_classes(rows)
+    learned = dict.fromkeys(row.learned for row in rows)
+    if len(learned) > 1:
+        names = ", ".join(dict.fromkeys(one.dataset for one in learned))
+        _logger.warning("runs learned different classes or images, so compare with care: %s", names)
     members = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
     introduction = (
         f"{members} in {len(rows)} row{'s' if len(rows) > 1 else ''}. Runs whose recipes are "
         "equal but for the seed are members of one row."
     )
-    page = render(f"Report on {root.name}", introduction, sections_of(rows, root))
-    _write(output, page)
+    _write(output, render(f"Report on {root.name}", introduction, sections_of(rows, root)))
     _logger.info("written to %s", output)
-
-
-def _warn_of_other_classes(rows: list["SeedsRow"]) -> None:
-    names = list(dict.fromkeys(row.learned.dataset for row in rows))
-    if len({row.learned for row in rows}) > 1:
-        _logger.warning(
-            "runs learned different classes or images, so compare with care: %s", ", ".join(names)
-        )
+    alike = [str(row.runs[0].path) for row in rows if row.learned == rows[0].learned]
+    command_line.say_next(
+        f"python3 -m experiments.flatness --checkpoint {shlex.join(alike[:2])}",
+        f"python3 -m experiments.predict --checkpoint {shlex.quote(alike[0])} IMAGE...",
+    )
 
 
 def _check_writable(output: Path) -> None:
-    parents = output.absolute().parents
-    existing = next(path for path in parents if path.exists())
-    writable = existing.is_dir() and os.access(existing, os.W_OK)
-    if not writable or output.is_dir():
+    from experiments.written_report import unwritable
+
+    obstacle = unwritable(output.absolute().parent)
+    if output.is_dir() or obstacle is not None:
         found = (
-            "it is a directory" if output.is_dir() else f"{existing} is not a writable directory"
+            "it is a directory" if output.is_dir() else f"{obstacle} is not a writable directory"
         )
         raise UsageError(f"output {output} must be a file that can be written, {found}")
 
 
 def _write(output: Path, page: str) -> None:
-    # What UTF-8 cannot say came from a damaged file.
-    contents = page.encode(errors="replace")
     partial = output.with_name(f"{output.name}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(contents)
+        # What UTF-8 cannot say came from a damaged file.
+        partial.write_bytes(page.encode(errors="replace"))
         partial.replace(output)
     except OSError as error:
-        raise UsageError(
-            f"output {output} must be a file that can be written: {error.strerror}"
-        ) from error
+        need = f"a file that can be written: {error.strerror}"
+        raise UsageError(f"output {output} must be {need}") from error
 
 
 if __name__ == "__main__":

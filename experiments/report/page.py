@@ -1,79 +1,44 @@
 """What a page consists of, and its HTML: one file that loads nothing."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture with its data in its address.
+class Picture(NamedTuple):
+    """A picture with its caption above."""
 
-    Attributes:
-        source: data URI.
-        caption: shown above.
-        alternative: what it shows, for those who do not see it.
-        wide: whether it has panels side by side, which a phone shows by scrolling.
-    """
-
-    source: str
+    data_uri: str
     caption: str
     alternative: str
+    """What it shows, for those who do not see it."""
     wide: bool = False
+    """Whether it has panels side by side, which a phone shows by scrolling."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of texts; the first column names what a line is about.
-
-    Attributes:
-        caption: shown above.
-        headers: of the columns.
-        lines: of cells.
-        folded: whether a reader sees the caption alone at first.
-    """
+class Table(NamedTuple):
+    """A table of texts, with its caption above; the first column names what a line is about."""
 
     caption: str
     headers: Sequence[str]
     lines: Sequence[Sequence[str]]
     folded: bool = False
+    """Whether a reader sees the caption alone at first."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SectionPart:
-    """Paragraphs, tables and pictures of a section, in this order.
+class Section(NamedTuple):
+    """A section or a subsection, whose contents are shown in this order."""
 
-    Attributes:
-        title: subheading; empty for none.
-        paragraphs: plain text.
-        tables: see `Table`.
-        pictures: see `Picture`.
-    """
-
-    title: str = ""
+    title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    subsections: "Sequence[Section]" = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A section of the page.
-
-    Attributes:
-        name: short, for links.
-        title: heading.
-        parts: contents.
-    """
-
-    name: str
-    title: str
-    parts: Sequence[SectionPart]
-
-
-def render(title: str, introduction: str, sections: Sequence[Section]) -> str:
-    """Returns the page's HTML. All texts are escaped."""
+def render(title: str, introduction: str, sections: Mapping[str, Section]) -> str:
+    """Returns the page's HTML, all texts escaped; links call the sections by their keys."""
     environment = Environment(
         loader=PackageLoader("experiments.report", "."),
         autoescape=True,

@@ -1,64 +1,38 @@
-"""Sections of pictures: curves, classes, confusion of head and tail, calibration."""
+"""Sections of pictures: curves, classes, confusion of head and tail, calibration, sharpness."""
 
 import functools
-import operator
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from msgspec.structs import astuple
 
-from experiments.presentation import COLOURS
-from experiments.report.figures import (
-    MOST_BANDS,
-    Line,
-    draw,
-    draw_by_size,
-    draw_lines,
-    draw_places,
-    row_lines,
-    row_styles,
-)
-from experiments.report.page import Picture, Section, SectionPart, Table
-from experiments.report.rows import (
-    Curve,
-    SeedsRow,
-    by_classes,
-    curve,
-    over_seeds,
-)
+from experiments.curves import MOST_BANDS, MOST_SIZES, SIZE_BINS, Line, by_class_size, over_seeds
+from experiments.presentation import COLOURS, mean_and_deviation, run_styles
+from experiments.report.figures import draw, draw_by_size, draw_over_steps, draw_places, row_lines
+from experiments.report.page import Picture, Section, Table
+from experiments.report.rows import SeedsRow, by_classes, curve
 from jaxlt.evaluation import ConfidenceBins
-from jaxlt.evaluation.reliability_diagram import MOST_NAMED, draw_diagram
-from jaxlt.runs.records import GROUPS, PLACES, EvaluationRecord, RecordedBins
-
-_MOST_POINTS = 30
-"""So many classes of different size are drawn one by one, more of them in bins of size."""
-_BINS = 12
+from jaxlt.evaluation.calibration import MOST_NAMED, draw_diagram
+from jaxlt.runs.records import GROUPS, PLACES, EvaluationRecord, MeasurementRecord, RecordedBins
 
 
 def curves(rows: Sequence[SeedsRow]) -> Section:
     """Shows losses and accuracies of the evaluations over steps."""
+    percent = "test accuracy (%)"
     pictures = [
         *_evaluated(rows, "Training loss", "loss (nats)", lambda one: one.train_loss),
         *_evaluated(rows, "Test loss", "loss (nats)", lambda one: one.test_loss),
-        *_evaluated(rows, "Accuracy", "test accuracy (%)", lambda one: 100 * one.accuracy),
-        *_evaluated(
-            rows,
-            "Accuracy of few-shot classes",
-            "test accuracy (%)",
-            lambda one: 100 * one.few,
-        ),
+        *_evaluated(rows, "Accuracy", percent, lambda one: 100 * one.accuracy),
+        *_evaluated(rows, "Accuracy of few-shot classes", percent, lambda one: 100 * one.few),
     ]
     text = (
         "Lines are means over the members of a row, bands one sample deviation to either side "
         f"(not drawn for more than {MOST_BANDS} rows). Rows that were evaluated once are one point."
     )
-    notes = [text]
-    if not any(np.isfinite(row.final("few")).any() for row in rows):
-        notes.append("No class is few-shot here.")
-    return Section(
-        "curves", "Curves over steps", [SectionPart(paragraphs=notes, pictures=pictures)]
-    )
+    has_few = any(np.isfinite(row.final("few")).any() for row in rows)
+    notes = [text] if has_few else [text, "No class is few-shot here."]
+    return Section("Curves over steps", notes, pictures=pictures)
 
 
 def _evaluated(
@@ -66,66 +40,37 @@ def _evaluated(
 ) -> Iterator[Picture]:
     lines = row_lines(rows, lambda row: curve([run.files.evaluations for run in row.runs], value))
     if lines:
-        yield draw_lines(caption, unit, lines)
+        yield draw_over_steps(caption, unit, lines)
 
 
 def by_class(rows: Sequence[SeedsRow]) -> Section:
     """Shows each class's accuracy against its number of training images."""
-    styles = {row.label: style for row, style in zip(rows, row_styles(), strict=False)}
     parts = []
     for learned, members in by_classes(rows):
-        lines = [
-            Line(row.label, one, styles[row.label])
-            for row in members
-            if (one := _by_size(row)) is not None
-        ]
-        binned = len(set(learned.class_counts)) > _MOST_POINTS
-        points = f"classes in {_BINS} bins of size" if binned else "classes of one size"
-        text = f"The head of the distribution is on the left. A point is the mean of the {points}."
-        parts.append(
-            SectionPart(
-                title=learned.dataset,
-                paragraphs=[text],
-                tables=[_class_table(members)],
-                pictures=[draw_by_size("Accuracy by class size", lines)] if lines else [],
-            )
+        lines = row_lines(
+            members, lambda row: by_class_size(row.learned.class_counts, row.final("per_class"))
         )
-    return Section("classes", "Accuracy by class against class size", parts)
-
-
-def _by_size(row: SeedsRow) -> Curve | None:
-    counts = np.array(row.learned.class_counts)
-    accuracy = 100 * np.array(row.final("per_class"))
-    sizes, bins = np.unique(counts, return_inverse=True)
-    if len(sizes) > _MOST_POINTS:
-        edges = np.geomspace(counts.min(), counts.max(), _BINS + 1)[1:-1]
-        bins = np.unique(np.digitize(counts, edges), return_inverse=True)[1]
-        # In the middle of a logarithmic axis.
-        sizes = np.exp([np.log(counts[bins == number]).mean() for number in range(bins.max() + 1)])
-    by_bin = [over_seeds(accuracy[:, bins == one].T)[0] for one in range(len(sizes))]
-    mean, spread = over_seeds(np.stack(by_bin, axis=1))
-    known = ~np.isnan(mean)
-    return Curve(sizes[known], mean[known], spread[known]) if known.any() else None
+        binned = len(set(learned.class_counts)) > MOST_SIZES
+        points = f"classes in {SIZE_BINS} bins of size" if binned else "classes of one size"
+        text = f"The head of the distribution is on the left. A point is the mean of the {points}."
+        pictures = [draw_by_size("Accuracy by class size", lines)] if lines else []
+        parts.append(Section(learned.dataset, [text], [_class_table(members)], pictures))
+    return Section("Accuracy by class against class size", subsections=parts)
 
 
 def _class_table(rows: Sequence[SeedsRow]) -> Table:
     learned = rows[0].learned
-    accuracies = [over_seeds(np.array(row.final("per_class")))[0] for row in rows]
+    accuracies = [100 * over_seeds(np.array(row.final("per_class")))[0] for row in rows]
     lines = [
         [
             f"{number}: {learned.class_names[number]}",
             str(learned.class_counts[number]),
-            *(_percent(float(accuracy[number])) for accuracy in accuracies),
+            *(mean_and_deviation([float(accuracy[number])], 1) for accuracy in accuracies),
         ]
         for number in np.argsort(learned.class_counts, kind="stable")[::-1]
     ]
     headers = ["class", "training images", *(row.label for row in rows)]
-    caption = "All classes: names, sizes, mean test accuracy (%)"
-    return Table(caption, headers, lines, folded=True)
-
-
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{100 * share:.1f}"
+    return Table("All classes: names, sizes, mean test accuracy (%)", headers, lines, folded=True)
 
 
 def head_and_tail(rows: Sequence[SeedsRow]) -> Section:
@@ -133,11 +78,8 @@ def head_and_tail(rows: Sequence[SeedsRow]) -> Section:
     shares = {row.label: found for row in rows if (found := _group_confusion(row)) is not None}
     pictures = []
     for group in GROUPS:
-        known = {
-            label: of_row[group]
-            for label, of_row in shares.items()
-            if not np.isnan(of_row[group]["correct"])
-        }
+        of_group = {label: of_row[group] for label, of_row in shares.items()}
+        known = {label: one for label, one in of_group.items() if not np.isnan(one["correct"])}
         if known:
             pictures.append(draw_places(f"Images of {group}-shot classes", known))
     text = (
@@ -145,66 +87,139 @@ def head_and_tail(rows: Sequence[SeedsRow]) -> Section:
         "shares that are wrong, by the group of the class they are taken for. Each class counts "
         "the same; means over members."
     )
-    paragraphs = [text, *_missing(rows, shares, "group_confusion")]
-    part = SectionPart(paragraphs=paragraphs, pictures=pictures)
-    return Section("confusion", "Confusion of head and tail", [part])
+    notes = [text, *_missing(rows, shares, "group_confusion")]
+    return Section("Confusion of head and tail", notes, pictures=pictures)
 
 
 def _group_confusion(row: SeedsRow) -> dict[str, dict[str, float]] | None:
     found = row.final("group_confusion")
-    known = [one for one in found if one is not None]
-    if len(known) < len(found):
+    if None in found:
         return None
     # The fields are in the order of GROUPS and PLACES.
-    values = np.array([[astuple(group) for group in astuple(one)] for one in known])
-    mean, _ = over_seeds(values)
+    mean, _ = over_seeds(np.array([[astuple(group) for group in astuple(one)] for one in found]))
     return {
         group: dict(zip(PLACES, shares.tolist(), strict=True))
         for group, shares in zip(GROUPS, mean, strict=True)
     }
 
 
-def _missing(rows: Sequence[SeedsRow], known: Any, name: str) -> list[str]:
+def _missing(rows: Sequence[SeedsRow], known: Mapping[str, object], name: str) -> list[str]:
     lacking = [row.label for row in rows if row.label not in known]
-    if not lacking:
-        return []
     which = "any row" if len(lacking) == len(rows) else ", ".join(lacking)
     text = (
         f"Not of {which}: these runs were evaluated by an earlier version, which did not record "
         f"{name}. Runs of the present version do."
     )
-    return [text]
+    return [text] if lacking else []
 
 
 def calibration(rows: Sequence[SeedsRow]) -> Section:
     """Shows reliability diagrams, the images of a row's members pooled."""
-    pooled = {}
-    for row in rows:
-        bins = row.final("confidence_bins")
-        known = [_bins(one) for one in bins if one is not None]
-        if len(known) == len(bins) and len({len(one.counts) for one in known}) == 1:
-            pooled[row.label] = functools.reduce(operator.add, known)
+    pooled = {row.label: bins for row in rows if (bins := _pooled_bins(row)) is not None}
     pictures = []
     # Colours are those of the other pictures, which begin again after the last.
     for first in range(0, len(rows), len(COLOURS)):
-        labels = [row.label for row in rows[first : first + len(COLOURS)]]
-        bins = {label: pooled[label] for label in labels if label in pooled}
+        some = [row.label for row in rows[first : first + len(COLOURS)]]
+        bins = {label: pooled[label] for label in some if label in pooled}
         if bins:
             errors = ", ".join(f"{label} {100 * one.ece:.1f}" for label, one in bins.items())
             alternative = f"Accuracy by confidence. ECE in percent: {errors}."
-            onto = functools.partial(draw_diagram, bins=bins)
+            onto = functools.partial(draw_diagram, bins=bins, styles=run_styles())
             height = 4.2 if len(bins) <= MOST_NAMED else 3.6
             pictures.append(draw("Reliability", alternative, onto, height=height))
     text = (
         "Below the diagonal the network is more confident than it is right. A marker grows with "
         "the share of the test images in its bin of confidence; members are pooled."
     )
-    paragraphs = [text, *_missing(rows, pooled, "confidence_bins")]
-    return Section(
-        "calibration", "Calibration", [SectionPart(paragraphs=paragraphs, pictures=pictures)]
+    notes = [text, *_missing(rows, pooled, "confidence_bins")]
+    return Section("Calibration", notes, pictures=pictures)
+
+
+def _pooled_bins(row: SeedsRow) -> ConfidenceBins | None:
+    found: list[RecordedBins | None] = row.final("confidence_bins")
+    known = [np.nan_to_num(np.array(astuple(one))) for one in found if one is not None]
+    if len(known) < len(found) or len({one.shape for one in known}) > 1:
+        return None
+    return ConfidenceBins(*np.sum(known, axis=0))
+
+
+def sharpness(rows: Sequence[SeedsRow]) -> Section:
+    """Shows what was measured during training: radii, sharpness, cosines, missing groups."""
+    title = "Radii and sharpness over time"
+    if not any(records for row in rows for records in row.measurements):
+        text = (
+            "These runs have no measurements. Training with --measure-every STEPS records "
+            "perturbation norms, the sharpness of each group and gradient cosines between groups."
+        )
+        return Section(title, [text])
+    text = (
+        "The norm of the weights' perturbation, the mean over the groups of the method. Where each "
+        "class has its own, those of the batch are averaged apart by head and tail classes; the "
+        "tail is the method's, or the few-shot classes where it has none."
     )
+    parts = [
+        Section("Perturbation", [text], pictures=_perturbation(rows)),
+        Section(
+            "Sharpness of each group",
+            ["How far a group's loss on a training batch rises by a step along its own gradient."],
+            pictures=_measured(rows, "sharpness", "Sharpness: {}", "increase of the loss (nats)"),
+        ),
+        Section(
+            "Agreement of groups",
+            ["The cosine between the gradients of two groups' losses: below 0 they conflict."],
+            pictures=_measured(rows, "cosine", "Gradients: {}", "cosine", (-1, 1)),
+        ),
+        Section(
+            "Batches without a group",
+            ["The share of batches since the last measurement that held no image of the group."],
+            pictures=_measured(rows, "batches_without", "Without {}", "share of batches", (0, 1)),
+        ),
+    ]
+    return Section(title, subsections=[part for part in parts if part.pictures])
 
 
-def _bins(recorded: RecordedBins) -> ConfidenceBins:
-    counts, correct = (np.array(one, np.int64) for one in (recorded.counts, recorded.correct))
-    return ConfidenceBins(counts, np.nan_to_num(np.array(recorded.confidence_sums)), correct)
+def _measured(
+    rows: Sequence[SeedsRow],
+    name: str,
+    caption: str,
+    unit: str,
+    limits: tuple[float, float] | None = None,
+) -> list[Picture]:
+    """Draws a picture for each group, or pair of them, of which the numbers were measured."""
+    records = itertools.chain(*(of_run for row in rows for of_run in row.measurements))
+    pictures = []
+    for group in dict.fromkeys(itertools.chain(*(getattr(r.measurement, name) for r in records))):
+        number = functools.partial(_number, name=name, group=group)
+        lines = row_lines(rows, lambda row, of=number: curve(row.measurements, of))
+        if lines:
+            title = caption.format(group.replace("_", " and "))
+            pictures.append(draw_over_steps(title, unit, lines, limits))
+    return pictures
+
+
+def _number(record: MeasurementRecord, name: str, group: str) -> float:
+    return getattr(record.measurement, name).get(group, float("nan"))
+
+
+def _perturbation(rows: Sequence[SeedsRow]) -> list[Picture]:
+    lines = []
+    for row in rows:
+        tail = row.recipe.tail(np.array(row.learned.class_counts))
+        records = itertools.chain(*row.measurements)
+        of_classes = any(len(one.measurement.perturbation_norm) == len(tail) for one in records)
+        masks = {", head classes": ~tail, ", tail classes": tail} if of_classes else {"": None}
+        for (name, mask), dash in zip(masks.items(), ("-", "--"), strict=False):
+            found = curve(row.measurements, lambda record, mask=mask: _norm(record, mask))
+            if found is not None:
+                style = {**row.style, "linestyle": dash} if of_classes else row.style
+                lines.append(Line(f"{row.label}{name}", found, style))
+    return [draw_over_steps("Perturbation norm", "norm ‖ε‖", lines)] if lines else []
+
+
+def _norm(record: MeasurementRecord, mask: np.ndarray | None) -> float:
+    norms = np.array(record.measurement.perturbation_norm)
+    if mask is not None:
+        norms = norms[mask] if len(norms) == len(mask) else norms[:0]
+        # The batch had no image of a class without perturbation.
+        norms = norms[norms > 0]
+    return float(over_seeds(norms)[0])

@@ -1,35 +1,79 @@
-"""Rows of a report: the members of one recipe, averaged."""
+"""The rows of a report: finished runs, by their records alone, averaged over a recipe's seeds."""
 
 import dataclasses
+import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from experiments.report.reading import LearnedClasses, learned_by
+from experiments.curves import Curve, curve_of
+from experiments.presentation import COLOURS, run_styles
+from jaxlt.errors import UsageError
 from jaxlt.recipes.part import shown
 from jaxlt.recipes.recorded import RecordedRecipe
 from jaxlt.recipes.trained_run import TrainedRun
 from jaxlt.runs.differences import differences, flattened, key_but_for_seed, shared_by_seeds
 from jaxlt.runs.records import EvaluationRecord, MeasurementRecord
 
+_logger = logging.getLogger(__name__)
+
+_LINES = ("-", "--", ":", "-.")
 _Record = TypeVar("_Record", EvaluationRecord, MeasurementRecord)
+
+
+class LearnedClasses(NamedTuple):
+    """What was learned: C classes of a data set, with training images of each."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    image_shape: tuple[int, ...]
+
+
+def learned_by(run: TrainedRun) -> LearnedClasses:
+    """Returns what a run learned."""
+    network, counts = run.files.description, tuple(run.class_counts.tolist())
+    return LearnedClasses(run.recorded.data.name, network.class_names, counts, network.image_shape)
+
+
+def read_run(path: Path) -> TrainedRun:
+    """Reads all that a report shows of a run; UsageError for one that is damaged or unfinished."""
+    run = TrainedRun(path)
+    run.files.check_finished()
+    _ = run.files.seed, learned_by(run), run.files.evaluations, run.files.result
+    return run
+
+
+def read_runs(paths: Sequence[Path]) -> list[TrainedRun]:
+    """Reads runs and the finished ones of directories of runs, each once; paths are absolute."""
+    found = dict.fromkeys(run for path in paths for run in _directories(path))
+    return [read_run(path) for path in found]
+
+
+def _directories(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise UsageError(f"run {path} must be a directory, it is none")
+    if (path / "recipe.json").exists():
+        return [path]
+    begun = sorted(file.parent for file in path.rglob("recipe.json"))
+    finished = [run for run in begun if (run / "result.json").exists()]
+    if not finished:
+        raise UsageError(f"run {path} must be a finished run or hold some, it holds none")
+    for run in sorted(set(begun) - set(finished)):
+        _logger.info("%s is not finished and is left out", run)
+    return finished
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeedsRow:
-    """Runs whose recipes are equal but for the seed and the images it draws.
-
-    Attributes:
-        label: short name, different from those of other rows.
-        runs: the members, R of them.
-    """
+    """Runs, its members, whose recipes are equal but for the seed and the images it draws."""
 
     label: str
     runs: list[TrainedRun]
+    style: Mapping[str, str]
 
     @property
     def learned(self) -> LearnedClasses:
@@ -42,92 +86,73 @@ class SeedsRow:
         return self.runs[0].recorded
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What the members share of `recipe.json`."""
-        return shared_by_seeds(self.runs[0].files.identity)
+    def measurements(self) -> list[list[MeasurementRecord]]:
+        """What was measured of each member."""
+        return [run.files.measurements for run in self.runs]
 
     def final(self, name: str) -> list[Any]:
         """Returns a number of each member's last evaluation."""
         return [getattr(run.files.result, name) for run in self.runs]
 
 
-class Curve(NamedTuple):
-    """Numbers over steps.
-
-    Attributes:
-        steps: (n,) ascending.
-        mean: (n,) over the members that know the number.
-        deviation: (n,) their sample deviation, 0 for a single one.
-    """
-
-    steps: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-
-
-def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Averages over the first axis, NaN entries being left out.
-
-    Args:
-        values: (R, ...).
-
-    Returns:
-        (...) means, NaN where all entries are, and sample deviations, 0 for a single entry.
-    """
-    known = ~np.isnan(values)
-    number = known.sum(axis=0)
-    mean = np.full(values.shape[1:], np.nan)
-    np.divide(np.where(known, values, 0).sum(axis=0), number, out=mean, where=number > 0)
-    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
-    return mean, np.sqrt(squares / np.maximum(number - 1, 1))
-
-
 def curve(records: Sequence[Sequence[_Record]], value: Callable[[_Record], float]) -> Curve | None:
-    """Averages over members at the moments that all of them have.
-
-    Args:
-        records: of each member.
-        value: the number of a record, NaN where it is unknown.
-
-    Returns:
-        The curve where it is known; None if it is nowhere.
-    """
+    """Averages a value, or NaN, of the records of each member at the moments that all have."""
     by_moment = [{record.time: value(record) for record in member} for member in records]
     moments = sorted(set.intersection(*(set(member) for member in by_moment)))
-    if not moments:
-        return None
     values = np.array([[member[moment] for moment in moments] for member in by_moment])
-    mean, spread = over_seeds(values)
-    known = ~np.isnan(mean)
-    if not known.any():
-        return None
-    steps = np.array([moment.step for moment in moments])
-    return Curve(steps[known], mean[known], spread[known])
+    return curve_of(np.array([moment.step for moment in moments]), values)
 
 
 def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
-    """Groups runs by recipe, in the order of their first members.
-
-    Args:
-        runs: at least one.
-        root: directory that all of them are in.
-    """
+    """Groups runs, which are in directory `root`, by recipe, in the order of first members."""
     groups: dict[object, list[TrainedRun]] = {}
     for run in runs:
         groups.setdefault((key_but_for_seed(run.files.identity), learned_by(run)), []).append(run)
-    labels = _labels([SeedsRow("", members) for members in groups.values()], root)
-    return [SeedsRow(label, group) for label, group in zip(labels, groups.values(), strict=True)]
+    styled = zip(groups.values(), _row_styles(), strict=False)
+    rows = [SeedsRow(_path_label(members, root), members, style) for members, style in styled]
+    labels = [row.label for row in rows]
+    if len(set(labels)) < len(rows):
+        labels = _recipe_labels(rows)
+    if len(set(labels)) < len(rows):
+        # Other data under one name: their recipes are equal.
+        labels = [f"{one} ({labels[: n + 1].count(one)})" for n, one in enumerate(labels)]
+    named = zip(rows, map(printable, labels), strict=True)
+    return [dataclasses.replace(row, label=label) for row, label in named]
+
+
+def _row_styles() -> Iterator[dict[str, str]]:
+    """Yields styles that are all different up to the 32nd."""
+    for number, style in enumerate(run_styles()):
+        yield {**style, "linestyle": _LINES[number // len(COLOURS) % len(_LINES)]}
+
+
+def _path_label(runs: Sequence[TrainedRun], root: Path) -> str:
+    common = Path(os.path.commonpath([run.path for run in runs]))
+    # A run of METHOD/seedN alone is the method's.
+    if len(runs) == 1 and common.name == f"seed{runs[0].files.seed}":
+        common = common.parent
+    return str(common.relative_to(root)) if root in common.parents else common.name
+
+
+def _recipe_labels(rows: Sequence[SeedsRow]) -> list[str]:
+    """Returns the method, and so many further fields as it takes to tell the rows apart."""
+    labels = [row.recipe.method_name for row in rows]
+    for name, values in differing_fields(rows).items():
+        longer = [f"{label}, {name} {one}" for label, one in zip(labels, values, strict=True)]
+        if name != "method" and len(set(longer)) > len(set(labels)):
+            labels = longer
+    return labels
 
 
 def differing_fields(rows: Sequence[SeedsRow]) -> dict[str, list[str]]:
     """Returns the flags in which the rows' recipes differ, with each row's value as text."""
-    found = differences([row.identity for row in rows])
+    found = differences([shared_by_seeds(row.runs[0].files.identity) for row in rows])
     return {name: list(map(shown, values)) for name, values in found.items()}
 
 
 def shared_fields(rows: Sequence[SeedsRow]) -> dict[str, str]:
     """Returns the flags in which no two rows' recipes differ, as text."""
-    first, *others = (flattened(row.identity) for row in rows)
+    first, *others = (flattened(shared_by_seeds(row.runs[0].files.identity)) for row in rows)
     return {
         name: shown(value)
         for name, value in first.items()
@@ -135,51 +160,12 @@ def shared_fields(rows: Sequence[SeedsRow]) -> dict[str, str]:
     }
 
 
-def printable(text: str) -> str:
-    """Replaces what neither XML nor a font has, such as control characters."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
-
-
-def _labels(rows: Sequence[SeedsRow], root: Path) -> list[str]:
-    """Returns what the rows' paths differ in; where they are mixed, what the recipes do."""
-    for labels in ([_path_label(row, root) for row in rows], _recipe_labels(rows)):
-        if len(set(labels)) == len(rows):
-            return [printable(label) for label in labels]
-    # Other data under one name: their recipes are equal.
-    labels = _recipe_labels(rows)
-    number = Counter[str]()
-    unique: list[str] = []
-    for label in labels:
-        number[label] += 1
-        unique.append(printable(f"{label} ({number[label]})"))
-    return unique
-
-
-def _path_label(row: SeedsRow, root: Path) -> str:
-    common = Path(os.path.commonpath([run.path for run in row.runs]))
-    # A run of METHOD/seedN alone is the method's.
-    if len(row.runs) == 1 and common.name == f"seed{row.runs[0].files.seed}":
-        common = common.parent
-    return str(common.relative_to(root)) if root in common.parents else common.name
-
-
-def _recipe_labels(rows: Sequence[SeedsRow]) -> list[str]:
-    """Returns the method, and so many further fields as it takes to tell the rows apart."""
-    different = differing_fields(rows)
-    labels = [row.recipe.method_name for row in rows]
-    different.pop("method", None)
-    for name, values in different.items():
-        if len(set(labels)) == len(rows):
-            break
-        longer = [f"{label}, {name} {one}" for label, one in zip(labels, values, strict=True)]
-        if len(set(longer)) > len(set(labels)):
-            labels = longer
-    return labels
-
-
 def by_classes(rows: Sequence[SeedsRow]) -> Iterator[tuple[LearnedClasses, list[SeedsRow]]]:
     """Yields what was learned, each with its rows."""
     for learned in dict.fromkeys(row.learned for row in rows):
         yield learned, [row for row in rows if row.learned == learned]
+
+
+def printable(text: str) -> str:
+    """Replaces what neither XML nor a font has, such as control characters."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

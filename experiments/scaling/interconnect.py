@@ -1,11 +1,10 @@
 """A model of data-parallel steps: arithmetic, collectives and input of one step, in seconds.
 
-Assumptions. The batch of each device is fixed, so its arithmetic is. Collectives are rings within
-a node and trees between nodes: reduce-scatter within the node, all-reduce of each device's share
-between nodes, all-gather within the node. Devices wait for every collective, but for the all-reduce
-of the last gradient, which runs beside a share of the backward pass that makes it: a perturbation
-waits for the whole of its gradient, and so does batch norm for its statistics. Input is made
-beside the step.
+The batch of each device is fixed. Collectives reduce-scatter within the node, all-reduce each
+device's share between nodes, and all-gather within the node. Devices wait for all of them, but for
+the all-reduce of the last gradient, which runs beside a share of the backward pass that makes it: a
+perturbation waits for its whole gradient, and batch norm for its statistics. Input is made beside
+the step.
 """
 
 import dataclasses
@@ -43,42 +42,26 @@ class Machine:
     """Bytes a second from the host to one accelerator: an assumption for PCIe 5."""
 
     def __post_init__(self):
-        """Checks that every number is positive, and shares at most 1.
+        """Raises UsageError unless every number is positive, and shares are at most 1."""
+        for name, value in dataclasses.asdict(self).items():
+            if not (0 < value < math.inf or (name == "overlap" and value == 0)):
+                raise UsageError(f"{name} must be positive, got {value}")
+            if name in ("utilisation", "overlap") and value > 1:
+                raise UsageError(f"{name} must be at most 1, got {value}")
 
-        Raises:
-            UsageError: one is not.
-        """
-        for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "overlap" else None
-            if not (math.isfinite(value) and (value > 0 or value == least)):
-                raise UsageError(f"{field.name} must be positive, got {value}")
-        for name in ("utilisation", "overlap"):
-            if getattr(self, name) > 1:
-                raise UsageError(f"{name} must be at most 1, got {getattr(self, name)}")
-
-    def nodes(self, devices: int) -> int:
-        """Returns how many nodes so many devices are.
-
-        Raises:
-            UsageError: they are more than a node has and fill none.
-        """
+    def levels(self, devices: int) -> tuple[int, int]:
+        """Returns how many nodes so many devices fill, and how many devices each has of them."""
         if devices > self.devices_per_node and devices % self.devices_per_node:
             raise UsageError(
                 f"devices must fill nodes of {self.devices_per_node} or be fewer, got {devices}"
             )
-        return max(1, devices // self.devices_per_node)
+        nodes = max(1, devices // self.devices_per_node)
+        return nodes, devices // nodes
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """The collectives of one step.
-
-    Attributes:
-        all_reduces: how many.
-        reduced_bytes: bytes that each device puts into them together.
-        all_gathers: how many.
-        gathered_bytes: bytes that each device puts into them together.
-    """
+    """The collectives of one step, and the bytes that each device puts into all of a kind."""
 
     all_reduces: int
     reduced_bytes: int
@@ -90,33 +73,21 @@ class Traffic:
 class Work:
     """What one device does in a step.
 
-    Attributes:
-        compute_seconds: of arithmetic.
-        backward_seconds: of one backward pass, part of it.
-        gradient_bytes: of one gradient.
-        traffic: of the step.
-        images: that it takes.
-        image_bytes: of one image as it goes to the device.
+    `image_bytes` are of one image as it goes to the device, `backward_flops` of the backward pass
+    beside which the last gradient is reduced.
     """
 
-    compute_seconds: float
-    backward_seconds: float
+    flops: float
     gradient_bytes: int
     traffic: Traffic
     images: int
     image_bytes: int
+    backward_flops: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Seconds of one step on some devices.
-
-    Attributes:
-        compute: of arithmetic.
-        latency: of collectives, however short.
-        transfer: of the bytes of collectives, without what runs beside the backward pass.
-        input: of making the images and bringing them to the device, beside the rest.
-    """
+    """Seconds of one step on some devices; `transfer` is what runs beside no backward pass."""
 
     compute: float
     latency: float
@@ -148,19 +119,15 @@ class StepTime:
 
 
 def step_time(work: Work, devices: int, machine: Machine) -> StepTime:
-    """Returns what the model says of a step on so many devices.
-
-    Raises:
-        UsageError: the devices do not fill nodes.
-    """
-    traffic = work.traffic
+    """Returns what the model says of a step in which each of so many devices does `work`."""
+    traffic, rate = work.traffic, machine.peak_flops * machine.utilisation
     last = min(work.gradient_bytes, traffic.reduced_bytes)
     waited = reduce_seconds(traffic.reduced_bytes - last, devices, machine)
     waited += gather_seconds(traffic.gathered_bytes, devices, machine)
-    hidden = machine.overlap * work.backward_seconds
+    hidden = machine.overlap * work.backward_flops / rate
     images = work.images * min(devices, machine.devices_per_node)
     return StepTime(
-        compute=work.compute_seconds,
+        compute=work.flops / rate,
         latency=(2 * traffic.all_reduces + traffic.all_gathers) * hop_seconds(devices, machine),
         transfer=waited + max(0.0, reduce_seconds(last, devices, machine) - hidden),
         input=max(
@@ -172,22 +139,20 @@ def step_time(work: Work, devices: int, machine: Machine) -> StepTime:
 
 def reduce_seconds(size: float, devices: int, machine: Machine) -> float:
     """Returns the seconds that the bytes of an all-reduce take: 2 (n - 1) / n of them, by level."""
-    nodes = machine.nodes(devices)
-    local = devices // nodes
+    nodes, local = machine.levels(devices)
     inside = 2 * (local - 1) / local * size / machine.node_bandwidth
     return inside + 2 * (nodes - 1) / nodes * size / local / machine.network_bandwidth
 
 
 def gather_seconds(size: float, devices: int, machine: Machine) -> float:
     """Returns the seconds that bytes of each device take to all others, between nodes first."""
-    nodes = machine.nodes(devices)
-    local = devices // nodes
+    nodes, local = machine.levels(devices)
     between = (nodes - 1) * size / machine.network_bandwidth
     return between + (local - 1) * nodes * size / machine.node_bandwidth
 
 
 def hop_seconds(devices: int, machine: Machine) -> float:
     """Returns the latency of half an all-reduce: around the node, and up the tree of nodes."""
-    nodes = machine.nodes(devices)
-    inside = (devices // nodes - 1) * machine.node_latency
-    return inside + math.ceil(math.log2(nodes)) * machine.network_latency
+    nodes, local = machine.levels(devices)
+    height = math.ceil(math.log2(nodes))
+    return (local - 1) * machine.node_latency + height * machine.network_latency

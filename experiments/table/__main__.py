@@ -1,7 +1,6 @@
 """Trains and renders one of the tables, see `jaxlt/recipes/named/tables.py`."""
 
 import dataclasses
-import difflib
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated
@@ -9,26 +8,23 @@ from typing import Annotated
 from tabulate import tabulate
 
 from experiments import command_line
-from experiments.flag_words import POSITIONAL
+from experiments.flag_refusals import nearest
+from experiments.flags import POSITIONAL
 from experiments.table.plan import NO_CHANGES, Changes, plan_table
-from experiments.table.program import DEFAULT_OPTIONS, Options, make_table
+from experiments.table.program import Options, make_table
 from jaxlt import UsageError
 from jaxlt.recipes.named.tables import TABLES
 
 _WIDTH = 104
 
 
-def _words(words: list[str]) -> str:
-    return " ".join(words)
-
-
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Flags of the program."""
 
-    name: Annotated[str, POSITIONAL, _words] = ""
+    name: Annotated[str, POSITIONAL, " ".join] = ""
     """Which table, in front of all flags."""
-    list: Annotated[str, _words] | None = None
+    list: Annotated[str, " ".join] | None = None
     """Print the tables, or the keys of the rows and columns of one, and train nothing."""
     workdir: Path | None = None
     """Directory of the runs, RECIPE/seedN, and of the table; None for runs/table_NAME."""
@@ -37,7 +33,7 @@ class Arguments:
     columns: tuple[str, ...] = ()
     """Keys of the columns to make, none for all."""
     changes: Changes = NO_CHANGES
-    options: Options = DEFAULT_OPTIONS
+    options: Options = Options()  # noqa: RUF009 (it is frozen)
 
 
 def main() -> None:
@@ -73,10 +69,8 @@ def _list(name: str) -> None:
 
 def _check(name: str) -> None:
     if name not in TABLES:
-        near = difflib.get_close_matches(name, TABLES)
-        hint = f", such as {' or '.join(near)}" if near else ""
-        shown = name or "nothing"
-        raise UsageError(f"name must be a table that --list prints{hint}, got {shown}")
+        near = nearest(name, list(TABLES))
+        raise UsageError(f"name must be a table that --list prints, got {name or 'nothing'}{near}")
 
 
 if __name__ == "__main__":

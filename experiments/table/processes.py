@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from jaxlt import UsageError
 from jaxlt.errors import Interrupted
-from jaxlt.recipes.execution import DEFAULT_EXECUTION, Execution
 from jaxlt.recipes.part import shown
-from jaxlt.recipes.recipe import Recipe, write_recipe
+from jaxlt.recipes.recipe import Execution, Recipe
+from jaxlt.recipes.recorded import write_recipe
 
 _ROOT = Path(__file__).parents[2]
 # Share of an accelerator's memory for all processes; JAX would take most of it for each.
@@ -28,15 +28,8 @@ _STOPPED = {128 + signum for signum in (signal.SIGTERM, signal.SIGINT)}
 _logger = logging.getLogger(__name__)
 
 
-class Run(NamedTuple):
-    """A run to be trained.
-
-    Attributes:
-        name: of the recipe.
-        recipe: what to run.
-        seed: of the run.
-        path: its directory.
-    """
+class PlannedRun(NamedTuple):
+    """A run to be trained: the recipe and its name, the seed, the run's directory."""
 
     name: str
     recipe: Recipe
@@ -50,11 +43,7 @@ class Run(NamedTuple):
 
 
 class RunsInterrupted(Interrupted):
-    """A signal asked to stop; what the runs have reached is saved.
-
-    Attributes:
-        exit_status: see `Interrupted`.
-    """
+    """A signal asked to stop; what the runs have reached is saved."""
 
     def __init__(self, exit_status: int, unfinished: int):
         name = signal.Signals(exit_status - 128).name
@@ -62,43 +51,29 @@ class RunsInterrupted(Interrupted):
         self.exit_status = exit_status
 
 
-def train_in_processes(runs: Sequence[Run], jobs: int, execution: Execution) -> None:
-    """Trains runs, each in a process of its own.
-
-    Args:
-        runs: in the order in which they begin.
-        jobs: processes at the same time, at most; they share cores and memory equally.
-        execution: how the runs are computed.
-
-    Raises:
-        UsageError: of a run, or a process was killed; the others have saved their state.
-        RunsInterrupted: a signal asked to stop.
-    """
+def train_in_processes(runs: Sequence[PlannedRun], jobs: int, execution: Execution) -> None:
+    """Trains runs, `jobs` at a time; what stops one is raised once the others have saved theirs."""
     with tempfile.TemporaryDirectory() as recipes:
         crew = _Crew(runs, min(jobs, len(runs)), execution, Path(recipes))
         asyncio.run(crew.train())
-    crew.check()
 
 
 class _Crew:
     """The processes, and the runs that wait for one."""
 
-    def __init__(self, runs: Sequence[Run], jobs: int, execution: Execution, recipes: Path):
+    def __init__(self, runs: Sequence[PlannedRun], jobs: int, execution: Execution, recipes: Path):
         self._waiting, self._unfinished = deque(runs), len(runs)
-        self._jobs, self._execution, self._recipes = jobs, _flags(execution), recipes
+        self._jobs, self._execution, self._recipes = jobs, dataclasses.asdict(execution), recipes
         self._processes: set[asyncio.subprocess.Process] = set()
         self._failure: Exception | None = None
         self._status: int | None = None
 
     async def train(self) -> None:
-        """Returns when all is done, or all have stopped."""
+        """Returns when all is done; when all have stopped, raises what stopped them."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._receive, signum)
         await asyncio.gather(*map(self._work, range(self._jobs)))
-
-    def check(self) -> None:
-        """Raises what stopped the runs, if anything did."""
         if self._failure is not None:
             raise self._failure
         if self._status is not None:
@@ -125,7 +100,7 @@ class _Crew:
         while self._waiting:
             await self._train(self._waiting.popleft(), number)
 
-    async def _train(self, run: Run, number: int) -> None:
+    async def _train(self, run: PlannedRun, number: int) -> None:
         process = await asyncio.create_subprocess_exec(
             *self._command(run, number),
             env=_environment(self._jobs),
@@ -148,7 +123,7 @@ class _Crew:
                 process.kill()
                 await process.wait()
 
-    def _take(self, run: Run, status: int, error: str) -> None:
+    def _take(self, run: PlannedRun, status: int, error: str) -> None:
         """Notes what became of a run."""
         # The signal itself ends a process that has nothing to save yet.
         signalled = 128 - status if status < 0 else status
@@ -159,23 +134,22 @@ class _Crew:
         elif signalled in _STOPPED:
             self._stop(status=signalled)
         elif status < 0:
-            self._stop(
-                failure=UsageError(
-                    f"jobs must be so few that their runs fit in memory, got {self._jobs}: the "
-                    f"process of {run.label} was killed by {signal.Signals(-status).name}"
-                )
+            text = (
+                f"jobs must be so few that their runs fit in memory, got {self._jobs}: the process "
+                f"of {run.label} was killed by {signal.Signals(-status).name}"
             )
+            self._stop(failure=UsageError(text))
         else:
             text = f"the process of {run.label} ended with status {status}, see above"
             self._stop(failure=RuntimeError(text))
 
-    def _command(self, run: Run, number: int) -> list[str]:
+    def _command(self, run: PlannedRun, number: int) -> list[str]:
         file = self._recipes / f"{run.name}.json"
         file.write_text(write_recipe(run.recipe))
         cores = ",".join(map(str, _share_of_cores(number, self._jobs)))
         started = [sys.executable, "-m", "experiments.table.child", str(os.getpid()), cores]
-        flags = [f"--recipe={file}", f"--seed={run.seed}", f"--workdir={run.path}"]
-        return [*started, *flags, *self._execution]
+        flags = {"recipe": file, "seed": run.seed, "workdir": run.path, **self._execution}
+        return [*started, *(f"--{name.replace('_', '-')}={shown(flags[name])}" for name in flags)]
 
 
 def _ask_to_stop(process: asyncio.subprocess.Process) -> None:
@@ -197,16 +171,6 @@ async def _log(process: asyncio.subprocess.Process, label: str) -> str:
         elif line and not done:
             _logger.info("%s", line if label in line else f"{label}: {line}")
     return error
-
-
-def _flags(execution: Execution) -> list[str]:
-    values = dataclasses.asdict(execution)
-    default = dataclasses.asdict(DEFAULT_EXECUTION)
-    return [
-        f"--{name.replace('_', '-')}={shown(value)}"
-        for name, value in values.items()
-        if value != default[name]
-    ]
 
 
 def _share_of_cores(number: int, jobs: int) -> list[int]:

@@ -1,14 +1,19 @@
 """What programs that make tables share: their flags, the runs, the files."""
 
 import dataclasses
+import itertools
 import logging
+import shlex
 from pathlib import Path
 
 from experiments import command_line
-from experiments.command_line import check_distinct
+from experiments.table.methods import write_by_class
 from experiments.table.plan import Plan
+from experiments.table.processes import PlannedRun, train_in_processes
+from experiments.table.render import format_markdown, write_csv
+from experiments.table.results import finished_runs, read_entries, run_directory
 from jaxlt import UsageError
-from jaxlt.recipes.execution import DEFAULT_EXECUTION, Execution
+from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, code_version
 
 _logger = logging.getLogger(__name__)
 
@@ -27,48 +32,50 @@ class Options:
     execution: Execution = DEFAULT_EXECUTION
 
 
-DEFAULT_OPTIONS = Options()
-
-
 def make_table(plan: Plan, directory: Path, options: Options) -> None:
-    """Trains what is missing of a table, then prints it and saves it three ways.
+    """Trains what is missing of a table, resumes what was begun, then prints it and saves it.
 
-    Args:
-        plan: of the table.
-        directory: of the runs, each in `RECIPE/seedN`, and of `table.md`, `.csv` and `.png`; of
-            methods that are compared also of `results.json` and `accuracy_by_class.png`.
-        options: how to train.
-
-    Raises:
-        UsageError: an option is out of range, or as `train_missing`.
-        Interrupted: as `train_missing`.
+    What an option or a directory must not be raises UsageError before anything is trained.
     """
-    check_distinct("seed", options.seeds)
+    command_line.check_distinct("seed", options.seeds)
     if options.jobs < 1:
         raise UsageError(f"jobs must be at least 1, got {options.jobs}")
-    from experiments.table.sweep import train_missing
-
     if not options.render_only:
-        train_missing(
-            plan.recipes,
-            options.seeds,
-            directory,
-            jobs=options.jobs,
-            execution=options.execution,
-        )
+        train_missing(plan, directory, options)
     _render(plan, directory, options)
     runs = [f"{directory / name}/seed{options.seeds[0]}" for name in list(plan.recipes)[:2]]
     command_line.say_next(
-        f"python3 -m experiments.report {directory}",
-        f"python3 -m experiments.flatness --checkpoint {' '.join(runs)}",
+        f"python3 -m experiments.report {shlex.quote(str(directory))}",
+        f"python3 -m experiments.flatness --checkpoint {shlex.join(runs)}",
     )
 
 
+def train_missing(plan: Plan, directory: Path, options: Options) -> None:
+    """Trains the runs of a table that are not finished, see `make_table`."""
+    missing: list[PlannedRun] = []
+    for name, recipe in plan.recipes.items():
+        finished = finished_runs(directory, name, recipe, options.seeds)
+        missing += [
+            PlannedRun(name, recipe, seed, run_directory(directory, name, seed))
+            for seed in options.seeds
+            if seed not in finished
+        ]
+    if options.jobs > 1 and missing:
+        train_in_processes(missing, options.jobs, options.execution)
+    elif missing:
+        from jaxlt.devices.backends import enable_compilation_cache
+        from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+        from jaxlt.recipes.train import train_members
+
+        enable_compilation_cache()
+        for name, group in itertools.groupby(missing, key=lambda run: run.name):
+            runs = list(group)
+            members = [Member(run.seed, run.path) for run in runs]
+            train_members(BuiltRecipe(runs[0].recipe, options.execution), members, label=name)
+
+
 def _render(plan: Plan, directory: Path, options: Options) -> None:
-    from experiments.table.picture import draw
-    from experiments.table.render import format_markdown, write_csv
-    from experiments.table.results import read_entries
-    from jaxlt.recipes.code_version import code_version
+    from experiments.table.pictures import draw_table
 
     entries = read_entries(directory, plan, options.seeds)
     if not any(entry.values for entry in entries):
@@ -76,11 +83,9 @@ def _render(plan: Plan, directory: Path, options: Options) -> None:
     table = format_markdown(plan, entries, options.seeds, code_version())
     (directory / "table.md").write_text(table + "\n")
     write_csv(directory / "table.csv", entries)
-    draw(plan, entries, directory / "table.png")
+    draw_table(plan, entries, directory / "table.png")
     written = ["table.md", "table.csv", "table.png"]
     if plan.compares_methods:
-        from experiments.table.by_class import write_by_class
-
         written += write_by_class(plan, directory, options.seeds)
     print(f"\n{table}\n")
     _logger.info("%s and %s are in %s", ", ".join(written[:-1]), written[-1], directory)

@@ -1,28 +1,16 @@
 """A table as text: Markdown for people, CSV for programs."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
-from experiments.presentation import MEASURES, deviation, mean_and_deviation
+from experiments.presentation import MEASURES, deviation, markdown_table, mean_and_deviation
 from experiments.table.plan import SECONDS, Plan
 from experiments.table.results import Entry
 
 _DAGGER = "†"
-_CSV_COLUMNS = (
-    "recipe",
-    "row",
-    "column",
-    "measure",
-    "mean",
-    "deviation",
-    "seeds",
-    "published",
-    "code",
-)
 
 
 def format_markdown(
@@ -30,11 +18,7 @@ def format_markdown(
 ) -> str:
     """Renders accuracies in percent: mean and sample deviation over seeds, published in brackets.
 
-    Args:
-        plan: of the table.
-        entries: its numbers.
-        seeds: those that were asked for; a cell with fewer says how many it has.
-        present_code: version of the code; a cell of another, or of several, gets a dagger.
+    A cell of fewer than all `seeds` says how many; one of other code than the present, a dagger.
     """
     headings = list(dict.fromkeys(heading(plan, entry) for entry in entries))
     texts = {
@@ -45,11 +29,8 @@ def format_markdown(
         [row, *(texts.get((row, column), "") for column in headings)]
         for row in dict.fromkeys(cell.row for cell in plan.cells)
     ]
-    alignment = ("left", *("right" for _ in headings))
-    table = tabulate(
-        rows, [plan.corner, *headings], tablefmt="github", colalign=alignment, disable_numparse=True
-    )
-    text = f"Accuracy in percent, mean ± sample deviation over {_listed(seeds, 'seed')}"
+    table = markdown_table(["method" if plan.compares_methods else "", *headings], rows)
+    text = f"Accuracy in percent, mean ± sample deviation over {_listed(seeds)}"
     if any(entry.published is not None for entry in entries):
         text += "; published in brackets"
     paragraphs = [plan.title, table, text + ".", *plan.notes, *_footnote(entries, present_code)]
@@ -63,63 +44,56 @@ def heading(plan: Plan, entry: Entry) -> str:
 
 def _cell_text(plan: Plan, entry: Entry, wanted: int, present_code: str) -> str:
     values = list(entry.values.values())
-    parts = [mean_and_deviation(values, plan.decimals)] if values else []
+    parts = [mean_and_deviation(values, 1 if plan.compares_methods else 2)] if values else []
     if entry.published is not None:
         parts.append(f"({entry.published:.2f})")
     if len(entry.values) < wanted:
         parts.append(f"n={len(entry.values)}")
-    if not entry.is_trained_by(present_code):
+    if any(versions != (present_code,) for versions in entry.code.values()):
         parts.append(_DAGGER)
     return " ".join(parts)
 
 
 def _footnote(entries: Sequence[Entry], present_code: str) -> list[str]:
     """Returns which runs another code than the present one trained, a line for each version."""
-    runs: dict[tuple[str, ...], dict[str, list[int]]] = {}
+    runs: dict[tuple[str, ...], dict[str, dict[int, None]]] = {}
     for entry in entries:
         for seed, versions in entry.code.items():
             if versions != (present_code,):
-                found = runs.setdefault(versions, {}).setdefault(entry.cell.name, [])
-                found += [] if seed in found else [seed]
-    if not runs:
-        return []
+                runs.setdefault(versions, {}).setdefault(entry.cell.name, {})[seed] = None
     lines = [
         f"- {' then '.join(versions) or 'unknown'}: "
-        + ", ".join(f"{name} {_listed(seeds, 'seed')}" for name, seeds in of_version.items())
+        + ", ".join(f"{name} {_listed(seeds)}" for name, seeds in of_version.items())
         for versions, of_version in runs.items()
     ]
     head = f"{_DAGGER} Not, or not alone, trained by the present version of the code, "
-    return [f"{head}{present_code}:", "\n".join(lines)]
+    return [f"{head}{present_code}:", "\n".join(lines)] if runs else []
 
 
-def _listed(numbers: Iterable[int], noun: str) -> str:
-    words = [str(number) for number in numbers]
-    return f"{noun}{'s' if len(words) > 1 else ''} {' '.join(words)}"
+def _listed(seeds: Collection[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}"
 
 
 def write_csv(path: Path, entries: Iterable[Entry]) -> None:
-    """Writes one line an entry; accuracies are in percent, and empty where there are none.
-
-    `seeds` lists those that are finished; `code` the versions that trained each of them, joined by
-    + where a run was trained by several.
-    """
+    """Writes one line an entry; versions of the code that trained one run are joined by +."""
+    lines = [_csv_line(entry) for entry in entries]
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_CSV_COLUMNS)
-        writer.writerows(map(_csv_row, entries))
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
 
 
-def _csv_row(entry: Entry) -> list[object]:
+def _csv_line(entry: Entry) -> dict[str, object]:
     cell, values = entry.cell, np.array(list(entry.values.values()))
     known = len(values) > 0 and not np.isnan(values).any()
-    return [
-        cell.key,
-        cell.row,
-        cell.column,
-        entry.measure,
-        f"{values.mean():.4f}" if known else "",
-        f"{deviation(values):.4f}" if known and len(values) > 1 else "",
-        " ".join(map(str, entry.values)),
-        "" if entry.published is None else entry.published,
-        " ".join("+".join(versions) for versions in entry.code.values()),
-    ]
+    return {
+        "recipe": cell.key,
+        "row": cell.row,
+        "column": cell.column,
+        "measure": entry.measure,
+        "mean": f"{values.mean():.4f}" if known else "",
+        "deviation": f"{deviation(values):.4f}" if known and len(values) > 1 else "",
+        "seeds": " ".join(map(str, entry.values)),
+        "published": "" if entry.published is None else entry.published,
+        "code": " ".join("+".join(versions) for versions in entry.code.values()),
+    }

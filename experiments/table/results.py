@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.presentation import percent
 from experiments.table.plan import SECONDS, Cell, Plan
 from jaxlt import UsageError
 from jaxlt.recipes.recipe import Recipe
@@ -15,28 +14,18 @@ from jaxlt.runs.workdir import check_identity
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Accuracies of a cell, over the seeds that are finished.
-
-    Attributes:
-        cell: of the table.
-        measure: many, medium, few or accuracy; or seconds, of training.
-        values: of each seed, accuracies in percent; NaN for a group without class.
-        code: of each seed, the versions of the code that trained it, in the order of use.
-    """
+    """A number of a cell, and the versions of the code in order of use, by the finished seeds."""
 
     cell: Cell
     measure: str
     values: dict[int, float]
+    """Accuracies in percent, NaN for a group without class; or seconds."""
     code: dict[int, tuple[str, ...]]
 
     @property
     def published(self) -> float | None:
         """The number of others, in percent."""
         return getattr(self.cell.published, self.measure, None)
-
-    def is_trained_by(self, code: str) -> bool:
-        """Whether this version of the code, and no other, trained all of the runs."""
-        return all(versions == (code,) for versions in self.code.values())
 
 
 def run_directory(directory: Path, name: str, seed: int) -> Path:
@@ -47,11 +36,7 @@ def run_directory(directory: Path, name: str, seed: int) -> Path:
 def finished_runs(
     directory: Path, name: str, recipe: Recipe, seeds: Sequence[int]
 ) -> dict[int, RunReader]:
-    """Finds the finished runs of a recipe, and looks at the unfinished.
-
-    Raises:
-        UsageError: a run's directory holds something else, or runs are on different images.
-    """
+    """Finds the finished runs of a recipe; all that are begun must be its own, of equal images."""
     begun = {
         seed: run
         for seed in seeds
@@ -65,18 +50,15 @@ def finished_runs(
 
 
 def read_entries(directory: Path, plan: Plan, seeds: Sequence[int]) -> list[Entry]:
-    """Reads the numbers of a table, cell by cell.
-
-    Raises:
-        UsageError: as `finished_runs`, or a run has no evaluation of the stage that is asked for.
-    """
+    """Reads the numbers of a table, cell by cell, of `finished_runs`."""
     entries: list[Entry] = []
     for cell in plan.cells:
         runs = finished_runs(directory, cell.name, cell.recipe, seeds)
         shown = {seed: _evaluation(run, cell.stage) for seed, run in runs.items()}
         code = {seed: run.result.code for seed, run in runs.items()}
         for measure in plan.measures:
-            values = {seed: _number(record, measure) for seed, record in shown.items()}
+            unit = 1 if measure == SECONDS else 100
+            values = {seed: unit * getattr(record, measure) for seed, record in shown.items()}
             entries.append(Entry(cell, measure, values, code))
     return entries
 
@@ -92,11 +74,6 @@ def _begun(path: Path, recipe: Recipe, seed: int) -> RunReader | None:
     images = run.identity.get("images")
     check_identity(path, {**recipe.identity(), "seed": seed, "images": images})
     return run
-
-
-def _number(record: EvaluationRecord, measure: str) -> float:
-    number = getattr(record, measure)
-    return number if measure == SECONDS else percent(number)
 
 
 def _evaluation(run: RunReader, stage: int | None) -> EvaluationRecord:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any, Self, TypeAlias
 
 import jax
@@ -30,8 +30,7 @@ class DatasetLosses:
         inputs: (K, B, ...) images in K batches, or whatever the losses are computed from.
         labels: (K, B) classes; -1 for padding.
         rest: what else the losses depend on: running statistics, frozen parameters.
-        losses_fn: from theta, rest, inputs (B, ...) and labels (B,) to losses (B,), each a function
-            of its own row.
+        losses_fn: see `LossesFn`; each loss is a function of its own row.
         num_classes: C.
     """
 
@@ -55,11 +54,11 @@ class DatasetLosses:
         """Puts images on the device, in batches of which the last is padded.
 
         Args:
-            losses_fn: see the class, as for `rest`.
+            losses_fn: see `LossesFn`.
             inputs: (N, ...).
             labels: (N,) integers in [0, C).
             num_classes: C.
-            rest: see there.
+            rest: what else they depend on.
             batch_size: images that are evaluated together; a small set takes a smaller one.
 
         Raises:
@@ -76,13 +75,8 @@ class DatasetLosses:
         # Padded by a real image: a loss of zeros might not be finite.
         inputs = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
         labels = np.pad(np.asarray(labels, np.int32), (0, missing), constant_values=-1)
-        return cls(
-            jnp.asarray(inputs.reshape(-1, size, *inputs.shape[1:])),
-            jnp.asarray(labels.reshape(-1, size)),
-            rest,
-            losses_fn,
-            num_classes,
-        )
+        batches = jnp.asarray(inputs.reshape(-1, size, *inputs.shape[1:]))
+        return cls(batches, jnp.asarray(labels.reshape(-1, size)), rest, losses_fn, num_classes)
 
     @property
     def counts(self) -> np.ndarray:
@@ -98,14 +92,8 @@ class DatasetLosses:
         labels = np.asarray(self.labels).ravel()
         chosen = np.flatnonzero((labels >= 0) & np.asarray(classes)[labels])
         inputs = np.asarray(self.inputs).reshape(-1, *self.inputs.shape[2:])
-        return type(self).of(
-            self.losses_fn,
-            inputs[chosen],
-            labels[chosen],
-            self.num_classes,
-            rest=self.rest,
-            batch_size=self.labels.shape[1],
-        )
+        of = partial(self.of, self.losses_fn, rest=self.rest, batch_size=self.labels.shape[1])
+        return of(inputs[chosen], labels[chosen], self.num_classes)
 
     def by_class(self, theta: Any) -> ClassLosses:
         """Returns the losses summed by class; may be traced."""
@@ -143,16 +131,12 @@ class DatasetLosses:
         losses = self.losses_fn(theta, self.rest, inputs, jnp.maximum(labels, 0))
         return class_losses(losses, labels, self.num_classes)
 
-    def _batches(self) -> Iterator[Self]:
-        for number in range(len(self.labels)):
-            some = slice(number, number + 1)
-            yield dataclasses.replace(self, inputs=self.inputs[some], labels=self.labels[some])
-
     def _mean_over_batches(self, of_batch: Callable[[Self], Any]) -> Any:
-        first, *others = self._batches()
-        total = of_batch(first)
-        for batch in others:
-            total = _add(total, of_batch(batch))
+        batches = (
+            dataclasses.replace(self, inputs=self.inputs[k : k + 1], labels=self.labels[k : k + 1])
+            for k in range(len(self.labels))
+        )
+        total = reduce(_add, map(of_batch, batches))
         size = self.counts.sum()
         return jax.tree.map(lambda leaf: leaf / size, total)
 

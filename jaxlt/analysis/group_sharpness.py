@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.class_losses import ClassLossesFn
-from jaxlt.sharpness.objective import class_sums_fn
+from jaxlt.batch.class_losses import ClassLossesFn, at_least_32_bits
+from jaxlt.sharpness.equation import class_sums_fn
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
 
@@ -77,14 +77,10 @@ def group_sharpness(
     norms = jnp.stack([norm(gradient) for gradient in gradients])
     products = jnp.stack([jnp.stack([_product(a, b) for b in gradients]) for a in gradients])
     present = images > 0
-
-    def of_present(values: jax.Array) -> jax.Array:
-        return jnp.where(present, values, jnp.nan)
-
     return GroupSharpness(
-        loss=of_present(at_w),
-        gradient_norm=of_present(norms),
-        sharpness=of_present(jnp.stack(away) - at_w),
+        loss=jnp.where(present, at_w, jnp.nan),
+        gradient_norm=jnp.where(present, norms, jnp.nan),
+        sharpness=jnp.where(present, jnp.stack(away) - at_w, jnp.nan),
         # A group without image has a gradient of 0, and 0 / 0 is NaN.
         cosine=products / (norms[:, None] * norms),
     )
@@ -92,9 +88,6 @@ def group_sharpness(
 
 def _product(one: Leaves, other: Leaves) -> jax.Array:
     """Returns the scalar product over all leaves, accumulated in at least 32 bits."""
-    wide = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in one]
-    parts = [
-        (a.astype(dtype) * b.astype(dtype)).sum()
-        for a, b, dtype in zip(one, other, wide, strict=True)
-    ]
+    pairs = zip(map(at_least_32_bits, one), map(at_least_32_bits, other), strict=True)
+    parts = [(a * b).sum() for a, b in pairs]
     return sum(parts[1:], parts[0])

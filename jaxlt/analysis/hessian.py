@@ -126,8 +126,7 @@ def spectrum(
         _lanczos(product, jax.random.rademacher(one, (dimension,), dtype), num_steps)
         for one in jax.random.split(key, num_vectors)
     ]
-    values, weights, residuals = (np.stack(arrays) for arrays in zip(*found, strict=True))
-    return Spectrum(values, weights, residuals)
+    return Spectrum(*(np.stack(arrays) for arrays in zip(*found, strict=True)))
 
 
 def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.ndarray, ...]:

@@ -1,8 +1,8 @@
-"""Hyperparameters that are numbers or schedules, and checks of arguments."""
+"""Checks of arguments: class counts, and hyperparameters that are numbers or schedules."""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,60 +10,84 @@ import optax
 from jax.core import Tracer
 
 ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule | Callable[[jax.Array], jax.Array]
+# NumPy arrays too, which the core does not import to name.
+ClassCounts: TypeAlias = Sequence[int] | jax.Array
 
 
 def at_step(value: ScalarOrSchedule, step: jax.Array) -> jax.Array:
-    """Returns a number, or a schedule's value at the step, as a floating scalar.
-
-    Args:
-        value: the number or schedule.
-        step: () steps taken before.
-    """
+    """Returns a number, or a schedule's value after so many steps (), as a floating scalar."""
     return jnp.asarray(value(step) if callable(value) else value, dtype=float)
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """Tells whether a hyperparameter is a plain number, known before tracing."""
-    return isinstance(value, (int, float))
 
 
 def check_not_negative(**hyperparameters: ScalarOrSchedule) -> None:
     """Raises ValueError unless each number, or schedule's first value, is at least 0 and finite."""
-    for name, value in hyperparameters.items():
-        check_in_range(name, value, sys.float_info.max, "be at least 0 and finite")
+    _check_range(hyperparameters, 0, sys.float_info.max, "be at least 0 and finite")
 
 
 def check_positive(**hyperparameters: ScalarOrSchedule) -> None:
     """Raises ValueError unless each number, or schedule's first value, is positive and finite."""
-    smallest, largest = sys.float_info.min, sys.float_info.max
-    for name, value in hyperparameters.items():
-        check_in_range(name, value, largest, "be positive and finite", smallest)
+    _check_range(hyperparameters, sys.float_info.min, sys.float_info.max, "be positive and finite")
 
 
-def check_in_range(
-    name: str, value: ScalarOrSchedule, largest: float, need: str, smallest: float = 0
+def check_share(**hyperparameters: ScalarOrSchedule) -> None:
+    """Raises ValueError unless each number, or schedule's first value, lies in [0, 1]."""
+    _check_range(hyperparameters, 0, 1, "lie in [0, 1]")
+
+
+def _check_range(
+    hyperparameters: Mapping[str, ScalarOrSchedule], smallest: float, largest: float, need: str
 ) -> None:
-    """Raises ValueError unless a number, or a schedule's first value, lies in a range.
-
-    Args:
-        name: the argument's name, for the message.
-        value: the number or schedule. A traced one is not checked.
-        largest: upper end of the range.
-        need: what the message says that the value must do.
-        smallest: lower end of the range.
-    """
-    first = at_step(value, jnp.zeros([], jnp.int32))
-    if not isinstance(first, Tracer) and not smallest <= float(first) <= largest:
-        raise ValueError(f"{name} must {need}, got {value if is_number(value) else first}")
+    for name, value in hyperparameters.items():
+        first = at_step(value, jnp.zeros([], jnp.int32))
+        if not isinstance(first, Tracer) and not smallest <= float(first) <= largest:
+            got = value if isinstance(value, (int, float)) else first
+            raise ValueError(f"{name} must {need}, got {got}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises ValueError unless the value is one of the choices.
-
-    Args:
-        name: the argument's name, for the message.
-        value: what was given.
-        choices: what may be given.
-    """
+    """Raises ValueError, which names the argument, unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None) -> jax.Array:
+    """Returns training-set class counts as a floating (C,) array.
+
+    Traced counts (`optax.inject_hyperparams` traces arrays) are checked for their shape alone.
+
+    Args:
+        class_counts: (C,) training images of each class.
+        num_classes: C, where the caller knows it.
+
+    Raises:
+        ValueError: the counts are not one-dimensional, are empty, are not `num_classes` many, or
+            hold one that is not a positive finite number.
+    """
+    if not isinstance(class_counts, Tracer):
+        class_counts = jnp.asarray(_positive_numbers(class_counts), dtype=float)
+    if class_counts.ndim != 1:
+        raise ValueError(f"class_counts must have shape (C,), got {class_counts.shape}")
+    if num_classes not in (None, class_counts.size):
+        raise ValueError(
+            f"class_counts must hold one count for each of the {num_classes} classes, got "
+            f"{class_counts.size} counts"
+        )
+    return jnp.asarray(class_counts, dtype=float)
+
+
+def _positive_numbers(class_counts: Any) -> list[float]:
+    values = class_counts.tolist() if hasattr(class_counts, "tolist") else class_counts
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ValueError(f"class_counts must hold one count for each class, got {class_counts!r}")
+    for label, count in enumerate(values):
+        number = count.item() if hasattr(count, "item") else count
+        if not isinstance(number, (int, float)) or not 0 < number < float("inf"):
+            raise ValueError(
+                f"class_counts must be positive numbers, got {number!r} for class {label}"
+            )
+    return list(values)
+
+
+def class_prior(class_counts: jax.Array) -> jax.Array:
+    """Returns the prior `pi_c = N_c / sum N`, (C,), of checked counts."""
+    return class_counts / class_counts.sum()

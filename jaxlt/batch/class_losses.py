@@ -1,4 +1,4 @@
-"""Sums of a batch's losses by class: what every method differentiates."""
+"""The losses of a batch by class: what every method differentiates."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.classifiers import Cosine, Linear
+from jaxlt.batch.passes import Blocks, Passes
 
 
 @jax.tree_util.register_dataclass
@@ -44,7 +45,7 @@ def class_losses(
     *,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> ClassLosses:
-    """Sums per-example losses by class.
+    """Sums per-example losses by class, in at least 32 bits.
 
     Args:
         per_example: (B,) losses, any weighting already applied.
@@ -54,16 +55,11 @@ def class_losses(
         num_classes: C.
         axis_name: mapped axis or axes over which the batch is spread. Sums and counts are then
             those of the global batch, on every device. So are gradients under `jax.shard_map` with
-            its default `check_vma=True`, but not without that check nor under `jax.pmap`, where
-            JAX differentiates a sum over devices otherwise. `jaxlt.over_axis` works under all
-            three; use that or this.
-
-    Returns:
-        The `ClassLosses` of the batch, accumulated in at least 32 bits.
+            its default `check_vma=True`, but not without that check nor under `jax.pmap`.
+            `jaxlt.over_axis` works under all three; use that or this.
 
     Raises:
-        ValueError: the shapes of `per_example`, `labels` and `num_classes` do not fit together, or
-            labels of shape (B,) are not integers.
+        ValueError: the arguments' shapes do not fit together, or labels (B,) are not integers.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -100,3 +96,77 @@ def batch_size(counts: jax.Array) -> jax.Array:
     """Returns the number of images counted, or 1 where there are none and so all losses are 0."""
     total = counts.sum()
     return jnp.where(total > 0, total, 1)
+
+
+def at_least_32_bits(x: jax.Array) -> jax.Array:
+    """Returns a floating array in float32, or as it is where it is wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class FactoredLosses:
+    """A `class_losses_fn` that lets the methods skip work.
+
+    Every method takes it in place of a plain function from params to `ClassLosses`. `cc_sam` then
+    perturbs a classifier in closed form, at the cost of SGD for any number of classes. With
+    `independent`, `imb_sam`, `sse_sam` and `cc_sam` evaluate each group of classes on its own
+    images alone. On an explicitly sharded mesh use a plain function: this one sorts images.
+
+    Attributes:
+        features_fn: from params and images to features (b, D), for any number of images.
+        classifier_fn: from params to a `Linear` or `Cosine` of leaves of params, which
+            `features_fn` does not read.
+        loss_fn: from logits (b, C) and labels (b,) to losses (b,), each of its own row alone.
+        images: pytree of arrays (B, ...), whatever `features_fn` takes.
+        labels: (B,) integer classes. A label outside [0, C), such as -1, marks padding.
+        num_classes: C.
+        independent: whether an image's features depend on that image alone. Dropout breaks this,
+            and so does batch norm unless its statistics are held fixed.
+        passes: how methods pass over part of a batch. None makes those with one group or two take
+            all of it, which can be faster where the network is made of convolutions.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> losses_fn = jaxlt.FactoredLosses(
+        ...     features_fn=lambda params, images: images,  # a network without its last layer
+        ...     classifier_fn=lambda params: jaxlt.Linear(params["kernel"], params["bias"]),
+        ...     loss_fn=jaxlt.losses.cross_entropy,
+        ...     images=jnp.ones((4, 2)), labels=jnp.array([0, 0, 0, 1]), num_classes=3,
+        ... )
+        >>> print(losses_fn({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}).counts)
+        [3. 1. 0.]
+    """
+
+    features_fn: Callable[[Any, Any], jax.Array]
+    classifier_fn: Callable[[Any], Linear | Cosine]
+    loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+    images: Any
+    labels: jax.Array
+    num_classes: int
+    independent: bool = False
+    passes: Passes | None = dataclasses.field(default_factory=Blocks)
+
+    def __call__(self, params: Any) -> ClassLosses:
+        """Returns the losses of the batch, summed by class."""
+        losses = self.losses(params, self.images, self.labels)
+        return class_losses(losses, self.labels, self.num_classes)
+
+    def losses(self, params: Any, images: Any, labels: jax.Array) -> jax.Array:
+        """Returns the loss of each image, (b,).
+
+        Args:
+            params: what `features_fn` and `classifier_fn` take.
+            images: pytree of arrays (b, ...).
+            labels: (b,) integer classes.
+        """
+        logits = self.classifier_fn(params).logits(self.features_fn(params, images))
+        return self.loss(logits, labels)
+
+    def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Returns the loss of each row of logits, (b,), in at least 32 bits.
+
+        Args:
+            logits: (b, C).
+            labels: (b,) integer classes.
+        """
+        return at_least_32_bits(self.loss_fn(logits, labels))

@@ -13,19 +13,14 @@ Tree = TypeVar("Tree")
 def over_axis(class_losses_fn: ClassLossesFn, axis_name: str | tuple[str, ...]) -> ClassLossesFn:
     """Turns a function to a shard's losses into one to the losses of the global batch.
 
-    For use inside `jax.shard_map`, with or without `check_vma`, and `jax.pmap`. The gradients of
-    the new function, and whatever a method makes of it, are those of the global batch and the same
-    on every device. Each gradient is summed over the axis once. There is no forward-mode
-    derivative.
+    For use inside `jax.shard_map`, with or without `check_vma`, and `jax.pmap`. Its gradients, and
+    whatever a method makes of it, are those of the global batch and the same on every device. Each
+    gradient is summed over the axis once. There is no forward-mode derivative.
 
     Args:
-        class_losses_fn: from params, which are the same on all devices, to the `ClassLosses` of
-            the device's own images, summed over no axis. A `FactoredLosses` counts as a plain
-            function here.
+        class_losses_fn: from params, the same on all devices, to the `ClassLosses` of the device's
+            own images, summed over no axis. A `FactoredLosses` counts as a plain function here.
         axis_name: mapped axis or axes over which the batch is spread.
-
-    Returns:
-        A function from params to the `ClassLosses` of the global batch.
 
     Example:
         >>> import jax, jaxlt
@@ -44,15 +39,12 @@ def over_axis(class_losses_fn: ClassLossesFn, axis_name: str | tuple[str, ...]) 
     def of_batch(params: Any) -> ClassLosses:
         return jax.lax.psum(class_losses_fn(varying(params, axis_name)), axis_name)
 
-    def forward(params: Any) -> tuple[ClassLosses, Callable[[ClassLosses], tuple[Any]]]:
+    def forward(params: Any):
         losses, pullback = jax.vjp(class_losses_fn, varying(params, axis_name))
         return jax.lax.psum(losses, axis_name), pullback
 
-    def backward(
-        pullback: Callable[[ClassLosses], tuple[Any]], cotangent: ClassLosses
-    ) -> tuple[Any]:
-        (gradient,) = pullback(varying(cotangent, axis_name))
-        return (jax.lax.psum(gradient, axis_name),)
+    def backward(pullback: Callable[[ClassLosses], tuple[Any]], cotangent: ClassLosses):
+        return jax.lax.psum(pullback(varying(cotangent, axis_name)), axis_name)
 
     of_batch.defvjp(forward, backward)
     return of_batch
@@ -61,12 +53,7 @@ def over_axis(class_losses_fn: ClassLossesFn, axis_name: str | tuple[str, ...]) 
 def varying(tree: Tree, axis_name: str | tuple[str, ...]) -> Tree:
     """Marks arrays as differing between devices, where `jax.shard_map` tracks that.
 
-    A derivative by a marked array is the device's own. A derivative by an array that is the same on
-    all devices is summed over them, under the default `check_vma=True`.
-
-    Args:
-        tree: pytree of arrays, which may be marked already.
-        axis_name: mapped axis or axes along which the arrays differ.
+    A derivative by a marked array is the device's own, not the sum that `check_vma=True` makes.
     """
 
     def mark(leaf: jax.Array, name: str) -> jax.Array:

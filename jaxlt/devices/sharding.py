@@ -8,24 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlt.devices.processes import are_several
 from jaxlt.errors import UsageError
 
-# Name of the mesh's axis.
-DATA = "data"
+DATA = "data"  # name of the mesh's axis
 # Smaller leaves are not worth the gathering that each pass would begin with.
 _LEAST_DIVIDED = 2**14
 
 
 def data_mesh() -> Mesh:
-    """Returns the mesh of all devices along one axis, `data`, those of each process in a row.
-
-    Raises:
-        UsageError: processes have different numbers of devices.
-    """
+    """Returns the mesh of all devices along one axis, those of each process in a row."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if len(devices) != jax.process_count() * jax.local_device_count():
         raise UsageError(
@@ -41,10 +35,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh, axis: int = 1) -> NamedSharding:
-    """Returns the sharding of arrays whose examples, spread over the mesh, are along an axis.
-
-    In the arrays (K, B, ...) of a chunk it is axis 1.
-    """
+    """Returns the sharding of arrays that are spread along an axis, 1 in (K, B, ...) of a chunk."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
 
 
@@ -52,10 +43,9 @@ def batch_sharding(mesh: Mesh, axis: int = 1) -> NamedSharding:
 class Layout:
     """Where the arrays of a run are on the devices of all processes.
 
-    Attributes:
-        shard_parameters: whether large parameters, and what the optimizer keeps of them, are
-            divided among the devices, each being put together where a pass needs it (fully sharded
-            data parallelism; ZeRO, Rajbhandari et al., SC 2020). Numbers change by rounding alone.
+    With `shard_parameters` large ones, and what the optimizer keeps of them, are divided among the
+    devices, each being put together where a pass needs it (fully sharded data parallelism; ZeRO,
+    Rajbhandari et al., SC 2020). Numbers change by rounding alone.
     """
 
     shard_parameters: bool = False
@@ -79,32 +69,19 @@ class Layout:
 
     def of_state(self, state: Any) -> Any:
         """Returns the sharding of each leaf of a state."""
-        return jax.tree.map(self._of_leaf, state)
-
-    def _of_leaf(self, leaf: Any) -> NamedSharding:
-        if self.shard_parameters and math.prod(leaf.shape) >= _LEAST_DIVIDED:
-            # The largest first, and of equal ones the last, which holds channels.
-            axes = sorted(range(leaf.ndim), key=lambda axis: (leaf.shape[axis], axis))
-            for axis in reversed(axes):
-                if leaf.shape[axis] % self.mesh.size == 0:
-                    return batch_sharding(self.mesh, axis)
-        return replicated(self.mesh)
+        of_leaf = _divided if self.shard_parameters else lambda _, mesh: replicated(mesh)
+        return jax.tree.map(lambda leaf: of_leaf(leaf, self.mesh), state)
 
     def place(self, tree: Any) -> Any:
-        """Puts arrays that all processes have on all devices, whole."""
-        return jax.tree.map(lambda leaf: _put(leaf, replicated(self.mesh)), tree)
+        """Replicates host arrays, the same in all processes, on every device."""
+        return _put(tree, jax.tree.map(lambda _: replicated(self.mesh), tree))
 
     def place_state(self, state: Any) -> Any:
-        """Puts a state that all processes have where `of_state` says."""
-        return jax.tree.map(_put, state, self.of_state(state))
+        """Places a host state, the same in all processes, where `of_state` says."""
+        return _put(state, self.of_state(state))
 
     def spread(self, tree: Any, axis: int) -> Any:
-        """Makes arrays of the whole batch of what each process has of it.
-
-        Args:
-            tree: arrays whose examples are along an axis, of each process its `share`.
-            axis: that axis.
-        """
+        """Makes arrays of the whole batch, along an axis, of each process's `share` of them."""
         sharding = batch_sharding(self.mesh, axis)
         if not are_several():
             return jax.device_put(tree, sharding)
@@ -113,11 +90,12 @@ class Layout:
         )
 
 
-def local(tree: Any) -> Any:
-    """Returns arrays, each whole, with which this process can compute by itself."""
-    if not are_several():
-        return tree
-    return jax.tree.map(lambda leaf: jnp.asarray(whole(leaf)), tree)
+def _divided(leaf: Any, mesh: Mesh) -> NamedSharding:
+    divisible = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
+    if math.prod(leaf.shape) < _LEAST_DIVIDED or not divisible:
+        return replicated(mesh)
+    # The largest, and of equal ones the last, which holds channels.
+    return batch_sharding(mesh, max(divisible, key=lambda axis: (leaf.shape[axis], axis)))
 
 
 def on_host(state: Any) -> Any:
@@ -126,29 +104,9 @@ def on_host(state: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), state)
 
 
-def whole(leaf: jax.Array) -> np.ndarray | jax.Array:
-    """Returns an array of any sharding on the host; called by all processes."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(whole(jax.random.key_data(leaf))))
-    if leaf.is_fully_addressable or leaf.is_fully_replicated:
-        return np.asarray(leaf)
-    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-
-
-def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+def _put(tree: Any, shardings: Any) -> Any:
     if not are_several():
-        return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return leaf if leaf.sharding == sharding else _moved(sharding)(leaf)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
-    # Not device_put, by which the processes would compare what they have.
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return jax.device_put(tree, shardings)
+    from jaxlt.devices.cluster import put
 
-
-@functools.cache
-def _moved(sharding: NamedSharding) -> Any:
-    """Returns a function that lays an array of all processes' devices out anew."""
-    # Not device_put, which does not move between processes.
-    return jax.jit(lambda leaf: leaf, out_shardings=sharding)
+    return jax.tree.map(put, tree, shardings)

@@ -14,12 +14,7 @@ _SUFFIXES = SUFFIXES | {".webp"}
 
 
 class LabelledFiles(NamedTuple):
-    """Image files and their classes.
-
-    Attributes:
-        paths: N files, ordered by class and name.
-        labels: (N,) int64.
-    """
+    """N image files, ordered by class and name, and their labels, (N,) int64."""
 
     paths: list[Path]
     labels: np.ndarray
@@ -45,13 +40,12 @@ def find_class_folders(
     """
     folders = subdirectories(directory, "a class")
     labels = _labels([folder.name for folder in folders], class_names, class_numbers, directory)
-    paths: list[Path] = []
-    repeated: list[int] = []
-    for label, folder in sorted(zip(labels, folders, strict=True)):
-        files = images_in(folder, _SUFFIXES)
-        paths += files
-        repeated += [label] * len(files)
-    return LabelledFiles(paths, np.array(repeated))
+    found = [
+        (path, label)
+        for label, folder in sorted(zip(labels, folders, strict=True))
+        for path in images_in(folder, _SUFFIXES)
+    ]
+    return LabelledFiles([path for path, _ in found], np.array([label for _, label in found]))
 
 
 def find_corruption_tree(
@@ -78,15 +72,13 @@ def find_corruption_tree(
             f"{', '.join(KNOWN_CORRUPTIONS)}"
         )
     tree: dict[str, dict[int, LabelledFiles]] = {}
-    for name in (name for name in KNOWN_CORRUPTIONS if name in found):
-        severities = {folder.name for folder in subdirectories(found[name], "a severity")}
-        if severities != set(map(str, SEVERITIES)):
-            raise UsageError(
-                f"directory {found[name]} must hold the severities 1 to 5, got "
-                f"{', '.join(sorted(severities))}"
-            )
-        tree[name] = {
-            severity: find_class_folders(found[name] / str(severity), class_names, class_numbers)
+    for folder in (found[name] for name in KNOWN_CORRUPTIONS if name in found):
+        severities = sorted(one.name for one in subdirectories(folder, "a severity"))
+        if severities != [str(severity) for severity in SEVERITIES]:
+            shown = ", ".join(severities)
+            raise UsageError(f"directory {folder} must hold the severities 1 to 5, got {shown}")
+        tree[folder.name] = {
+            severity: find_class_folders(folder / str(severity), class_names, class_numbers)
             for severity in SEVERITIES
         }
     return tree
@@ -107,9 +99,8 @@ def _labels(
             raise UsageError(
                 f"image folder {directory} must have one directory a class number, got two of one"
             )
-        if class_numbers is None:
-            return numbers
-        return [list(class_numbers).index(number) for number in numbers]
+        order = list(class_numbers or range(len(class_names)))
+        return [order.index(number) for number in numbers]
     unknown = next(name for name in names if name not in by_name)
     raise UsageError(
         f"class directories of {directory} must be named after classes of the run "

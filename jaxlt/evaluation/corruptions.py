@@ -1,7 +1,4 @@
-"""ImageNet-C (Hendrycks and Dietterich, ICLR 2019): corruptions and the corruption error.
-
-The library `imagecorruptions` makes the corruptions.
-"""
+"""ImageNet-C (Hendrycks and Dietterich, ICLR 2019): corruptions and the corruption error."""
 
 import contextlib
 import io
@@ -25,31 +22,23 @@ VALIDATION_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate
 """Corruptions for choosing hyperparameters, which the mean does not count."""
 KNOWN_CORRUPTIONS = (*CORRUPTIONS, *VALIDATION_CORRUPTIONS)
 
-ALEXNET_ERRORS: Mapping[str, float] = dict(
-    zip(
-        CORRUPTIONS,
-        (
-            *(0.886428, 0.894468, 0.922640),
-            *(0.819880, 0.826268, 0.785948, 0.798360),
-            *(0.866816, 0.826572, 0.819324, 0.564592),
-            *(0.853204, 0.646056, 0.717840, 0.606500),
-        ),
-        strict=True,
-    )
+_OF_ALEXNET = (
+    *(0.886428, 0.894468, 0.922640),
+    *(0.819880, 0.826268, 0.785948, 0.798360),
+    *(0.866816, 0.826572, 0.819324, 0.564592),
+    *(0.853204, 0.646056, 0.717840, 0.606500),
 )
+ALEXNET_ERRORS: Mapping[str, float] = dict(zip(CORRUPTIONS, _OF_ALEXNET, strict=True))
 """AlexNet's published errors on ImageNet-C, means over the severities."""
 
 _SIDE = 224
-# What these do to an image does not depend on how many pixels its objects have, or, for the last
-# two, is defined by the grid of pixels itself.
-_AT_OWN_SIZE = frozenset(
-    {
-        *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
-        *("brightness", "contrast", "saturate", "pixelate", "jpeg_compression"),
-    }
+# These do not depend on how many pixels objects have or, the last two, go by the grid of pixels.
+_AT_OWN_SIZE = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
+    *("brightness", "contrast", "saturate", "pixelate", "jpeg_compression"),
 )
 # They draw from generators of their own; the others from NumPy's global one.
-_SEEDED_BY_ARGUMENT = frozenset({"impulse_noise", "glass_blur"})
+_SEEDED_BY_ARGUMENT = ("impulse_noise", "glass_blur")
 
 
 class Corruption:
@@ -75,30 +64,32 @@ class Corruption:
 
     def __init__(self, name: str, severity: int, seed: int):
         if name not in KNOWN_CORRUPTIONS:
-            raise UsageError(
-                f"corruption must be one of {', '.join(KNOWN_CORRUPTIONS)}, got {name!r}"
-            )
+            known = ", ".join(KNOWN_CORRUPTIONS)
+            raise UsageError(f"corruption must be one of {known}, got {name!r}")
         if severity not in SEVERITIES:
             raise UsageError(f"severity must lie in 1..5, got {severity}")
-        self._corrupt = _library().corruption_dict[name]
+        try:
+            from imagecorruptions import corruption_dict
+        except ImportError as error:
+            raise UsageError(
+                f"imagecorruptions-imaug must be installed to make corruptions ({error}): "
+                "pip install 'jaxlt[ood]'"
+            ) from error
+        self._corrupt: Any = corruption_dict[name]
         self._name, self._severity, self._seed = name, severity, seed
 
     def __call__(self, image: np.ndarray, number: int) -> np.ndarray:
-        """Corrupts one image.
-
-        Args:
-            image: uint8 (H, W, 1 or 3).
-            number: of the image in its set; another number gives other draws.
-        """
+        """Corrupts an image, uint8 (H, W, 1 or 3), with draws by its number in its set."""
         if self._name in _AT_OWN_SIZE:
             return self._apply(image, number).reshape(image.shape)
-        factor = max(1, round(_SIDE / min(image.shape[:2])))
-        colours = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+        (height, width, channels), grey = image.shape, image.shape[-1] == 1
+        factor = max(1, round(_SIDE / min(height, width)))
+        colours = np.repeat(image, 3, axis=-1) if grey else image
         enlarged = colours.repeat(factor, axis=0).repeat(factor, axis=1)
-        corrupted = _shrunk(self._apply(enlarged, number), factor)
-        if image.shape[-1] == 1:
-            return np.asarray(Image.fromarray(corrupted).convert("L"))[..., np.newaxis]
-        return corrupted
+        squares = self._apply(enlarged, number).reshape(height, factor, width, factor, 3)
+        corrupted = np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
+        shown = Image.fromarray(corrupted).convert("L") if grey else corrupted
+        return np.asarray(shown).reshape(height, width, channels)
 
     def _apply(self, image: np.ndarray, number: int) -> np.ndarray:
         stream = f"corruption {self._name} {self._severity} {number}"
@@ -109,17 +100,6 @@ class Corruption:
             return np.asarray(self._corrupt(pixels, self._severity, **options)).astype(np.uint8)
 
 
-def _library() -> Any:
-    try:
-        import imagecorruptions
-    except ImportError as error:
-        raise UsageError(
-            f"imagecorruptions-imaug must be installed to make corruptions ({error}): "
-            "pip install 'jaxlt[ood]'"
-        ) from error
-    return imagecorruptions
-
-
 @contextlib.contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
     before = np.random.get_state()  # noqa: NPY002 (the library draws from the global generator)
@@ -128,12 +108,6 @@ def _global_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
-
-
-def _shrunk(image: np.ndarray, factor: int) -> np.ndarray:
-    height, width, channels = image.shape
-    squares = image.reshape(height // factor, factor, width // factor, factor, channels)
-    return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
 
 
 def corruption_errors(
@@ -149,20 +123,14 @@ def corruption_errors(
         errors: for each corruption (S,) top-1 errors in [0, 1], one a severity.
         baseline: by corruption the baseline's errors, or the mean of them.
     """
-    means = {name: float(np.mean(values)) for name, values in errors.items()}
-    if baseline is None:
-        return means
-    divisors = {name: float(np.mean(baseline.get(name, 0.0))) for name in means}
-    return {
-        name: mean / divisors[name] if divisors[name] > 0 else float("nan")
-        for name, mean in means.items()
-    }
+    found = {}
+    for name, values in errors.items():
+        divisor = 1.0 if baseline is None else float(np.mean(baseline.get(name, 0.0)))
+        found[name] = float(np.mean(values)) / divisor if divisor > 0 else float("nan")
+    return found
 
 
 def mean_corruption_error(corruption_errors: Mapping[str, float]) -> float:
-    """Returns the mean over those of the benchmark's 15 corruptions that are given.
-
-    It is mCE where the errors are normalised by a baseline, and NaN if none is of the 15.
-    """
+    """Returns the mean over those of the 15 given, NaN for none; mCE with a baseline."""
     values = [value for name, value in corruption_errors.items() if name in CORRUPTIONS]
     return float(np.mean(values)) if values else float("nan")

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from jaxlt.evaluation.calibration import ratio
 from jaxlt.models.clip.head_init import unit_rows
 from jaxlt.training.step.decoupling import nearest_class_mean
 
@@ -23,13 +24,7 @@ _CURVE_POINTS = 201
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
-    """A classifier's answers for N images, before any is rejected.
-
-    Attributes:
-        labels: (N,) integers, REJECTED for the open set.
-        predictions: (N,) integers, classes.
-        scores: (N,) floats; images with low scores are rejected.
-    """
+    """A classifier's answers for N images before any is rejected; open labels are REJECTED."""
 
     labels: np.ndarray
     predictions: np.ndarray
@@ -107,12 +102,10 @@ def f_measure(labels: np.ndarray, predictions: np.ndarray, definition: FMeasure)
         predictions: (N,), REJECTED for rejected images.
         definition: "oltr" or "balms".
     """
-    closed = labels != REJECTED
-    right = int((closed & (predictions == labels)).sum())
-    wrong = closed & (predictions != labels)
-    if definition == "balms":
-        wrong &= predictions != REJECTED
-    return float(_f(right, int(wrong.sum()), int((~closed & (predictions != REJECTED)).sum())))
+    closed, accepted = labels != REJECTED, predictions != REJECTED
+    right = closed & (predictions == labels)
+    wrong = closed & ~right & (accepted | (definition == "oltr"))
+    return float(_f(right.sum(), wrong.sum(), (~closed & accepted).sum()))
 
 
 def per_class_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -120,7 +113,7 @@ def per_class_accuracy(labels: np.ndarray, predictions: np.ndarray, num_classes:
     closed = labels != REJECTED
     images = np.bincount(labels[closed], minlength=num_classes)
     correct = np.bincount(labels[closed & (predictions == labels)], minlength=num_classes)
-    return np.divide(correct, images, out=np.full(num_classes, np.nan), where=images > 0)
+    return ratio(correct, images)
 
 
 def open_set_measures(answers: Answers, threshold: float) -> dict[str, float]:
@@ -149,16 +142,15 @@ def threshold_curve(answers: Answers) -> Mapping[str, np.ndarray]:
     """Returns the measures that depend on the threshold for many thresholds, arrays (T,).
 
     "threshold" has quantiles of all scores, from one that rejects nothing to one that accepts the
-    highest score alone. "accuracy", "open_accuracy", "f_oltr" and "f_balms" are as in
-    `open_set_measures`. `answers` are for the closed and the open set.
+    highest score alone. The others are as in `open_set_measures`.
     """
     closed = answers.labels != REJECTED
     right = closed & (answers.predictions == answers.labels)
-    thresholds = np.unique(
-        np.quantile(answers.scores, np.linspace(0, 1, _CURVE_POINTS), method="lower")
-    )
+    shares = np.linspace(0, 1, _CURVE_POINTS)
+    thresholds = np.unique(np.quantile(answers.scores, shares, method="lower"))
     accepted_right, accepted_closed, accepted_open = (
-        _accepted(answers.scores[mask], thresholds) for mask in (right, closed, ~closed)
+        mask.sum() - np.searchsorted(np.sort(answers.scores[mask]), thresholds)
+        for mask in (right, closed, ~closed)
     )
     return {
         "threshold": thresholds,
@@ -169,13 +161,7 @@ def threshold_curve(answers: Answers) -> Mapping[str, np.ndarray]:
     }
 
 
-def _accepted(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
-
-
-def _f(
-    right: np.ndarray | int, wrong: np.ndarray | int, accepted_open: np.ndarray | int
-) -> np.ndarray:
+def _f(right: np.ndarray, wrong: np.ndarray, accepted_open: np.ndarray) -> np.ndarray:
     # 2PR / (P + R) with P = TP / (TP + FP) and R = TP / (TP + FN), without dividing zero by zero.
-    total = np.asarray(2 * right + wrong + accepted_open)
-    return np.where(total > 0, 2 * np.asarray(right) / np.maximum(total, 1), 0.0)
+    total = 2 * right + wrong + accepted_open
+    return np.where(total > 0, 2 * right / np.maximum(total, 1), 0.0)

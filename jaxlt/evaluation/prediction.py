@@ -1,6 +1,6 @@
 """Predictions of a finished run's network for image files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,26 +10,24 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
+from PIL import Image
 
 from jaxlt.data import Resize
-from jaxlt.data.pipelines.batches import scale_and_shift
-from jaxlt.errors import UsageError
-from jaxlt.evaluation.image_files import fit_image, read_image
+from jaxlt.data.sources.resampling import centre_crop, stretch
+from jaxlt.data.sources.source import scale_and_shift
+from jaxlt.errors import UsageError, first_line
 from jaxlt.models.adaptation.trainable import join
 from jaxlt.runs.model_description import ModelDescription
 from jaxlt.runs.reader import RunReader
+from jaxlt.runs.rebuilt_network import build_network, frozen_parameters
 
 _BATCH_SIZE = 64
 _READERS = 4
+_MODES = {1: "L", 3: "RGB"}
 
 
 class Prediction(NamedTuple):
-    """One of the classes that an image may be of.
-
-    Attributes:
-        class_name: as in the run's data.
-        probability: softmax of the logits, in [0, 1].
-    """
+    """A class, as the run's data names it, and the softmax of the image's logits, in [0, 1]."""
 
     class_name: str
     probability: float
@@ -58,7 +56,7 @@ class Predictor:
         self.resize: Resize = description.resize
         self.image_shape = description.image_shape
         scale, shift = scale_and_shift(description.mean, description.std)
-        self.network = model = description.network()
+        self.network = model = build_network(description)
 
         def apply(variables: Any, images: jax.Array, method: str | None = None) -> jax.Array:
             normalised = images * scale + shift
@@ -70,10 +68,10 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path, step: int | None = None) -> Self:
-        """Reads a run's directory: `model.json` and a checkpoint.
+        """Reads a run's `model.json` and a checkpoint.
 
         Args:
-            path: the directory.
+            path: directory of the run.
             step: of the checkpoint; None for the newest that is whole.
 
         Raises:
@@ -83,7 +81,7 @@ class Predictor:
         description = run.description
         run.check_finished()
         try:
-            frozen = description.frozen()
+            frozen = frozen_parameters(description)
         except UsageError as error:
             raise UsageError(
                 f"{run.path / 'model.json'} must name the pretrained network: {error}"
@@ -99,23 +97,20 @@ class Predictor:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 images (B, H, W, C) of the run's shape to float32 logits (B, num_classes).
 
-        Raises:
-            ValueError: the images have another type or shape.
+        ValueError says that they have another type or shape.
         """
-        self._check_images(images)
-        return np.asarray(self._logits(self.variables, images))
+        return np.asarray(self._logits(self.variables, self._checked(images)))
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Maps images as `logits` does to the features (B, D) that the classifier sees."""
-        self._check_images(images)
-        return np.asarray(self._features(self.variables, images))
+        return np.asarray(self._features(self.variables, self._checked(images)))
 
-    def _check_images(self, images: np.ndarray) -> None:
+    def _checked(self, images: np.ndarray) -> np.ndarray:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"images must be uint8 of shape (B, {', '.join(map(str, self.image_shape))}), got "
-                f"{images.dtype} of shape {images.shape}"
-            )
+            shape = ", ".join(map(str, ("B", *self.image_shape)))
+            got = f"{images.dtype} of shape {images.shape}"
+            raise ValueError(f"images must be uint8 of shape ({shape}), got {got}")
+        return images
 
     def top_k(self, paths: Sequence[str | Path], k: int = 5) -> list[list[Prediction]]:
         """Finds the k likeliest classes of each image file, the likeliest first.
@@ -130,46 +125,65 @@ class Predictor:
             k: number of classes, in 1..num_classes.
 
         Raises:
-            UsageError: `k` is out of its range, a file cannot be read as an image, or the run's
-                images are neither grey nor RGB.
+            UsageError: `k` is out of range, a file is no image, or the run's are not grey or RGB.
         """
         if not 1 <= k <= len(self.class_names):
             raise UsageError(f"top_k must lie in 1..{len(self.class_names)}, the classes, got {k}")
-        return [self._likeliest(row, k) for row in self._logits_of_files(paths)]
-
-    def _logits_of_files(self, paths: Sequence[str | Path]) -> Iterator[np.ndarray]:
+        found = []
         for start in range(0, len(paths), _BATCH_SIZE):
-            chunk = paths[start : start + _BATCH_SIZE]
-            yield from self.logits(self.read_files(chunk))
-
-    def _likeliest(self, logits: np.ndarray, k: int) -> list[Prediction]:
-        exponentials = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities = exponentials / exponentials.sum()
-        order = np.argsort(-logits, kind="stable")[:k]
-        return [Prediction(self.class_names[c], float(probabilities[c])) for c in order]
+            for logits in self.logits(self.read_files(paths[start : start + _BATCH_SIZE])):
+                exponentials = np.exp(logits.astype(np.float64) - logits.max())
+                probabilities = (exponentials / exponentials.sum()).tolist()
+                order = np.argsort(-logits, kind="stable")[:k]
+                found.append([Prediction(self.class_names[c], probabilities[c]) for c in order])
+        return found
 
     def read_files(self, paths: Sequence[str | Path], resize: Resize | None = None) -> np.ndarray:
         """Reads image files as `top_k` does, into uint8 (B, H, W, C) of the run's shape.
 
         Args:
-            paths: image files.
+            paths: image files; UsageError as for `top_k`.
             resize: how, in place of the run's own way.
-
-        Raises:
-            UsageError: a file cannot be read as an image, or the run's images are neither grey
-                nor RGB.
         """
-        resize = resize or self.resize
-        read = partial(read_image, shape=self.image_shape, resize=resize)
+        read = partial(_read, shape=self.image_shape, resize=resize or self.resize)
         with ThreadPoolExecutor(_READERS) as readers:
             return np.stack(list(readers.map(read, map(Path, paths))))
 
     def fit(self, images: np.ndarray) -> np.ndarray:
         """Converts uint8 images (B, H, W, C) to the run's shape, as `top_k` converts files.
 
-        Raises:
-            UsageError: the images are neither grey nor RGB, here or in the run.
+        UsageError says that those here or in the run are neither grey nor RGB.
         """
         if images.shape[1:] == self.image_shape:
             return images
-        return np.stack([fit_image(image, self.image_shape) for image in images])
+        _mode(images.shape, "images to convert")
+        mode = _mode(self.image_shape, "the run's images")
+        grey = images.shape[-1] == 1
+        pictures = [Image.fromarray(image[..., 0] if grey else image) for image in images]
+        return np.stack([_stretched(one.convert(mode), self.image_shape) for one in pictures])
+
+
+def _read(path: Path, shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
+    mode = _mode(shape, "the run's images")
+    try:
+        with Image.open(path) as file:
+            # Pillow's own conversion would make all but the darkest of 16-bit greys white.
+            deep = file.mode.startswith("I;16")
+            eight_bits = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)) if deep else file
+            image = eight_bits.convert(mode)
+    # Pillow's decoders raise whatever a broken file makes them stumble over.
+    except Exception as error:
+        raise UsageError(
+            f"image {path} must be a file that Pillow reads: {first_line(error)}"
+        ) from error
+    return _stretched(centre_crop(image, shape[0]) if resize == "centre_crop" else image, shape)
+
+
+def _mode(shape: tuple[int, ...], whose: str) -> str:
+    if shape[-1] not in _MODES:
+        raise UsageError(f"{whose} must have 1 or 3 channels, got {shape[-1]}")
+    return _MODES[shape[-1]]
+
+
+def _stretched(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.asarray(stretch(image, *shape[:2])).reshape(shape)

@@ -7,15 +7,7 @@ from jaxlt.errors import UsageError
 
 
 def file_digest(what: str, path: Path) -> str:
-    """Returns a file's SHA-256 in hexadecimal.
-
-    Args:
-        what: the file is, for the message.
-        path: of the file.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
+    """Returns a file's SHA-256 in hexadecimal; UsageError says `what` cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,9 +7,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from jaxlt.errors import UsageError
+
 _LARGEST_TEXT = 1 << 30
-# More than any file has, and few enough that values can be compared and shown without recursing
-# too deeply wherever they are handed.
+# More than any file has, and few enough that no value is too deep to be compared and shown.
 _DEEPEST = 64
 
 
@@ -18,15 +19,9 @@ class JsonError(ValueError):
 
 
 def read_content(path: str | Path, largest: int | None = None) -> bytes:
-    """Reads a regular file.
+    """Reads a regular file of at most so many bytes, or of what memory holds.
 
-    Args:
-        path: the file.
-        largest: number of bytes that it may have; None for what memory holds.
-
-    Raises:
-        OSError: it cannot be read, is a directory, a device or a pipe, which may have no end, or is
-            too large. It has a `strerror`.
+    Raises OSError, with a `strerror`, for all else: a device or a pipe may have no end.
     """
     path = Path(path)
     try:
@@ -47,31 +42,44 @@ def read_content(path: str | Path, largest: int | None = None) -> bytes:
 
 
 def read_utf8(path: str | Path) -> str:
-    """Reads a text file of at most 1 GiB, with or without a byte order mark.
-
-    Raises:
-        OSError: as for `read_content`.
-        ValueError: it is not UTF-8.
-    """
+    """Reads a text file of at most 1 GiB, with or without a byte order mark."""
     return read_content(path, _LARGEST_TEXT).decode("utf-8-sig")
 
 
+def read_text(path: Path) -> str:
+    """Reads a text file of a run's directory; raises UsageError where that cannot be done."""
+    try:
+        return read_utf8(path)
+    except OSError as error:
+        raise UsageError(
+            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} must be text, it is damaged: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object of a run's directory; raises UsageError where there is none."""
+    try:
+        values = parse_json(read_text(path))
+    except JsonError as error:
+        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must be a JSON object, it is a {type(values).__name__}")
+    return values
+
+
 def parse_json(text: str) -> Any:
-    """Parses JSON; objects and arrays are nested 64 deep at most.
+    """Parses JSON, in which NaN and Infinity are numbers, as Python writes them.
 
-    NaN and Infinity are numbers here, as Python writes them.
-
-    Raises:
-        JsonError: it is damaged, nested too deeply, has a name twice in an object or an integer of
-            thousands of digits. The message is one line.
+    Raises JsonError also where objects and arrays are nested more than 64 deep, an object has a
+    name twice, or an integer has thousands of digits.
     """
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise JsonError(f"it is nested more than {_DEEPEST} deep") from error
-    except JsonError:
-        raise
-    # Of json itself, and of int for thousands of digits.
+    # Of json itself, of int for thousands of digits, and ours.
     except ValueError as error:
         raise JsonError(str(error)) from error
     _check_depth(value)
@@ -79,24 +87,18 @@ def parse_json(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise JsonError(f"it has {twice!r:.80} twice in one object")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise JsonError(f"it has {name!r:.80} twice in one object")
+        values[name] = value
     return values
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return
-    raise JsonError(f"it is nested more than {_DEEPEST} deep")
+def _check_depth(value: Any, levels_left: int = _DEEPEST) -> None:
+    if not isinstance(value, (dict, list)):
+        return
+    if not levels_left:
+        raise JsonError(f"it is nested more than {_DEEPEST} deep")
+    for child in value.values() if isinstance(value, dict) else value:
+        _check_depth(child, levels_left - 1)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from jaxlt.errors import UsageError
-from jaxlt.files.json_files import read_json
+from jaxlt.files.foreign_files import read_json
 
 _Typed = TypeVar("_Typed")
 _LARGEST = float(np.finfo(np.float32).max)
@@ -38,15 +38,9 @@ def read_typed(path: Path, kind: type[_Typed]) -> _Typed:
 
 
 def typed(values: Any, kind: type[_Typed], where: str) -> _Typed:
-    """Checks JSON values, and returns them as a structure.
+    """Checks JSON values, and returns them as a `msgspec.Struct`.
 
-    Args:
-        values: as parsed.
-        kind: the structure, see `msgspec.Struct`.
-        where: what an error names, such as a path.
-
-    Raises:
-        UsageError: a value is missing, of another type or out of its range.
+    A UsageError, which begins with `where`, says what is missing or not as it must be.
     """
     try:
         return msgspec.convert(values, kind, dec_hook=_number)

@@ -1,34 +1,30 @@
 """CC-SAM's second stage: training a classifier on adversarial features of a frozen trunk.
 
-It follows Zhou et al., CVPR 2023, equations 12-14. Their released code differs: it normalises
-gradients by class, and weighs both the perturbation and its loss by class. Both are here.
+It follows Zhou et al., CVPR 2023, equations 12-14, and their released code, which differs.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.argument_checks import check_choice, check_positive
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.argument_checks import (
+    ClassCounts,
+    check_choice,
+    check_class_counts,
+    check_positive,
+)
+from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.classifiers import Cosine, Linear
 
 LossFn: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 Grouping: TypeAlias = Literal["example", "class"]
 
 
-class Classifier(Protocol):
-    """Pytree of parameters that maps features to logits, such as `jaxlt.Linear`."""
-
-    def logits(self, features: jax.Array) -> jax.Array:
-        """Maps features (B, D) to logits (B, C)."""
-        ...
-
-
 def adversarial_features(
     features: jax.Array,
-    classifier: Classifier,
+    classifier: Linear | Cosine,
     loss_fn: LossFn,
     labels: jax.Array,
     num_classes: int,
@@ -36,10 +32,10 @@ def adversarial_features(
     radius: float | jax.Array,
     grouping: Grouping = "example",
 ) -> jax.Array:
-    """Moves features to where the loss is higher: `z + radius * grad_z L / ||grad_z L||`.
+    """Moves features to where the loss is higher: `z + radius * grad_z L / ||grad_z L||`, (B, D).
 
-    See CC-SAM's paper, equations 12-14. Features with a zero gradient stay where they are, and so
-    does padding.
+    See CC-SAM's paper, equations 12-14. The result is a constant to whatever differentiates it.
+    Features with a zero gradient stay where they are, and so does padding.
 
     Args:
         features: (B, D), z.
@@ -52,9 +48,6 @@ def adversarial_features(
             divides by the norm over all rows of its class (the released code): the class as a
             whole moves by the radius, and each of its images by less.
 
-    Returns:
-        (B, D), a constant to whatever differentiates it.
-
     Raises:
         ValueError: the grouping is unknown, or the radius is neither one number nor C.
 
@@ -63,8 +56,7 @@ def adversarial_features(
         >>> z, labels = jnp.array([[3.0, 4.0]]), jnp.array([0])
         >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.zeros(2))
         >>> loss_fn = jaxlt.losses.cross_entropy
-        >>> moved = jaxlt.adversarial_features(z, classifier, loss_fn, labels, 2, radius=1.0)
-        >>> print(moved)
+        >>> print(jaxlt.adversarial_features(z, classifier, loss_fn, labels, 2, radius=1.0))
         [[2.29 4.71]]
     """
     check_choice("grouping", grouping, ("example", "class"))
@@ -84,7 +76,7 @@ def adversarial_features(
 
 def adversarial_losses(
     features: jax.Array,
-    classifier: Classifier,
+    classifier: Linear | Cosine,
     loss_fn: LossFn,
     labels: jax.Array,
     num_classes: int,
@@ -98,7 +90,7 @@ def adversarial_losses(
 
     See CC-SAM's paper, equations 12-14, where the ratio rises from 0 to 1 over the stage. Gradients
     reach the classifier through both terms, but not through the making of z_adv. They never reach
-    the features.
+    the features. A row of padding has the loss `(1 - ratio) * l(z)`, 0 for those of `jaxlt.losses`.
 
     Args:
         features: (B, D), z.
@@ -112,10 +104,6 @@ def adversarial_losses(
         class_weights: (C,) w, which multiply the radius of each class too, such as
             `released_class_weights`. None for 1, as in the paper.
 
-    Returns:
-        (B,) losses. A row of padding has the loss `(1 - ratio) * l(z)`, which is 0 for the losses
-        of `jaxlt.losses`.
-
     Raises:
         ValueError: see `adversarial_features`; or the weights are not C numbers.
 
@@ -123,25 +111,16 @@ def adversarial_losses(
         >>> import jax.numpy as jnp, jaxlt
         >>> z, labels = jnp.array([[3.0, 4.0]]), jnp.array([0])
         >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.zeros(2))
-        >>> loss_fn = jaxlt.losses.cross_entropy
-        >>> losses = jaxlt.adversarial_losses(
-        ...     z, classifier, loss_fn, labels, 2, ratio=0.5, radius=1.0
-        ... )
-        >>> print(losses)
+        >>> loss_fn, how = jaxlt.losses.cross_entropy, {"ratio": 0.5, "radius": 1.0}
+        >>> print(jaxlt.adversarial_losses(z, classifier, loss_fn, labels, 2, **how))
         [1.91]
     """
-    weights = _of_each_class(
-        "class_weights", 1.0 if class_weights is None else class_weights, num_classes
-    )
+    weights = 1.0 if class_weights is None else class_weights
+    weights = _of_each_class("class_weights", weights, num_classes)
     features = jax.lax.stop_gradient(features)
+    radius = _of_each_class("radius", radius, num_classes) * weights
     adversarial = adversarial_features(
-        features,
-        classifier,
-        loss_fn,
-        labels,
-        num_classes,
-        radius=_of_each_class("radius", radius, num_classes) * weights,
-        grouping=grouping,
+        features, classifier, loss_fn, labels, num_classes, radius=radius, grouping=grouping
     )
     clean, moved = (loss_fn(classifier.logits(z), labels) for z in (features, adversarial))
     weight = (jax.nn.one_hot(labels, num_classes, dtype=moved.dtype) * weights).sum(1)
@@ -149,14 +128,11 @@ def adversarial_losses(
 
 
 def released_class_weights(class_counts: ClassCounts, divisor: float = 2.0) -> jax.Array:
-    """Class weights of the released second stage, `log(N_max / N_c + 0.01) / divisor`.
+    """Class weights of the released second stage, `log(N_max / N_c + 0.01) / divisor`, (C,).
 
     Args:
         class_counts: (C,) training images of each class.
         divisor: positive; 2 in most of the released configurations.
-
-    Returns:
-        (C,) weights: about 0.01 / divisor for the largest class and more for the rare ones.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers, or the divisor is not positive.

@@ -5,9 +5,8 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.argument_checks import check_choice, check_in_range
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.argument_checks import ClassCounts, check_choice, check_class_counts, check_share
+from jaxlt.batch.class_losses import at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]
@@ -33,17 +32,13 @@ def label_aware_smoothing(
         tail: smoothing of the rarest class, in [0, 1].
         shape: see `smoothing_factors`.
 
-    Returns:
-        (B,) losses in nats.
-
     Raises:
         ValueError: see `smoothing_factors`, or `class_counts` holds another number of classes.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
         >>> logits, labels = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([0, 1])
-        >>> losses = jaxlt.losses.label_aware_smoothing(logits, labels, (90, 10), 0.4, 0.1)
-        >>> print(losses)
+        >>> print(jaxlt.losses.label_aware_smoothing(logits, labels, (90, 10), 0.4, 0.1))
         [0.53 0.23]
     """
     logits = at_least_32_bits(logits)
@@ -57,7 +52,7 @@ def label_aware_smoothing(
 def smoothing_factors(
     class_counts: ClassCounts, head: float, tail: float, shape: SmoothingShape = "concave"
 ) -> jax.Array:
-    """Smoothing of each class's labels, from `tail` at the rarest to `head` at the largest class.
+    """Smoothing of each class's labels, (C,), from `tail` at the rarest to `head` at the largest.
 
     With `t = (N_c - N_min) / (N_max - N_min)`, the factor is
 
@@ -73,20 +68,15 @@ def smoothing_factors(
         tail: smoothing of the rarest class, in [0, 1].
         shape: how the factor grows with the class's size.
 
-    Returns:
-        (C,) factors.
-
     Raises:
-        ValueError: a factor lies outside [0, 1], the shape is unknown, or `class_counts` is not C
-            positive numbers.
+        ValueError: a factor outside [0, 1], an unknown shape, or counts not C positive numbers.
 
     Example:
         >>> import jaxlt
         >>> print(jaxlt.losses.smoothing_factors((90, 50, 10), 0.4, 0.2, "linear"))
         [0.4 0.3 0.2]
     """
-    check_in_range("head", head, 1, "lie in [0, 1]")
-    check_in_range("tail", tail, 1, "lie in [0, 1]")
+    check_share(head=head, tail=tail)
     check_choice("shape", shape, ("concave", "linear", "convex"))
     counts = check_class_counts(class_counts)
     span = counts.max() - counts.min()

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
+from jaxlt.batch.class_losses import at_least_32_bits
 from jaxlt.losses.softmax import balanced_softmax, one_hot
 
 
@@ -33,20 +33,13 @@ def lade(
     Args:
         logits: (B, C).
         labels: (B,) integers.
-        class_counts: (C,) training images of each class; `pi_c = N_c / sum N`.
+        class_counts: (C,) training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         weight: weight of R.
         regularisation: weight of the square in R.
 
-    Returns:
-        (B,) losses in nats; each depends on the whole batch.
-
-    Raises:
-        ValueError: `class_counts` is not C positive numbers.
-
     Example:
         >>> import jax.numpy as jnp, jaxlt
-        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-        >>> print(jaxlt.losses.lade(logits, labels, (90, 10)))
+        >>> print(jaxlt.losses.lade(jnp.zeros((2, 2)), jnp.array([0, 1]), (90, 10)))
         [0.07 2.27]
     """
     logits = at_least_32_bits(logits)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.argument_checks import ClassCounts, check_class_counts
+from jaxlt.batch.class_losses import at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 
@@ -24,15 +24,9 @@ def ldam(
     Args:
         logits: (B, C) cosines, from a classifier with normalised features and weights.
         labels: (B,) integers.
-        class_counts: (C,) training images of each class.
+        class_counts: (C,) training images of each class; ValueError unless C positive numbers.
         max_margin: margin of the rarest class.
         scale: factor on the logits after the margin.
-
-    Returns:
-        (B,) losses in nats.
-
-    Raises:
-        ValueError: `class_counts` is not C positive numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -75,9 +69,6 @@ def gcl(
         margin: fixed margin of the label's class.
         scale: factor on the logits after noise and margin.
         focusing: exponent of the factor, 0 for none.
-
-    Returns:
-        (B,) losses in nats.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers, or `noise` has another shape.

@@ -1,11 +1,11 @@
-"""Losses of the softmax: cross-entropy, focal loss, and logits adjusted by the prior."""
+"""Losses of the softmax: cross-entropy, and logits adjusted by the prior."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
+from jaxlt.batch.class_losses import at_least_32_bits
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -15,41 +15,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         logits: (B, C).
         labels: (B,) integers.
 
-    Returns:
-        (B,) losses in nats.
-
     Example:
         >>> import jax.numpy as jnp, jaxlt
-        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-        >>> print(jaxlt.losses.cross_entropy(logits, labels))
+        >>> print(jaxlt.losses.cross_entropy(jnp.zeros((2, 2)), jnp.array([0, 1])))
         [0.69 0.69]
     """
     logits = at_least_32_bits(logits)
     return optax.losses.softmax_cross_entropy(logits, one_hot(labels, logits))
-
-
-def focal(logits: jax.Array, labels: jax.Array, gamma: float) -> jax.Array:
-    """Focal loss, `(1 - p_y)**gamma * -log p_y` (Lin et al., ICCV 2017, equation 4).
-
-    Args:
-        logits: (B, C).
-        labels: (B,) integers.
-        gamma: focusing exponent, at least 0. 0 gives cross-entropy.
-
-    Returns:
-        (B,) losses in nats.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxlt
-        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-        >>> print(jaxlt.losses.focal(logits, labels, gamma=2.0))
-        [0.17 0.17]
-    """
-    loss = cross_entropy(logits, labels)
-    miss = -jnp.expm1(-loss)
-    # Where p_y rounds to 1 the derivative of miss**gamma is 0 * inf for gamma < 1.
-    miss = jnp.where(miss > 0, miss, jnp.finfo(miss.dtype).tiny)
-    return miss**gamma * loss
 
 
 def logit_adjusted(
@@ -60,14 +32,8 @@ def logit_adjusted(
     Args:
         logits: (B, C).
         labels: (B,) integers.
-        class_counts: (C,) training images of each class; `pi_c = N_c / sum N`.
+        class_counts: (C,) training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         tau: strength of the prior.
-
-    Returns:
-        (B,) losses in nats.
-
-    Raises:
-        ValueError: `class_counts` is not C positive numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -84,29 +50,18 @@ def balanced_softmax(logits: jax.Array, labels: jax.Array, class_counts: ClassCo
     Args:
         logits: (B, C).
         labels: (B,) integers.
-        class_counts: (C,) training images of each class.
-
-    Returns:
-        (B,) losses in nats.
-
-    Raises:
-        ValueError: `class_counts` is not C positive numbers.
+        class_counts: (C,) training images of each class; ValueError unless C positive numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
-        >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-        >>> print(jaxlt.losses.balanced_softmax(logits, labels, (90, 10)))
+        >>> print(jaxlt.losses.balanced_softmax(jnp.zeros((2, 2)), jnp.array([0, 1]), (90, 10)))
         [0.11 2.3 ]
     """
     return logit_adjusted(logits, labels, class_counts)
 
 
 def vector_scaling(
-    logits: jax.Array,
-    labels: jax.Array,
-    class_counts: ClassCounts,
-    gamma: float,
-    tau: float,
+    logits: jax.Array, labels: jax.Array, class_counts: ClassCounts, gamma: float, tau: float
 ) -> jax.Array:
     """Vector-scaling loss: cross-entropy of `x / Delta + tau * log pi` (Kini et al., NeurIPS 2021).
 
@@ -115,21 +70,14 @@ def vector_scaling(
     Args:
         logits: (B, C).
         labels: (B,) integers.
-        class_counts: (C,) training images of each class.
+        class_counts: (C,) training images of each class; ValueError unless C positive numbers.
         gamma: exponent of the multiplicative adjustment.
         tau: strength of the additive adjustment.
-
-    Returns:
-        (B,) losses in nats.
-
-    Raises:
-        ValueError: `class_counts` is not C positive numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
         >>> logits, labels = jnp.zeros((2, 2)), jnp.array([0, 1])
-        >>> losses = jaxlt.losses.vector_scaling(logits, labels, (90, 10), gamma=0.2, tau=1.0)
-        >>> print(losses)
+        >>> print(jaxlt.losses.vector_scaling(logits, labels, (90, 10), gamma=0.2, tau=1.0))
         [0.11 2.3 ]
     """
     logits = at_least_32_bits(logits)
@@ -140,10 +88,5 @@ def vector_scaling(
 
 
 def one_hot(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns 1 at each row's label and 0 elsewhere, (B, C); padding has a row of zeros.
-
-    Args:
-        labels: (B,) integers.
-        logits: (B, C), whose classes and precision the result has.
-    """
+    """Returns 1 at each row's label, else 0, (B, C) in the logits' precision; padding has none."""
     return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

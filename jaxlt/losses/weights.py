@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts
+from jaxlt.batch.argument_checks import ClassCounts, check_class_counts
 
 
 def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> jax.Array:
     """Class weights by effective number, `(1 - beta) / (1 - beta**N_c)` (Cui et al., CVPR 2019).
 
+    Returns (C,) weights that sum to C.
+
     Args:
         class_counts: (C,) training images of each class.
         beta: in [0, 1). 0 gives equal weights, values near 1 almost the inverse counts.
-
-    Returns:
-        (C,) weights that sum to C.
 
     Raises:
         ValueError: `class_counts` is not C positive numbers, or `beta` lies outside [0, 1).
@@ -42,18 +41,13 @@ def deferred_reweighting(
 ) -> Callable[[int | jax.Array], jax.Array]:
     """Deferred re-weighting (DRW; Cao et al., NeurIPS 2019, section 3.3) as a schedule.
 
-    Multiply each example's loss by its class's entry before `jaxlt.class_losses`.
+    Returns a function from the step to (C,) class weights. Multiply each example's loss by its
+    class's entry before `jaxlt.class_losses`.
 
     Args:
         class_counts: (C,) training images of each class.
         start_step: first step with `class_balanced_weights`. Before it every weight is 1.
-        beta: see `class_balanced_weights`.
-
-    Returns:
-        A function from the step to (C,) class weights.
-
-    Raises:
-        ValueError: see `class_balanced_weights`.
+        beta: see `class_balanced_weights`, also for what is raised.
 
     Example:
         >>> import jaxlt
@@ -62,8 +56,4 @@ def deferred_reweighting(
         [1. 1.] [0.28 1.72]
     """
     weights = class_balanced_weights(class_counts, beta)
-
-    def schedule(step: int | jax.Array) -> jax.Array:
-        return jnp.where(step >= start_step, weights, jnp.ones_like(weights))
-
-    return schedule
+    return lambda step: jnp.where(step >= start_step, weights, jnp.ones_like(weights))

@@ -1,7 +1,7 @@
 """SAM, ImbSAM, SSE-SAM, Focal-SAM and CC-SAM as optax gradient transformations, one file each.
 
-Each is a link of `optax.chain` and stands first. It takes the gradient of the batch-mean loss and
-returns the sharpness-aware gradient of the batch, whose `class_losses_fn` you give to `update`.
+Each is a link of `optax.chain` and stands first. Its `update` takes the gradient of the batch-mean
+loss, `params` and the keyword `class_losses_fn`, and returns the batch's sharpness-aware gradient.
 What follows (clipping, weight decay, momentum) acts on that result.
 
 The incoming gradient must be that of `class_losses_fn(params).mean()` and nothing more. `sam`,
@@ -15,7 +15,7 @@ methods skip work, as its docstring says, and the result is the same.
 Composition with optax:
 
 * `optax.chain`, `optax.apply_if_finite` and `optax.inject_hyperparams` work on each.
-* `optax.inject_hyperparams` takes every callable for a schedule: list a callable `mask` in its
+* `optax.inject_hyperparams` takes every callable for a schedule: a callable `mask` belongs in its
   `static_args`.
 * `optax.apply_if_finite` looks at the incoming gradient alone. To have it look at the method's
   result, put it around what follows the method.

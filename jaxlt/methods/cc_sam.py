@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import optax
 
 from jaxlt.batch.argument_checks import (
+    ClassCounts,
     ScalarOrSchedule,
     at_step,
     check_choice,
-    check_in_range,
+    check_class_counts,
     check_not_negative,
-    is_number,
+    check_share,
 )
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts
 from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.equation import class_wise_gradient
-from jaxlt.sharpness.objective import Objective, Perturbed
+from jaxlt.sharpness.class_wise import class_wise_gradient
+from jaxlt.sharpness.equation import Objective, Perturbed
 from jaxlt.sharpness.optax_link import Step, sharpness_transformation
-from jaxlt.sharpness.perturbation import Mask, PerturbationRule, RadiusFn
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule
 
 
 def cc_sam(
@@ -59,10 +59,10 @@ def cc_sam(
 
     Args:
         class_counts: (C,) training images of each class, N_c.
-        radius_scale: factor on the radius, at least 0, or a schedule of it: 1 in the paper, 1e-6
-            in the released configurations.
-        flat_ratio: weight of the perturbed losses, in [0, 1], or a schedule of it: 1 in the paper,
-            0.3 or 0.5 in the released configurations.
+        radius_scale: factor on the radius, at least 0, or a schedule of it. The paper has 1, the
+            released configurations 1e-6.
+        flat_ratio: weight of the perturbed losses, in [0, 1], or a schedule of it. The paper has 1,
+            the released configurations 0.3 or 0.5.
         max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
         grad_norm: "global" takes one norm of d_c over theta (the paper). "per_leaf" takes one norm
             and one radius for each leaf (the released code).
@@ -76,13 +76,9 @@ def cc_sam(
         chunk_size: classes perturbed at once, which bounds memory, where each class costs passes
             over the batch. None takes all at once where the mask leaves parameters out, and else
             one after the other.
-        mask: theta, the leaves to perturb: a pytree prefix of bools, or a callable from params to
-            one.
+        mask: theta, the leaves to perturb: a prefix of bools, or a callable from params to one.
         adaptive: whether |w| scales d_c in norm and direction (ASAM). `max_relative_radius` then
             bounds the radius before that scaling.
-
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
         ValueError: a number is out of range, an option is unknown, or the class counts are bad; at
@@ -95,19 +91,17 @@ def cc_sam(
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.cc_sam((90, 10), max_relative_radius=0.1)
         >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
-        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
-        >>> print(updates)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
         [1.68 2.25]
     """
-    check_not_negative(
-        radius_scale=radius_scale,
-        max_relative_radius=0 if max_relative_radius is None else max_relative_radius,
-    )
+    check_not_negative(radius_scale=radius_scale)
+    if max_relative_radius is not None:
+        check_not_negative(max_relative_radius=max_relative_radius)
     check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
     check_choice("class_weighting", class_weighting, ("sample", "class"))
     check_choice("direction", direction, ("gradient", "random"))
     check_choice("magnitude", magnitude, ("characteristic", "constant"))
-    check_in_range("flat_ratio", flat_ratio, 1, "lie in [0, 1]")
+    check_share(flat_ratio=flat_ratio)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     train_counts = check_class_counts(class_counts)
@@ -119,13 +113,13 @@ def cc_sam(
         ratio = at_step(flat_ratio, step)
         size = batch_size(counts)
         # Without the clean term its pass through the network is not even built.
-        everything_flat = is_number(flat_ratio) and flat_ratio == 1
+        everything_flat = isinstance(flat_ratio, (int, float)) and flat_ratio == 1
         clean = None if everything_flat else jnp.full_like(counts, (1 - ratio) / size)
         means = 1 / jnp.where(counts > 0, counts, 1)
         weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
         return Objective(clean, means, ratio * weights)
 
-    def radius_fn_at(step: jax.Array) -> RadiusFn:
+    def gradient_fn(step: Step) -> Perturbed:
         def radius_fn(rho, norms, theta_norm, size):
             if constant:
                 # A class without gradient has an infinite norm, which a random direction has not.
@@ -134,24 +128,18 @@ def cc_sam(
                 radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
             if max_relative_radius is None:
                 return radius
-            bound = at_step(max_relative_radius, step) * theta_norm
+            bound = at_step(max_relative_radius, step.number) * theta_norm
             whole = jnp.linalg.norm(radius)
             return radius * jnp.where(whole > bound, bound / whole, 1)
 
-        return radius_fn
-
-    def gradient_fn(step: Step) -> Perturbed:
+        rho = scale * at_step(radius_scale, step.number)
+        random_key = step.random_key(seed) if direction == "random" else None
         return class_wise_gradient(
             step.class_losses_fn,
             step.params,
             step.objective_fn(objective, train_counts.size),
-            scale * at_step(radius_scale, step.number),
-            rule=PerturbationRule(
-                radius_fn_at(step.number),
-                adaptive,
-                grad_norm == "per_leaf",
-                step.random_key(seed) if direction == "random" else None,
-            ),
+            rho,
+            rule=PerturbationRule(radius_fn, adaptive, grad_norm == "per_leaf", random_key),
             mask=mask,
             chunk_size=chunk_size,
         )

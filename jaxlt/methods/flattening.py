@@ -1,8 +1,4 @@
-"""Ways to flat minima that know no classes, which CC-SAM's paper compares (figure 2).
-
-Each is a link of `optax.chain`, as `jaxlt.methods` describes. The figure's adversarial
-perturbation of the model is `jaxlt.sam`.
-"""
+"""Ways to flat minima that know no classes, of CC-SAM's figure 2; its adversarial one is `sam`."""
 
 import jax
 import optax
@@ -13,17 +9,14 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
     check_positive,
 )
-from jaxlt.sharpness.objective import Perturbed, batch_mean
+from jaxlt.methods.sam import batch_mean
+from jaxlt.sharpness.equation import Perturbed
 from jaxlt.sharpness.optax_link import Step, objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
 
 def gradient_norm_penalty(
-    penalty: ScalarOrSchedule,
-    rho: ScalarOrSchedule,
-    *,
-    mask: Mask = None,
-    adaptive: bool = False,
+    penalty: ScalarOrSchedule, rho: ScalarOrSchedule, *, mask: Mask = None, adaptive: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """Descends on `L + penalty * ||grad L||` (Zhao et al., ICML 2022, algorithm 1).
 
@@ -34,12 +27,8 @@ def gradient_norm_penalty(
     Args:
         penalty: weight of the gradient's norm, at least 0, or a schedule of it.
         rho: distance of the difference, positive, or a schedule of it that is always positive.
-        mask: the leaves over which the norm is taken: a pytree prefix of bools, or a callable from
-            params to one.
+        mask: the leaves in the norm: a pytree prefix of bools, or a callable from params to one.
         adaptive: whether the distance is relative to each weight's magnitude (ASAM).
-
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
         ValueError: the penalty is negative or rho is not positive; at `init` or `update`, the mask
@@ -52,8 +41,7 @@ def gradient_norm_penalty(
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.gradient_norm_penalty(penalty=0.1, rho=0.5)
         >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
-        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
-        >>> print(updates)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
         [1.53 2.04]
     """
     check_not_negative(penalty=penalty)
@@ -85,9 +73,6 @@ def random_perturbation(
         seed: seed of the directions. To let your run decide too, give `update` a `key=` of it.
         mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
 
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
-
     Raises:
         ValueError: the radius is negative; at `init` or `update`, the mask does not fit.
 
@@ -97,7 +82,7 @@ def random_perturbation(
         ...     return jaxlt.ClassLosses(w**2 / 2, counts=jax.numpy.ones(2))
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.random_perturbation(rho=0.5, seed=0)
-        >>> gradient, state = tx.update(w, tx.init(w), w, class_losses_fn=losses_fn)
+        >>> _, state = tx.update(w, tx.init(w), w, class_losses_fn=losses_fn)
         >>> print(state.perturbation_norm)
         [0.5]
     """

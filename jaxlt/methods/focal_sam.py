@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative
-from jaxlt.batch.class_counts import ClassCounts, check_class_counts, class_prior
-from jaxlt.sharpness.objective import Objective, one_group
+from jaxlt.batch.argument_checks import (
+    ClassCounts,
+    ScalarOrSchedule,
+    at_step,
+    check_class_counts,
+    check_not_negative,
+    class_prior,
+)
+from jaxlt.sharpness.equation import Objective, one_group
 from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -32,15 +38,11 @@ def focal_sam(
     Args:
         class_counts: (C,) training images of each class; the prior is `pi_c = N_c / sum N`.
         rho: radius, at least 0, or a schedule of it.
-        sharpness_weight: weight of the sharpness term (the paper's lambda), at least 0, or a
-            schedule of it. It has no default.
+        sharpness_weight: weight of sharpness (the paper's lambda), at least 0, or a schedule of it.
         gamma: focusing exponent, at least 0, or a schedule of it. 0 weighs all classes alike.
         mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
         adaptive: whether the radius is relative to each weight's magnitude (ASAM).
         sharpness: deprecated name of `sharpness_weight`.
-
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
 
     Raises:
         ValueError: a number is negative, `sharpness_weight` is missing or given under both names,
@@ -53,8 +55,7 @@ def focal_sam(
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.focal_sam((90, 10), rho=0.5, sharpness_weight=1, gamma=1)
         >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
-        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
-        >>> print(updates)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
         [1.5  2.22]
     """
     if sharpness is not None:

@@ -1,13 +1,20 @@
 """ImbSAM: plain descent on the head, SAM on the tail."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
-from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative
-from jaxlt.batch.class_counts import ClassCounts, tail_classes
+from jaxlt.batch.argument_checks import (
+    ClassCounts,
+    ScalarOrSchedule,
+    check_class_counts,
+    check_not_negative,
+)
 from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.objective import Objective, one_group
+from jaxlt.sharpness.equation import Objective, one_group
 from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -36,12 +43,8 @@ def imb_sam(
         mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
         adaptive: whether the radius is relative to each weight's magnitude (ASAM).
 
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
-
     Raises:
-        ValueError: the radius is negative or the class counts are bad; at `init` or `update`, the
-            mask does not fit.
+        ValueError: negative radius or bad counts; at `init` or `update`, a mask that does not fit.
 
     Example:
         >>> import jax, jaxlt
@@ -50,15 +53,13 @@ def imb_sam(
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.imb_sam((90, 10), rho=0.5, tail_threshold=20)
         >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
-        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
-        >>> print(updates)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
         [1.5  2.25]
     """
     check_not_negative(rho=rho)
     tail = tail_classes(class_counts, tail_threshold)
 
     def objective(counts: jax.Array, step: jax.Array) -> Objective:
-        del step
         if not group_mean:
             return one_group(tail, counts)
         head = 1 - tail
@@ -75,3 +76,23 @@ def imb_sam(
         adaptive=adaptive,
     )
     return sharpness_transformation(gradient_fn, 1, mask)
+
+
+def tail_classes(class_counts: ClassCounts, tail_threshold: float) -> jax.Array:
+    """Returns 1 for each class with fewer images than the threshold, else 0, (C,).
+
+    Warns where no class is tail.
+
+    Args:
+        class_counts: (C,) training images of each class.
+        tail_threshold: the number of images that a tail class does not reach.
+    """
+    counts = check_class_counts(class_counts)
+    tail = (counts < tail_threshold).astype(counts.dtype)
+    if not isinstance(tail, Tracer) and not tail.any():
+        warnings.warn(
+            f"tail_threshold must be above the rarest class's {int(counts.min())} images for any "
+            f"class to be tail, got {tail_threshold}",
+            stacklevel=3,
+        )
+    return tail

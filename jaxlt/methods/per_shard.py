@@ -16,17 +16,15 @@ def per_shard(
 
     For use inside `jax.shard_map`, with or without `check_vma`, and `jax.pmap`. The method sees a
     shard's m images alone: their gradient, its norm, their class counts. `per_shard` then averages
-    the method's result over the axis, and the floating-point leaves of its state too, such as
-    `SharpnessState.loss`. So updates and state are the same on all devices. A step takes one
-    all-reduce of the gradient's size; a perturbation by the global batch (`jaxlt.over_axis`) takes
-    one for every gradient. Shards must be of equal size. Padding in a shard makes its images weigh
-    more.
+    its result over the axis, and the floating-point leaves of its state, so that both are the same
+    on all devices. A step takes one all-reduce of the gradient's size; a perturbation by the global
+    batch (`jaxlt.over_axis`) takes one for every gradient. Shards must be of equal size. Padding in
+    a shard makes its images weigh more.
 
     Give `update` the gradient of the shard's own mean loss and the `class_losses_fn` of its own
     images; sum neither over the axis. Under `check_vma=True`, JAX sums gradients by parameters
     that are the same on all devices: differentiate by `jax.lax.pcast(params, axis_name,
-    to="varying")` instead. A gradient by `params` themselves raises an error there. Within
-    `class_losses_fn` the parameters are marked already.
+    to="varying")` instead. Within `class_losses_fn` the parameters are marked already.
 
     Each shard draws random directions of its own (`cc_sam(direction="random")`,
     `random_perturbation`). Its index along the axis is folded into `key`, or into a fixed key where
@@ -36,9 +34,6 @@ def per_shard(
         method: one of jaxlt's, or `optax.identity()` for plain averaging. Chain what follows it
             (clipping, momentum) behind `per_shard`, where it sees the average.
         axis_name: mapped axis or axes over which the batch is spread.
-
-    Returns:
-        A transformation whose `update` takes what the method's takes.
 
     Raises:
         ValueError: at `update`, the gradient was summed over the devices.
@@ -60,6 +55,10 @@ def per_shard(
     """
     method = optax.with_extra_args_support(method)
 
+    def mean_of_measured(leaf: jax.Array) -> jax.Array:
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jax.lax.pmean(leaf, axis_name) if floating else leaf
+
     def update_fn(
         updates: optax.Updates,
         state: optax.OptState,
@@ -68,35 +67,17 @@ def per_shard(
         key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        _check_own(updates, axis_name)
+        leaves: list[Any] = jax.tree.leaves(updates)
+        # Some leaf of a shard's gradient may be the same everywhere: that of an unused parameter.
+        if all(jax.typeof(x) != jax.typeof(varying(x, axis_name)) for x in leaves):
+            raise ValueError(
+                "updates must be the gradient of the shard's own loss, got one summed over devices:"
+                f" differentiate by jax.lax.pcast(params, {axis_name!r}, to='varying')"
+            )
         shard = jax.lax.axis_index(axis_name)
         own_key = jax.random.fold_in(jax.random.key(0) if key is None else key, shard)
-        updates, state = method.update(
-            varying(updates, axis_name),
-            state,
-            varying(params, axis_name),
-            key=own_key,
-            **extra_args,
-        )
-        return jax.lax.pmean(updates, axis_name), _mean_of_measured(state, axis_name)
+        updates, params = varying((updates, params), axis_name)
+        updates, state = method.update(updates, state, params, key=own_key, **extra_args)
+        return jax.lax.pmean(updates, axis_name), jax.tree.map(mean_of_measured, state)
 
     return optax.GradientTransformationExtraArgs(method.init, update_fn)
-
-
-def _check_own(gradient: optax.Updates, axis_name: str | tuple[str, ...]) -> None:
-    """Raises ValueError where JAX knows that all leaves are the same on all devices."""
-    leaves: list[Any] = jax.tree.leaves(gradient)
-    # Some leaf of a shard's gradient may be the same everywhere: that of a parameter without use.
-    if all(jax.typeof(x) != jax.typeof(varying(x, axis_name)) for x in leaves):
-        raise ValueError(
-            "updates must be the gradient of the shard's own loss, got one summed over devices: "
-            f"differentiate by jax.lax.pcast(params, {axis_name!r}, to='varying')"
-        )
-
-
-def _mean_of_measured(state: optax.OptState, axis_name: str | tuple[str, ...]) -> optax.OptState:
-    def mean(leaf: jax.Array) -> jax.Array:
-        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return jax.lax.pmean(leaf, axis_name) if floating else leaf
-
-    return jax.tree.map(mean, state)

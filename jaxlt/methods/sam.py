@@ -1,9 +1,12 @@
 """SAM: descends on the worst loss near the parameters."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative
-from jaxlt.sharpness.objective import batch_mean
+from jaxlt.batch.class_losses import batch_size
+from jaxlt.sharpness.equation import Objective
 from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -19,11 +22,7 @@ def sam(
     Args:
         rho: radius, at least 0, or a schedule of it.
         mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
-        adaptive: whether the radius is relative to each weight's magnitude (ASAM; Kwon et al.,
-            ICML 2021).
-
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+        adaptive: whether the radius is relative to each weight (ASAM; Kwon et al., ICML 2021).
 
     Raises:
         ValueError: the radius is negative; at `init` or `update`, the mask does not fit.
@@ -35,10 +34,15 @@ def sam(
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.sam(rho=0.5)
         >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
-        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
-        >>> print(updates)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
         [1.65 2.2 ]
     """
     check_not_negative(rho=rho)
     gradient_fn = objective_gradient_fn(batch_mean, [rho], mask=mask, adaptive=adaptive)
     return sharpness_transformation(gradient_fn, 1, mask)
+
+
+def batch_mean(counts: jax.Array, step: jax.Array) -> Objective:
+    """Returns SAM's objective, the batch-mean loss at perturbed parameters, at every step."""
+    whole = jnp.ones((1, counts.size), counts.dtype)
+    return Objective(None, whole / batch_size(counts), jnp.ones(1))

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative, is_number
-from jaxlt.batch.class_counts import ClassCounts, tail_classes
-from jaxlt.sharpness.objective import Perturbed, all_groups, one_group
+from jaxlt.batch.argument_checks import ClassCounts, ScalarOrSchedule, check_not_negative
+from jaxlt.batch.class_losses import batch_size
+from jaxlt.methods.imb_sam import tail_classes
+from jaxlt.sharpness.equation import Objective, Perturbed, one_group
 from jaxlt.sharpness.optax_link import Step, objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
@@ -41,12 +42,8 @@ def sse_sam(
         mask: the leaves to perturb: a pytree prefix of bools, or a callable from params to one.
         adaptive: whether radii are relative to each weight's magnitude (ASAM).
 
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
-
     Raises:
-        ValueError: a radius is negative or the class counts are bad; at `init` or `update`, the
-            mask does not fit.
+        ValueError: negative radius or bad counts; at `init` or `update`, a mask that does not fit.
 
     Example:
         >>> import jax, jaxlt
@@ -55,32 +52,30 @@ def sse_sam(
         >>> w = jax.numpy.array([3.0, 4.0])
         >>> tx = jaxlt.sse_sam((90, 10), head_rho=0.5, tail_rho=1, tail_threshold=20)
         >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
-        >>> updates, state = tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)
-        >>> print(updates)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
         [1.75 2.5 ]
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
     tail = tail_classes(class_counts, tail_threshold)
     options = {"num_classes": tail.size, "disjoint": True, "mask": mask, "adaptive": adaptive}
-    first_stage = objective_gradient_fn(
-        lambda counts, step: all_groups(jnp.stack([1 - tail, tail]), counts),
-        [head_rho, tail_rho],
-        **options,
-    )
 
-    def second_stage(step: Step, *, sums_to_mean: bool = True) -> Perturbed:
-        result = objective_gradient_fn(
-            lambda counts, step: one_group(tail, counts),
-            [tail_rho],
-            sums_to_mean=sums_to_mean,
-            **options,
-        )(step)
+    def head_and_tail(counts: jax.Array, step: jax.Array) -> Objective:
+        return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
+
+    def tail_alone(counts: jax.Array, step: jax.Array) -> Objective:
+        return one_group(tail, counts)
+
+    first_stage = objective_gradient_fn(head_and_tail, [head_rho, tail_rho], **options)
+    imb_sam_gradient = objective_gradient_fn(tail_alone, [tail_rho], **options)
+
+    def second_stage(step: Step) -> Perturbed:
+        result = imb_sam_gradient(step)
         return result._replace(
             perturbation_norm=jnp.pad(result.perturbation_norm, (1, 0)),
             sharpness=jnp.pad(result.sharpness, (1, 0)),
         )
 
-    if switch_step == 0 or (is_number(head_rho) and head_rho == 0):
+    if switch_step == 0 or (isinstance(head_rho, (int, float)) and head_rho == 0):
         return sharpness_transformation(second_stage, 2, mask)
     if switch_step is None:
         return sharpness_transformation(first_stage, 2, mask)
@@ -90,7 +85,7 @@ def sse_sam(
         return jax.lax.cond(
             step.number < switch_step,
             lambda: first_stage(step),
-            lambda: second_stage(step, sums_to_mean=False),
+            lambda: second_stage(step._replace(gradient=None)),
         )
 
     return sharpness_transformation(either_stage, 2, mask)

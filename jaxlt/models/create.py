@@ -5,13 +5,24 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
-from jaxlt.models.adaptation.kinds import Adaptation, names_encoder
+from jaxlt.models.adaptation.kinds import Adaptation
 from jaxlt.models.networks.heads import ImageClassifier
 from jaxlt.models.networks.resnet import ResNet
 from jaxlt.models.networks.resnet_cifar import CifarResNet
-from jaxlt.models.networks.small import MLP, SmallConvNet
-from jaxlt.models.networks.vit import VisionTransformer
+from jaxlt.models.networks.small import MLP, SmallConvNet, patch_for
+from jaxlt.models.networks.vit import VisionTransformer, check_patches
 
+_CIFAR: dict[str, dict[str, Any]] = {
+    "resnet20": {"blocks": (3, 3, 3)},
+    "resnet32": {"blocks": (5, 5, 5)},
+    "resnet44": {"blocks": (7, 7, 7)},
+    "resnet56": {"blocks": (9, 9, 9)},
+    "resnet110": {"blocks": (18, 18, 18)},
+    "resnet20_gn": {"blocks": (3, 3, 3), "norm": "group"},
+    "resnet32_gn": {"blocks": (5, 5, 5), "norm": "group"},
+    # Of ImbSAM's and SSE-SAM's code.
+    "resnet34": {"blocks": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "projection": True},
+}
 _IMAGENET: dict[str, dict[str, Any]] = {
     "resnet10": {"blocks": (1, 1, 1, 1), "bottleneck": False},
     "resnet50": {"blocks": (3, 4, 6, 3)},
@@ -19,21 +30,7 @@ _IMAGENET: dict[str, dict[str, Any]] = {
     "resnet152": {"blocks": (3, 8, 36, 3)},
     "resnext50_32x4d": {"blocks": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
 }
-_NETWORKS: dict[str, tuple[type[ImageClassifier], dict[str, Any]]] = {
-    **{f"resnet{6 * n + 2}": (CifarResNet, {"blocks": (n, n, n)}) for n in (3, 5, 7, 9, 18)},
-    **{
-        f"resnet{6 * n + 2}_gn": (CifarResNet, {"blocks": (n, n, n), "norm": "group"})
-        for n in (3, 5)
-    },
-    "resnet34": (
-        CifarResNet,
-        {"blocks": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "projection": True},
-    ),
-    **{name: (ResNet, sizes) for name, sizes in _IMAGENET.items()},
-    "small_vit": (VisionTransformer, {}),
-    "small_conv": (SmallConvNet, {}),
-    "mlp": (MLP, {}),
-}
+_NAMES = (*_CIFAR, *_IMAGENET, "small_vit", "small_conv", "mlp")
 
 
 def create_model(
@@ -51,10 +48,10 @@ def create_model(
     """Builds a network by name.
 
     Args:
-        name: "resnet20", "resnet32", "resnet44", "resnet56", "resnet110" (the CIFAR ResNets),
-            "resnet20_gn", "resnet32_gn" (with group norm), "resnet34" (ImageNet's widths with a 3x3
-            stem), "resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d" (ImageNet's),
-            "small_vit", "small_conv" or "mlp"; or an image encoder, see `encoder_config`.
+        name: A CIFAR ResNet ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"; with
+            group norm "resnet20_gn", "resnet32_gn"), "resnet34" (ImageNet's widths with a 3x3
+            stem), one of ImageNet's ("resnet10", "resnet50", "resnet101", "resnet152",
+            "resnext50_32x4d"), "small_vit", "small_conv", "mlp" or an encoder (`encoder_config`).
         num_classes: Number of logits.
         classifier: "linear", "cosine", "scaled_linear" (LWS) or "nearest_class_mean" (NCM).
         dtype: Type in which the backbone computes; parameters and logits are float32.
@@ -62,8 +59,7 @@ def create_model(
         cosine_scale: See `ImageClassifier`.
         remat: See `ResNet`; for ImageNet's networks and image encoders.
         frozen_trunk_norm: See `ResNet`; for ImageNet's networks.
-        adaptation: How an image encoder is adapted. LIFT's rank is taken where it has none; None
-            trains all parameters.
+        adaptation: Of an image encoder, with LIFT's rank where it has none; None trains all.
 
     Raises:
         UsageError: `name` or `classifier` is unknown, the images do not fit the network, or it has
@@ -75,51 +71,27 @@ def create_model(
         "cosine_scale": cosine_scale,
         "dtype": dtype,
     }
-    if names_encoder(name) and not frozen_trunk_norm:
-        from jaxlt.models.clip.image_encoders import encoder_config
-        from jaxlt.models.clip.model import ClipClassifier
+    is_encoder = ":" in name
+    if is_encoder and not frozen_trunk_norm:
+        from jaxlt.models.clip.image_encoders import create_encoder
 
-        config = encoder_config(name, image_shape)
-        adaptation = (adaptation or Adaptation(("full",))).with_rank(
-            num_classes, config.num_hidden_layers
-        )
-        return ClipClassifier(config=config, adaptation=adaptation, remat=remat, **fields)
-    if not names_encoder(name) and name not in _NETWORKS:
+        return create_encoder(name, image_shape, adaptation, remat=remat, **fields)
+    if not is_encoder and name not in _NAMES:
         raise UsageError(
-            f"model must be one of {', '.join(_NETWORKS)}, clip:SNAPSHOT, dinov2:SNAPSHOT or "
+            f"model must be one of {', '.join(_NAMES)}, clip:SNAPSHOT, dinov2:SNAPSHOT or "
             f"random:SIZE, got {name!r}"
         )
     if adaptation is not None:
         raise UsageError(f"model must be an image encoder to be adapted, got {name!r}")
     if name in _IMAGENET:
         fields |= {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
-    elif remat or frozen_trunk_norm:
+        return ResNet(**_IMAGENET[name], **fields)
+    if remat or frozen_trunk_norm:
         what = "remat" if remat else "batch norm that is frozen below the last block"
         raise UsageError(f"model must be one of {', '.join(_IMAGENET)} with {what}, got {name!r}")
-    network, sizes = _NETWORKS[name]
-    if network is SmallConvNet:
-        sizes = {"patch": _small_conv_patch(image_shape)}
-    elif network is VisionTransformer:
-        _check_patches(image_shape)
-    return network(**sizes, **fields)
-
-
-def _small_conv_patch(image_shape: tuple[int, int, int]) -> int:
-    """Returns the largest patch that leaves the convolutions at least 4x4 positions."""
-    height, width, _ = image_shape
-    if min(height, width) < 4:
-        raise UsageError(f"images of small_conv must be at least 4x4, got {height}x{width}")
-    return next(
-        patch
-        for patch in (4, 2, 1)
-        if height % patch == width % patch == 0 and min(height, width) // patch >= 4
-    )
-
-
-def _check_patches(image_shape: tuple[int, int, int]) -> None:
-    height, width, _ = image_shape
-    if height % VisionTransformer.patch or width % VisionTransformer.patch:
-        raise UsageError(
-            f"images of small_vit must have sides that are multiples of {VisionTransformer.patch}, "
-            f"got {height}x{width}"
-        )
+    if name == "small_vit":
+        check_patches(image_shape)
+        return VisionTransformer(**fields)
+    if name == "small_conv":
+        return SmallConvNet(patch=patch_for(image_shape), **fields)
+    return MLP(**fields) if name == "mlp" else CifarResNet(**_CIFAR[name], **fields)

@@ -1,44 +1,39 @@
 """One recipe, ready to run with any seed: data loaded, split made, step compiled once."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from jaxlt.data import Source, Split
+from jaxlt.data import Pipeline
 from jaxlt.devices.processes import are_several, by_first, in_agreement
 from jaxlt.devices.sharding import Layout, on_host
-from jaxlt.evaluation import ShotGroups, evaluate, group_accuracy, group_confusion
+from jaxlt.evaluation import evaluate, group_accuracy, group_confusion
 from jaxlt.recipes.built_stage import BuiltStage, steps_of
-from jaxlt.recipes.code_version import code_version
-from jaxlt.recipes.execution import UNMEASURED, Execution
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.methods import with_radius
-from jaxlt.recipes.parameters import count_parameters
-from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.recipe import UNMEASURED, Execution, Recipe, code_version
 from jaxlt.recipes.stage import Stage
+from jaxlt.recipes.stage_ends import enter, leave
 from jaxlt.runs.model_description import ModelDescription
 from jaxlt.runs.workdir import Workdir
-from jaxlt.training import EnsemblePipeline, Job, JobStage, Steps, TrainState, stack
+from jaxlt.training import Job, JobStage, Program, Steps, TrainState
 from jaxlt.training.loop.job import unchanged
 
 _logger = logging.getLogger(__name__)
 
+ProgramOf: TypeAlias = Callable[[int], tuple[Program, Pipeline]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One run of a recipe.
-
-    Attributes:
-        seed: of parameters, order and augmentation; the split has its own.
-        path: the run's directory.
-        rho: in place of the first stage's radius, None for the recipe's own.
-    """
+    """One run of a recipe, in its directory; `rho` takes the place of the first stage's radius."""
 
     seed: int
     path: Path
@@ -46,81 +41,51 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Seed and radius, for people."""
+        """Seed and radius."""
         return f"seed {self.seed}" + ("" if self.rho is None else f" rho {self.rho:g}")
 
 
 class BuiltRecipe:
     """A recipe with its data, networks and compiled steps; its runs share all of them.
 
-    Args:
-        recipe: what to run.
-        execution: how its runs are computed.
-        check_images: whether all images of the split and those evaluated are decoded once.
-
-    Attributes:
-        suits_loops: see `ImageClassifier`.
-
-    Raises:
-        UsageError: the recipe does not fit its data, a number in it is out of range, or images
-            cannot be decoded.
+    With `check_images`, all images of the split and those evaluated are decoded once. UsageError
+    says that the recipe does not fit its data, or that images cannot be decoded.
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        execution: Execution = UNMEASURED,
-        *,
-        check_images: bool = False,
+        self, recipe: Recipe, execution: Execution = UNMEASURED, *, check_images: bool = False
     ):
-        self.recipe, self._execution = recipe, execution
-        self.groups = ShotGroups(recipe.evaluation.many_above, recipe.evaluation.few_below)
-        layout = Layout(execution.shard_parameters)
-        self.source, self.split, self._feed = in_agreement(lambda: self._load(layout, check_images))
+        self.recipe, self.execution = recipe, execution
+        self._layout = Layout(execution.shard_parameters)
+        in_agreement(lambda: self._load(check_images))
         if check_images:
             by_first(self._feed.check_images)
         weights = recipe.network.initial_weights(self.source, self._feed)
-        self._stages, self._shapes = in_agreement(lambda: self._build(weights, layout))
-        self.suits_loops = self._stages[0].model.suits_loops
+        self.stages, self._shapes = in_agreement(lambda: self._build(weights))
 
-    def _load(self, layout: Layout, check_images: bool) -> tuple[Source, Split, InputPipelines]:
-        data, evaluation = self.recipe.data, self.recipe.evaluation
+    def _load(self, check_images: bool) -> None:
         # The check names what is unreadable, all of it.
-        source = data.load(skip_unreadable=check_images)
-        split = data.split(source)
-        pipelines = InputPipelines(
-            source,
-            split,
-            self._execution.pipeline,
-            data.validation_per_class,
-            evaluated=evaluation.images,
-            unreadable=data.unreadable,
-            test_time_augmentation=evaluation.test_time_augmentation,
-            layout=layout,
-        )
-        return source, split, pipelines
+        self.source = self.recipe.data.load(skip_unreadable=check_images)
+        self.split = self.recipe.data.split(self.source)
+        kind = self.execution.pipeline
+        self._feed = InputPipelines(self.recipe, self.source, self.split, kind, self._layout)
 
-    def _build(
-        self, weights: dict[str, Any], layout: Layout
-    ) -> tuple[list[BuiltStage], TrainState]:
+    def _build(self, weights: Mapping[str, Any]) -> tuple[list[BuiltStage], TrainState]:
         """Returns the stages and the shapes of a run's state; nothing is written before it."""
-        stages = [
-            BuiltStage(
-                self.recipe,
-                number,
-                self.source,
-                self.split,
-                self._feed,
-                weights,
-                layout,
-                skip_nonfinite=self._execution.skip_nonfinite > 0,
-            )
-            for number in range(len(self.recipe.stages))
-        ]
+        # In a later stage the classifier may be of another kind.
+        later = {
+            collection: {name: module for name, module in modules.items() if name != "classifier"}
+            for collection, modules in weights.items()
+        }
+        skip = self.execution.skip_nonfinite > 0
+        stages = []
         for number, stage in enumerate(self.recipe.stages):
+            given = later if number else weights
+            built = BuiltStage(self.recipe, number, self._feed, given, skip_nonfinite=skip)
+            stages.append(built)
             if isinstance(stage, Stage):
                 # Refuses what the pipeline cannot do.
-                self._feed.pipeline(0, stage, number)
+                self.pipeline(number, seed=0)
         # Refuses what the network has not, such as so many blocks.
         return stages, jax.eval_shape(lambda: stages[0].initial_state(0))
 
@@ -134,40 +99,41 @@ class BuiltRecipe:
         """Steps of a run, in all stages."""
         return sum(steps_of(stage, self.num_images) for stage in self.recipe.stages)
 
+    def pipeline(self, number: int, seed: int) -> Pipeline:
+        """Returns the training data of a seed in a stage that has steps."""
+        stage = self.recipe.stages[number]
+        assert isinstance(stage, Stage)
+        return self._feed.pipeline(seed, stage, number)
+
     def check(self, member: Member) -> None:
         """Raises UsageError if the radius is out of range."""
-        self._recipe_of(member.rho).first.build_optimizer(self.split.class_counts)
+        self._recipe_of(member).first.build_optimizer(self.split.class_counts)
+
+    def _recipe_of(self, member: Member) -> Recipe:
+        if member.rho is None:
+            return self.recipe
+        method = with_radius(self.recipe.first.method, member.rho).replace()
+        return self.recipe.with_first(method=method)
 
     def workdir(self, member: Member) -> Workdir:
-        """Opens a run's directory, created if missing.
-
-        Raises:
-            UsageError: it is not this recipe's; nothing in it is changed then.
-        """
-        identity = {
-            **self._recipe_of(member.rho).identity(),
-            "seed": member.seed,
-            "images": _digest(self.split.indices),
-        }
+        """Opens a run's directory, created if missing; UsageError says it is another recipe's."""
+        images = hashlib.sha256(self.split.indices.astype("<i8").tobytes()).hexdigest()[:16]
+        identity = {**self._recipe_of(member).identity(), "seed": member.seed, "images": images}
         workdir = Workdir(member.path, identity, code_version(self.recipe))
         by_first(lambda: self._describe_in(member.path))
         return workdir
 
     def _describe_in(self, directory: Path) -> None:
         """Writes what later programs read of a run, beside its recipe."""
-        for file in (directory / "split.json", self.recipe.data.split_path):
-            if file is not None and not file.exists():
-                self.split.write(file)
-        if not (description := directory / "model.json").exists():
-            self._model_description().write(description)
-
-    def _model_description(self) -> ModelDescription:
-        """Returns what it takes to predict with a finished run's checkpoint."""
+        for file in (directory / "split.json", self.recipe.data.split_file):
+            if file is not None and not Path(file).exists():
+                self.split.write(Path(file))
+        if (model_file := directory / "model.json").exists():
+            return
         network, source = self.recipe.network, self.source
-        adaptation = network.adapted()
-        return ModelDescription(
+        description = ModelDescription(
             model=network.label,
-            adaptation=adaptation,
+            adaptation=network.adapted(),
             pretrained=network.pretrained(),
             num_classes=source.num_classes,
             classifier=self.recipe.heads[-1],
@@ -180,105 +146,80 @@ class BuiltRecipe:
             class_numbers=tuple(map(int, source.class_numbers)),
             cosine_scale=network.cosine_scale,
         )
+        description.write(model_file)
 
     def describe(self, label: str, where: str) -> None:
         """Logs what is about to be trained."""
-        stages = len(self._stages)
-        trained, frozen = map(count_parameters, (self._shapes.params, self._shapes.frozen))
-        _logger.info(
-            "%s: %s, %d training images in %d classes (%d to %d a class), %s with %d%s "
-            "parameters, %d steps%s, %s",
-            label,
-            self.recipe.data.name,
-            self.num_images,
-            self.source.num_classes,
-            max(self.split.class_counts),
-            min(self.split.class_counts),
-            self.recipe.network.label,
-            trained,
-            f" and {frozen} frozen" if frozen else "",
-            self.num_steps,
-            f" in {stages} stages" if stages > 1 else "",
-            where,
-        )
+        counts, stages = self.split.class_counts, len(self.stages)
+        trees = self._shapes.params, self._shapes.frozen
+        trained, frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in trees)
+        parameters = f"{trained} and {frozen} frozen" if frozen else f"{trained}"
+        network = f"{self.recipe.network.label} with {parameters} parameters"
+        images = f"{self.num_images} training images in {len(counts)} classes"
+        of_a_class = f"({max(counts)} to {min(counts)} a class)"
+        steps = f"{self.num_steps} steps" + (f" in {stages} stages" if stages > 1 else "")
+        data = f"{self.recipe.data.name}, {images} {of_a_class}"
+        _logger.info("%s: %s, %s, %s, %s", label, data, network, steps, where)
 
-    def job(self, members: Sequence[Member]) -> Job:
-        """Prepares training: of one run for `train`, of several for `train_together`."""
-        states = [self._stages[0].initial_state(member.seed) for member in members]
-        state = states[0] if len(members) == 1 else stack(states)
+    def job(self, member: Member) -> Job:
+        """Prepares the training of one run."""
+
+        def program_of(number: int) -> tuple[Program, Pipeline]:
+            pipeline = self.pipeline(number, member.seed)
+            # A radius given beside the recipe is the first stage's.
+            return self.stages[number].program(pipeline, None if number else member.rho), pipeline
+
+        return self.job_from(self.stages[0].initial_state(member.seed), program_of)
+
+    def job_from(self, state: TrainState, program_of: ProgramOf) -> Job:
+        """Prepares training from a state, with the compiled steps and data of a stage's number."""
         return Job(
-            initial_state=on_host(state) if self._execution.shard_parameters else state,
-            stages=tuple(self._job_stage(number, members) for number in range(len(self._stages))),
-            skip_nonfinite=self._execution.skip_nonfinite,
+            initial_state=on_host(state) if self.execution.shard_parameters else state,
+            stages=tuple(self._job_stage(built, program_of) for built in self.stages),
+            skip_nonfinite=self.execution.skip_nonfinite,
         )
 
-    def _job_stage(self, number: int, members: Sequence[Member]) -> JobStage:
-        built = self._stages[number]
+    def _job_stage(self, built: BuiltStage, program_of: ProgramOf) -> JobStage:
+        steps, stage, every = None, built.stage, self.execution.measure_every
+        if isinstance(stage, Stage):
+            steps = Steps(
+                *program_of(built.number),
+                num_steps=stage.num_steps(self.num_images),
+                eval_steps=stage.num_steps(self.num_images, self.recipe.evaluation.epochs),
+                measurements=built.measurements(every) if every else None,
+            )
+        changes = built.training.swa_epoch is not None or built.regime.spectral_norm is not None
         return JobStage(
-            steps=self._steps(number, members) if isinstance(built.stage, Stage) else None,
+            steps=steps,
             evaluate=lambda state: self._evaluate(state, built),
             template=lambda: built.initial_state(0),
-            enter=built.enter if number else unchanged,
-            leave=built.leave if built.changes_at_its_end else unchanged,
+            enter=functools.partial(enter, built) if built.number else unchanged,
+            leave=functools.partial(leave, built) if changes else unchanged,
         )
 
-    def _steps(self, number: int, members: Sequence[Member]) -> Steps:
-        built, every = self._stages[number], self._execution.measure_every
-        stage = built.stage
-        assert isinstance(stage, Stage)
-        pipelines = [self._feed.pipeline(one.seed, stage, number) for one in members]
-        pipeline = pipelines[0] if len(members) == 1 else EnsemblePipeline(pipelines)
-        # A radius given beside the recipe is the first stage's.
-        radii = tuple(built.radius if one.rho is None or number else one.rho for one in members)
-        return Steps(
-            built.program(radii, pipeline),
-            pipeline,
-            num_steps=stage.num_steps(self.num_images),
-            eval_steps=stage.num_steps(self.num_images, self.recipe.evaluation.epochs),
-            measurements=built.measurements(every) if every else None,
-        )
-
-    def _recipe_of(self, rho: float | None) -> Recipe:
-        if rho is None:
-            return self.recipe
-        return self.recipe.with_first(method=with_radius(self.recipe.first.method, rho).replace())
+    def _logits(self, built: BuiltStage, state: TrainState, images: Any) -> Any:
+        number, _, width, channels = images.shape
+        crops = self.recipe.evaluation.test_time_augmentation is not None
+        if crops:  # five of each image, one below the other
+            images = images.reshape(-1, width, width, channels)
+        found = built.logits(state, images)
+        if crops:
+            found = found.reshape(number, -1, len(self.split.class_counts)).mean(axis=1)
+        return np.asarray(found) if are_several() else found
 
     def _evaluate(self, state: TrainState, built: BuiltStage) -> dict[str, Any]:
+        counts, groups = np.array(self.split.class_counts), self.recipe.evaluation.shot_groups
         batches: Any = self._feed.evaluated()
-
-        def logits(images: Any) -> Any:
-            found = self._logits(built, state, images)
-            return np.asarray(found) if are_several() else found
-
-        result = evaluate(
-            logits,
-            batches,
-            self.source.num_classes,
-        )
-        counts = np.array(self.split.class_counts)
+        result = evaluate(functools.partial(self._logits, built, state), batches, len(counts))
+        bins = dataclasses.asdict(result.calibration)
         return {
             "test_loss": result.loss,
             "accuracy": result.accuracy,
             "balanced_accuracy": result.balanced_accuracy,
-            **group_accuracy(result.per_class, counts, self.groups),
-            "group_confusion": group_confusion(result.confusion, counts, self.groups),
+            **group_accuracy(result.per_class, counts, groups),
+            "group_confusion": group_confusion(result.confusion, counts, groups),
             "ece": result.calibration.ece,
-            "confidence_bins": {
-                name: values.tolist()
-                for name, values in dataclasses.asdict(result.calibration).items()
-            },
+            "confidence_bins": {name: values.tolist() for name, values in bins.items()},
             "per_class": result.per_class.tolist(),
             "unreadable_evaluated": self._feed.num_evaluated - int(result.confusion.sum()),
         }
-
-    def _logits(self, built: BuiltStage, state: TrainState, images: Any) -> Any:
-        if self.recipe.evaluation.test_time_augmentation is None:
-            return built.logits(state, images)
-        # Each image is five crops, one below the other.
-        number, _, width, channels = images.shape
-        logits = built.logits(state, images.reshape(-1, width, width, channels))
-        return logits.reshape(number, -1, self.source.num_classes).mean(axis=1)
-
-
-def _digest(indices: np.ndarray) -> str:
-    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()[:16]

@@ -1,11 +1,23 @@
-"""The data of a recipe: the source, its long-tailed profile, and how images are read."""
+"""The images of a recipe: source, long-tailed profile, samplers, augmentation."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from jaxlt.recipes.part import Choice, Count, CountOrZero, Part, check, part_name
+import msgspec
+import numpy as np
+
+from jaxlt.recipes.part import (
+    BelowOne,
+    Choice,
+    Count,
+    CountOrZero,
+    NonNegative,
+    Part,
+    Share,
+    check,
+    part_name,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -56,27 +68,21 @@ class Profile(Choice, frozen=True):
     """How many images each class keeps, and which."""
 
     def build(self, source: Any) -> Any:
-        """Makes the split of a source.
-
-        Raises:
-            UsageError: the profile does not fit the data.
-        """
+        """Makes the split of a source; UsageError if the profile does not fit it."""
         from jaxlt.data import long_tailed_split
 
-        name: Any = part_name(self)
-        if isinstance(self, Native):
-            return long_tailed_split(source, profile=name)
-        fields = {field: getattr(self, field) for field in self.__struct_fields__}
-        fields.setdefault("imbalance_factor", 1.0)
-        rule, seed = fields.pop("selection"), fields.pop("seed")
-        return long_tailed_split(source, profile=name, rule=rule, seed=seed, **fields)
+        fields: dict[str, Any] = {"profile": part_name(self), **msgspec.structs.asdict(self)}
+        if isinstance(self, Thinned):
+            fields["rule"] = fields.pop("selection")
+            fields.setdefault("imbalance_factor", 1.0)
+        return long_tailed_split(source, **fields)
 
 
 class Native(Profile, frozen=True, tag="native"):
     """All images, as many as there are."""
 
 
-class _Thinned(Profile, frozen=True):
+class Thinned(Profile, frozen=True):
     """A profile that leaves images out."""
 
     max_per_class: Count | None = None
@@ -89,30 +95,96 @@ class _Thinned(Profile, frozen=True):
     """Seed of the selection."""
 
 
-class Exponential(_Thinned, frozen=True, tag="exponential"):
+class Exponential(Thinned, frozen=True, tag="exponential"):
     """Class counts that fall exponentially from head to tail."""
 
     imbalance_factor: float = 100.0
     """Images of the largest class over images of the smallest, at least 1."""
 
 
-class Step(_Thinned, frozen=True, tag="step"):
+class Step(Thinned, frozen=True, tag="step"):
     """One count for the first half of the classes and one for the second."""
 
     imbalance_factor: float = 100.0
     """Images of a head class over images of a tail class, at least 1."""
 
 
-class Balanced(_Thinned, frozen=True, tag="balanced"):
+class Balanced(Thinned, frozen=True, tag="balanced"):
     """As many images of each class."""
+
+
+class Sampler(Choice, frozen=True):
+    """How often each class is seen."""
+
+    def build(self, labels: np.ndarray, seed: int, num_classes: int, num_epochs: int) -> Any:
+        """Builds the sampler of a split's labels (n,), see `jaxlt.data.create_sampler`."""
+        from jaxlt.data import create_sampler
+
+        name: Any = part_name(self)
+        fields = msgspec.structs.asdict(self)
+        return create_sampler(
+            name, labels, seed, num_classes=num_classes, num_epochs=num_epochs, **fields
+        )
+
+
+class InstanceBalanced(Sampler, frozen=True, tag="instance"):
+    """As often as a class has images."""
+
+
+class ClassBalancedSampler(Sampler, frozen=True, tag="class_balanced"):
+    """All classes alike, drawn with replacement."""
+
+
+class SquareRoot(Sampler, frozen=True, tag="square_root"):
+    """By the square root of the class's images, drawn with replacement."""
+
+
+class Progressive(Sampler, frozen=True, tag="progressive"):
+    """From instance to class_balanced over the stage, drawn with replacement."""
+
+
+class EffectiveNumber(Sampler, frozen=True, tag="effective_number"):
+    """By the inverse of the effective number of images, drawn with replacement."""
+
+    beta: BelowOne = 0.9999
+    """Beta of the effective number."""
+
+
+class ClassAware(Sampler, frozen=True, tag="class_aware"):
+    """Walks through all classes, then through each one's images."""
+
+    consecutive: Count = 1
+    """Images of one class drawn one after the other."""
+
+
+class Policy(Choice, frozen=True):
+    """Further augmentation by operations on an image."""
+
+
+class AutoAugment(Policy, frozen=True, tag="autoaugment"):
+    """The CIFAR-10 policy of AutoAugment."""
+
+
+class RandAugment(Policy, frozen=True, tag="randaugment"):
+    """RandAugment."""
+
+    ops: Count = 2
+    """Operations an image."""
+    magnitude: CountOrZero = 9
+    """Their strength, 0 to 30."""
 
 
 if TYPE_CHECKING:
     AnySource: TypeAlias = Source
     AnyProfile: TypeAlias = Profile
+    AnySampler: TypeAlias = Sampler
+    AnyPolicy: TypeAlias = Policy
 else:
     AnySource = Digits | IDX | TFDS | Folder | Lists
     AnyProfile = Exponential | Step | Balanced | Native
+    AnySampler = InstanceBalanced | ClassBalancedSampler | SquareRoot | Progressive
+    AnySampler |= EffectiveNumber | ClassAware
+    AnyPolicy = AutoAugment | RandAugment
 
 
 class Data(Part, frozen=True):
@@ -146,13 +218,9 @@ class Data(Part, frozen=True):
         return self.source.specification
 
     def load(self, *, skip_unreadable: bool = False) -> Any:
-        """Loads the source.
+        """Loads the source, without what cannot be decoded if the recipe or the caller says so.
 
-        Args:
-            skip_unreadable: leave out what cannot be decoded, whatever the recipe says.
-
-        Raises:
-            UsageError: the data are missing or damaged, or the options do not fit them.
+        UsageError says that the data are missing or damaged, or the options do not fit them.
         """
         from jaxlt.data import load_source
 
@@ -166,48 +234,52 @@ class Data(Part, frozen=True):
         )
 
     def split(self, source: Any) -> Any:
-        """Makes the split of a loaded source, or reads it from the split file.
-
-        Raises:
-            UsageError: the profile, or the file, does not fit the data.
-        """
+        """Makes a source's split, or reads it from the file; UsageError if either does not fit."""
         from jaxlt.data import Split
 
-        file = self.split_path
-        if file is None or not file.exists():
+        if self.split_file is None or not Path(self.split_file).exists():
             return self.profile.build(source)
-        split = Split.read(file, source)
-        _logger.info(
-            "%s rules: %s, imbalance factor %g, %s images of each class with seed %d",
-            file,
-            split.profile,
-            split.imbalance_factor,
-            split.rule,
-            split.seed,
-        )
+        split = Split.read(Path(self.split_file), source)
+        shape = f"{split.profile}, imbalance factor {split.imbalance_factor:g}"
+        selection = f"{split.rule} images of each class with seed {split.seed}"
+        _logger.info("%s rules: %s, %s", self.split_file, shape, selection)
         return split
 
-    @property
-    def split_path(self) -> Path | None:
-        """Path of the split file, None for none."""
-        return Path(self.split_file) if self.split_file else None
+
+class Augmentation(Part, frozen=True):
+    """Random changes of the training images."""
+
+    shift: Literal["crop_flip", "crop", "resized_crop_flip", "none"] = "crop_flip"
+    """crop_flip: crop after padding by 4 pixels, and mirror; crop: without mirror.
+    resized_crop_flip: a part of the image file, 8% to 100% of its area, in place of the crop."""
+    color_jitter: Share = 0.0
+    """Largest change of brightness, contrast and saturation, in parts of their own."""
+    policy: AnyPolicy | None = None
+    """autoaugment, randaugment or none."""
+    cutout: CountOrZero = 0
+    """Side in pixels of the square that Cutout blackens; 0 for none."""
+    mixup: NonNegative = 0.0
+    """Alpha of mixup's Beta(alpha, alpha), drawn once a batch; 0 for none."""
+
+    def build(self) -> Any:
+        """Builds the augmentation that images are drawn with; mixup belongs to the step."""
+        from jaxlt.data import Augmentation as Drawn
+
+        fields: dict[str, Any] = msgspec.structs.asdict(self)
+        del fields["mixup"]
+        fields["policy"] = "none" if self.policy is None else part_name(self.policy)
+        if isinstance(self.policy, RandAugment):
+            fields["randaugment_ops"] = self.policy.ops
+            fields["randaugment_magnitude"] = self.policy.magnitude
+        return Drawn(**fields)
 
 
 def source(specification: str) -> Source:
-    """Returns the source that a specification names, such as "idx:DIR".
-
-    Raises:
-        UsageError: it names none.
-    """
+    """Returns the source that a specification such as "idx:DIR" names; UsageError for none."""
     kind, _, place = specification.partition(":")
-    kinds: dict[str, Callable[..., Source]] = {
-        str(part_name(one)): one for one in (Digits, IDX, TFDS, Folder, Lists)
-    }
-    fields = () if kind not in kinds else kinds[kind].__struct_fields__  # pyright: ignore[reportFunctionMemberAccess]
-    check(
-        "source",
-        specification,
-        kind in kinds and bool(place) == bool(fields),
-        "digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS",
-    )
+    kinds: dict[str, Any] = {part_name(one): one for one in (Digits, IDX, TFDS, Folder, Lists)}
+    fields = kinds[kind].__struct_fields__ if kind in kinds else ()
+    holds = kind in kinds and bool(place) == bool(fields)
+    need = "digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS"
+    check("source", specification, holds, need)
     return kinds[kind](**dict(zip(fields, (place,), strict=False)))

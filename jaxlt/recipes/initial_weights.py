@@ -1,5 +1,6 @@
 """What a run begins with and does not draw: a file of weights, or a pretrained encoder and head."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,16 +11,18 @@ from jaxlt import UsageError
 from jaxlt.data import Source
 from jaxlt.data.sources.class_names import names_in_words
 from jaxlt.models import create_model, load_initial_weights
-from jaxlt.models.adaptation.kinds import UNADAPTED
+from jaxlt.models.adaptation.modules import UNADAPTED
 from jaxlt.models.clip.head_init import class_mean_kernel, classifier_params, text_kernel
 from jaxlt.models.clip.image_encoders import PretrainedEncoder, load_encoder
 from jaxlt.models.clip.model import Clip
 from jaxlt.models.clip.prompts import IMAGENET_TEMPLATES, PromptTokenizer, class_prompts
 from jaxlt.models.clip.snapshot import ClipSnapshot
 from jaxlt.recipes.input_pipelines import InputPipelines
-from jaxlt.recipes.network import ENSEMBLE, Backbone, Encoder
+from jaxlt.recipes.network.encoders import ENSEMBLE, Encoder
+from jaxlt.recipes.network.network import Backbone
 from jaxlt.recipes.parameters import last_block
 from jaxlt.recipes.part import part_name
+from jaxlt.recipes.stage_ends import training_features
 
 _TEXT_BATCH = 128
 
@@ -27,38 +30,22 @@ _TEXT_BATCH = 128
 def of_encoder(network: Encoder, source: Source, feed: InputPipelines) -> dict[str, Any]:
     """Returns the variables of a pretrained encoder, and of its classifier where it is not drawn.
 
-    Args:
-        network: says which.
-        source: the data, for class names and the images' shape.
-        feed: its training images, for class means.
-
-    Raises:
-        UsageError: files are missing or do not fit, or classes have no names in words.
+    UsageError says that files are missing or do not fit, or that classes have no names in words.
     """
     encoder = load_encoder(network.label, source.image_shape)
     params = {"vision_model": encoder.params}
     if network.classifier_init != "random":
-        kernel = (
-            _text_kernel(network, source, encoder.snapshot)
-            if network.classifier_init == "text"
-            else _class_mean_kernel(network, source, feed, encoder)
-        )
+        if network.classifier_init == "text":
+            kernel = _text_kernel(network, source, encoder.snapshot)
+        else:
+            kernel = _class_mean_kernel(network, source, feed, encoder)
         head: Any = part_name(network.classifier)
         params["classifier"] = classifier_params(kernel, head)
     return {"params": params}
 
 
 def of_file(network: Backbone, weights: str, source: Source) -> dict[str, Any]:
-    """Returns the variables in a file of weights.
-
-    Args:
-        network: that they are for.
-        weights: the file.
-        source: the data, for the number of classes and the images' shape.
-
-    Raises:
-        UsageError: the file is missing or does not fit.
-    """
+    """Returns the variables in a file of weights; UsageError if it is missing or does not fit."""
     model = network.build(source.num_classes, source.image_shape)
     image = jnp.zeros((1, *source.image_shape))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
@@ -76,7 +63,7 @@ def _class_mean_kernel(
         image_shape=source.image_shape,
         adaptation=UNADAPTED,
     )
-    features, labels = feed.training_features(model, {"params": {"vision_model": encoder.params}})
+    features, labels = training_features(feed, model, {"params": {"vision_model": encoder.params}})
     return class_mean_kernel(features, labels, source.num_classes)
 
 
@@ -94,17 +81,13 @@ def _text_kernel(network: Encoder, source: Source, snapshot: ClipSnapshot | None
 
 def _text_features(snapshot: ClipSnapshot, texts: list[str]) -> np.ndarray:
     tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)(texts)
-    clip = Clip(snapshot.config)
-
-    @jax.jit
-    def embed(params: Any, tokens: jax.Array) -> jax.Array:
-        return jnp.asarray(clip.apply({"params": params}, tokens, method="text_embeddings"))
-
+    embed = jax.jit(functools.partial(Clip(snapshot.config).apply, method="text_embeddings"))
+    params = {"params": snapshot.params}
     # Batches of one size, so that one program serves them all.
     size = min(len(tokens), _TEXT_BATCH)
     padded = np.pad(tokens, ((0, -len(tokens) % size), (0, 0)), mode="edge")
     batches = [
-        np.asarray(embed(snapshot.params, padded[start : start + size]))
+        np.asarray(embed(params, padded[start : start + size]))
         for start in range(0, len(padded), size)
     ]
     return np.concatenate(batches)[: len(tokens)]

@@ -1,23 +1,22 @@
 """SGD and its learning rates by epoch, as parts of a recipe."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxlt.recipes.part import Choice, Clock, Count, NonNegative, Part, Share
 
-EpochFn: TypeAlias = Callable[[Any], Any]
+EpochFn: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 class Schedule(Choice, frozen=True):
-    """From the zero-based epoch to the learning rate.
-
-    `build(peak, epochs)` returns the function, for a stage of so many epochs.
-    """
+    """From the zero-based epoch to the learning rate, in the long-tailed literature's ways."""
 
     def build(self, peak: float, epochs: int) -> EpochFn:
-        """Returns a function of the zero-based epoch, a float."""
+        """Returns a function of the zero-based epoch, a float, for a stage of so many epochs."""
         raise NotImplementedError
 
 
@@ -25,42 +24,46 @@ class Constant(Schedule, frozen=True, tag="constant"):
     """The peak in all epochs."""
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102 (see Schedule, as below)
-        from jaxlt.training.step import schedules
-
-        return schedules.constant(peak)
+        return lambda epoch: jnp.full_like(epoch, peak)
 
 
-class Cosine(Schedule, frozen=True, tag="cosine"):
-    """Cosine annealing to 0, stepped after each epoch."""
+class CosineAnnealing(Schedule, frozen=True, tag="cosine"):
+    """Cosine annealing to 0, stepped after each epoch.
+
+    Epoch e of E has `peak * (1 + cos(pi e / E)) / 2`.
+    """
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
-        from jaxlt.training.step import schedules
-
-        return schedules.cosine(peak, epochs)
+        return lambda epoch: 0.5 * peak * (1 + jnp.cos(jnp.pi * epoch / epochs))
 
 
 class CosineSteppedFirst(Schedule, frozen=True, tag="cosine_stepped_first"):
-    """Cosine annealing that ends with an epoch at 0, as SSE-SAM and ImbSAM run it."""
+    """Cosine annealing that ends with an epoch at 0, as SSE-SAM and ImbSAM run it.
+
+    Epoch e uses cosine's value of epoch e + 1.
+    """
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
-        from jaxlt.training.step import schedules
-
-        return schedules.cosine_stepped_first(peak, epochs)
+        annealed = CosineAnnealing().build(peak, epochs)
+        return lambda epoch: annealed(epoch + 1)
 
 
 class WarmupCosine(Schedule, frozen=True, tag="warmup_cosine"):
     """A rise from half the peak over the first sixteenth of the epochs, then cosine (BALMS)."""
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
-        from jaxlt.training.step import schedules
-
-        return schedules.warmup_cosine(peak, epochs, max(1, epochs // 16))
+        warmup = max(1, epochs // 16)
+        falling = CosineAnnealing().build(peak, epochs - warmup)
+        return lambda epoch: jnp.where(
+            epoch < warmup, peak * (1 + epoch / warmup) / 2, falling(epoch - warmup)
+        )
 
 
 class MultiStep(Schedule, frozen=True, tag="multistep"):
     """Linear warm-up, then a fall after some shares of the epochs.
 
-    The defaults are LDAM-DRW's; MiSLAS and GCL fall to 0.1 and 0.01.
+    With e counted from one: `peak * e / warmup` up to `warmup`. The defaults are LDAM-DRW's;
+    MiSLAS and GCL fall to 0.1 and 0.01.
     """
 
     warmup: Count = 5
@@ -71,25 +74,41 @@ class MultiStep(Schedule, frozen=True, tag="multistep"):
     """Factors on the peak from then on, one for each share."""
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
-        from jaxlt.training.step import schedules
+        def rate(epoch: jax.Array) -> jax.Array:
+            begun = epoch + 1
+            rate = peak * jnp.minimum(begun / self.warmup, 1)
+            for share, factor in zip(self.after, self.factors, strict=True):
+                rate = jnp.where(begun > epochs * share, factor * peak, rate)
+            return rate
 
-        after = tuple(epochs * share for share in self.after)
-        return schedules.multistep(peak, warmup=self.warmup, after=after, factors=self.factors)
+        return rate
 
 
 class CCSAMMultiStep(Schedule, frozen=True, tag="cc_sam_multistep"):
-    """Released CC-SAM's: warm-up from a third of the peak, a tenth each after 80% and 90%."""
+    """Released CC-SAM's: warm-up from a third of the peak, a tenth each after 80% and 90%.
+
+    It is stepped before each epoch: with t counted from one, `peak * ((1 - t / 5) / 3 + t / 5)`
+    for t below 5, and a factor 0.1 from 80% and from 90% of the epochs on.
+    """
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
-        from jaxlt.training.step import schedules
+        def rate(epoch: jax.Array) -> jax.Array:
+            t = epoch + 1
+            warm = jnp.minimum(t / 5, 1)
+            rate = peak * ((1 - warm) / 3 + warm)
+            for boundary in (epochs * 0.8, epochs * 0.9):
+                rate = rate * jnp.where(t >= boundary, 0.1, 1)
+            return rate
 
-        return schedules.cc_sam_multistep(peak, (epochs * 0.8, epochs * 0.9))
+        return rate
 
 
 if TYPE_CHECKING:
     AnySchedule: TypeAlias = Schedule
 else:
-    AnySchedule = Constant | Cosine | CosineSteppedFirst | WarmupCosine | MultiStep | CCSAMMultiStep
+    AnySchedule = (
+        Constant | CosineAnnealing | CosineSteppedFirst | WarmupCosine | MultiStep | CCSAMMultiStep
+    )
 
 
 class Optimizer(Part, frozen=True):
@@ -97,7 +116,7 @@ class Optimizer(Part, frozen=True):
 
     lr: NonNegative = 0.1
     """Peak learning rate."""
-    schedule: AnySchedule = Cosine()
+    schedule: AnySchedule = CosineAnnealing()
     """Learning rate by epoch."""
     momentum: NonNegative = 0.9
     """Momentum."""
@@ -110,12 +129,18 @@ class Optimizer(Part, frozen=True):
 
     def build(self, clock: Clock) -> optax.GradientTransformation:
         """Builds weight decay and SGD, without the classifier's factor."""
-        from jaxlt.training.step import schedules
-
-        rate = schedules.by_epoch(
-            self.schedule.build(self.lr, clock.epochs), clock.num_images, clock.batch_size
-        )
+        rate = by_epoch(self.schedule.build(self.lr, clock.epochs), clock)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay),
             optax.sgd(rate, momentum=self.momentum, nesterov=self.nesterov),
         )
+
+
+def by_epoch(value: EpochFn, clock: Clock) -> optax.Schedule:
+    """Turns a function of the zero-based epoch into one of the step s, in epoch `s * B // N`."""
+
+    def schedule(step):
+        # Whole numbers: in float32 an epoch's first step could fall into the one before.
+        return value((jnp.asarray(step) * clock.batch_size // clock.num_images).astype(float))
+
+    return schedule

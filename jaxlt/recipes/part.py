@@ -5,6 +5,7 @@ import functools
 import inspect
 import itertools
 import math
+import operator
 import textwrap
 import types
 import typing
@@ -15,17 +16,13 @@ from msgspec import Meta
 
 from jaxlt.errors import UsageError
 
-
-def _number(need: str, **bounds: Any) -> Meta:
-    return Meta(**bounds, extra={"need": need})
-
-
-NonNegative: TypeAlias = Annotated[float, _number("at least 0", ge=0)]
-Positive: TypeAlias = Annotated[float, _number("positive", gt=0)]
-Share: TypeAlias = Annotated[float, _number("between 0 and 1", ge=0, le=1)]
-BelowOne: TypeAlias = Annotated[float, _number("in [0, 1)", ge=0, lt=1)]
-Count: TypeAlias = Annotated[int, _number("an integer of at least 1", ge=1)]
-CountOrZero: TypeAlias = Annotated[int, _number("an integer of at least 0", ge=0)]
+# Each says in `extra` what a value must be.
+NonNegative: TypeAlias = Annotated[float, Meta(ge=0, extra={"need": "at least 0"})]
+Positive: TypeAlias = Annotated[float, Meta(gt=0, extra={"need": "positive"})]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1, extra={"need": "between 0 and 1"})]
+BelowOne: TypeAlias = Annotated[float, Meta(ge=0, lt=1, extra={"need": "in [0, 1)"})]
+Count: TypeAlias = Annotated[int, Meta(ge=1, extra={"need": "an integer of at least 1"})]
+CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, extra={"need": "an integer of at least 0"})]
 
 # What an int32 holds: steps and images are counted by it.
 _LARGEST = 2**31 - 1
@@ -36,10 +33,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What all parts have in common.
 
     A part of your own is a frozen subclass of `Method`, `Loss` or another kind of part. Each field
-    has a type, a default, and a docstring that says its meaning and unit.
-
-    Raises:
-        UsageError: when made, if a field is of another type or out of its range.
+    has a type, a default, and a docstring that says its meaning and unit. To make one with a field
+    of another type or out of its range raises UsageError.
     """
 
     def __post_init__(self):
@@ -49,6 +44,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             value = (_checked_part if kinds else _checked)(name, annotation, value)
             # One form of each value: a list becomes a tuple, an integer a float.
             msgspec.structs.force_setattr(self, name, value)
+
+    def check(self, name: str, holds: bool, need: str) -> None:
+        """Raises UsageError, saying what a field (or `part.field`) must be, unless it holds."""
+        check(name, operator.attrgetter(name)(self), holds, need)
 
     def replace(self, **changes: Any) -> Self:
         """Returns the same part with some fields changed."""
@@ -60,13 +59,7 @@ class Choice(Part, frozen=True, tag_field="name"):
 
 
 class Clock(NamedTuple):
-    """Turns the epochs of a stage into steps.
-
-    Attributes:
-        num_images: training images, N.
-        batch_size: images a step, B.
-        epochs: of the stage.
-    """
+    """Turns the epochs of a stage into steps; `num_images` are the training images."""
 
     num_images: int
     batch_size: int
@@ -185,24 +178,19 @@ def _checked_part(name: str, annotation: Any, value: Any) -> Any:
 @functools.cache
 def field_docs(part: type[Part]) -> dict[str, str]:
     """Returns the docstring of each field, by name, those of its bases among them."""
-    docs: dict[str, str] = {}
-    for base in reversed(part.__mro__):
-        if base in (Part, Choice) or not issubclass(base, Part):
-            continue
-        docs |= own_docs(base)
-    return docs
+    return {name: doc for base in reversed(part.__mro__) for name, doc in own_docs(base).items()}
 
 
 @functools.cache
 def own_docs(kind: type) -> dict[str, str]:
     """Returns the docstrings behind the fields that a class declares itself, by name."""
-    docs: dict[str, str] = {}
     try:
         source = inspect.getsource(kind)
     except (OSError, TypeError):  # of a class without a file, as in a notebook
-        return docs
+        return {}
     (tree,) = ast.parse(textwrap.dedent(source)).body
-    for field, doc in itertools.pairwise(typing.cast(ast.ClassDef, tree).body):
-        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
-            docs[ast.unparse(field.target)] = " ".join(ast.literal_eval(doc.value).split())
-    return docs
+    return {
+        ast.unparse(field.target): " ".join(ast.literal_eval(doc.value).split())
+        for field, doc in itertools.pairwise(typing.cast(ast.ClassDef, tree).body)
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr)
+    }

@@ -1,21 +1,25 @@
-"""A recipe: every number that a run depends on, as a tree of typed parts."""
+"""A recipe, which decides the numbers of its runs, and an execution: how they are computed."""
 
-import json
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import msgspec
 
+import jaxlt
 from jaxlt.errors import UsageError
-from jaxlt.files.json_files import read_json
 from jaxlt.recipes.data import Data
-from jaxlt.recipes.network import AnyNetwork, Encoder, Network, Small
-from jaxlt.recipes.part import Count, CountOrZero, Part, check
+from jaxlt.recipes.network import AnyNetwork, Encoder, Small
+from jaxlt.recipes.part import Count, CountOrZero, Part, check, part_name
 from jaxlt.recipes.stage import AnyStage, NearestClassMean, Stage, TauNorm
 
+# Of `recipe.json`; the formats before were flat.
 FORMAT = 2
-"""Of `recipe.json`; the formats before were flat."""
 
 
 class Evaluation(Part, frozen=True):
@@ -32,6 +36,13 @@ class Evaluation(Part, frozen=True):
     """Classes with more training images are many-shot."""
     few_below: CountOrZero = 20
     """Classes with fewer are few-shot; those between the two are medium-shot."""
+
+    @property
+    def shot_groups(self) -> Any:
+        """The many-, medium- and few-shot classes, a `jaxlt.evaluation.ShotGroups`."""
+        from jaxlt.evaluation import ShotGroups
+
+        return ShotGroups(self.many_above, self.few_below)
 
 
 class Recipe(Part, frozen=True):
@@ -56,52 +67,35 @@ class Recipe(Part, frozen=True):
         super().__post_init__()
         steps = self.stages and isinstance(self.stages[0], Stage)
         check("stages", self.stages, bool(steps), "a stage that trains, and further ones")
-        for stage in self.stages[:-1]:
-            last = not isinstance(stage, NearestClassMean)
-            check("then", "ncm", last, "train or tau_norm before the last stage")
+        early = any(isinstance(stage, NearestClassMean) for stage in self.stages[:-1])
+        check("then", "ncm", not early, "train or tau_norm before the last stage")
         check("learn_scale", self.first.learn_scale, not self.first.learn_scale, "false at first")
-        test, held = self.evaluation.images == "test", self.data.validation_per_class
-        need = "0 unless evaluation.images is test"
-        check("data.validation_per_class", held, test or not held, need)
-        self._check_heads()
-        self._check_encoder()
-
-    def _check_heads(self) -> None:
-        scale = self.network.cosine_scale
-        for before, stage in zip((None, *self.heads), self.stages, strict=False):
-            if isinstance(stage, Stage) and stage.loss.logit_scale != 1:
-                check("network.classifier.scale", scale, scale == 1, "1 with a loss with a scale")
-            if before is None:
-                continue
-            scaled = isinstance(stage, Stage) and stage.learn_scale
-            for needs, heads, what in (
-                (isinstance(stage, TauNorm), ("linear",), "for tau_norm"),
-                (scaled, ("linear", "scaled_linear"), "where a scale is learned"),
-                (
-                    isinstance(stage, Stage) and stage.adversary is not None,
-                    ("linear", "cosine"),
-                    "with an adversary",
-                ),
-            ):
-                need = f"{' or '.join(heads)} {what}"
-                check("network.classifier", before, not needs or before in heads, need)
-
-    def _check_encoder(self) -> None:
-        if not isinstance(self.network, Encoder):
-            return
-        self.network.adapted()
-        partly = self.network.adaptation.kinds != ("full",)
-        for stage in self.stages:
+        holds = self.evaluation.images == "test" or not self.data.validation_per_class
+        self.check("data.validation_per_class", holds, "0 unless evaluation.images is test")
+        for stage, before in zip(self.stages, (None, *self.heads), strict=False):
             if isinstance(stage, Stage):
-                norm, trainable = stage.spectral_norm, stage.trainable
-                need = "none or classifier with an adaptation"
-                check("spectral_norm", norm, not partly or norm != "all", need)
-        check(
-            "trainable",
-            trainable := self.first.trainable,
-            trainable == "all",
-            "all, see network.adaptation",
-        )
+                self._check_stage(stage, before)
+            elif isinstance(stage, TauNorm):
+                check("network.classifier", before, before == "linear", "linear for tau_norm")
+        if isinstance(self.network, Encoder):
+            trainable = self.first.trainable
+            check("trainable", trainable, trainable == "all", "all, see network.adaptation")
+
+    def _check_stage(self, stage: Stage, before: str | None) -> None:
+        """Checks a stage with steps against the network, of a kind of classifier before it."""
+        if (scale := self.network.cosine_scale) != 1:
+            holds = stage.loss.logit_scale == 1
+            check("network.classifier.scale", scale, holds, "1 with a loss with a scale")
+        if before is not None and stage.learn_scale:
+            need = "linear or scaled_linear where a scale is learned"
+            check("network.classifier", before, before in ("linear", "scaled_linear"), need)
+        if before is not None and stage.adversary is not None:
+            need = "linear or cosine with an adversary"
+            check("network.classifier", before, before in ("linear", "cosine"), need)
+        if isinstance(self.network, Encoder):
+            self.network.adapted()
+            holds = self.network.adaptation.kinds == ("full",) or stage.spectral_norm != "all"
+            stage.check("spectral_norm", holds, "none or classifier with an adaptation")
 
     @property
     def first(self) -> Stage:
@@ -117,7 +111,7 @@ class Recipe(Part, frozen=True):
     @property
     def heads(self) -> tuple[str, ...]:
         """The kind of classifier that the network has in each stage."""
-        kinds, head = [], str(type(self.network.classifier).__struct_config__.tag)
+        kinds, head = [], part_name(self.network.classifier)
         for stage in self.stages:
             if isinstance(stage, Stage) and stage.learn_scale:
                 head = "scaled_linear"
@@ -133,57 +127,83 @@ class Recipe(Part, frozen=True):
         return self.replace(stages=tuple(stages))
 
     def identity(self) -> dict[str, Any]:
-        """Returns what a run of the recipe is known by, as JSON values.
+        """Returns what a run is known by, as JSON values: the recipe, and what its files hold.
 
-        The tree, and the contents of the files that the network begins with.
-
-        Raises:
-            UsageError: such a file cannot be read.
+        UsageError says that a file that the network begins with cannot be read.
         """
         contents = self.network.contents()
         return {"format": FORMAT, "recipe": msgspec.to_builtins(self), "contents": contents}
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Reads a recipe from a file, such as the `recipe.json` of a run.
+def code_version(recipe: Recipe | None = None) -> str:
+    """Returns a digest of the code that decides a run's numbers, 12 hexadecimal digits.
 
-    Raises:
-        UsageError: the file is damaged, of an earlier version, or holds no recipe.
+    It covers the package's Python files, and those that hold the recipe's parts of one's own.
     """
-    return recipe_of(read_json(path), path)
+    digest = _digest_of_package().copy()
+    for file in sorted(set(_own_files(recipe))):
+        digest.update(file.encode() + b"\0" + Path(file).read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
-def recipe_of(identity: Mapping[str, Any], path: Path) -> Recipe:
-    """Returns the recipe in the contents of a `recipe.json`.
-
-    Args:
-        identity: the contents.
-        path: of the file, for messages.
-
-    Raises:
-        UsageError: as `read_recipe`.
-    """
-    if not {"format", "dataset"} & identity.keys():
-        raise UsageError(
-            f"{path} must be a recipe, such as the recipe.json of a run, got another file"
-        )
-    found = identity.get("format", 0)
-    if found != FORMAT:
-        raise UsageError(
-            f"{path} must have format {FORMAT}, got {found!r:.20}: another version of jaxlt wrote "
-            "it; read it with that version, or train again with this one"
-        )
-    try:
-        return msgspec.convert(identity.get("recipe"), Recipe)
-    # Of msgspec, and of a name that is no UTF-8.
-    except ValueError as error:
-        raise UsageError(f"{path} must hold a recipe: {error}") from error
+@functools.cache
+def _digest_of_package() -> Any:
+    package, digest = Path(jaxlt.__file__).parent, hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        name = str(file.relative_to(package))
+        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest
 
 
-def write_recipe(recipe: Recipe) -> str:
-    """Returns a recipe as the JSON text that `read_recipe` reads."""
-    values = {"format": FORMAT, "recipe": msgspec.to_builtins(recipe), "contents": {}}
-    return json.dumps(values, indent=2) + "\n"
+def _own_files(value: Any) -> Iterator[str]:
+    """Yields the files of the classes of parts that are none of the package."""
+    if isinstance(value, tuple):
+        for inner in value:
+            yield from _own_files(inner)
+    elif isinstance(value, Part):
+        # Typed in by hand, as in a notebook, a class has none.
+        with contextlib.suppress(OSError, TypeError):
+            file = inspect.getsourcefile(type(value))
+            if file is not None and type(value).__module__.split(".")[0] != "jaxlt":
+                yield file
+        yield from _own_files(msgspec.structs.astuple(value))
 
 
-__all__ = ["FORMAT", "Evaluation", "Network", "Recipe", "read_recipe", "recipe_of", "write_recipe"]
+PipelineKind = Literal["tf", "device"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """What changes no number of a run beyond rounding; a begun run may go on under another."""
+
+    pipeline: PipelineKind = "tf"
+    """tf: the host makes the batches, by tf.data. device: the images stay in the device's memory
+    and are augmented there; the batches are the same."""
+    ensemble: Literal["auto", "together", "apart"] = "auto"
+    """Several seeds of one recipe. together: side by side in one program, as many as fit in memory;
+    their numbers differ from those of a run alone by rounding. apart: one after the other. auto:
+    together on accelerators; on CPU, where it hardly pays, for small_vit alone."""
+    measure_every: int = 100
+    """Steps between two measurements of sharpness by group of classes, which go to metrics.jsonl
+    and TensorBoard; 0 for none. A stage's first is after so many of its steps."""
+    keep_checkpoints: int = 2
+    """Latest checkpoints of a run that are kept, beside the best by balanced accuracy. What is kept
+    is what experiments.landscape can draw the way of a run through."""
+    shard_parameters: bool = False
+    """Divide large parameters and the optimizer's state among the devices. It is so while steps are
+    taken: before the first step, at a resumption and where stages meet, each
+    process makes them whole."""
+    skip_nonfinite: int = 0
+    """Steps with a loss or update that is not finite which may be left out. At one more a run
+    stops, and may go on with a larger number."""
+
+    def __post_init__(self):
+        for name, least in (("measure_every", 0), ("keep_checkpoints", 1), ("skip_nonfinite", 0)):
+            if (number := getattr(self, name)) < least:
+                raise UsageError(f"{name} must be at least {least}, got {number}")
+
+
+DEFAULT_EXECUTION = Execution()
+UNMEASURED = Execution(measure_every=0)
+# Of runs that take seconds, a hundred steps are a good part and every checkpoint is small.
+EXECUTION_OF_SHORT_RUNS = Execution(measure_every=20, keep_checkpoints=20)

@@ -2,24 +2,20 @@
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import optax
 
 from jaxlt.errors import UsageError
 from jaxlt.methods.per_shard import per_shard
-from jaxlt.recipes.images import AnySampler, Augmentation, InstanceBalanced
-from jaxlt.recipes.losses import (
-    AnyAdversary,
-    AnyLoss,
-    ClassBalanced,
-    CrossEntropy,
-    PerExampleLoss,
-)
-from jaxlt.recipes.methods import SGD, AnyMethod, ClassCounts
+from jaxlt.recipes.data import AnySampler, Augmentation, InstanceBalanced
+from jaxlt.recipes.losses import AnyAdversary, AnyLoss, ClassBalanced, PerExampleLoss
+from jaxlt.recipes.losses.loss import CrossEntropy
+from jaxlt.recipes.methods import AnyMethod, ClassCounts
+from jaxlt.recipes.methods.method import SGD
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.parameters import kernel_and_bias, perturbed, trained
-from jaxlt.recipes.part import Choice, Clock, Count, CountOrZero, NonNegative, check
+from jaxlt.recipes.part import Choice, Clock, Count, CountOrZero, NonNegative
 
 
 class Stage(Choice, frozen=True, tag="train"):
@@ -65,57 +61,22 @@ class Stage(Choice, frozen=True, tag="train"):
 
     def __post_init__(self):
         super().__post_init__()
-        adversary, frozen = self.adversary is not None, self.trainable != "all"
-        swa = self.swa_epoch is None or self.swa_epoch < self.epochs
-        running = self.batch_norm in ("last_block", "running")
-        block, held = self.trainable == "last_block", self.batch_norm == "held"
-        shards = self.perturbation_shards
-        for name, value, holds, need in (
-            (
-                "perturbation_shards",
-                shards,
-                self.batch_size % shards == 0,
-                f"a divisor of batch_size {self.batch_size}",
-            ),
-            (
-                "trainable",
-                self.trainable,
-                not adversary or self.trainable == "classifier",
-                "classifier with an adversary",
-            ),
-            (
-                "augmentation.mixup",
-                self.augmentation.mixup,
-                not (adversary and self.augmentation.mixup),
-                "0 with an adversary",
-            ),
-            (
-                "learn_scale",
-                self.learn_scale,
-                not (adversary and self.learn_scale),
-                "false with an adversary",
-            ),
-            (
-                "learn_scale",
-                self.learn_scale,
-                self.learn_scale or self.trainable != "scale",
-                "true where the scale is trained",
-            ),
-            (
-                "batch_norm",
-                self.batch_norm,
-                running or not block,
-                "last_block or running to train last_block",
-            ),
-            (
-                "trainable",
-                self.trainable,
-                not (held and frozen),
-                "all where batch_norm is held",
-            ),
-            ("swa_epoch", self.swa_epoch, swa, f"in 0..{self.epochs - 1}"),
-        ):
-            check(name, value, holds, need)
+        trainable, norm, check = self.trainable, self.batch_norm, self.check
+        divides = self.batch_size % self.perturbation_shards == 0
+        check("perturbation_shards", divides, f"a divisor of batch_size {self.batch_size}")
+        if self.adversary is not None:
+            check("trainable", trainable == "classifier", "classifier with an adversary")
+            check("augmentation.mixup", self.augmentation.mixup == 0, "0 with an adversary")
+            check("learn_scale", not self.learn_scale, "false with an adversary")
+        if trainable == "scale":
+            check("learn_scale", self.learn_scale, "true where the scale is trained")
+        if trainable == "last_block":
+            need = "last_block or running to train last_block"
+            check("batch_norm", norm in ("last_block", "running"), need)
+        if norm == "held":
+            check("trainable", trainable == "all", "all where batch_norm is held")
+        if self.swa_epoch is not None:
+            check("swa_epoch", self.swa_epoch < self.epochs, f"in 0..{self.epochs - 1}")
 
     def clock(self, num_images: int) -> Clock:
         """Returns what turns the stage's epochs into steps."""
@@ -149,21 +110,6 @@ class Stage(Choice, frozen=True, tag="train"):
         mean = None if self.reweighting is None else self.reweighting.mean
         return self.loss.of_rows and mean != "weights"
 
-    def build_method(self, class_counts: ClassCounts, phase: int = 0) -> Any:
-        """Builds the method on the parameters that it perturbs.
-
-        Raises:
-            UsageError: a number of the method is out of range.
-        """
-        scope = getattr(self.method, "scope", "all")
-        mask: Any = None
-        if not self.trainable == scope == "all":
-            mask = functools.partial(perturbed, self.trainable, scope)
-        try:
-            return self.method.build(class_counts, self.clock(sum(class_counts)), mask, phase)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
     def build_optimizer(
         self, class_counts: ClassCounts, *, phase: int = 0, axis_name: str | None = None
     ) -> optax.GradientTransformation:
@@ -178,20 +124,26 @@ class Stage(Choice, frozen=True, tag="train"):
         Raises:
             UsageError: a number of the method is out of range.
         """
-        from jaxlt.training.step.weight_average import weight_average
-
-        clock = self.clock(sum(class_counts))
-        method = self.build_method(class_counts, phase)
+        clock, trainable = self.clock(sum(class_counts)), self.trainable
+        scope, mask = getattr(self.method, "scope", "all"), None
+        if not trainable == scope == "all":
+            mask = functools.partial(perturbed, trainable, scope)
+        try:
+            method = self.method.build(class_counts, clock, mask, phase)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         if axis_name is not None:
             method = per_shard(method, axis_name)
         sgd = self.optimizer.build(clock)
-        if self.trainable != "all":
-            labels = functools.partial(trained, self.trainable)
+        if trainable != "all":
+            labels = functools.partial(trained, trainable)
             sgd = optax.partition({True: sgd, False: optax.set_to_zero()}, labels)
         links = [method, sgd]
         if (factor := self.optimizer.classifier_lr_factor) != 1:
             links.append(optax.masked(optax.scale(factor), kernel_and_bias))
         if self.swa_epoch is not None:
+            from jaxlt.training.step.weight_average import weight_average
+
             numbers = {"num_images": clock.num_images, "batch_size": clock.batch_size}
             links.append(weight_average(self.swa_epoch, **numbers))
         return optax.chain(*links)
@@ -208,7 +160,4 @@ class NearestClassMean(Choice, frozen=True, tag="ncm"):
     """Takes the means of the classes' normalised features as a classifier, without steps."""
 
 
-if TYPE_CHECKING:
-    AnyStage: TypeAlias = Stage | TauNorm | NearestClassMean
-else:
-    AnyStage = Stage | TauNorm | NearestClassMean
+AnyStage: TypeAlias = Stage | TauNorm | NearestClassMean

@@ -1,12 +1,16 @@
-"""From a recipe to a trained run, in one call."""
+"""From a recipe to trained runs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxlt.recipes.execution import DEFAULT_EXECUTION, Execution
-from jaxlt.recipes.recipe import Recipe
+from jaxlt.devices.processes import as_first_says, by_first, in_agreement
+from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.trained_run import TrainedRun
+
+if TYPE_CHECKING:
+    from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+    from jaxlt.runs.workdir import Workdir
 
 Callback = Callable[[dict[str, Any]], object]
 
@@ -29,24 +33,75 @@ def train(
             numbers, with `step`.
         execution: how the run is computed, which changes no number of it beyond rounding.
 
-    Returns:
-        The finished run.
-
     Raises:
         UsageError: the recipe does not fit its data, or the workdir holds another run.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    from jaxlt.devices.compilation_cache import enable_compilation_cache
+    from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-    from jaxlt.recipes.ensemble import train_members
 
     enable_compilation_cache()
     path = Path(workdir)
-    train_members(
-        BuiltRecipe(recipe, execution),
-        [Member(seed, path)],
-        label=path.name,
-        keep_checkpoints=execution.keep_checkpoints,
+    built = BuiltRecipe(recipe, execution)
+    train_members(built, [Member(seed, path)], label=path.name, callbacks=callbacks)
+    return TrainedRun(path)
+
+
+def train_members(
+    built: "BuiltRecipe",
+    members: Sequence["Member"],
+    *,
+    label: str,
+    callbacks: Sequence[Callback] = (),
+) -> list[dict[str, Any]]:
+    """Trains members to the end, begun ones being resumed, and returns their last evaluations.
+
+    Their seeds or radii and their directories differ; with callbacks they train apart. `label` is
+    the recipe's name in progress lines. UsageError says that a radius is out of range, or that a
+    directory is another recipe's; nothing in it is changed then.
+    """
+    in_agreement(lambda: [built.check(member) for member in members])
+    runs = [(member, built.workdir(member)) for member in members]
+    together = 1
+    if len(runs) > 1 and not callbacks:
+        from jaxlt.recipes import ensemble
+
+        together = ensemble.most_together(built, runs)
+        if together > 1:
+            ensemble.train_in_groups(built, runs, together, label)
+    if together == 1:
+        for member, workdir in runs:
+            train_alone(built, member, workdir, label, callbacks)
+    return [_result(workdir) for _, workdir in runs]
+
+
+def train_alone(
+    built: "BuiltRecipe",
+    member: "Member",
+    workdir: "Workdir",
+    label: str,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Trains one member, see `train_members`."""
+    from jaxlt import training
+
+    name = f"{label} {member.name}"
+    built.describe(name, str(workdir.path))
+    training.train(
+        built.job(member),
+        workdir,
+        keep_checkpoints=built.execution.keep_checkpoints,
+        label=name,
         callbacks=callbacks,
     )
-    return TrainedRun(path)
+
+
+def _result(workdir: "Workdir") -> dict[str, Any]:
+    result = workdir.read_result()
+    assert result is not None, "train returns after the result is written"
+    picture = workdir.path / "reliability.png"
+    if as_first_says(not picture.exists()):
+        from jaxlt.evaluation.calibration import draw_run
+
+        by_first(lambda: draw_run(workdir.path.name, result["confidence_bins"], picture))
+    return result

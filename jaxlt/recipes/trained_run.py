@@ -18,15 +18,12 @@ if TYPE_CHECKING:
 
 
 class TrainedRun:
-    """A finished run. What is asked for is read then, and UsageError says what is wrong with it.
+    """A finished run. What is asked for is read then, by `files`; UsageError says what is wrong.
 
     Args:
         path: its directory.
         step: of the checkpoint that is its network; None for the newest that is whole.
         label: short name; None for the directory's.
-
-    Attributes:
-        files: reader of the directory.
     """
 
     def __init__(self, path: str | Path, step: int | None = None, label: str | None = None):
@@ -123,16 +120,10 @@ class TrainedRun:
 
     def groups(self) -> dict[str, np.ndarray]:
         """Returns masks (C,) of the many-, medium- and few-shot classes of its recipe."""
-        return self._shots().assign(self.class_counts)
+        return self.recorded.evaluation.shot_groups.assign(self.class_counts)
 
     def by_group(self, per_class: np.ndarray) -> dict[str, float]:
         """Averages (C,) accuracies over the many-, medium- and few-shot classes of its recipe."""
         from jaxlt.evaluation import group_accuracy
 
-        return group_accuracy(per_class, self.class_counts, self._shots())
-
-    def _shots(self) -> Any:
-        from jaxlt.evaluation import ShotGroups
-
-        evaluation = self.recorded.evaluation
-        return ShotGroups(evaluation.many_above, evaluation.few_below)
+        return group_accuracy(per_class, self.class_counts, self.recorded.evaluation.shot_groups)

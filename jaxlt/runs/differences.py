@@ -3,7 +3,10 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from jaxlt.errors import UsageError
 
 _MISSING = "-"
 _OF_SEEDS = ("seed", "images")
@@ -19,22 +22,36 @@ def key_but_for_seed(identity: Mapping[str, Any]) -> str:
     return json.dumps(shared_by_seeds(identity), sort_keys=True)
 
 
+def refuse_another_run(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises UsageError if the `recipe.json` in a run's directory differs from what it must be."""
+    if found.get("format") != wanted.get("format"):
+        raise UsageError(
+            f"{path / 'recipe.json'} must have format {wanted.get('format')}, got "
+            f"{found.get('format')!r:.20}: another version of jaxlt wrote it; give another "
+            "--workdir"
+        )
+    if differing := differences([found, wanted]):
+        shown = (f"{name} is {a!r} there and {b!r} here" for name, (a, b) in differing.items())
+        raise UsageError(
+            f"workdir {path} must be new or hold a run of this recipe, got another: "
+            f"{'; '.join(shown)}; give another workdir (--workdir) for a second run"
+        )
+
+
 def differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Returns the values in which the contents of some `recipe.json` differ.
+    """Returns the values in which R `recipe.json` differ, by flag; "-" where one has no such value.
 
     Where runs have another part, such as another method, its name differs; its fields are left out
     unless they differ between runs that have the same one.
-
-    Args:
-        trees: the contents, R of them.
-
-    Returns:
-        By the name of the flag, R values; "-" where a run has no such value.
     """
     flat = [flattened(tree) for tree in trees]
-    names = list(dict.fromkeys(name for values in flat for name in values))
+    names = dict.fromkeys(name for values in flat for name in values)
     found = {name: [values.get(name, _MISSING) for values in flat] for name in names}
-    differing = {name: values for name, values in found.items() if _differ(values)}
+    differing = {
+        name: values
+        for name, values in found.items()
+        if any(value != values[0] for value in values)
+    }
     parts = {name: values for name, values in differing.items() if _MISSING not in values}
 
     def tells(name: str, values: list[Any]) -> bool:
@@ -50,10 +67,6 @@ def flattened(tree: Mapping[str, Any]) -> dict[str, Any]:
     files = {f"recipe.network.{name}" for name in tree.get("contents", {})}
     named = ((_flag(path), value) for path, value in _leaves(tree, "") if path not in files)
     return {name: value for name, value in named if name}
-
-
-def _differ(values: Sequence[Any]) -> bool:
-    return any(value != values[0] for value in values)
 
 
 def _differ_within(parts: Sequence[Any], values: Sequence[Any]) -> bool:

@@ -53,14 +53,24 @@ class RecordedBins(msgspec.Struct, frozen=True):
             )
 
 
-class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One evaluation of C classes: a line of `metrics.jsonl`.
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of `metrics.jsonl`."""
+
+    step: Count
+    stage: Count = 0
+
+    @property
+    def time(self) -> RecordTime:
+        """When it was made."""
+        return RecordTime(self.stage, self.step)
+
+
+class EvaluationRecord(_Record, frozen=True, kw_only=True):
+    """One evaluation of C classes.
 
     Accuracies are in [0, 1], losses in nats; NaN is what was not recorded.
     """
 
-    step: Count
-    stage: Count = 0
     accuracy: Number
     balanced_accuracy: Number
     many: Number
@@ -72,11 +82,6 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
     ece: Number = _UNKNOWN
     group_confusion: RecordedConfusion | None = None
     confidence_bins: RecordedBins | None = None
-
-    @property
-    def time(self) -> RecordTime:
-        """When it was made."""
-        return RecordTime(self.stage, self.step)
 
 
 class ResultRecord(EvaluationRecord, frozen=True, kw_only=True):
@@ -98,17 +103,10 @@ class MeasuredNumbers(msgspec.Struct, frozen=True):
     """One number a group of the method."""
 
 
-class MeasurementRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement: a line of `metrics.jsonl`."""
+class MeasurementRecord(_Record, frozen=True, kw_only=True):
+    """One measurement."""
 
-    step: Count
-    stage: Count = 0
     measurement: MeasuredNumbers
-
-    @property
-    def time(self) -> RecordTime:
-        """When it was made."""
-        return RecordTime(self.stage, self.step)
 
 
 class SplitRecord(msgspec.Struct, frozen=True):

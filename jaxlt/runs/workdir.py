@@ -2,33 +2,77 @@
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxlt.devices.processes import by_first, in_agreement
+from jaxlt.devices.processes import are_several, by_first, in_agreement
 from jaxlt.errors import UsageError
-from jaxlt.files.directory_lock import LOCK_FILE
-from jaxlt.files.json_files import (
+from jaxlt.files.directory import (
+    LOCK_FILE,
     PARTIAL,
     claim_directory,
-    read_json,
     without_nan,
     write_atomically,
     write_json,
 )
-from jaxlt.runs.differences import differences
-from jaxlt.runs.reader import RunReader
+from jaxlt.files.foreign_files import JsonError, parse_json, read_json, read_text
 
 
-class Workdir(RunReader):
-    """The directory of one run of one recipe.
+class RunFiles:
+    """The files of a run's directory, as they are written; UsageError where one cannot be read."""
 
-    Holds `recipe.json` (the resolved recipe), `metrics.jsonl` (one line an evaluation or a
-    measurement, nothing in it depends on when the run was interrupted), `result.json`,
-    `checkpoints/`, `tensorboard/`, `lock` (see `lock_directory`).
+    def __init__(self, path: Path):
+        self.path, self.checkpoints = path, path / "checkpoints"
+        self.recipe_file, self.result_file = path / "recipe.json", path / "result.json"
+        self.split_file, self.metrics_file = path / "split.json", path / "metrics.jsonl"
 
-    Of several processes the first alone makes it; all must see it.
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns `result.json`, None for a run that is not finished."""
+        return read_json(self.result_file) if self.result_file.exists() else None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns the evaluations so far; a line cut short by a kill ends the list."""
+        return [record for record in self.read_lines() if "measurement" not in record]
+
+    def read_measurements(self) -> list[dict[str, Any]]:
+        """Returns the measurements so far, which have their numbers under `measurement`."""
+        return [record for record in self.read_lines() if "measurement" in record]
+
+    def read_lines(self) -> list[dict[str, Any]]:
+        """Returns the evaluations and measurements so far."""
+        if not self.metrics_file.exists():
+            return []
+        return [record for _, record in self._lines(until_damaged=True)]
+
+    def _lines(self, *, until_damaged: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields each record with what an error names."""
+        for number, line in enumerate(read_text(self.metrics_file).splitlines(), 1):
+            where = f"{self.metrics_file} line {number}"
+            try:
+                record = parse_json(line)
+            except JsonError as error:
+                if until_damaged:
+                    return
+                raise UsageError(f"{where} must be JSON, it is damaged: {error}") from error
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
+                raise UsageError(f"{where} must be an object with a step, it is {line:.80}")
+            yield where, record
+
+    def saved_steps(self) -> list[int]:
+        """Returns the steps of the checkpoints, ascending."""
+        return sorted(int(file.name) for file in self.checkpoints.glob("*") if is_step(file.name))
+
+
+class Workdir(RunFiles):
+    """The directory of one run of one recipe, to train in.
+
+    Holds `recipe.json` (the resolved recipe, the seed and a digest of the images), `split.json`
+    (the training images' numbers), `metrics.jsonl` (evaluations and measurements; nothing in it
+    depends on when the run was interrupted), `result.json` (the last evaluation, the mark of a
+    finished run), `checkpoints/`, `tensorboard/`, `lock` (see `lock_directory`). Of several
+    processes the first alone makes it; all must see it.
 
     Args:
         path: created if missing.
@@ -36,50 +80,40 @@ class Workdir(RunReader):
         code: version of the code that trains, for the record; empty if unknown.
 
     Raises:
-        UsageError: the directory cannot be written, or holds something that is no run of this
-            recipe. It is left as it was.
+        UsageError: it cannot be written, or holds no run of this recipe; it is left as it was.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        recipe: dict[str, Any],
-        code: str = "",
-    ):
+    def __init__(self, path: Path, recipe: dict[str, Any], code: str = ""):
         super().__init__(path)
         self.code = [code] if code else []
+        self._result: dict[str, Any] | None = None
         by_first(lambda: self._claim(recipe))
-        # On a file system of its own a process would find nothing here.
-        in_agreement(lambda: check_identity(path, recipe))
+        if are_several():
+            # On a file system of its own a process would find nothing here.
+            in_agreement(lambda: check_identity(path, recipe))
 
     def _claim(self, recipe: dict[str, Any]) -> None:
-        path = self.path
-        if not self.recipe_file.exists():
-            if path.is_dir() and not all(map(_left_by_a_kill, path.iterdir())):
-                raise UsageError(
-                    f"workdir {path} must be new, empty or a run's, it holds something else"
-                )
-            claim_directory(path)
+        is_begun = self.recipe_file.exists()
+        if is_begun:
+            check_identity(self.path, recipe)
+        elif self.path.is_dir() and not all(map(_left_by_a_kill, self.path.iterdir())):
+            raise UsageError(
+                f"workdir {self.path} must be new, empty or a run's, it holds something else"
+            )
+        claim_directory(self.path)
+        if not is_begun:
             write_json(self.recipe_file, recipe)
-        check_identity(path, recipe)
-        claim_directory(path)
-
-    @property
-    def tensorboard(self) -> Path:
-        """Directory of the TensorBoard events."""
-        return self.path / "tensorboard"
 
     def keep_metrics_until(self, step: int) -> None:
         """Drops what was recorded after a step: the run resumes there and will do it again.
 
         That step's own evaluation has been made, its measurement comes before the next step.
         """
-        records = [
-            record
+        lines = "".join(
+            json.dumps(record) + "\n"
             for record in self.read_lines()
             if record["step"] < step or (record["step"] == step and "measurement" not in record)
-        ]
-        lines = "".join(json.dumps(record) + "\n" for record in records)
+        )
         write_atomically(self.metrics_file, lines)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
@@ -89,38 +123,29 @@ class Workdir(RunReader):
             file.flush()
             os.fsync(file.fileno())
 
-    @property
-    def nonfinite_batch(self) -> Path:
-        """File of the batch of the latest step without a finite loss."""
-        return self.path / "nonfinite_batch.json"
-
-    def write_nonfinite_batch(self, batch: Mapping[str, Any]) -> None:
-        """Writes `nonfinite_batch`."""
-        write_json(self.nonfinite_batch, batch)
-
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, the mark of a finished run."""
         write_json(self.result_file, result)
+        self._result = dict(result)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns the result, None for a run that is not finished."""
+        return self._result or super().read_result()
 
 
 def check_identity(path: Path, recipe: Mapping[str, Any]) -> None:
     """Raises UsageError, saying what differs, unless a directory holds the run of a recipe."""
-    file = path / "recipe.json"
-    found, wanted = read_json(file), json.loads(json.dumps(recipe))
-    if found.get("format") != wanted.get("format"):
-        raise UsageError(
-            f"{file} must have format {wanted.get('format')}, got {found.get('format')!r:.20}: "
-            "another version of jaxlt wrote it; give another --workdir"
-        )
-    shown = [
-        f"{name} is {there!r} there and {here!r} here"
-        for name, (there, here) in differences([found, wanted]).items()
-    ]
-    if shown:
-        raise UsageError(
-            f"workdir {path} must be new or hold a run of this recipe, got another: "
-            f"{'; '.join(shown)}; give --workdir for a second run"
-        )
+    found, wanted = read_json(path / "recipe.json"), json.loads(json.dumps(recipe))
+    if found != wanted:
+        from jaxlt.runs.differences import refuse_another_run
+
+        refuse_another_run(path, found, wanted)
+
+
+def is_step(name: str) -> bool:
+    """Whether a directory's name is a step's number, as a checkpoint's is."""
+    # Unicode has further digits, and zeros in front would make two names of one number.
+    return re.fullmatch(r"0|[1-9][0-9]{0,17}", name) is not None
 
 
 def _left_by_a_kill(file: Path) -> bool:

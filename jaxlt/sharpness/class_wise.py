@@ -1,37 +1,76 @@
-"""The one equation with a group for each class, by `vmap` over classes."""
+"""The one equation with a group for each class, as in CC-SAM."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.class_losses import ClassLossesFn
-from jaxlt.sharpness.objective import Objective, ObjectiveFn, Perturbed, class_sums_fn
-from jaxlt.sharpness.perturbation import PerturbationRule, Scope, add, norm
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses
+from jaxlt.batch.passes import Blocks
+from jaxlt.sharpness.closed_form import gradient_in_closed_form, perturbs_classifier_alone
+from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn
+from jaxlt.sharpness.partial_passes import gradient_by_parts
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope, add, norm
 
 
-def gradient_by_vmap(
+def class_wise_gradient(
+    class_losses_fn: ClassLossesFn,
+    params: Any,
+    objective_fn: ObjectiveFn,
+    rho: jax.Array,
+    *,
+    rule: PerturbationRule,
+    mask: Mask = None,
+    chunk_size: int | None = None,
+) -> Perturbed:
+    """Computes the gradient of the module's objective F at `params`, with a group for each class.
+
+    With a `FactoredLosses`, it takes the closed form if the classifier alone is perturbed, else
+    passes over the images of each class if the losses allow them.
+
+    Args:
+        class_losses_fn: see `sharpness_aware_gradient`, as the others.
+        params: w.
+        objective_fn: see there; its `groups` is (C,).
+        rho: (C,).
+        rule: see there.
+        mask: see there.
+        chunk_size: classes perturbed at once where each costs passes of its own. None takes all
+            at once where the mask leaves parameters out, and else one after the other.
+    """
+    scope = Scope(params, mask)
+    if isinstance(class_losses_fn, FactoredLosses):
+        classifier_alone = perturbs_classifier_alone(class_losses_fn, scope)
+        # The closed form lives on the gradients' low rank, which ASAM's scaling by each weight
+        # breaks and a random direction does not have.
+        if classifier_alone and not rule.adaptive and rule.random_key is None:
+            return gradient_in_closed_form(class_losses_fn, scope, objective_fn, rho, rule)
+        if class_losses_fn.independent and not classifier_alone:
+            passes = class_losses_fn.passes
+            blocks = passes if isinstance(passes, Blocks) else Blocks()
+            return gradient_by_parts(class_losses_fn, scope, None, objective_fn, rho, rule, blocks)
+    if chunk_size is None and scope.rest:
+        return _gradient_by_vmap(class_losses_fn, scope, objective_fn, rho, rule)
+    return _gradient_by_chunks(class_losses_fn, scope, objective_fn, rho, rule, chunk_size or 1)
+
+
+def _gradient_by_vmap(
     class_losses_fn: ClassLossesFn,
     scope: Scope,
     objective_fn: ObjectiveFn,
     rho: jax.Array,
     rule: PerturbationRule,
 ) -> Perturbed:
-    """Computes the gradient of F with all classes perturbed at once under one `vmap`.
+    """Computes the gradient of F with all classes perturbed at once.
 
-    Leaves outside the scope carry no class axis. So what depends on them alone, such as a network
-    below its classifier, is computed once.
-
-    Args:
-        class_losses_fn: see `gradient_in_sequence`, as the others.
-        scope: see there.
-        objective_fn: see there; its objective has one group a class.
-        rho: see there.
-        rule: see there.
+    What depends on leaves outside the scope alone, such as a network's trunk, is computed once.
     """
     class_sums = class_sums_fn(class_losses_fn, scope)
     theta, rest = scope.theta, scope.rest
     # Differentiating theta alone keeps the trunk out of the vmapped pullback.
     sums, pullback, losses = jax.vjp(lambda t: class_sums(t, rest), theta, has_aux=True)
-    clean, means, mix = _cast(objective_fn(losses.counts), sums.dtype)
+    objective = objective_fn(losses.counts)
+    clean, means, mix = jax.tree.map(lambda x: x.astype(sums.dtype), objective)
     eps = jax.vmap(
         lambda weights, rho, group: rule.perturbation(pullback(weights)[0], theta, rho, group)
     )(jnp.diag(means), rho, jnp.arange(sums.size))
@@ -42,15 +81,15 @@ def gradient_by_vmap(
         weights = jnp.concatenate([weights, clean[None]])
         eps = [jnp.concatenate([e, jnp.zeros_like(e[:1])]) for e in eps]
 
-    def objective(theta, rest):
+    def perturbed_loss(theta, rest):
         perturbed = jax.vmap(lambda e: class_sums(add(theta, e), rest)[0])(eps)
         return (weights * perturbed).sum(), jnp.diagonal(perturbed)
 
-    gradient, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(theta, rest)
+    gradient, perturbed = jax.grad(perturbed_loss, argnums=(0, 1), has_aux=True)(theta, rest)
     return Perturbed(scope.join(*gradient), losses.mean(), norms, means * (perturbed - sums))
 
 
-def gradient_by_chunks(
+def _gradient_by_chunks(
     class_losses_fn: ClassLossesFn,
     scope: Scope,
     objective_fn: ObjectiveFn,
@@ -60,21 +99,16 @@ def gradient_by_chunks(
 ) -> Perturbed:
     """Computes the gradient of F with the batch's classes perturbed `chunk_size` at a time.
 
-    A class that is absent costs nothing. Memory holds the perturbed parameters and activations of
-    `chunk_size` classes.
-
-    Args:
-        class_losses_fn: see `gradient_by_vmap`, as the others.
-        scope: see there.
-        objective_fn: see there.
-        rho: see there.
-        rule: see there.
-        chunk_size: classes perturbed at once.
+    An absent class costs nothing. Memory holds parameters and activations of a chunk's classes.
     """
     class_sums = class_sums_fn(class_losses_fn, scope)
     sums, pullback, losses = jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)
-    clean, means, mix = _cast(objective_fn(losses.counts), sums.dtype)
-    classes = _present_first(losses.counts, chunk_size)
+    objective = objective_fn(losses.counts)
+    clean, means, mix = jax.tree.map(lambda x: x.astype(sums.dtype), objective)
+    # Those with images first, and filled up to a multiple of the chunk by a label out of range,
+    # which weighs nothing.
+    classes = jnp.argsort(losses.counts == 0, stable=True)
+    classes = jnp.pad(classes, (0, -sums.size % chunk_size), constant_values=sums.size)
     num_chunks = -(-(losses.counts > 0).sum() // chunk_size)
 
     def class_gradient(label):
@@ -92,7 +126,6 @@ def gradient_by_chunks(
         total, norms, sharpness = carry
         labels = jax.lax.dynamic_slice(classes, [index * chunk_size], [chunk_size])
         gradient, chunk_norms, chunk_sharpness = jax.vmap(class_gradient)(labels)
-        # The last chunk is filled up with a label out of range, which weighs nothing.
         weights = mix.at[labels].get(mode="fill", fill_value=0)
         # By default GPUs round the factors of a product to 10 bits.
         total = jax.tree.map(
@@ -109,13 +142,3 @@ def gradient_by_chunks(
     carry = (start, norms, jnp.zeros_like(sums))
     total, norms, sharpness = jax.lax.fori_loop(0, num_chunks, chunk, carry)
     return Perturbed(scope.join(*total), losses.mean(), norms, sharpness)
-
-
-def _present_first(counts: jax.Array, multiple: int) -> jax.Array:
-    """Returns the class labels, those with images first, padded to a multiple by C."""
-    order = jnp.argsort(counts == 0, stable=True)
-    return jnp.pad(order, (0, -counts.size % multiple), constant_values=counts.size)
-
-
-def _cast(objective: Objective, dtype) -> Objective:
-    return jax.tree.map(lambda x: x.astype(dtype), objective)

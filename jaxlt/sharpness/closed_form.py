@@ -5,19 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.class_losses import ClassLosses
-from jaxlt.batch.factored_losses import FactoredLosses
-from jaxlt.sharpness.objective import ObjectiveFn, Perturbed
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses
+from jaxlt.sharpness.equation import ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import PerturbationRule, Scope
 
 
 def perturbs_classifier_alone(losses: FactoredLosses, scope: Scope) -> bool:
-    """Tells whether all perturbed leaves belong to the classifier.
-
-    Args:
-        losses: knows the classifier.
-        scope: knows the perturbed leaves.
-    """
+    """Tells whether all perturbed leaves belong to the classifier."""
     classifier = _classifier_leaves(losses, scope)
     return all(leaf in classifier for leaf, inside in enumerate(scope.inside) if inside)
 
@@ -31,18 +25,10 @@ def gradient_in_closed_form(
 ) -> Perturbed:
     """Computes the gradient of F in one forward and one backward pass, for any number of classes.
 
-    The result is exact (see `jaxlt.batch.classifiers`). Beyond the passes it costs
+    The result is exact (see `jaxlt.batch.class_gradients`). Beyond the passes it costs
     O(B^2 (D + C)), and no array of a kernel's size for each class or image.
-
-    Args:
-        losses: of the batch.
-        scope: see `gradient_in_sequence`, as rho and rule.
-        objective_fn: see there; its objective has one group a class.
-        rho: see there.
-        rule: see there.
     """
-    params = scope.join(scope.theta, scope.rest)
-    labels = losses.labels
+    params, labels = scope.params, losses.labels
     features, trunk_pullback = jax.vjp(lambda p: losses.features_fn(p, losses.images), params)
     classifier, leaves_pullback = jax.vjp(losses.classifier_fn, params)
     logits = classifier.logits(features)
@@ -89,7 +75,8 @@ def gradient_in_closed_form(
 
 def _classifier_leaves(losses: FactoredLosses, scope: Scope) -> list[int]:
     """Returns the places of the classifier's leaves among those of the parameters."""
-    leaves: list[Any] = jax.tree.leaves(losses.classifier_fn(scope.leaf_numbers()))
+    numbers = jax.tree.unflatten(jax.tree.structure(scope.params), range(len(scope.inside)))
+    leaves: list[Any] = jax.tree.leaves(losses.classifier_fn(numbers))
     if not all(isinstance(leaf, int) for leaf in leaves):
         raise ValueError(
             "classifier_fn must return a Linear or Cosine of leaves of params as they are, got "

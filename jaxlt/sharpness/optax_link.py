@@ -10,9 +10,8 @@ import optax
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step
 from jaxlt.batch.class_losses import ClassLossesFn
-from jaxlt.sharpness.equation import sharpness_aware_gradient
-from jaxlt.sharpness.objective import Objective, ObjectiveFn, Perturbed
-from jaxlt.sharpness.perturbation import Mask, PerturbationRule, resolve_mask
+from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope
 
 ObjectiveAtStep: TypeAlias = Callable[[jax.Array, jax.Array], Objective]
 
@@ -42,29 +41,16 @@ class SharpnessState(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a method computes a step's gradient from.
-
-    Attributes:
-        class_losses_fn: from params to the batch's `ClassLosses`.
-        params: w.
-        gradient: the incoming gradient.
-        number: () int32, steps taken before.
-        key: the caller's key for random draws, or None.
-    """
+    """What a method computes a step's gradient from."""
 
     class_losses_fn: ClassLossesFn
     params: Any
-    gradient: Any
-    number: jax.Array
-    key: jax.Array | None
+    gradient: Any  # the incoming one
+    number: jax.Array  # () int32, steps taken before
+    key: jax.Array | None  # the caller's, for random draws
 
     def objective_fn(self, objective: ObjectiveAtStep, num_classes: int | None) -> ObjectiveFn:
-        """Returns the objective of this step.
-
-        Args:
-            objective: from the batch's class counts (C,) and the step to its `Objective`.
-            num_classes: C, or None where any will do.
-        """
+        """Returns a method's objective at this step, of C classes if that is not None."""
 
         def objective_fn(counts: jax.Array) -> Objective:
             if num_classes not in (None, counts.size):
@@ -113,17 +99,14 @@ def sharpness_transformation(
         key: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessState]:
-        del extra_args
+        call = "call update(grads, state, params, class_losses_fn=...)"
         if class_losses_fn is None:
             raise ValueError(
-                "class_losses_fn must be given, got None: call update(grads, state, params, "
-                "class_losses_fn=...) with a function from params to jaxlt.ClassLosses"
+                f"class_losses_fn must be given, got None: {call} with a function from params to "
+                "jaxlt.ClassLosses"
             )
         if params is None:
-            raise ValueError(
-                "params must be given, got None: call update(grads, state, params, "
-                "class_losses_fn=...)"
-            )
+            raise ValueError(f"params must be given, got None: {call}")
         _check_whole_tree(params)
         result = gradient_fn(Step(class_losses_fn, params, updates, state.count, key))
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
@@ -185,21 +168,12 @@ def _check_whole_tree(params: optax.Params) -> None:
 
 
 def _warn_of_short_floats(params: optax.Params, mask: Mask) -> None:
-    chosen = resolve_mask(params, mask)
-    short = {
-        str(jnp.result_type(leaf))
-        for leaf, inside in zip(jax.tree.leaves(params), chosen, strict=True)
-        if inside and _is_short_float(leaf)
-    }
+    dtypes = {jnp.result_type(leaf) for leaf in Scope(params, mask).theta}
+    short = [d for d in dtypes if jnp.issubdtype(d, jnp.floating) and jnp.finfo(d).bits < 32]
     if short:
         warnings.warn(
-            f"params that are perturbed should have at least 32 bits, got {', '.join(short)}: a "
-            "radius of usual size is lost in their rounding; keep float32 parameters and compute "
-            "in 16 bits",
+            "params that are perturbed should have at least 32 bits, got "
+            f"{', '.join(map(str, short))}: a radius of usual size is lost in their rounding; keep "
+            "float32 parameters and compute in 16 bits",
             stacklevel=3,
         )
-
-
-def _is_short_float(leaf: Any) -> bool:
-    dtype = jnp.result_type(leaf)
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32

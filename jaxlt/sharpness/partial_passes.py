@@ -5,29 +5,18 @@ share no class cost at most two gradients of the batch together.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.class_losses import batch_size
-from jaxlt.batch.factored_losses import Capacity, FactoredLosses, Passes
-from jaxlt.sharpness.objective import Objective, ObjectiveFn, Perturbed
+from jaxlt.batch.class_losses import FactoredLosses, batch_size
+from jaxlt.batch.passes import Capacity, Passes
+from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
 
-
-class _Part(NamedTuple):
-    """Sums over some images: weighted loss, plain loss, and the weighted one's gradient."""
-
-    weighted_loss: jax.Array
-    plain_loss: jax.Array
-    gradient: tuple[Leaves, Leaves]
-
-
-class _Rows(NamedTuple):
-    images: Any
-    labels: jax.Array
-    weights: jax.Array
+# Sums over some images: the losses, weighted and plain, and the gradient of the weighted sum.
+_Part: TypeAlias = tuple[tuple[jax.Array, jax.Array], tuple[Leaves, Leaves]]
 
 
 def gradient_by_parts(
@@ -41,19 +30,9 @@ def gradient_by_parts(
 ) -> Perturbed:
     """Computes the gradient of F for groups that share no class, each on its own images alone.
 
-    Where each class is a group, the clean part comes from the groups' gradients at w.
-
-    Args:
-        losses: of images that do not depend on each other.
-        scope: see `gradient_in_sequence`, as the next four.
-        gradient: see there.
-        objective_fn: see there.
-        rho: see there.
-        rule: see there.
-        passes: `Blocks`, or with one group `Capacity`.
+    `passes` is `Blocks`, or with one group `Capacity`.
     """
-    params = scope.join(scope.theta, scope.rest)
-    dtype = jax.eval_shape(losses.losses, params, losses.images, losses.labels).dtype
+    dtype = jax.eval_shape(losses.losses, scope.params, losses.images, losses.labels).dtype
     counts = jax.nn.one_hot(losses.labels, losses.num_classes, dtype=dtype).sum(0)
     objective = objective_fn(counts)
     batch = _GroupedImages(losses, objective.groups.astype(dtype))
@@ -62,35 +41,33 @@ def gradient_by_parts(
     zero = jnp.zeros_like(counts[0])
 
     def part(theta: Leaves, group: jax.Array) -> _Part:
-        def block(rows: _Rows) -> _Part:
+        def of_rows(images, labels, weights) -> _Part:
             def loss(theta, rest):
-                values = losses.losses(scope.join(theta, rest), rows.images, rows.labels)
-                plain = jnp.where(rows.weights > 0, values, 0).sum()
-                return (rows.weights * values).sum(), plain
+                values = losses.losses(scope.join(theta, rest), images, labels)
+                plain = jnp.where(weights > 0, values, 0).sum()
+                return (weights * values).sum(), plain
 
-            value_and_gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-            (weighted, plain), gradient = value_and_gradient(theta, scope.rest)
-            return _Part(weighted, plain, gradient)
+            return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(theta, scope.rest)
 
-        return batch.sum_over(group, block, _Part(zero, zero, no_gradient), passes)
+        return batch.sum_over(group, of_rows, ((zero, zero), no_gradient), passes)
 
     total, loss, share = _clean_part(losses, scope, gradient, objective, no_gradient)
 
     def add_group(index, carry):
         total, loss, norms, sharpness = carry
         group = batch.present_first[index]
-        at_w = part(scope.theta, group)
-        eps = rule.perturbation(at_w.gradient[0], scope.theta, rho[group], group)
-        moved = part(add(scope.theta, eps), group)
+        (before, plain), at_w = part(scope.theta, group)
+        eps = rule.perturbation(at_w[0], scope.theta, rho[group], group)
+        (after, _), moved = part(add(scope.theta, eps), group)
         total = jax.tree.map(
             lambda t, d, g: (t + share[group] * d + objective.mix[group] * g).astype(t.dtype),
             total,
-            at_w.gradient,
-            moved.gradient,
+            at_w,
+            moved,
         )
         norms = norms.at[group].set(norm(eps).astype(norms.dtype))
-        change = moved.weighted_loss - at_w.weighted_loss
-        return total, loss + at_w.plain_loss, norms, sharpness.at[group].set(change)
+        change = after - before
+        return total, loss + plain, norms, sharpness.at[group].set(change)
 
     num_groups = len(objective.mix)
     norms = jnp.full(num_groups, zero, jnp.promote_types(dtype, jnp.float32))
@@ -109,35 +86,30 @@ def gradient_by_parts(
 def _clean_part(
     losses: FactoredLosses, scope: Scope, gradient: Any, objective: Objective, no_gradient
 ) -> tuple[tuple[Leaves, Leaves], jax.Array | None, jax.Array]:
-    """Computes the part of F that is taken at w.
+    """Returns what the whole batch gives of the part of F that is taken at w.
 
-    Returns:
-        The gradient of that part as far as passes over the whole batch give it, the batch-mean
-        loss if they give that, and (G,) factors by which the groups' gradients at w are added.
+    It is a gradient, the mean loss or None, and (G,) factors of the groups' gradients at w.
     """
     clean, groups, mix = objective
     if clean is None:
         return no_gradient, None, jnp.zeros_like(mix)
     if groups.ndim == 1:
         return no_gradient, None, jnp.where(groups > 0, clean / groups, 0)
-    params = scope.join(scope.theta, scope.rest)
     if gradient is not None:
-        return scope.split(gradient), losses(params).mean(), -jnp.ones_like(mix)
+        return scope.split(gradient), losses(scope.params).mean(), -jnp.ones_like(mix)
 
     def clean_loss(params):
         at_w = losses(params)
         return (clean * at_w.sums).sum(), at_w.mean()
 
-    gradient, loss = jax.grad(clean_loss, has_aux=True)(params)
+    gradient, loss = jax.grad(clean_loss, has_aux=True)(scope.params)
     return scope.split(gradient), loss, jnp.zeros_like(mix)
 
 
 class _GroupedImages:
     """A batch with the images of each group side by side.
 
-    Attributes:
-        sizes: (G,) images of each group.
-        present_first: (G,) the groups, those with images first.
+    Groups have `sizes` (G,); `present_first` (G,) are their numbers, those with images first.
     """
 
     def __init__(self, losses: FactoredLosses, groups: jax.Array):
@@ -158,20 +130,11 @@ class _GroupedImages:
         self._starts = jnp.cumsum(self.sizes) - self.sizes
         self.present_first = jnp.argsort(self.sizes == 0, stable=True)
 
-    def sum_over(
-        self, group: jax.Array, fn: Callable[[_Rows], Any], zero: Any, passes: Passes
-    ) -> Any:
-        """Sums a function of rows over the images of a group.
-
-        Args:
-            group: the group's number.
-            fn: from rows to a pytree of sums over them.
-            zero: what `fn` gives of no rows.
-            passes: how the rows are taken.
-        """
+    def sum_over(self, group: jax.Array, fn: Callable[..., Any], zero: Any, passes: Passes) -> Any:
+        """Sums a function of rows, `zero` for no rows, over the images of a group."""
         start, left = self._starts[group], self.sizes[group]
         if isinstance(passes, Capacity):
-            total = fn(self._rows(start, passes.images, left))
+            total = fn(*self._rows(start, passes.images, left))
             # An image left out must not pass for one that had no gradient.
             return jax.tree.map(lambda x: jnp.where(left > passes.images, jnp.nan, x), total)
         total, smallest = zero, passes.sizes[-1]
@@ -181,17 +144,17 @@ class _GroupedImages:
             def block(index, total, start=start, left=left, size=size):
                 done = index * size
                 rows = self._rows(start + done, size, left - done)
-                return jax.tree.map(jnp.add, total, fn(rows))
+                return jax.tree.map(jnp.add, total, fn(*rows))
 
             total = jax.lax.fori_loop(0, num_blocks, block, total)
             start, left = start + num_blocks * size, left - num_blocks * size
         return total
 
-    def _rows(self, start: jax.Array, count: int, limit: jax.Array) -> _Rows:
-        """Returns `count` rows from `start` on; those beyond the first `limit` weigh nothing."""
+    def _rows(self, start: jax.Array, count: int, limit: jax.Array) -> tuple[Any, ...]:
+        """Returns images, labels and weights of rows; beyond the first `limit` they are 0."""
         places = jnp.arange(count)
         # Rows beyond the limit repeat real images, on which any network is finite.
         rows = jnp.minimum(start + places, self._labels.size - 1)
         weights = jnp.where(places < limit, self._weights[rows], 0)
         images = jax.tree.map(lambda x: x[rows], self._images)
-        return _Rows(images, self._labels[rows], weights)
+        return images, self._labels[rows], weights

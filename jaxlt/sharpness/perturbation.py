@@ -6,18 +6,15 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.class_losses import at_least_32_bits
 
-Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one
+Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one; None for all
 Leaves: TypeAlias = list[jax.Array]
 RadiusFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
 
-def constant_radius(
-    rho: jax.Array, norms: jax.Array, theta_norm: jax.Array, size: int
-) -> jax.Array:
-    """Returns rho as it is: the radius of every method but CC-SAM. See `PerturbationRule`."""
-    del theta_norm, size
+def constant_radius(rho: jax.Array, norms: jax.Array, *_: jax.Array | int) -> jax.Array:
+    """Returns rho as it is: the radius of every method but CC-SAM."""
     return jnp.broadcast_to(rho, norms.shape)
 
 
@@ -27,10 +24,8 @@ class PerturbationRule(NamedTuple):
     Attributes:
         radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
             of scalars in theta to radii (L,). L is 1, or with `per_leaf` the number of perturbed
-            leaves. A gradient of norm 0 comes as an infinite norm; where it is the direction too,
-            there is no perturbation.
-        adaptive: whether |w| scales d elementwise, once before the norm and once more in eps, so
-            that a radius is relative to each weight (ASAM; Kwon et al., ICML 2021).
+            leaves. A gradient of norm 0 comes as an infinite norm.
+        adaptive: whether |w| scales d elementwise, before the norm and once more in eps (ASAM).
         per_leaf: whether each leaf has its own norm and radius in place of one over all leaves.
         random_key: None to follow d. A key draws a standard normal direction from the key and the
             group's number instead; d's norms still go to `radius_fn`.
@@ -66,11 +61,7 @@ class PerturbationRule(NamedTuple):
         ]
 
     def factors(
-        self,
-        norms: jax.Array,
-        theta: Leaves,
-        rho: jax.Array,
-        lengths: jax.Array | None = None,
+        self, norms: jax.Array, theta: Leaves, rho: jax.Array, lengths: jax.Array | None = None
     ) -> jax.Array:
         """Returns the factors that turn directions into eps, (L,).
 
@@ -90,12 +81,7 @@ class PerturbationRule(NamedTuple):
 
 
 def standard_normal(key: jax.Array, like: Leaves) -> Leaves:
-    """Draws independent standard normal numbers.
-
-    Args:
-        key: a key of `jax.random`.
-        like: leaves whose shapes the numbers take.
-    """
+    """Draws independent standard normal numbers in the shapes of leaves, in at least 32 bits."""
     keys = jax.random.split(key, len(like))
     return [
         jax.random.normal(k, w.shape, jnp.promote_types(w.dtype, jnp.float32))
@@ -117,14 +103,11 @@ def add(theta: Leaves, eps: Leaves) -> Leaves:
 class Scope:
     """Splits trees like the parameters into perturbed leaves (theta) and the rest.
 
-    Attributes:
-        inside: for each leaf in flattening order, whether it is perturbed.
-        theta: perturbed leaves of the parameters.
-        rest: their other leaves.
+    `inside` says for each leaf, in flattening order, whether it is perturbed.
     """
 
     def __init__(self, params: Any, mask: Mask):
-        self._treedef = jax.tree.structure(params)
+        self.params = params
         self.inside = resolve_mask(params, mask)
         self.theta, self.rest = self.split(params)
 
@@ -136,13 +119,8 @@ class Scope:
     def join(self, theta: Leaves, rest: Leaves) -> Any:
         """Undoes `split`."""
         inside, outside = iter(theta), iter(rest)
-        return jax.tree.unflatten(
-            self._treedef, [next(inside) if chosen else next(outside) for chosen in self.inside]
-        )
-
-    def leaf_numbers(self) -> Any:
-        """Returns a tree like the parameters that holds each leaf's place in `inside`."""
-        return jax.tree.unflatten(self._treedef, range(len(self.inside)))
+        leaves = [next(inside) if chosen else next(outside) for chosen in self.inside]
+        return jax.tree.unflatten(jax.tree.structure(self.params), leaves)
 
 
 def resolve_mask(params: Any, mask: Mask) -> list[bool]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlt.batch.class_counts import check_class_counts, class_prior
+from jaxlt.batch.argument_checks import check_class_counts, class_prior
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from PIL import Image
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
 from jaxlt.data.augment.pillow_operations import OPERATIONS, apply_operations
 from jaxlt.data.augment.policies import draw_color_jitter
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.resampling import fit, fit_five_crops
+from jaxlt.devices.backends import import_tensorflow
 
 torch = pytest.importorskip("torch")
 try:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from jaxlt.evaluation import ConfidenceBins, evaluate
-from jaxlt.evaluation.accuracy import NUM_BINS, count_confidences
+from jaxlt.evaluation.calibration import NUM_BINS, count_confidences
 
 NUM_CLASSES = 5
 

@@ -9,8 +9,8 @@ from experiments import ablation, command_line
 from experiments.ablation import plan_ablation
 from jaxlt import UsageError
 from jaxlt.recipes import CCSAM, SAM, SGD, Data, Digits, Exponential, PaperAdversary, Recipe, Small
-from jaxlt.recipes.named.vary import followed_by, vary
-from jaxlt.recipes.recipe import write_recipe
+from jaxlt.recipes.named import followed_by, vary
+from jaxlt.recipes.recorded import write_recipe
 from jaxlt.runs.differences import differences
 
 BASE = vary(
@@ -113,8 +113,8 @@ def test_a_recipe_that_is_not_one_stage_of_sgd_is_refused(monkeypatch, recipe, n
 
 def test_rows_train_and_are_shown(monkeypatch, capsys, tmp_path):
     rows = ("sgd", "magnitude")
-    some = {name: label for name, label in ablation._FIRST_STAGES.items() if name in rows}
-    monkeypatch.setattr(ablation, "_FIRST_STAGES", some)
+    some = tuple(row for row in ablation._ROWS if row[1] in rows)
+    monkeypatch.setattr(ablation, "_ROWS", some)
     flags = ["--network", "mlp", "--epochs", "2", "--second-epochs", "1", "--seeds", "0"]
     flags += ["--pipeline", "device", "--workdir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["ablation", *flags])

@@ -72,6 +72,14 @@ def test_program_writes_numbers_and_pictures(monkeypatch, capsys, tmp_path, runs
     assert values["images"] == "train"
     # Progress as plain lines, with rate and time left.
     assert any("a second, ETA" in line for line in errors)
+    next_one = "flatness" if program is hessian else "hessian"
+    shown = " ".join(map(str, runs[:2]))
+    assert errors[-4:] == [
+        f"written to {tmp_path / 'out'}",
+        "next:",
+        f"  python3 -m experiments.{next_one} --checkpoint {shown}",
+        f"  python3 -m experiments.report {shown}",
+    ]
 
 
 def test_flatness_starts_at_the_trained_loss_and_is_the_same_each_time(
@@ -192,6 +200,8 @@ def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):
     status, _, errors = run_program(monkeypatch, capsys, landscape, *flags)
     assert status == 0
     assert any("is not drawn as a trajectory" in line and "got 1" in line for line in errors)
+    assert errors[-2] == f"  python3 -m experiments.hessian --checkpoint {earlier[0]}"
+    assert errors[-1] == f"  python3 -m experiments.report {runs[0]}"
 
 
 def no_run(run):
@@ -240,7 +250,12 @@ def nothing(run):
         (truncated, "", (), "must be readable"),
         (earlier_recipe, "", (), "recipe.json must have format 2, got 0: another version of"),
         (no_text, "", (), "recipe.json must hold a recipe: "),
-        (own_loss, "", (), "stages[0].loss must be a part of jaxlt's, got mine, one of your own"),
+        (
+            own_loss,
+            "",
+            (),
+            "stages[0].loss must be a part of jaxlt's, got mine: a part of your own",
+        ),
         (other_size, "", (), "data.image_size must be the height in model.json, 8, got 9"),
         (no_numbers, "", (), "model.json: mean[0] must be a number, got 'a'"),
         (unknown_stage, "", (), "recipe.json must hold a recipe: "),

@@ -1,5 +1,6 @@
 """The benchmark program: its batch, its timing, and what it writes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from matplotlib import image
 from experiments import command_line
 from experiments.benchmark import __main__ as program
 from experiments.benchmark.cases import CASES, make_problem
-from experiments.benchmark.compiled_step import StepMemory, compile_step
-from experiments.benchmark.report import Measurement, draw, format_table
-from experiments.benchmark.rounds import alternate, paired_ratio, spread
+from experiments.benchmark.compiled_step import StepCost, StepMemory, compile_step
+from experiments.benchmark.report import draw, format_costs
+from experiments.benchmark.timing import alternate, paired_ratio
 from jaxlt.recipes import Small
 from jaxlt.recipes.part import part_name
 
@@ -57,8 +58,8 @@ def test_results_hold_every_number_of_the_run(finished):
 
 def test_the_table_is_that_of_the_results(finished):
     cases = json.loads((finished / "results.json").read_text())["cases"]
-    measurements = {name: Measurement(**values) for name, values in cases.items()}
-    assert (finished / "table.md").read_text() == format_table(measurements) + "\n"
+    costs = {name: StepCost(**values) for name, values in cases.items()}
+    assert (finished / "table.md").read_text() == format_costs(costs) + "\n"
     assert image.imread(finished / "ratios.png").shape[0] > 500
 
 
@@ -70,9 +71,10 @@ def test_memory_alone_is_counted_without_a_step(monkeypatch, tmp_path, capfd):
     assert list(memory) == ["sgd", "sam"]
     problem = make_problem(MLP, **SMALL)
     for case, found in memory.items():
-        assert StepMemory(**found).peak == compile_step(problem, case).peak_memory
-    table = (tmp_path / "table.md").read_text()
-    assert table in capfd.readouterr().out
+        assert StepMemory(**found).peak == compile_step(problem, case).cost.peak_memory
+    table, printed = (tmp_path / "table.md").read_text(), capfd.readouterr()
+    assert table in printed.out
+    assert "next:\n  python3 -m experiments.wall_time\n" in printed.err
     assert not (tmp_path / "ratios.png").exists()
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, *flags, "--peer", "torch")
@@ -90,7 +92,7 @@ def test_flops_are_those_of_the_networks_matrix_products():
     step = compile_step(problem, "sgd")
     assert step.cost.flops == pytest.approx(products, rel=0.03)
     state_bytes = 2 * 4 * (inputs * hidden + hidden + hidden * classes + classes)
-    assert step.peak_memory > state_bytes + problem.images.nbytes
+    assert step.cost.peak_memory > state_bytes + 4 * problem.images.size
 
 
 def test_the_path_measured_is_the_one_that_the_batch_takes():
@@ -168,11 +170,15 @@ def test_a_ratio_is_taken_within_each_round():
     """The machine is ten times slower in the last two of five rounds; the ratio stays 2."""
     sgd = [1.0, 1.0, 1.0, 10.0, 10.0]
     assert paired_ratio([2.0, 2.0, 2.0, 20.0, 20.0], sgd) == 2.0
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]).upper == 4.0
 
 
-def measurement(scale, torch_seconds=None):
-    return Measurement(
+def test_quartiles_are_those_of_the_rounds():
+    cost = dataclasses.replace(cost_of(1), seconds=[0.1, 0.2, 0.3, 0.4, 0.5])
+    assert "| 200 to 400 |" in " ".join(format_costs({"sgd": cost}).split())
+
+
+def cost_of(scale, torch_seconds=None):
+    return StepCost(
         flops=scale * 1e9,
         bytes=scale * 2e9,
         peak_memory=round(scale * 2**20),
@@ -184,11 +190,11 @@ def measurement(scale, torch_seconds=None):
 
 
 def test_the_table_shows_ratios_to_sgd_and_to_the_peer():
-    rows = format_table(
+    rows = format_costs(
         {
-            "sgd": measurement(1, [0.2] * 3),
-            "sam": measurement(2, [0.5] * 3),
-            "cc_sam_all": measurement(4),
+            "sgd": cost_of(1, [0.2] * 3),
+            "sam": cost_of(2, [0.5] * 3),
+            "cc_sam_all": cost_of(4),
         }
     ).splitlines()
     headers, _, _, sam, cc_sam = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
@@ -202,12 +208,12 @@ def test_the_table_shows_ratios_to_sgd_and_to_the_peer():
 
 
 def test_without_a_peer_the_table_has_no_column_for_it():
-    assert "torch" not in format_table({"sgd": measurement(1)})
+    assert "torch" not in format_costs({"sgd": cost_of(1)})
 
 
 def test_the_picture_takes_a_case_without_peer(tmp_path):
     draw(
-        {"sgd": measurement(1, [0.2] * 3), "cc_sam_all": measurement(4)},
+        {"sgd": cost_of(1, [0.2] * 3), "cc_sam_all": cost_of(4)},
         "title",
         tmp_path / "ratios.png",
     )
@@ -217,11 +223,11 @@ def test_the_picture_takes_a_case_without_peer(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--rounds", "0"], "rounds must be at least 1, got 0"),
-        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--rounds", "0"], "rounds must be an integer of at least 1, got 0"),
+        (["--batch-size", "0"], "batch-size must be an integer of at least 1, got 0"),
         (["--num-classes", "1"], "num_classes must be at least 2, got 1"),
-        (["--image-size", "0"], "image_size must be at least 1, got 0"),
-        (["--tail-share", "1.5"], "tail_share must lie in [0, 1], got 1.5"),
+        (["--image-size", "0"], "image-size must be an integer of at least 1, got 0"),
+        (["--tail-share", "1.5"], "tail-share must be between 0 and 1, or none, got 1.5"),
         (["--methods", "adam"], "adam"),
         (["--methods", "sam", "sam"], "methods must be different, got sam sam"),
         (["--network", "resnet33"], "resnet33"),

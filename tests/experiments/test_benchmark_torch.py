@@ -6,19 +6,19 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.benchmark.cases import CASES, CaseName, make_problem
 from jaxlt import UsageError
 from jaxlt.models import CifarResNet
 from jaxlt.recipes import Small
-from jaxlt.recipes.parameters import count_parameters
 from jaxlt.training import make_state_fn, make_train_step
 
 torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
 
 from experiments.benchmark import torch_networks  # noqa: E402
-from experiments.benchmark.torch_steps import build_steps, trainer_of  # noqa: E402
+from experiments.benchmark.torch_steps import Trainer, build_steps  # noqa: E402
 
 WITH_PEER: list[CaseName] = [case for case in CASES if case != "cc_sam_all"]
 
@@ -56,39 +56,40 @@ def mlp_tensors(params):
     # PyTorch flattens (channels, height, width), Flax (height, width, channels).
     kernel = params["Dense_0"]["kernel"].reshape(8, 8, 3, -1).transpose(2, 0, 1, 3)
     hidden = {"kernel": kernel.reshape(8 * 8 * 3, -1), "bias": params["Dense_0"]["bias"]}
-    return dense("hidden", hidden)
+    return dense("features.1", hidden)
 
 
 def resnet_tensors(params):
-    tensors = convolution("conv1", params["conv1"]) | norm("bn1", params["bn1"])
+    tensors = convolution("features.0", params["conv1"]) | norm("features.1", params["bn1"])
     for index, name in enumerate(sorted(name for name in params if name.startswith("layer"))):
+        block = f"features.{index + 3}"
         for part in ("1", "2"):
-            tensors |= convolution(f"blocks.{index}.conv{part}", params[name][f"conv{part}"])
-            tensors |= norm(f"blocks.{index}.bn{part}", params[name][f"bn{part}"])
+            tensors |= convolution(f"{block}.conv{part}", params[name][f"conv{part}"])
+            tensors |= norm(f"{block}.bn{part}", params[name][f"bn{part}"])
     return tensors
 
 
 def vit_tensors(params):
     patches = params["patch_embedding"]
     tensors = {
-        "embedding.weight": patches["kernel"].reshape(4, 4, 3, -1).transpose(3, 2, 0, 1),
-        "embedding.bias": patches["bias"],
-        "positions": params["position_embedding"],
-        **norm("norm", params["norm"]),
+        "features.embedding.weight": patches["kernel"].reshape(4, 4, 3, -1).transpose(3, 2, 0, 1),
+        "features.embedding.bias": patches["bias"],
+        "features.positions": params["position_embedding"],
+        **norm("features.norm", params["norm"]),
     }
     for index, name in enumerate(sorted(name for name in params if name.startswith("block"))):
         block, attention = params[name], params[name]["attention"]
         parts = [attention[part] for part in ("query", "key", "value")]
-        qkv = {
-            "kernel": np.concatenate([part["kernel"].reshape(64, 64) for part in parts], axis=1),
-            "bias": np.concatenate([part["bias"].reshape(64) for part in parts]),
-        }
+        peer = f"features.blocks.{index}"
+        kernel = np.concatenate([part["kernel"].reshape(64, 64) for part in parts], axis=1)
+        tensors[f"{peer}.self_attn.in_proj_weight"] = kernel.T
+        bias = np.concatenate([part["bias"].reshape(64) for part in parts])
+        tensors[f"{peer}.self_attn.in_proj_bias"] = bias
         out = {"kernel": attention["out"]["kernel"].reshape(64, 64)}
-        tensors |= dense(f"blocks.{index}.qkv", qkv)
-        tensors |= dense(f"blocks.{index}.out", out | {"bias": attention["out"]["bias"]})
+        tensors |= dense(f"{peer}.self_attn.out_proj", out | {"bias": attention["out"]["bias"]})
         for part in ("1", "2"):
-            tensors |= dense(f"blocks.{index}.mlp{part}", block[f"mlp{part}"])
-            tensors |= norm(f"blocks.{index}.norm{part}", block[f"norm{part}"])
+            tensors |= dense(f"{peer}.linear{part}", block[f"mlp{part}"])
+            tensors |= norm(f"{peer}.norm{part}", block[f"norm{part}"])
     return tensors
 
 
@@ -102,7 +103,7 @@ def tensors_of(problem, params):
 
 def peers_network(problem):
     if problem.network.label == "resnet8":
-        return torch_networks.CifarResNet(num_classes=10, blocks=1)
+        return torch_networks.PeerNetwork(torch_networks.cifar_resnet(1), 64, 10)
     return torch_networks.create_network(problem.network.label, 10, problem.images.shape[1])
 
 
@@ -126,7 +127,7 @@ def peers_step(problem, stage, tensors=None):
     if tensors is not None:
         missing = network.load_state_dict(tensors, strict=False).missing_keys
         assert not set(missing) & {name for name, _ in network.named_parameters()}
-    trainer = trainer_of(network, problem, stage)
+    trainer = Trainer(network, problem, stage)
     images = torch.from_numpy(problem.images).permute(0, 3, 1, 2)
     loss = trainer.step(images, torch.from_numpy(problem.labels).long())
     return network, loss
@@ -185,7 +186,7 @@ def test_resnet32_has_as_many_parameters_as_ours():
     peer = torch_networks.create_network("resnet32", num_classes=100, image_size=32)
     number = sum(parameter.numel() for parameter in peer.parameters())
     # 464,154 with 10 classes, as published.
-    assert number == count_parameters(own["params"]) == 464154 + 90 * (64 + 1)
+    assert number == optax.tree.size(own["params"]) == 464154 + 90 * (64 + 1)
 
 
 @pytest.mark.parametrize("tail_share", [0.0, 1.0])
@@ -202,7 +203,7 @@ def test_running_statistics_are_those_of_the_clean_pass():
     problem = problem_of("resnet8")
     stages = problem.stage("sgd"), problem.stage("sam")
     networks = [peers_step(problem, stage)[0] for stage in stages]
-    sgd, sam = (network.state_dict()["bn1.running_mean"] for network in networks)
+    sgd, sam = (network.state_dict()["features.1.running_mean"] for network in networks)
     torch.testing.assert_close(sam, sgd, rtol=0, atol=0)
 
 

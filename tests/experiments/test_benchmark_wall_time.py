@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import command_line, wall_time
-from experiments.wall_time import Arguments, Timing, format_table
+from experiments.wall_time import Arguments, RunTime, format_times
 from jaxlt.recipes import Small
 
 
@@ -22,7 +22,9 @@ def test_a_trial_run_prints_its_table(monkeypatch, capsys, members, methods):
     flags = ["--steps", "3", "--network", "mlp", "--batch-size", "64", "--num-seeds", str(members)]
     monkeypatch.setattr(sys, "argv", ["wall_time", *flags, "--methods", *methods])
     command_line.run(wall_time.main)
-    rows = cells(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert f"experiments.benchmark --methods {' '.join(methods)} --batch-size 64\n" in printed.err
+    rows = cells(printed.out)
     assert [row["method"] for row in rows] == methods
     assert all(float(row["images/s"]) > 0 for row in rows)
     # 2 B H (2 (D + C) + C), the matrix products of an MLP of 3072 inputs and 256 units.
@@ -66,7 +68,7 @@ def test_all_steps_are_taken(monkeypatch):
 
 def test_the_floor_is_the_flops_at_the_devices_rate():
     arguments = Arguments(steps=100, batch_size=64, num_seeds=2)
-    (row,) = cells(format_table(arguments, {"sgd": Timing(20.0, 3.0, flops=5e9)}, rate=1e11))
+    (row,) = cells(format_times(arguments, {"sgd": RunTime(20.0, 3.0, flops=5e9)}, rate=1e11))
     assert row["floor s"] == "5.0 (wall 4.0 times that)"
     assert row["images/s"] == "640"
     assert row["ms/step"] == "200.000"
@@ -81,8 +83,8 @@ def test_the_rate_is_that_of_a_matrix_product():
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--steps", "0"], "steps must be at least 1, got 0"),
-        (["--num-seeds", "0"], "num_seeds must be at least 1, got 0"),
+        (["--steps", "0"], "steps must be an integer of at least 1, got 0"),
+        (["--num-seeds", "0"], "num-seeds must be an integer of at least 1, got 0"),
         (["--methods"], "methods must name at least one method"),
         (["--network", "resnet33"], "resnet33"),
     ],

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from experiments import flag_words, flags, parsing
+from experiments import flags, parsing
 from jaxlt.errors import UsageError
 from jaxlt.recipes.data import AnySource
 from jaxlt.recipes.network import AnyNetwork, Clip, RandomEncoder, Small
@@ -48,8 +48,8 @@ def test_help_shows_the_chosen_part_alone():
 
 
 def test_a_word_alone_names_a_part():
-    assert flag_words.part_named("networks", AnyNetwork, "random:vit_b16") == RandomEncoder(
-        size="vit_b16"
+    assert parsing.chosen_part("networks", AnyNetwork, None, ["random:vit_b16"]) == (
+        RandomEncoder(size="vit_b16")
     )
     with pytest.raises(UsageError, match=r"--networks must be one of small.* got mpl"):
-        flag_words.part_named("networks", AnyNetwork, "mpl")
+        parsing.chosen_part("networks", AnyNetwork, None, ["mpl"])

@@ -8,7 +8,7 @@ import pytest
 from tfds_files import write_known
 
 from experiments import cifar_lt, command_line
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.recipes.named import RECIPES
 from jaxlt.recipes.stage import Stage
 

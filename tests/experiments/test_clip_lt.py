@@ -23,16 +23,15 @@ from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 from jaxlt.recipes.data import Data, Digits, Exponential, Native, source
-from jaxlt.recipes.ensemble import train_members
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
-from jaxlt.recipes.named import RECIPES
-from jaxlt.recipes.named.vary import vary
+from jaxlt.recipes.named import RECIPES, vary
 from jaxlt.recipes.network import Adaptation, Cosine, Small
 from jaxlt.recipes.network import Clip as ClipNetwork
 from jaxlt.recipes.part import part_name
-from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.recipe import UNMEASURED, Recipe
+from jaxlt.recipes.train import train_members
 from jaxlt.runs.differences import differences
-from jaxlt.training import train
+from jaxlt.training import bytes_needed, train
 
 _FASHION = RECIPES["sgd_tiny_fashion"]
 TINY = vary(
@@ -44,6 +43,7 @@ TINY = vary(
     epochs=2,
     batch_size=64,
 )
+TOGETHER = dataclasses.replace(UNMEASURED, ensemble="together")
 
 
 def with_network(**fields):
@@ -73,8 +73,8 @@ METHODS = (SGD(), SAM(), ImbSAM(), SSESAM(), FocalSAM(), CCSAM())
 
 
 def trained(directory, recipe=TINY):
-    built, member = BuiltRecipe(recipe), Member(0, directory)
-    return built, train(built.job([member]), built.workdir(member))
+    built, member = BuiltRecipe(recipe, TOGETHER), Member(0, directory)
+    return built, train(built.job(member), built.workdir(member))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ class TestWhatTrains:
     @pytest.mark.parametrize("method", METHODS, ids=part_name)
     def test_only_the_adaptation_moves(self, tmp_path, method):
         experiment, state = trained(tmp_path, vary(TINY, method=method, epochs=1))
-        initial = experiment.job([Member(0, tmp_path)]).initial_state
+        initial = experiment.job(Member(0, tmp_path)).initial_state
         jax.tree.map(np.testing.assert_array_equal, state.frozen, initial.frozen)
         paths = set(flatten_dict(state.params))
         assert {path for path in paths if "adaptformer" not in path} == {("classifier", "kernel")}
@@ -132,7 +132,7 @@ class TestWhatTrains:
         shutil.copytree(directory, tmp_path / "again")
         (tmp_path / "again" / "result.json").unlink()
         member = Member(0, tmp_path / "again")
-        job = experiment.job([member])
+        job = experiment.job(member)
         other = jax.tree.map(lambda leaf: leaf + 1, job.initial_state.frozen)
         changed = dataclasses.replace(job.initial_state, frozen=other)
         with pytest.raises(UsageError, match=r"pretrained network with digest .* must be the same"):
@@ -144,9 +144,9 @@ class TestWhatTrains:
     def test_a_step_takes_less_memory_than_in_full(self):
         def memory(adaptation):
             recipe = with_network(adaptation=Adaptation(kinds=(adaptation,)))
-            job = BuiltRecipe(recipe).job([Member(0, None)])
+            job = BuiltRecipe(recipe).job(Member(0, None))
             frozen = sum(leaf.nbytes for leaf in jax.tree.leaves(job.initial_state.frozen))
-            return job.bytes_needed(), frozen
+            return bytes_needed(job), frozen
 
         (full, none), (adapted, frozen) = memory("full"), memory("adaptformer")
         assert none == 0
@@ -156,7 +156,7 @@ class TestWhatTrains:
     def test_members_together_are_what_each_is_alone(self, run, tmp_path):
         _, experiment, _, result = run
         members = [Member(seed, tmp_path / str(seed)) for seed in (0, 1)]
-        both = train_members(experiment, members, label="both", mode="together")
+        both = train_members(experiment, members, label="both")
         np.testing.assert_allclose(both[0]["test_loss"], result["test_loss"], rtol=1e-4)
         assert both[0]["test_loss"] != both[1]["test_loss"]
 
@@ -211,7 +211,7 @@ def test_ensembling_is_the_mean_over_five_crops(run):
     _, _, state, _ = run
     ensembling = TINY.evaluation.replace(test_time_augmentation=4)
     experiment = BuiltRecipe(TINY.replace(evaluation=ensembling))
-    built = experiment._stages[0]
+    built = experiment.stages[0]
     (batch, *_) = experiment._feed.evaluated()
     crops = np.asarray(batch.images)
     assert crops.shape[1:] == (40, 8, 1)
@@ -288,10 +288,10 @@ class TestHead:
         rows = split.indices[images.labels[split.indices] == 3]
         adaptation = Adaptation(kinds=("linear_probe",))
         plain = BuiltRecipe(with_network(adaptation=adaptation, classifier_init="random"))
-        state = plain.job([Member(0, None)]).initial_state
+        state = plain.job(Member(0, None)).initial_state
         mean, std = np.array(experiment.source.mean), np.array(experiment.source.std)
         pixels = (images.load(rows) / 255 - mean) / std
-        features = plain._stages[0].model.apply(
+        features = plain.stages[0].model.apply(
             state.variables(), pixels.astype(np.float32), train=False, method="features"
         )
         expected = np.asarray(features).mean(0)

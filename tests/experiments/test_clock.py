@@ -8,7 +8,7 @@ from pathlib import Path
 
 from small_runs import train
 
-from jaxlt.runs.reader import saved_steps
+from jaxlt.runs.workdir import RunFiles
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--method=imb_sam", "--evaluation.epochs=1", "--measure-every=5")
@@ -22,7 +22,7 @@ time.time_ns = lambda: now_ns() + 86400 * 10**9 * next(jumps)
 
 
 def ending(run):
-    last = saved_steps(run / "checkpoints")[-1]
+    last = RunFiles(run).saved_steps()[-1]
     record = json.loads((run / "checkpoints" / str(last) / "record" / "metadata").read_text())
     return last, record["digest"], (run / "metrics.jsonl").read_bytes()
 
@@ -48,6 +48,6 @@ def test_a_clock_that_jumps(tmp_path):
     )
     assert jumping.returncode == 0, jumping.stderr
     assert ending(run) == ending(whole)
-    assert saved_steps(run / "checkpoints") == saved_steps(whole / "checkpoints")
+    assert RunFiles(run).saved_steps() == RunFiles(whole).saved_steps()
     seconds = json.loads((run / "result.json").read_text())["seconds"]
     assert 0 < seconds < 3600

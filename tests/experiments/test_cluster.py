@@ -16,7 +16,7 @@ import pytest
 
 from experiments.cluster import Cluster
 from jaxlt import UsageError
-from jaxlt.runs.reader import saved_steps
+from jaxlt.runs.workdir import RunFiles
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
@@ -93,7 +93,7 @@ def start(workdir, environment, log, *flags):
 
 
 def newest_step(workdir):
-    return max(saved_steps(workdir / "checkpoints"), default=0)
+    return max(RunFiles(workdir).saved_steps(), default=0)
 
 
 def ending(workdir):
@@ -194,7 +194,8 @@ def test_processes_with_other_flags_are_refused(tmp_path, user_environment):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"process": 0}, "are for --distributed"),
+        ({"process": 0}, "distributed must be given with process, got nothing"),
+        ({"join_seconds": 5}, "distributed must be given with join_seconds, got nothing"),
         ({"distributed": True, "coordinator": "localhost"}, "HOST:PORT, got localhost"),
         ({"distributed": True, "num_processes": 0}, "num_processes must be at least 1, got 0"),
         ({"distributed": True, "num_processes": 2, "process": 2}, "below num_processes, 2, got 2"),
@@ -203,4 +204,4 @@ def test_processes_with_other_flags_are_refused(tmp_path, user_environment):
 )
 def test_flags_that_no_process_can_have(given, message):
     with pytest.raises(UsageError, match=message):
-        Cluster(**given)
+        Cluster(**given).check()

@@ -9,7 +9,7 @@ from small_disk import small_disk
 from small_runs import run_program, train
 
 from experiments import cifar_lt
-from jaxlt.runs.reader import saved_steps
+from jaxlt.runs.workdir import RunFiles
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
@@ -25,7 +25,7 @@ FLAGS = (
 
 
 def ending(run):
-    last = saved_steps(run / "checkpoints")[-1]
+    last = RunFiles(run).saved_steps()[-1]
     record = json.loads((run / "checkpoints" / str(last) / "record" / "metadata").read_text())
     return last, record["digest"], (run / "metrics.jsonl").read_bytes()
 
@@ -56,9 +56,9 @@ def test_a_full_disk_and_a_read_only_one(tmp_path, monkeypatch, capsys):
         line = refusal(stopped.stderr)
         assert f"workdir {run} " in line
         assert "No space left on device" in line
-        kept = saved_steps(run / "checkpoints")
+        kept = RunFiles(run).saved_steps()
         assert kept, "the disk must have room for a checkpoint"
-        assert kept[-1] < saved_steps(whole / "checkpoints")[-1]
+        assert kept[-1] < RunFiles(whole).saved_steps()[-1]
         disk.remount("size=64m,ro")
         status, _, lines = run_program(monkeypatch, capsys, cifar_lt, *flags)
         assert status == 2

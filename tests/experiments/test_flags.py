@@ -9,15 +9,14 @@ import pytest
 from experiments import cifar_lt, clip_lt, flags, flags_help, parsing, recipe_program
 from experiments.recipe_program import Arguments
 from jaxlt import UsageError
-from jaxlt.recipes.data import IDX, TFDS, Balanced, Digits, Exponential
-from jaxlt.recipes.images import AutoAugment, RandAugment
+from jaxlt.recipes.data import IDX, TFDS, AutoAugment, Balanced, Digits, Exponential, RandAugment
 from jaxlt.recipes.losses import LDAM, CrossEntropy, PaperAdversary
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, FocalSAM
 from jaxlt.recipes.named import BENCHMARKS, RECIPES
 from jaxlt.recipes.network import Clip, Cosine, ImageNetResNet, RandomEncoder, Small
 from jaxlt.recipes.optimizer import MultiStep
 from jaxlt.recipes.part import annotations, need
-from jaxlt.recipes.recipe import write_recipe
+from jaxlt.recipes.recorded import write_recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
 ORDER = annotations(Exponential)["class_order"]
@@ -79,6 +78,21 @@ class TestHelp:
         assert "--method.sharpness-weight X" in text
         assert "--then.0.tau [0.5]" in text
         assert "[sgd_digits]" in text
+
+    def test_tells_of_flags_that_a_program_inherits(self):
+        @dataclasses.dataclass(frozen=True)
+        class Shared:
+            points: int = 3
+            """Points on a line."""
+
+        @dataclasses.dataclass(frozen=True)
+        class Own(Shared):
+            reach: float = 1.0
+            """Ends of the line."""
+
+        text = flags_help.render(Own(), "program", "")
+        assert "Points on a line. [3]" in text
+        assert "Ends of the line. [1.0]" in text
 
 
 class TestChoosingParts:
@@ -169,6 +183,9 @@ class TestStages:
         found = options(*method, recipe="mislas_cifar10").stages
         assert found[1].method == CCSAM(flat_ratio=0.5)
         assert found[0].method == SGD()
+
+    def test_a_misspelt_flag_of_a_later_stage_gets_the_nearest(self):
+        assert "such as --then.0.epochs" in refusal("--then.0.epoch", "3", recipe="mislas_cifar10")
 
     def test_a_stage_that_is_not_there_has_no_flags(self):
         assert "--then.0.epochs" in refusal("--then.0.epochs", "3")
@@ -324,7 +341,9 @@ class TestRecipeFiles:
 
     def test_a_file_that_holds_none_is_refused(self, tmp_path, monkeypatch):
         file = tmp_path / "mine.json"
-        with pytest.raises(UsageError, match=r"readable mine\.json"):
+        with pytest.raises(
+            UsageError, match=r"must be a named one .* or a file, got .*mine\.json: no file"
+        ):
             self.arguments(monkeypatch, "--recipe", file)
         file.write_text('{"format": 2, "recipe": {"colour": 1}}')
         with pytest.raises(UsageError, match="unknown field `colour`"):

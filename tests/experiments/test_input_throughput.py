@@ -10,7 +10,8 @@ def run(monkeypatch, *flags):
     input_throughput.main()
 
 
-def test_every_way_is_measured(tmp_path, monkeypatch, capsys):
+def test_every_way_is_measured(tmp_path, monkeypatch, capsys, caplog):
+    caplog.set_level("INFO")
     tree = write_tree(tmp_path, "imagenet", (4, 2))
     flags = ("--image-size", "16", "--batch-size", "2", "--steps", "2", "--rounds", "1")
     run(monkeypatch, "--source", tree.spec, *flags)
@@ -23,6 +24,7 @@ def test_every_way_is_measured(tmp_path, monkeypatch, capsys):
     ]
     assert all(float(row[1]) > 0 for row in rows)
     assert float(rows[0][2]) == 1
+    assert "next:\n  python3 -m experiments.scaling --core-images " in caplog.text
 
 
 def test_what_is_no_set_of_files_is_refused(monkeypatch):
@@ -30,5 +32,5 @@ def test_what_is_no_set_of_files_is_refused(monkeypatch):
         run(monkeypatch, "--source", "digits")
     with pytest.raises(UsageError, match="--source must be given"):
         run(monkeypatch)
-    with pytest.raises(UsageError, match="steps must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="steps must be an integer of at least 1, got 0"):
         run(monkeypatch, "--source", "digits", "--steps", "0")

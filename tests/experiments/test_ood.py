@@ -64,8 +64,14 @@ def corrupted(images, numbers, name, severity, seed):
 def test_generated_corruptions_by_brute_force(monkeypatch, capsys, runs, digits, tmp_path):
     flags = ["--checkpoint", *runs, "--generate", "--corruptions", *GENERATED]
     flags += ["--images-per-class", 6, "--seed", 3, "--output", tmp_path]
-    status, lines, _ = run_program(monkeypatch, capsys, ood, *flags, "--baseline", runs[1])
+    status, lines, errors = run_program(monkeypatch, capsys, ood, *flags, "--baseline", runs[1])
     assert status == 0
+    shown = " ".join(map(str, runs))
+    assert errors[-3:] == [
+        "next:",
+        f"  python3 -m experiments.open_lt --open SOURCE --checkpoint {shown}",
+        f"  python3 -m experiments.report {shown}",
+    ]
     images, labels = digits
     numbers = first_of_each_class(labels, 6)
     saved = json.loads((tmp_path / "ood.json").read_text())["runs"]

@@ -60,8 +60,14 @@ def brute_force(run, opened, threshold):
 def test_measures_are_those_of_brute_force(monkeypatch, capsys, runs, opened):
     threshold = 0.4
     flags = ("--checkpoint", *runs, "--open", opened, "--threshold", threshold)
-    status, lines, _ = run_program(monkeypatch, capsys, open_lt, *flags)
+    status, lines, errors = run_program(monkeypatch, capsys, open_lt, *flags)
     assert status == 0
+    shown = " ".join(map(str, runs))
+    assert errors[-3:] == [
+        "next:",
+        f"  python3 -m experiments.ood --generate --checkpoint {shown}",
+        f"  python3 -m experiments.report {shown}",
+    ]
     for run in runs:
         counts = brute_force(run, opened, threshold)
         saved = json.loads((run / "open_set" / "open_set.json").read_text())

@@ -46,7 +46,8 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
     images = [directory / "a.png", directory / "b.png"]
     flags = ("--checkpoint", directory, "--top-k", "2", *images)
     status, lines, errors = run_program(monkeypatch, capsys, predict, *flags)
-    assert (status, errors) == (0, [])
+    assert status == 0
+    assert errors == ["next:", f"  python3 -m experiments.report {directory}"]
     expected = []
     for path, predictions in zip(images, Predictor.load(directory).top_k(images, k=2), strict=True):
         expected.append(str(path))
@@ -54,14 +55,19 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
             expected.append(f"{100 * probability:.2f}".rjust(7) + f" %  {name}")
     assert lines == expected
     assert len(lines) == 6
+    step = directory / "checkpoints" / "0"
+    flags = ("--checkpoint", step, *flags[2:])
+    assert run_program(monkeypatch, capsys, predict, *flags) == (0, lines, errors)
 
 
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
         (["--checkpoint", "/nowhere", "a.png"], "/nowhere"),
-        (["a.png"], "--checkpoint"),
-        (["--checkpoint", "{run}"], "images"),
+        (["a.png"], "--checkpoint must be a finished run, got nothing; give its directory, --ch"),
+        (["--checkpoint", "{run}"], "IMAGE must be one image file or several, got none; give them"),
+        (["--checkpoint", "{run}/checkpoints/best", "a.png"], "must be named by its step"),
+        (["--checkpoint", "{run}/checkpoints/7", "a.png"], "step must be that of a checkpoint"),
         (["--checkpoint", "{run}", "{run}/c.png", "--top-k", "1"], "c.png"),
         (["--checkpoint", "{run}", "{run}/a.png"], "top_k must lie in 1..3, the classes, got 5"),
         (["--checkpoint", "{run}", "{run}/a.png", "--top-k", "0"], "top_k must lie in 1..3"),

@@ -10,8 +10,8 @@ from small_runs import run_program
 
 from experiments import command_line, fashion_lt, quickstart
 from experiments.presentation import COLOURS, MARKERS
-from experiments.table.by_class import draw
-from experiments.table.plan import plan_methods
+from experiments.table.methods import plan_methods
+from experiments.table.pictures import draw_by_class
 from experiments.table.render import format_markdown
 from experiments.table.results import Entry
 from jaxlt.recipes.methods import Method
@@ -87,7 +87,7 @@ def test_bad_flags(monkeypatch, capfd, tmp_path, program):
 def test_the_methods_of_both_programs_share_their_base():
     for base, methods in (
         (quickstart.BASE, quickstart.METHODS),
-        (fashion_lt.SETTINGS["hard"], fashion_lt.methods(100)),
+        (fashion_lt.SETTINGS["hard"], fashion_lt.METHODS["hard"]),
     ):
         of = plan_methods("", base, methods, list(map(part_name, methods)))
         assert len(of.recipes) == 6
@@ -127,7 +127,7 @@ def test_table_marks_a_group_without_class():
 
 def test_picture_is_drawn(tmp_path):
     runs = {method: [run_with(10.0, 1.0)] for method in ("SGD", "SAM")}
-    draw((100, 10, 1), runs, tmp_path / "picture.png")
+    draw_by_class((100, 10, 1), runs, tmp_path / "picture.png")
     pixels = image.imread(tmp_path / "picture.png")
     assert pixels.shape[0] > 500
     assert np.ptp(pixels[..., :3]) > 0.9

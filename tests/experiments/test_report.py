@@ -17,13 +17,13 @@ from matplotlib import image
 from small_runs import files_of, run_program
 from written_runs import COUNTS, change_json, change_recipe, measurement, write_json, write_run
 
+from experiments.curves import over_seeds
 from experiments.report import __main__ as report
 from experiments.report.panels import by_class
-from experiments.report.reading import read_runs
 from experiments.report.rows import (
     curve,
     differing_fields,
-    over_seeds,
+    read_runs,
     rows_of,
     shared_fields,
 )
@@ -156,6 +156,16 @@ class TestPage:
         assert ["row", "seconds", "steps", "ms a step", "relative to sgd"] in page.lines
         assert ["sgd", "2.0 ± 0.0", "40", "50.00 ± 0.00", "1.00 ± 0.00"] in page.lines
 
+    def test_says_what_to_type_next(self, three, program, tmp_path):
+        status, _, log = program(three, "--output", tmp_path / "page.html")
+        assert (status, log[0]) == (0, f"written to {tmp_path / 'page.html'}")
+        two = f"{three}/cc/seed0 {three}/sam/seed0"
+        assert log[1:] == [
+            "next:",
+            f"  python3 -m experiments.flatness --checkpoint {two}",
+            f"  python3 -m experiments.predict --checkpoint {three}/cc/seed0 IMAGE...",
+        ]
+
     def test_says_what_old_runs_lack(self, page):
         assert "Not of sam: these runs were evaluated by an earlier version" in page.text
 
@@ -275,7 +285,7 @@ class TestRows:
         runs = read_runs([first, second])
         found = curve([run.files.evaluations for run in runs], lambda one: one.accuracy)
         assert found is not None
-        np.testing.assert_array_equal(found.steps, [20, 40])
+        np.testing.assert_array_equal(found.x, [20, 40])
         np.testing.assert_allclose(found.mean, [0.3, 0.6])
         np.testing.assert_allclose(found.deviation, np.array([0.2, 0.4]) / np.sqrt(2))
 
@@ -289,7 +299,7 @@ class TestRows:
         change_json(path / "result.json", per_class=per_class)
         result = (path / "result.json").read_text()
         (path / "metrics.jsonl").write_text(result)
-        [part] = by_class(rows_of(read_runs([path]), tmp_path)).parts
+        [part] = by_class(rows_of(read_runs([path]), tmp_path)).subsections
         [picture] = part.pictures
         # The upper twelfth of the logarithmic axis has the classes from 30 images on.
         middle = np.exp(np.log(np.arange(30, 41)).mean())
@@ -349,7 +359,7 @@ class TestRefuses:
         return check
 
     def test_what_is_no_run(self, refused, tmp_path):
-        refused(words=["run"])
+        refused(words=["RUN must be a finished run's directory", "got nothing; give it as in"])
         refused(tmp_path / "nothing", words=["nothing must be a directory"])
         refused(tmp_path, words=["must be a finished run or hold some"])
 
@@ -417,7 +427,9 @@ class TestRefuses:
     def test_data_and_networks_of_the_user_s_own(self, refused, tmp_path, parts):
         path = write_run(tmp_path / "run")
         change_recipe(path, *parts, name="mine")
-        words = [f"recipe.json: {'.'.join(parts)} must be a part of jaxlt's, got mine"]
+        words = [
+            f"recipe.json must hold a recipe: {'.'.join(parts)} must be a part of jaxlt's, got mine"
+        ]
         refused(path, words=words)
 
     def test_earlier_format(self, refused, tmp_path):

@@ -40,12 +40,12 @@ MACHINE = Machine(
     host_bandwidth=1e3,
 )
 WORK = Work(
-    compute_seconds=10.0,
-    backward_seconds=4.0,
+    flops=500.0,
     gradient_bytes=100,
     traffic=Traffic(all_reduces=3, reduced_bytes=240, all_gathers=1, gathered_bytes=8),
     images=16,
     image_bytes=10,
+    backward_flops=200.0,
 )
 
 
@@ -85,7 +85,7 @@ class TestByHand:
         assert time.efficiency == pytest.approx(10 / (10 + 0.021 + 2.34))
 
     def test_what_does_not_fit_beside_the_backward_pass_is_waited_for(self):
-        time = step_time(dataclasses.replace(WORK, backward_seconds=1.0), 4, MACHINE)
+        time = step_time(dataclasses.replace(WORK, backward_flops=50.0), 4, MACHINE)
         assert time.transfer == pytest.approx(2.1 + 0.24 + 1.0)
 
     def test_images_that_are_not_there_hold_the_step_up(self):
@@ -128,8 +128,8 @@ def test_a_larger_batch_is_more_efficient(factor, devices):
     larger = dataclasses.replace(
         WORK,
         images=factor * WORK.images,
-        compute_seconds=factor * WORK.compute_seconds,
-        backward_seconds=factor * WORK.backward_seconds,
+        flops=factor * WORK.flops,
+        backward_flops=factor * WORK.backward_flops,
     )
     first, second = (
         step_time(work, 2 * devices, MACHINE).interconnect_efficiency for work in (WORK, larger)
@@ -180,6 +180,9 @@ def table():
     flags += ["--devices", 8, 64, "--measure", 8, "--step-seconds", 0.5]
     finished = run_program(*flags)
     assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.endswith(
+        "next:\n  python3 -m experiments.input_throughput --source list:ROOT,TRAIN\n"
+    )
     lines = [line for line in finished.stdout.splitlines() if line.startswith("|")]
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}

@@ -17,17 +17,16 @@ from written_runs import COUNTS, MODEL
 
 from experiments import command_line
 from experiments.table import __main__ as table
-from experiments.table import sweep
-from experiments.table.picture import draw
+from experiments.table import program as table_program
+from experiments.table.pictures import draw_table
 from experiments.table.plan import Cell, Changes, Plan, plan_table
 from experiments.table.render import format_markdown, write_csv
 from experiments.table.results import read_entries
 from jaxlt import UsageError
 from jaxlt.recipes import Data, Digits, Recipe, Small
-from jaxlt.recipes.code_version import code_version
-from jaxlt.recipes.named import RECIPES, Published
+from jaxlt.recipes.named import RECIPES, Published, vary
 from jaxlt.recipes.named.tables import TABLES
-from jaxlt.recipes.named.vary import vary
+from jaxlt.recipes.recipe import code_version
 
 ROOT = Path(__file__).parents[2]
 NOW = code_version()
@@ -199,8 +198,9 @@ def test_a_directory_that_is_no_run_is_refused(program, tmp_path):
         ([], "name must be a table that --list prints, got nothing"),
         (["digits_lt", "--source", "mnits"], "source must be digits, idx:DIR"),
         (["digits_lt", "--network", "resnet33"], "got resnet33; the nearest is resnet34"),
-        (["digits_lt", "--rows", "sdg"], "row 'sdg' is unknown, it must be one of sgd, mixup"),
-        (["digits_lt", "--columns", "x"], "column 'x' is unknown"),
+        (["digits_lt", "--rows", "sdg"], "rows must be among sgd, mixup"),
+        (["digits_lt", "--rows", "sgdd"], "cc_sam, got sgdd; the nearest is sgd"),
+        (["digits_lt", "--columns", "x"], "columns must be among digits, got x"),
         (["flattening", "--rows", "swa_2", "--columns", "ldam_drw_cifar100"], "in common"),
         (["digits_lt", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["digits_lt", "--seeds", "1", "1"], "seeds must be different"),
@@ -217,7 +217,7 @@ def test_a_bad_flag(program, tmp_path, flags, named):
 
 
 def test_render_only_trains_nothing(program, monkeypatch, tmp_path):
-    monkeypatch.setattr(sweep, "train_missing", None)
+    monkeypatch.setattr(table_program, "train_missing", None)
     pretend(tmp_path, "sgd_digits", RECIPES["sgd_digits"], 0, 0.875)
     before = set(tmp_path.rglob("*"))
     status, out, lines = program(
@@ -234,7 +234,7 @@ def test_render_only_trains_nothing(program, monkeypatch, tmp_path):
 
 def test_picture_has_a_mark_for_each_number(three):
     def coloured(of, colour):
-        draw(of, read_entries(three, of, (0, 1)), three / "picture.png")
+        draw_table(of, read_entries(three, of, (0, 1)), three / "picture.png")
         pixels = image.imread(three / "picture.png")[..., :3]
         return int((np.abs(pixels - np.array(colour) / 255).max(axis=-1) < 0.02).sum())
 

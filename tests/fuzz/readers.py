@@ -12,21 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.img_focus import write_snapshot
-from experiments.report.reading import learned_by, read_run
-from jaxlt.data.sampling.splits import Split
+from experiments.report.rows import learned_by, read_run
+from jaxlt.data.sampling.long_tail import Split
 from jaxlt.data.sources.class_names import read_names
 from jaxlt.data.sources.idx import read_idx
 from jaxlt.data.sources.listed import load_listed
 from jaxlt.evaluation.prediction import Predictor
-from jaxlt.files.json_files import write_json
+from jaxlt.files.directory import write_json
 from jaxlt.files.typed_json import typed
 from jaxlt.models.clip.config import TextConfig
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.weights.torch_files import read_tensors
-from jaxlt.recipes.recipe import Recipe, read_recipe, write_recipe
+from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.recorded import read_recipe, write_recipe
 from jaxlt.recipes.stage import Stage
 from jaxlt.runs.differences import flattened
 from jaxlt.runs.model_description import ModelDescription
+from jaxlt.runs.rebuilt_network import build_network, variable_shapes
 from jaxlt.runs.workdir import Workdir
 from jaxlt.training import Checkpoints, TrainState
 
@@ -116,7 +118,7 @@ def finished_run(directory, content):
 def model(directory, content):
     description = ModelDescription.read(_written(directory, "model.json", content))
     assert math.isfinite(sum(description.mean))
-    description.network()
+    build_network(description)
 
 
 def config(read_file):
@@ -156,7 +158,7 @@ def _network():
 def _state(step):
     return TrainState(
         step=jnp.asarray(step, jnp.int32),
-        **jax.tree.map(lambda x: jnp.zeros(x.shape), _network().shapes()[0]),
+        **jax.tree.map(lambda x: jnp.zeros(x.shape), variable_shapes(_network())[0]),
         singular_vectors={},
         opt_state=(),
         key=jax.random.key(step),

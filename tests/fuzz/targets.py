@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlt.data.sampling.splits import labels_digest
+from jaxlt.data.sampling.long_tail import labels_digest
 from jaxlt.errors import UsageError
 from jaxlt.models.clip.config import read_config
 from jaxlt.models.clip.dinov2 import read_dinov2_config
 from jaxlt.recipes.named import RECIPES
-from jaxlt.recipes.recipe import write_recipe
+from jaxlt.recipes.recorded import write_recipe
 
 from . import formats, readers, seeds
 from .guard import watched

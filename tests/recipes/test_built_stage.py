@@ -9,16 +9,15 @@ from sklearn.neighbors import NearestCentroid
 
 from jaxlt import UsageError
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-from jaxlt.recipes.built_stage import build_regime
-from jaxlt.recipes.images import ClassAware
+from jaxlt.recipes.built_stage import StepForm, build_regime
+from jaxlt.recipes.data import ClassAware
 from jaxlt.recipes.losses import PaperAdversary, ReleasedAdversary
 from jaxlt.recipes.methods import CCSAM, SAM, RandomPerturbation
-from jaxlt.recipes.named import RECIPES
-from jaxlt.recipes.named.vary import followed_by, vary
+from jaxlt.recipes.named import RECIPES, followed_by, vary
 from jaxlt.recipes.network import ImageNetResNet, Small
 from jaxlt.recipes.parameters import last_block
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
-from jaxlt.recipes.step_forms import StepForm
+from jaxlt.recipes.stage_ends import leave
 from jaxlt.training import make_state_fn, make_train_step, train
 
 FIRST = vary(
@@ -40,7 +39,7 @@ IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((5, 8, 8, 1)), jnp
 
 def trained(directory, recipe):
     built, member = BuiltRecipe(recipe), Member(0, directory)
-    return built, train(built.job([member]), built.workdir(member))
+    return built, train(built.job(member), built.workdir(member))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +128,7 @@ def test_nearest_class_means_classify_as_scikit_learn_does(tmp_path, first):
 
     def features(images):
         normalised = (images / 255 - source.mean) / source.std
-        model = built._stages[0].model
+        model = built.stages[0].model
         return np.asarray(
             model.apply(
                 {"params": first[1].params},
@@ -150,7 +149,7 @@ def test_nearest_class_means_classify_as_scikit_learn_does(tmp_path, first):
     test = np.arange(len(source.test.labels))
     predicted = nearest.predict(unit(features(source.test.load(test))))
     accuracy = (predicted == source.test.labels).mean()
-    found = built._evaluate(state, built._stages[1])["accuracy"]
+    found = built._evaluate(state, built.stages[1])["accuracy"]
     assert found == pytest.approx(accuracy, abs=0.005)
 
 
@@ -177,9 +176,9 @@ def test_a_stage_of_the_classifier_costs_a_forward_pass():
 def test_shifted_batch_norm(batch_norm):
     """A frozen network goes on averaging its statistics, or does not."""
     stage = BALANCED.replace(batch_norm=batch_norm)
-    built = BuiltRecipe(followed_by(RESNET, stage))._stages[1]
+    built = BuiltRecipe(followed_by(RESNET, stage)).stages[1]
     before = built.initial_state(0)
-    step = jax.jit(built._step(StepForm(0, None), built.radius))
+    step = jax.jit(built.step(StepForm(0, None)))
     after, _ = step(before, IMAGES, jnp.arange(5))
     assert_equal(trunk(after), trunk(before))
     assert differ(after.params["classifier"]["kernel"], before.params["classifier"]["kernel"])
@@ -198,16 +197,16 @@ def test_averaged_and_normalised_weights_are_what_a_stage_ends_with(tmp_path):
     # 390 images in batches of 64: epochs 1 and 2 end with steps 13 and 19.
     assert int(optax.tree.get(state.opt_state, "num_averaged")) == 2
     # Evaluated with or without normalisation, the network is the same.
-    plain = built._stages[0].model.apply({"params": state.params}, IMAGES, train=False)
-    np.testing.assert_allclose(built._stages[0].logits(state, IMAGES), plain, rtol=1e-3)
+    plain = built.stages[0].model.apply({"params": state.params}, IMAGES, train=False)
+    np.testing.assert_allclose(built.stages[0].logits(state, IMAGES), plain, rtol=1e-3)
 
 
 @pytest.mark.parametrize("trainable", ["all", "classifier"])
 def test_averaging_renews_the_statistics_of_a_network_that_it_averages(tmp_path, trainable):
     stage = BALANCED.replace(trainable=trainable, epochs=1, swa_epoch=0)
-    built = BuiltRecipe(followed_by(vary(RESNET, batch_size=128), stage))._stages[1]
+    built = BuiltRecipe(followed_by(vary(RESNET, batch_size=128), stage)).stages[1]
     before = built.initial_state(0)
-    after = built.leave(before)
+    after = leave(built, before)
     statistics = zip(
         jax.tree.leaves(before.batch_stats), jax.tree.leaves(after.batch_stats), strict=True
     )
@@ -219,11 +218,11 @@ def test_averaging_renews_no_statistics_below_the_last_block_where_it_alone_is_t
     fields = {"trainable": "last_block", "batch_norm": "last_block"}
     stage = BALANCED.replace(**fields, epochs=1, swa_epoch=0)
     recipe = followed_by(vary(FIRST, network=network, batch_size=128), stage)
-    built = BuiltRecipe(recipe)._stages[1]
+    built = BuiltRecipe(recipe).stages[1]
     before = built.initial_state(0)
     renewed = {
         layer: any(map(differ, jax.tree.leaves(stats), jax.tree.leaves(before.batch_stats[layer])))
-        for layer, stats in built.leave(before).batch_stats.items()
+        for layer, stats in leave(built, before).batch_stats.items()
     }
     assert len(renewed) == 5  # the stem and four stages of a block each
     assert renewed == {layer: layer == last_block(before.params) for layer in renewed}

@@ -24,10 +24,12 @@ from jaxlt.recipes import (
     ensemble,
 )
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-from jaxlt.training import device_memory
+from jaxlt.recipes.recipe import UNMEASURED
+from jaxlt.recipes.train import train_members
+from jaxlt.training import bytes_needed, device_memory
 
 ROOT = Path(__file__).parents[2]
-ON_DEVICE = Execution("device", measure_every=0)
+TOGETHER, APART = (Execution("device", mode, measure_every=0) for mode in ("together", "apart"))
 DIGITS = Data(source=Digits(), profile=Exponential(imbalance_factor=10))
 RECIPE = Recipe(
     data=DIGITS,
@@ -37,9 +39,9 @@ RECIPE = Recipe(
 )
 
 
-def of_one_epoch(architecture):
+def of_one_epoch(architecture, execution=UNMEASURED):
     network = Small(architecture=architecture)
-    return BuiltRecipe(Recipe(data=DIGITS, network=network, stages=(Stage(epochs=1),)))
+    return BuiltRecipe(Recipe(data=DIGITS, network=network, stages=(Stage(epochs=1),)), execution)
 
 
 def members(path, seeds=(0, 1, 2)):
@@ -59,13 +61,13 @@ def assert_close(left, right):
 
 @pytest.fixture(scope="module")
 def experiment():
-    return BuiltRecipe(RECIPE, ON_DEVICE)
+    return BuiltRecipe(RECIPE, TOGETHER)
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory, experiment):
+def apart(tmp_path_factory):
     path = tmp_path_factory.mktemp("apart")
-    ensemble.train_members(experiment, members(path), label="digits", mode="apart")
+    train_members(BuiltRecipe(RECIPE, APART), members(path), label="digits")
     return path
 
 
@@ -84,7 +86,7 @@ def trained_together(monkeypatch):
 
 
 def test_together_is_apart_but_for_rounding(tmp_path, experiment, apart, trained_together):
-    results = ensemble.train_members(experiment, members(tmp_path), label="digits", mode="together")
+    results = train_members(experiment, members(tmp_path), label="digits")
     assert trained_together == [3]
     for seed, result in enumerate(results):
         mine, other = tmp_path / f"seed{seed}", apart / f"seed{seed}"
@@ -95,7 +97,7 @@ def test_together_is_apart_but_for_rounding(tmp_path, experiment, apart, trained
 
 
 def test_tf_data_gives_the_same_runs(tmp_path, apart):
-    ensemble.train_members(BuiltRecipe(RECIPE), members(tmp_path, (1,)), label="digits")
+    train_members(BuiltRecipe(RECIPE), members(tmp_path, (1,)), label="digits")
     assert_close(tmp_path / "seed1", apart / "seed1")
 
 
@@ -103,12 +105,12 @@ def test_as_many_as_fit_in_memory(
     tmp_path, monkeypatch, caplog, experiment, apart, trained_together
 ):
     caplog.set_level(logging.INFO)
-    needed = experiment.job(members(tmp_path, (0, 1))).bytes_needed()
+    needed = bytes_needed(ensemble.job_of(experiment, members(tmp_path, (0, 1))))
     assert 0 < needed < device_memory()
     monkeypatch.setattr(
         ensemble, "device_memory", lambda: int(1.02 * needed / ensemble._SHARE_OF_MEMORY)
     )
-    ensemble.train_members(experiment, members(tmp_path), label="digits", mode="together")
+    train_members(experiment, members(tmp_path), label="digits")
     assert trained_together == [2]
     assert caplog.text.count("of 3 runs, 2 at a time fit in") == 1
     assert_close(tmp_path / "seed2", apart / "seed2")
@@ -116,31 +118,25 @@ def test_as_many_as_fit_in_memory(
 
 def test_one_at_a_time_where_no_two_fit(tmp_path, monkeypatch, experiment, trained_together):
     monkeypatch.setattr(ensemble, "device_memory", lambda: 1)
-    ensemble.train_members(experiment, members(tmp_path, (0, 1)), label="digits", mode="together")
+    train_members(experiment, members(tmp_path, (0, 1)), label="digits")
     assert trained_together == []
     assert (tmp_path / "seed1" / "result.json").exists()
 
 
 def test_finished_members_are_left_alone(tmp_path, experiment, trained_together):
-    ensemble.train_members(experiment, members(tmp_path, (1,)), label="digits", mode="together")
+    train_members(experiment, members(tmp_path, (1,)), label="digits")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "seed1").rglob("*")}
-    ensemble.train_members(experiment, members(tmp_path), label="digits", mode="together")
+    train_members(experiment, members(tmp_path), label="digits")
     assert trained_together == [2]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "seed1").rglob("*")} == before
-    assert (
-        ensemble.train_members(experiment, members(tmp_path), label="digits", mode="together")[2][
-            "step"
-        ]
-        > 0
-    )
+    assert train_members(experiment, members(tmp_path), label="digits")[2]["step"] > 0
     assert trained_together == [2]
 
 
 def test_convolutions_on_cpu_go_apart_by_default(tmp_path, trained_together):
-    conv = of_one_epoch("small_conv")
-    assert not ensemble._together(conv, "auto")
-    assert ensemble._together(of_one_epoch("small_vit"), "auto")
-    assert ensemble._together(conv, "together")
+    assert not ensemble._together(of_one_epoch("small_conv"))
+    assert ensemble._together(of_one_epoch("small_vit"))
+    assert ensemble._together(of_one_epoch("small_conv", TOGETHER))
 
 
 def cifar(monkeypatch, capfd, *flags):

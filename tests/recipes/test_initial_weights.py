@@ -13,8 +13,7 @@ from jaxlt.models import ResNet, create_model, load_initial_weights
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 from jaxlt.recipes.built_stage import build_regime
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, FocalSAM
-from jaxlt.recipes.named import RECIPES
-from jaxlt.recipes.named.vary import vary
+from jaxlt.recipes.named import RECIPES, vary
 from jaxlt.recipes.network import ImageNetResNet, Small
 from jaxlt.recipes.parameters import last_block, perturbed, trained
 from jaxlt.recipes.stage import Stage
@@ -72,14 +71,14 @@ def assert_equal(left, right):
 @pytest.fixture(scope="module")
 def drawn():
     """The state in which a run of seed 3 without a file begins."""
-    return BuiltRecipe(DIGITS)._stages[0].initial_state(3)
+    return BuiltRecipe(DIGITS).stages[0].initial_state(3)
 
 
 @pytest.mark.parametrize("last_block_weights", [True, False])
 def test_a_run_begins_with_the_files_weights(published, drawn, last_block_weights):
     variables, path = published
     recipe = from_file(path, last_block_weights=last_block_weights)
-    state = BuiltRecipe(recipe)._stages[0].initial_state(3)
+    state = BuiltRecipe(recipe).stages[0].initial_state(3)
     for collection in ("params", "batch_stats"):
         mine = getattr(drawn, collection)
         for name, module in getattr(state, collection).items():

@@ -27,7 +27,8 @@ from jaxlt.recipes.part import (
     part_types,
     shown,
 )
-from jaxlt.recipes.recipe import Evaluation, Recipe, read_recipe, recipe_of, write_recipe
+from jaxlt.recipes.recipe import Evaluation, Recipe
+from jaxlt.recipes.recorded import read_recipe, recipe_of, write_recipe
 
 
 class Paint(Choice, frozen=True):
@@ -240,7 +241,11 @@ FIRST = ("stages", 0)
         (("colour",), "red", "unknown field `colour`"),
         (("data", "colour"), "red", r"unknown field `colour` - at `\$.data`"),
         ((*FIRST, "method", "rhoo"), 0.1, "unknown field `rhoo` - at .*method"),
-        ((*FIRST, "method", "name"), "samm", "'?samm'? - at .*method.name"),
+        (
+            (*FIRST, "method", "name"),
+            "samm",
+            "stages.0..method must be a part of jaxlt's, got samm",
+        ),
         ((*FIRST, "epochs"), "many", "Expected `int`, got `str` - at .*epochs"),
         (
             (*FIRST, "epochs"),

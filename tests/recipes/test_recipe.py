@@ -4,8 +4,7 @@ import pytest
 
 from jaxlt import UsageError
 from jaxlt.recipes.losses import LDAM, PaperAdversary
-from jaxlt.recipes.named import RECIPES
-from jaxlt.recipes.named.vary import followed_by, vary
+from jaxlt.recipes.named import RECIPES, followed_by, vary
 from jaxlt.recipes.network import Adaptation, Cosine, RandomEncoder, Small
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm

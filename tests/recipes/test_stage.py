@@ -10,7 +10,7 @@ from jaxlt import UsageError
 from jaxlt.recipes.built_stage import build_regime
 from jaxlt.recipes.losses import ClassBalanced, LabelAwareSmoothing, PaperAdversary
 from jaxlt.recipes.methods import SAM, SSESAM
-from jaxlt.recipes.named.vary import vary
+from jaxlt.recipes.named import vary
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 from jaxlt.training import Moment

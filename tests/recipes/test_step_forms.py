@@ -18,9 +18,8 @@ from jaxlt.recipes import (
     Stage,
 )
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-from jaxlt.recipes.ensemble import train_members
-from jaxlt.recipes.step import build_regime
-from jaxlt.recipes.step_forms import StepForm, StepForms
+from jaxlt.recipes.built_stage import StepForm, StepForms, build_regime
+from jaxlt.recipes.train import train_members
 
 COUNTS = (500, 100, 50, 19, 5)
 STAGE = Stage(method=ImbSAM(tail_threshold=20), batch_size=16)
@@ -108,7 +107,7 @@ def test_the_form_of_a_step_changes_no_number(tmp_path, monkeypatch, method, pha
     assert len({form.capacity for form in chosen} - {None}) > 0
     assert {form.phase for form in chosen} == phases
     with monkeypatch.context() as patched:
-        patched.setattr("jaxlt.recipes.step_forms._CAPACITIES", ())
+        patched.setattr("jaxlt.recipes.built_stage._CAPACITIES", ())
         one = [Member(0, tmp_path / "whole")]
         (whole,) = train_members(BuiltRecipe(recipe), one, label="whole")
     assert fast["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-4)

@@ -8,12 +8,14 @@ import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
+import nbclient
+import nbformat
 import optax
 import pytest
 
 import jaxlt
 from jaxlt import UsageError, recipes
-from jaxlt.recipes.code_version import code_version
+from jaxlt.recipes.recipe import code_version
 
 ROOT = Path(__file__).parents[2]
 DIGITS = recipes.Data(source=recipes.Digits(), profile=recipes.Exponential(imbalance_factor=10.0))
@@ -113,6 +115,20 @@ def test_a_loss_of_ones_own():
     assert stage.row_losses
     losses = stage.build_loss((3, 2))(jnp.ones((4, 2)), None, None)
     assert losses.shape == (4,)
+
+
+def test_a_notebook_trains_and_shows_a_bar(tmp_path):
+    cell = nbformat.v4.new_code_cell(
+        "from jaxlt import recipes\n"
+        'run = recipes.train(recipes.named("sgd_digits").shortened(1), "run")\n'
+        'run.result["step"]'
+    )
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, kernel_name="python3", resources=place).execute()
+    shown = [output.data for output in cell.outputs if "data" in output]
+    assert any("application/vnd.jupyter.widget-view+json" in data for data in shown)
+    assert int(shown[-1]["text/plain"]) > 0
 
 
 def test_the_wheel_trains_from_an_empty_directory(tmp_path):

@@ -1,6 +1,6 @@
 import tensorflow as tf
 
-from jaxlt.runs.events import Events
+from jaxlt.runs.run import Events
 
 
 def test_tensorflow_reads_what_is_written(tmp_path):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from jaxlt.runs.monotonic_saves import COUNTING, count_saves_by_monotonic_clock
+from jaxlt.runs.checkpoint import COUNTING, count_saves_by_monotonic_clock
 
 
 @pytest.fixture(params=COUNTING)

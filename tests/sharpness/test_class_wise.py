@@ -25,8 +25,8 @@ from small_problems import (
 )
 
 import jaxlt
-from jaxlt.sharpness.equation import class_wise_gradient
-from jaxlt.sharpness.objective import Objective
+from jaxlt.sharpness.class_wise import class_wise_gradient
+from jaxlt.sharpness.equation import Objective
 from jaxlt.sharpness.perturbation import PerturbationRule
 
 weight = st.sampled_from([0.0, 0.01, 0.3, 1.0, 2.5])

@@ -17,10 +17,11 @@ from small_problems import COUNTS, METHODS, NUM_CLASSES
 
 import jaxlt
 from jaxlt.data import Batch, Chunk
-from jaxlt.devices.processes import is_first, join_processes
-from jaxlt.devices.sharding import DATA, Layout, whole
+from jaxlt.devices.cluster import join_processes, whole
+from jaxlt.devices.processes import is_first
+from jaxlt.devices.sharding import DATA, Layout
 from jaxlt.models import ImageClassifier
-from jaxlt.models.networks.normalisation import BatchNorm
+from jaxlt.models.networks.batch_norm import BatchNorm
 from jaxlt.training import Program, Regime, make_state_fn, make_train_step, over_shards
 
 BATCH, SHAPE, NUM_STEPS, NUM_SHARDS = 32, (4, 4, 2), 3, 8

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxlt.data.augment.pillow_operations import apply_operations
-from jaxlt.data.pipelines.batches import scale_and_shift
-from jaxlt.data.pipelines.draws import CROP_PAD, cutout_hole
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.data.pipelines.draws import CROP_PAD
+from jaxlt.data.sources.source import scale_and_shift
+from jaxlt.devices.backends import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -19,19 +18,20 @@ LARGE_IMAGE = 2**15
 
 
 def augment(images: tf.Tensor, draws: Any, cutout: int = 0) -> tf.Tensor:
-    """Does to the images of one step what was drawn for them.
+    """Does to uint8 images (B, H, W, C) what the `Draws` of one step say, but for resized crops.
 
-    Args:
-        images: uint8 tensor (B, H, W, C); resized crops where these were drawn.
-        draws: the `Draws` of the step, of tensors (B, ...).
-        cutout: side of the black square, in pixels.
+    The side of the black square, `cutout`, is in pixels.
     """
     if draws.top is not None:
         images = pad_crop(images, draws.top, draws.left)
     if draws.flip is not None:
         images = flip_left_right(images, draws.flip)
     if draws.operations is not None:
-        images = apply_by_pillow(images, draws.operations, draws.amounts)
+        from jaxlt.data.augment.pillow_operations import apply_operations
+
+        tf, shape = import_tensorflow(), images.shape
+        drawn = (images, draws.operations, draws.amounts)
+        images = tf.ensure_shape(tf.numpy_function(apply_operations, drawn, tf.uint8), shape)
     if draws.cutout_row is not None:
         images = cut_out(images, draws, cutout)
     return images
@@ -47,8 +47,7 @@ def pad_crop(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
     """
     tf = import_tensorflow()
     height, width = images.shape[1:3]
-    margin = (CROP_PAD, CROP_PAD)
-    padded = tf.pad(images, ((0, 0), margin, margin, (0, 0)))
+    padded = tf.pad(images, ((0, 0), (CROP_PAD, CROP_PAD), (CROP_PAD, CROP_PAD), (0, 0)))
     rows = top[:, tf.newaxis] + tf.range(height)
     columns = left[:, tf.newaxis] + tf.range(width)
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
@@ -70,28 +69,17 @@ def flip_left_right(images: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     return tf.gather(both, tf.range(rows) + tf.cast(flip, tf.int32) * rows)
 
 
-def apply_by_pillow(images: tf.Tensor, operations: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Applies `apply_operations` to the images (B, H, W, C) of one step, in Python."""
-    tf = import_tensorflow()
-    applied = tf.numpy_function(apply_operations, (images, operations, amounts), tf.uint8)
-    return tf.ensure_shape(applied, images.shape)
-
-
 def cut_out(images: tf.Tensor, draws: Any, side: int) -> tf.Tensor:
     """Blackens a square of each image (B, H, W, C), see `cutout_hole`."""
+    from jaxlt.data.augment.cutout import cutout_hole
+
     tf = import_tensorflow()
     hole = cutout_hole(draws, images.shape[1:3], side, tf.range)
     return tf.where(hole[..., tf.newaxis], tf.zeros_like(images), images)
 
 
 def normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    """Maps a uint8 tensor (B, H, W, C) to (pixel / 255 - mean) / std in float32.
-
-    Args:
-        pixels: images of known height, width and channels.
-        mean: per channel, in units where white is 1.
-        std: per channel, in the same units.
-    """
+    """Maps uint8 (B, H, W, C), of which H, W and C are known, to (pixel / 255 - mean) / std."""
     tf = import_tensorflow()
     scale, shift = scale_and_shift(mean, std)
     if (pixels.shape[1:].num_elements() or 0) < LARGE_IMAGE:

@@ -7,32 +7,13 @@ own code fills with the mean of each channel.
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-Operation = Literal[
-    "identity",
-    "autocontrast",
-    "equalize",
-    "invert",
-    "posterize",
-    "solarize",
-    "color",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "rotate",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-]
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-
 # At amount 0 each operation leaves an image as it is, except the three that take no amount.
-MAX_AMOUNTS: dict[Operation, float] = {
+MAX_AMOUNTS: dict[str, float] = {
     "posterize": 4.0,  # bits of 8 taken away, rounded
     "solarize": 256.0,  # grey levels, counted from the brightest, that are inverted
     "color": 0.9,  # saturation added, in parts of the image's own
@@ -45,18 +26,15 @@ MAX_AMOUNTS: dict[Operation, float] = {
     "translate_x": 150 / 331,  # in parts of the width
     "translate_y": 150 / 331,  # in parts of the height
 }
-UNSIGNED: tuple[Operation, ...] = ("posterize", "solarize")
+UNSIGNED: tuple[str, ...] = ("posterize", "solarize")
 
 _GREY = 128
 
 
 def apply_operations(images: np.ndarray, operations: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    """Applies to each image its own operations, one after the other.
+    """Applies to each of the uint8 images (B, H, W, C) its own operations, one after the other.
 
-    Args:
-        images: uint8 array (B, H, W, C) of 1 or 3 channels.
-        operations: integer array (B, K), numbers in `OPERATIONS`.
-        amounts: float array (B, K), up to `MAX_AMOUNTS` in magnitude.
+    These are numbers in `OPERATIONS` (B, K), and amounts up to `MAX_AMOUNTS` in magnitude.
     """
     result = np.empty_like(images)
     grey = images.shape[-1] == 1
@@ -90,7 +68,7 @@ def _enhance(enhancement: Any) -> Callable[[Image.Image, float], Image.Image]:
 
 
 _BICUBIC = Image.Resampling.BICUBIC
-_FUNCTIONS: dict[Operation, Callable[[Image.Image, float], Image.Image]] = {
+_FUNCTIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "identity": lambda image, _: image,
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
@@ -107,3 +85,5 @@ _FUNCTIONS: dict[Operation, Callable[[Image.Image, float], Image.Image]] = {
     "translate_x": lambda image, part: _affine(image, (1, 0, part * image.width, 0, 1, 0)),
     "translate_y": lambda image, part: _affine(image, (1, 0, 0, 0, 1, part * image.height)),
 }
+OPERATIONS = tuple(_FUNCTIONS)
+"""The names by number, which draws hold."""

@@ -1,30 +1,25 @@
 """Colour jitter, AutoAugment and RandAugment: which operations each training image undergoes.
 
-Libraries that offer these policies draw from generators of their own. Here the draws depend on seed
-and position alone.
-
 Magnitudes grow linearly from 0 to `MAX_AMOUNTS`, the ranges of table 6 of the AutoAugment paper as
 torchvision and the PyTorch code for CIFAR read it: the enhancements become 1 + amount, and a
 translation is a part of the image's size. Signs are random except for posterize and solarize.
 (Solarize begins at 256, where torchvision's RandAugment begins at 255.)
 
-Each function returns numbers in `OPERATIONS`, int32 (..., K), and amounts, float32 (..., K), for
-int64 positions (...,) of the training stream.
+Each function takes any integer as a seed and int64 positions (...,) of the training stream. It
+returns numbers in `OPERATIONS`, int32 (..., K), and amounts, float32 (..., K).
 """
 
 import numpy as np
 
-from jaxlt.data.augment.pillow_operations import MAX_AMOUNTS, OPERATIONS, UNSIGNED, Operation
+from jaxlt.data.augment.pillow_operations import MAX_AMOUNTS, OPERATIONS, UNSIGNED
+from jaxlt.data.pipelines.draws import MAX_MAGNITUDE, Augmentation
 from jaxlt.data.sampling.random_numbers import random_integers, random_uniforms, stream_key
-
-# RandAugment's magnitudes 0..30 as torchvision counts them. Its paper counts to 10 in places.
-NUM_MAGNITUDES = 31
 
 _NUM_LEVELS = 10
 
 # Operation, probability and magnitude 0..9. Cubuk et al., "AutoAugment: learning augmentation
 # strategies from data", CVPR 2019, appendix, policy found on reduced CIFAR-10.
-AUTOAUGMENT_CIFAR10: tuple[tuple[tuple[Operation, float, int], ...], ...] = (
+AUTOAUGMENT_CIFAR10: tuple[tuple[tuple[str, float, int], ...], ...] = (
     (("invert", 0.1, 7), ("contrast", 0.2, 6)),
     (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
     (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),
@@ -55,7 +50,7 @@ AUTOAUGMENT_CIFAR10: tuple[tuple[tuple[Operation, float, int], ...], ...] = (
 
 # All but invert: Cubuk et al., "RandAugment: practical automated data augmentation with a
 # reduced search space", NeurIPS 2020, section 3.
-RANDAUGMENT: tuple[Operation, ...] = tuple(name for name in OPERATIONS if name != "invert")
+RANDAUGMENT = tuple(name for name in OPERATIONS if name != "invert")
 
 _NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
 _IDENTITY = _NUMBERS["identity"]
@@ -67,18 +62,26 @@ _PROBABILITIES = np.array([[chance for _, chance, _ in row] for row in AUTOAUGME
 _LEVELS = np.array([[level for _, _, level in row] for row in AUTOAUGMENT_CIFAR10])
 
 
+def draw_operations(
+    seed: int, positions: np.ndarray, chosen: Augmentation
+) -> dict[str, np.ndarray]:
+    """Draws colour jitter or policy or one after the other, two fields of `Draws`."""
+    drawn = []
+    if chosen.color_jitter:
+        drawn.append(draw_color_jitter(seed, positions, chosen.color_jitter))
+    if chosen.policy == "autoaugment":
+        drawn.append(draw_autoaugment(seed, positions))
+    elif chosen.policy == "randaugment":
+        count, magnitude = chosen.randaugment_ops, chosen.randaugment_magnitude
+        drawn.append(draw_randaugment(seed, positions, count, magnitude))
+    operations, amounts = (np.concatenate(x, axis=-1) for x in zip(*drawn, strict=True))
+    return {"operations": operations, "amounts": amounts}
+
+
 def draw_color_jitter(
     seed: int, positions: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws for each example the order of brightness, contrast and colour, and their amounts.
-
-    This is torchvision's `ColorJitter` with three equal strengths and no change of hue.
-
-    Args:
-        seed: any integer.
-        positions: int64 array (...,).
-        strength: bound of the uniform amounts, at most 1.
-    """
+    """Draws torchvision's `ColorJitter` with three equal strengths, at most 1, and no hue."""
     slots = _slots(positions, len(_JITTER))
     order = np.argsort(random_uniforms(stream_key(seed, "jitter order"), slots), axis=-1)
     uniforms = random_uniforms(stream_key(seed, "jitter factor"), slots)
@@ -86,15 +89,9 @@ def draw_color_jitter(
 
 
 def draw_autoaugment(seed: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a sub-policy for each example, and which of its two operations are applied.
-
-    Args:
-        seed: any integer.
-        positions: int64 array (...,).
-    """
-    rows = random_integers(
-        stream_key(seed, "autoaugment sub-policy"), positions, len(AUTOAUGMENT_CIFAR10)
-    )
+    """Draws a sub-policy of `AUTOAUGMENT_CIFAR10`, whether each operation is applied, and signs."""
+    key = stream_key(seed, "autoaugment sub-policy")
+    rows = random_integers(key, positions, len(AUTOAUGMENT_CIFAR10))
     slots = _slots(positions, 2)
     uniforms = random_uniforms(stream_key(seed, "autoaugment probability"), slots)
     signs = stream_key(seed, "autoaugment sign")
@@ -105,19 +102,12 @@ def draw_autoaugment(seed: int, positions: np.ndarray) -> tuple[np.ndarray, np.n
 def draw_randaugment(
     seed: int, positions: np.ndarray, num_ops: int, magnitude: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws `num_ops` of the 14 operations for each example, uniformly and with replacement.
-
-    Args:
-        seed: any integer.
-        positions: int64 array (...,).
-        num_ops: operations an example, N.
-        magnitude: of all operations, M, in 0..30.
-    """
+    """Draws N operations of 14 for each example, uniformly and with replacement, of magnitude M."""
     slots = _slots(positions, num_ops)
     chosen = random_integers(stream_key(seed, "randaugment operation"), slots, len(RANDAUGMENT))
     operations = np.array([_NUMBERS[name] for name in RANDAUGMENT])[chosen]
     signs = stream_key(seed, "randaugment sign")
-    return _with_amounts(operations, magnitude / (NUM_MAGNITUDES - 1), signs, slots)
+    return _with_amounts(operations, magnitude / MAX_MAGNITUDE, signs, slots)
 
 
 def _slots(positions: np.ndarray, num_ops: int) -> np.ndarray:

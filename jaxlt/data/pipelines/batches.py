@@ -1,22 +1,18 @@
 """What a pipeline is, and the pieces in which it hands over its data."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from jaxlt.errors import UsageError
-
 
 class Chunk(NamedTuple):
-    """The training data of some steps, as the host hands them to a compiled program.
+    """The training data of K steps of B examples, as the host hands them to a compiled program.
 
     Attributes:
-        payload: what `Pipeline.read` takes, for each step: a pytree of arrays (K, B, ...) for K
-            steps of B examples. A pipeline of one part of each batch gives the rows of that part.
+        payload: a pytree of arrays (K, B, ...); `Pipeline.read` takes that of one step. A pipeline
+            of one part of each batch gives the rows of that part.
         labels: int32 array (K, B), the labels of the whole batches, known on every host.
     """
 
@@ -45,7 +41,7 @@ class Pipeline(Protocol):
         ...
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns which images (K, B) of the training set the same steps see."""
+        """Returns which images (K, B) of the training set the same steps see, readable or not."""
         ...
 
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
@@ -72,34 +68,3 @@ class Batch(NamedTuple):
 
     images: np.ndarray | jax.Array
     labels: np.ndarray
-
-
-def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (a, b), float32 (C,), so that a * pixel + b is (pixel / 255 - mean) / std.
-
-    Args:
-        mean: per channel, in units where white is 1.
-        std: per channel, in the same units.
-    """
-    scale = 1 / (255 * np.asarray(std))
-    shift = -np.asarray(mean) / np.asarray(std)
-    return scale.astype(np.float32), shift.astype(np.float32)
-
-
-def rows_of_shard(batch_size: int, shard: tuple[int, int], name: str = "batch_size") -> int:
-    """Returns how many examples of each batch a shard has.
-
-    Args:
-        batch_size: examples in the whole batch.
-        shard: (i, n) for the i-th of n equal contiguous parts of each batch.
-        name: of the batch size, for messages.
-
-    Raises:
-        UsageError: the batch size is not positive or not divisible by n.
-    """
-    if batch_size < 1 or batch_size % shard[1]:
-        raise UsageError(
-            f"{name} must be positive and divisible by the number of data shards, {shard[1]}, "
-            f"got {batch_size}"
-        )
-    return batch_size // shard[1]

@@ -1,21 +1,21 @@
 """Training and evaluation batches from images that stay on the device."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools
 import operator
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlt.data.pipelines.batches import Batch, Chunk, rows_of_shard, scale_and_shift
-from jaxlt.data.pipelines.draws import CROP_PAD, Draws, DrawStream, cutout_hole
+from jaxlt.data.augment.cutout import cutout_hole
+from jaxlt.data.pipelines.batches import Batch, Chunk
+from jaxlt.data.pipelines.draws import CROP_PAD, Draws, DrawStream, rows_of_shard
 from jaxlt.data.sources.image_set import ImageSet
+from jaxlt.data.sources.source import scale_and_shift
 from jaxlt.errors import UsageError
 
 # The other half is for the network, its gradients and activations.
@@ -23,28 +23,16 @@ _SHARE_OF_DEVICE = 0.5
 
 
 class ResidentImages(NamedTuple):
-    """Labelled images on the device.
-
-    Attributes:
-        pixels: uint8 array (N, H, W, C).
-        labels: int32 array (N,).
-    """
+    """Labelled images on the device: uint8 (N, H, W, C), and their int32 labels (N,)."""
 
     pixels: jax.Array
     labels: jax.Array
 
 
 def upload(images: ImageSet, indices: np.ndarray) -> ResidentImages:
-    """Reads images once and puts them on JAX's default device.
+    """Reads images by their numbers (N,), in this order, and puts them on JAX's default device.
 
-    Args:
-        images: any set of images. TensorFlow is imported only for those that are in files or
-            changed when they are read.
-        indices: integer array (N,), the images to take, in this order.
-
-    Raises:
-        UsageError: the images would take more than half of the device's memory, where that is
-            known, or an image file cannot be decoded.
+    A `UsageError` says that they would take more than half of its memory, where that is known.
     """
     needed = len(indices) * int(np.prod(images.image_shape))
     statistics = jax.local_devices()[0].memory_stats() or {}
@@ -60,38 +48,23 @@ def upload(images: ImageSet, indices: np.ndarray) -> ResidentImages:
 class DevicePipeline:
     """A `Pipeline` whose images stay on the device; the host sends the draws alone.
 
-    The batches are those of `TfDataPipeline` with the same arguments.
-
-    Attributes:
-        resident: the images of the split, shared by the pipelines of `with_stream`.
+    The batches are those of `TfDataPipeline` with the same arguments, but the stream has no policy,
+    resized crops or colour jitter. Attribute `resident` holds the images of the split, shared by
+    the pipelines of `with_stream`. A `UsageError` says that the augmentation needs the host, or the
+    images more than half of the device's memory.
     """
 
     def __init__(
         self, images: ImageSet, stream: DrawStream, *, mean: Sequence[float], std: Sequence[float]
     ) -> None:
-        """Puts the images of the stream's split on the device.
-
-        Args:
-            images: as for `TfDataPipeline`.
-            stream: as there, but without a policy, resized crops and colour jitter.
-            mean: per channel, in units where white is 1.
-            std: per channel, in the same units.
-
-        Raises:
-            UsageError: the augmentation needs the host, the images do not fit the device, or an
-                image file cannot be decoded.
-        """
         self._indices = stream.indices
         self._stream = _numbered_by_place(stream)
         self._labels = images.labels[stream.indices]
         self._scale, self._shift = scale_and_shift(mean, std)
         self.resident = upload(images, stream.indices)
 
-    def with_stream(self, stream: DrawStream) -> DevicePipeline:
-        """Returns the pipeline of another stream over the same copy of the images.
-
-        A ValueError says that the stream's indices are not those of this pipeline.
-        """
+    def with_stream(self, stream: DrawStream) -> Self:
+        """Returns the pipeline of another stream over the same copy of the same images."""
         if not np.array_equal(stream.indices, self._indices):
             raise ValueError("stream must draw from the images on the device, got others")
         other = copy.copy(self)
@@ -99,10 +72,7 @@ class DevicePipeline:
         return other
 
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
-        """Yields steps `start_step` to `stop_step - 1`; see `Pipeline`.
-
-        The payload is the `Draws`, arrays (K, B).
-        """
+        """Yields steps `start_step` to `stop_step - 1`, as `Draws` (K, B); see `Pipeline`."""
         together = self._stream.steps_at_once(size)
         for first in range(start_step, stop_step, together):
             draws = self._stream.draw(first, min(first + together, stop_step))
@@ -110,12 +80,12 @@ class DevicePipeline:
                 here = slice(offset, offset + size)
                 chunk: Draws = jax.tree.map(operator.itemgetter(here), draws)
                 step, labels = first + offset, self._labels[chunk.indices]
-                if not self._stream.is_whole:
+                if self._stream.shard[1] > 1:
                     labels = self.labels(step, step + len(labels))
                 yield Chunk(chunk, labels)
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
+        """Returns the labels of the steps' whole batches; see `Pipeline`."""
         return self._labels[self._stream.whole.images(start_step, stop_step)]
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
@@ -133,7 +103,7 @@ class DevicePipeline:
 
 
 class DeviceEvaluation:
-    """The batches of `evaluation_batches`, from images put on the device once for all."""
+    """The batches of `evaluation_batches`, by the same arguments, from images on the device."""
 
     def __init__(
         self,
@@ -145,7 +115,6 @@ class DeviceEvaluation:
         indices: np.ndarray | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """Puts the images on the device; arguments as of `evaluation_batches`, errors too."""
         self._rows, self._part = rows_of_shard(batch_size, shard, "eval_batch_size"), shard[0]
         chosen = np.arange(len(images.labels)) if indices is None else indices
         self._batch_size = batch_size

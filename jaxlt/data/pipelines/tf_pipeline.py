@@ -10,17 +10,12 @@ import jax
 import numpy as np
 
 from jaxlt.data.augment.batch_augmentation import augment, normalise
-from jaxlt.data.pipelines.batches import Batch, Chunk, rows_of_shard, scale_and_shift
-from jaxlt.data.pipelines.draws import Draws, DrawStream
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
-from jaxlt.data.sources.image_set import ImageSet, named_decoding_errors
-from jaxlt.data.sources.unreadable import (
-    SkipLog,
-    Unreadable,
-    candidates,
-    first_readable,
-    successors,
-)
+from jaxlt.data.pipelines.batches import Batch, Chunk
+from jaxlt.data.pipelines.draws import Draws, DrawStream, rows_of_shard
+from jaxlt.data.sources.image_set import ImageSet, refuse_undecodable
+from jaxlt.data.sources.source import scale_and_shift
+from jaxlt.data.sources.unreadable import SkipLog, Substitutes, Unreadable, first_readable
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +28,14 @@ _PREFETCHED_BATCHES = 2
 class TfDataPipeline:
     """A `Pipeline` of tf.data: the host makes whole batches, in threads of its own.
 
-    Attributes:
-        resident: nothing.
+    A `UsageError` says that the augmentation does not know images of so many channels.
+
+    Args:
+        images: training images of a source.
+        stream: which of them each batch has, and how they are augmented.
+        mean, std: per channel, in units where white is 1.
+        unreadable: "error" ends with a `UsageError` that names the image. "skip" takes the next
+            image of its class in the split instead, under the same augmentation, and logs it.
     """
 
     resident = ()
@@ -48,54 +49,40 @@ class TfDataPipeline:
         std: Sequence[float],
         unreadable: Unreadable = "error",
     ) -> None:
-        """Prepares the stream of training batches.
-
-        Args:
-            images: training images of a source.
-            stream: which of them each batch has, and how they are augmented.
-            mean: per channel, in units where white is 1.
-            std: per channel, in the same units.
-            unreadable: "error" ends with a `UsageError` that names the image. "skip" takes the next
-                image of its class in the split instead, under the same augmentation. The labels and
-                the purity of a batch stay. Skipped images are logged and counted.
-
-        Raises:
-            UsageError: the images have a number of channels that the augmentation does not know.
-        """
         if (channels := images.image_shape[-1]) not in (1, 3):
             for name in stream.augmentation.needing_pillow:
                 raise UsageError(f"images must have 1 or 3 channels for {name}, got {channels}")
         self._stream = stream
         self._images = images
         self._scale, self._shift = scale_and_shift(mean, std)
-        self._successor = None
+        self._skips = self._substitutes = None
         if unreadable == "skip":
-            self._successor = successors(images.labels, stream.indices)
-        self._skips = SkipLog(images)
+            self._skips, self._substitutes = SkipLog(images), Substitutes(images, stream.indices)
 
     @property
     def num_skipped(self) -> int:
         """How often an unreadable image was skipped in the batches handed out."""
-        return self._skips.count
+        return self._skips.count if self._skips else 0
 
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
-        """Yields steps `start_step` to `stop_step - 1`; see `Pipeline`.
+        """Yields steps `start_step` to `stop_step - 1`, as `Batch`es (K, B, ...); see `Pipeline`.
 
-        The payload is a `Batch` of arrays (K, B, ...).
-
-        Raises:
-            UsageError: an image file cannot be decoded, nor, if it is to be skipped, those that
-                follow it.
+        A `UsageError` names an image that cannot be decoded and has no readable substitute.
         """
         tf = import_tensorflow()
         all_labels = tf.constant(self._images.labels)
 
         def batch(used: dict[str, Any]) -> tuple[tf.Tensor, ...]:
-            draws = Draws(**used)
-            chosen, skipped = self._read(draws)
+            draws: Any = Draws(**used)  # of tensors, in a map
+            read, drawn = self._images.read, ()
+            if draws.crop_tries is not None:
+                read, drawn = self._images.read_crops, (draws.crop_tries, draws.crop_place)
+            if self._substitutes is None:
+                chosen, skipped = read(draws.indices, *drawn), tf.fill(tf.shape(draws.indices), -1)
+            else:
+                chosen, skipped = self._substitutes.read(read, draws.indices, *drawn)
             pixels = augment(chosen, draws, self._stream.augmentation.cutout)
-            labels = tf.gather(all_labels, draws.indices)
-            return pixels, labels, skipped
+            return pixels, tf.gather(all_labels, draws.indices), skipped
 
         def suspects(number: int) -> np.ndarray:
             first = start_step + number * size
@@ -103,35 +90,23 @@ class TfDataPipeline:
 
         draws, step = _draws_dataset(self._stream, start_step, stop_step), start_step
         for images, labels, skipped in _iterate(self._images, draws, batch, suspects, size):
-            self._skips.add(skipped)
+            if self._skips:
+                self._skips.add(skipped)
             whole, step = labels, step + len(labels)
-            if not self._stream.is_whole:
+            if self._stream.shard[1] > 1:
                 whole = self.labels(step - len(labels), step)
             yield Chunk(Batch(images, labels), whole)
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the labels of steps `start_step` to `stop_step - 1`; see `Pipeline`."""
+        """Returns the labels of the steps' whole batches; see `Pipeline`."""
         return self._images.labels[self.image_numbers(start_step, stop_step)]
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
         """Returns the images that the steps draw, readable or not; see `Pipeline`."""
         return self._stream.whole.images(start_step, stop_step)
 
-    def _read(self, draws: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the images of a step and the numbers of those skipped, -1 for all others."""
-        tf = import_tensorflow()
-        read, drawn = self._images.read, ()
-        if draws.crop_tries is not None:
-            read, drawn = self._images.read_crops, (draws.crop_tries, draws.crop_place)
-        if self._successor is None:
-            return read(draws.indices, *drawn), tf.fill(tf.shape(draws.indices), -1)
-        tried = candidates(tf.constant(self._successor), draws.indices)
-        pixels, taken = first_readable(tried, read, *drawn, shape=self._images.image_shape)
-        return pixels, tf.where(taken == draws.indices, -1, draws.indices)
-
     def read(self, resident: tuple[()], payload: Any) -> tuple[jax.Array, jax.Array]:
         """Normalises the images of one step's `Batch`; see `Pipeline`."""
-        del resident
         return payload.images * self._scale + self._shift, payload.labels
 
 
@@ -148,27 +123,25 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Yields the images once, in order and without augmentation.
 
+    A `UsageError` says that the batch size is not positive or not divisible by the shards, or,
+    while iterating, that an image cannot be decoded and is not to be skipped.
+
     Args:
         images: any set of images.
-        batch_size: examples in every batch; the last is padded to it with zero images whose
-            label is -1.
+        batch_size: examples in every batch; the last has zero images with label -1 at its end.
         mean: per channel, in units where white is 1.
         std: per channel, in the same units.
         indices: integer array (n,), the images to take; None takes all.
-        unreadable: "error", or "skip" to give zeros with label -1 for an image that cannot be
-            decoded.
+        unreadable: "error", or "skip" to give zeros with label -1 for what cannot be decoded.
         skips: logs and counts what is skipped; None takes a new one.
         shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
-
-    Raises:
-        UsageError: the batch size is not positive or not divisible by n, or, while iterating, an
-            image file cannot be decoded and is not to be skipped.
     """
     rows = rows_of_shard(batch_size, shard, "eval_batch_size")
     tf = import_tensorflow()
     numbers = np.arange(len(images.labels)) if indices is None else indices
-    order = tf.constant(numbers, tf.int32)
-    all_labels = tf.constant(images.labels)
+    order, all_labels = tf.constant(numbers, tf.int32), tf.constant(images.labels)
+    if unreadable == "skip":
+        skips = skips or SkipLog(images)
 
     def batch(start: tf.Tensor) -> tuple[tf.Tensor, ...]:
         first = start + shard[0] * rows
@@ -191,12 +164,11 @@ def evaluation_batches(
         first = number * batch_size + shard[0] * rows
         return numbers[first : first + rows]
 
-    starts = tf.data.Dataset.range(0, len(order), batch_size)
-    skips = skips or SkipLog(images)
-
     def read() -> Iterator[Batch]:
+        starts = tf.data.Dataset.range(0, len(order), batch_size)
         for pixels, labels, skipped in _iterate(images, starts, batch, suspects):
-            skips.add(skipped)
+            if skips:
+                skips.add(skipped)
             yield Batch(pixels[0], labels[0])
 
     return read()
@@ -206,8 +178,7 @@ def _draws_dataset(stream: DrawStream, start_step: int, stop_step: int) -> Any:
     """Makes the dataset of each step's draws, by name, without those that are not used."""
     tf = import_tensorflow()
     together = stream.steps_at_once()
-    none = stream.draw(0, 0)._asdict()
-    used = {name: values for name, values in none.items() if values is not None}
+    used = {name: x for name, x in stream.draw(0, 0)._asdict().items() if x is not None}
 
     def draw(first: np.ndarray) -> list[np.ndarray]:
         draws = stream.draw(int(first), min(int(first) + together, stop_step))
@@ -230,10 +201,7 @@ def _iterate(
     suspects: Callable[[int], np.ndarray],
     size: int = 1,
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields what `batch` makes of each step, `size` of them stacked.
-
-    `suspects` gives the images of what is yielded by its number, counted from 0.
-    """
+    """Yields what `batch` makes of each step, `size` stacked; of yield k, images `suspects(k)`."""
     tf = import_tensorflow()
     # Batches are made side by side, each by one thread. Half the cores are left to XLA, except
     # where decoding takes longer than a step of the network; there one more makes up for turns
@@ -248,8 +216,11 @@ def _iterate(
         dataset = dataset.batch(size)
     dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
     yielded = 0
-    with named_decoding_errors(images, lambda: suspects(yielded)):
+    try:
         for arrays in dataset.as_numpy_iterator():
             # tf.data would copy a batch to give it an axis of length 1.
             yield arrays if size > 1 else tuple(array[np.newaxis] for array in arrays)
             yielded += 1
+    except tf.errors.OpError:
+        refuse_undecodable(images.undecodable(suspects(yielded)))
+        raise

@@ -1,14 +1,168 @@
-"""Long-tailed profiles and the selection of images that gives a data set that profile."""
+"""Long-tailed splits: profiles, the selection of images, and the file that keeps it."""
 
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from jaxlt.data.sources.source import Source
 from jaxlt.errors import UsageError
 
 Profile = Literal["exponential", "step", "balanced", "native"]
 SelectionRule = Literal["shuffled", "first"]
+SPLIT_FORMAT = "jaxlt split 1"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """The training images that a long-tailed experiment uses.
+
+    Attributes:
+        source: name of the source it was made from; a copy of the same data serves as well.
+        num_images: training images of the whole source.
+        labels_sha256: digest of their labels, see `labels_digest`.
+        profile, imbalance_factor, rule, seed: what it was made by, see `long_tailed_split`.
+        class_counts: images kept of each class, by label.
+        indices: int64 array (sum(class_counts),), the images kept, without repetition.
+    """
+
+    source: str
+    num_images: int
+    labels_sha256: str
+    profile: str
+    imbalance_factor: float
+    rule: str
+    seed: int
+    class_counts: tuple[int, ...]
+    indices: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Writes JSON, one line a field, whole or not at all; a `UsageError` says it cannot be."""
+        record = {"format": SPLIT_FORMAT, **dataclasses.asdict(self)}
+        record["indices"] = self.indices.tolist()
+        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
+        try:
+            with tempfile.TemporaryDirectory(prefix=".split-", dir=path.parent) as scratch:
+                draft = Path(scratch, path.name)
+                draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+                draft.replace(path)
+        except OSError as error:
+            raise UsageError(f"split file {path} must be writable: {error.strerror}") from error
+
+    @classmethod
+    def read(cls, path: Path, source: Source) -> Split:
+        """Reads a split and checks that it belongs to the source.
+
+        Args:
+            path: file that `write` made.
+            source: the data to train on, from any directory.
+
+        Raises:
+            UsageError: the file is missing or garbled, was made from other data, or its indices
+                do not fit the data.
+        """
+        from jaxlt.data.sampling.split_file import read_split
+
+        return read_split(path, source)
+
+
+def long_tailed_split(
+    source: Source,
+    *,
+    profile: Profile = "exponential",
+    imbalance_factor: float = 100.0,
+    max_per_class: int | None = None,
+    class_order: Sequence[int] | None = None,
+    rule: SelectionRule = "shuffled",
+    seed: int = 0,
+) -> Split:
+    """Makes a long-tailed split of a source; a `UsageError` names an argument that does not fit it.
+
+    Args:
+        source: the data.
+        profile: see `profile_counts`. "native" takes all images, for a source that was published
+            as a long-tailed one; the options that follow have no meaning then.
+        imbalance_factor: see `profile_counts`.
+        max_per_class: see `long_tailed_counts`; None for "native".
+        class_order: see there.
+        rule: see `select_images`.
+        seed: see there.
+    """
+    labels, num_classes = source.train.labels, source.num_classes
+    if profile == "native":
+        if max_per_class is not None:
+            raise UsageError(f"max_per_class must be None with profile native, got {max_per_class}")
+        available = _images_of_classes(labels, num_classes)
+        counts, indices = tuple(available.tolist()), np.arange(len(labels))
+        imbalance_factor, rule, seed = float(available.max() / available.min()), "first", 0
+    else:
+        counts = long_tailed_counts(
+            labels,
+            num_classes,
+            profile=profile,
+            imbalance_factor=imbalance_factor,
+            max_per_class=max_per_class,
+            class_order=class_order,
+        )
+        indices = select_images(labels, counts, rule=rule, seed=seed)
+    made_of = (source.name, len(labels), labels_digest(labels))
+    return Split(*made_of, profile, imbalance_factor, rule, seed, counts, indices)
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    """Returns the SHA-256 of the labels as little-endian 32-bit integers, in hexadecimal."""
+    return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
+
+
+def long_tailed_counts(
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    profile: Profile,
+    imbalance_factor: float,
+    max_per_class: int | None = None,
+    class_order: Sequence[int] | None = None,
+) -> tuple[int, ...]:
+    """Returns how many images each class keeps, by label.
+
+    The head class keeps `max_per_class` images or as many as the smallest class has, whichever
+    is less. So no class is too small for its rank, and the profile is exact. A `UsageError` says
+    what it says in `profile_counts`, that a class has no image, or `class_order` is no permutation.
+
+    Args:
+        labels: integer array (N,), the class of each image, in [0, num_classes).
+        num_classes: number of classes.
+        profile: see `profile_counts`.
+        imbalance_factor: see `profile_counts`.
+        max_per_class: upper bound on the images of the head class; None sets none.
+        class_order: labels from head to tail; None is ascending order.
+    """
+    smallest = int(_images_of_classes(labels, num_classes).min())
+    order = list(range(num_classes)) if class_order is None else list(class_order)
+    if sorted(order) != list(range(num_classes)):
+        raise UsageError(
+            f"class_order must be a permutation of 0..{num_classes - 1}, got {len(order)} entries, "
+            f"{len(set(order))} of them different"
+        )
+    head = smallest if max_per_class is None else min(max_per_class, smallest)
+    by_rank = profile_counts(profile, imbalance_factor, num_classes, head)
+    return tuple(by_rank[rank] for rank in np.argsort(order))
+
+
+def _images_of_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    counts = np.bincount(labels, minlength=num_classes)
+    if not counts.all():
+        raise UsageError(
+            f"classes must have a training image each, got none of class {counts.argmin()}"
+        )
+    return counts
 
 
 def profile_counts(
@@ -19,16 +173,14 @@ def profile_counts(
     "exponential" keeps `n_max * imbalance_factor ** (-rank / (num_classes - 1))` images. "step"
     keeps `n_max` in the first half of the ranks, the larger one if they differ, and
     `n_max / imbalance_factor` in the second. Both round down, as in CIFAR-10-LT and CIFAR-100-LT
-    (Cao et al., LDAM, NeurIPS 2019). "balanced" keeps `n_max` everywhere.
+    (Cao et al., LDAM, NeurIPS 2019). "balanced" keeps `n_max` everywhere. A `UsageError` says that
+    an argument is out of range, or that a class would be left with no image.
 
     Args:
         profile: shape of the tail.
         imbalance_factor: images of the largest class over those of the smallest, at least 1.
         num_classes: number of classes.
         max_per_class: `n_max`, images of the head class.
-
-    Raises:
-        UsageError: an argument is out of range, or a class would be left with no image.
     """
     if not 1 <= imbalance_factor < float("inf"):
         raise UsageError(f"imbalance_factor must be finite and at least 1, got {imbalance_factor}")
@@ -54,65 +206,21 @@ def profile_counts(
     return counts
 
 
-def long_tailed_counts(
-    labels: np.ndarray,
-    num_classes: int,
-    *,
-    profile: Profile,
-    imbalance_factor: float,
-    max_per_class: int | None = None,
-    class_order: Sequence[int] | None = None,
-) -> tuple[int, ...]:
-    """Returns how many images each class keeps, by label.
-
-    The head class keeps `max_per_class` images or as many as the smallest class has, whichever
-    is less. So no class is too small for its rank, and the profile is exact.
-
-    Args:
-        labels: integer array (N,), the class of each image, in [0, num_classes).
-        num_classes: number of classes.
-        profile: see `profile_counts`.
-        imbalance_factor: see `profile_counts`.
-        max_per_class: upper bound on the images of the head class; None sets none.
-        class_order: labels from head to tail; None is ascending order.
-
-    Raises:
-        UsageError: a class has no image, `class_order` is no permutation of the classes, or
-            `profile_counts` raises.
-    """
-    available = np.bincount(labels, minlength=num_classes)
-    refuse_empty_class(available)
-    order = list(range(num_classes)) if class_order is None else list(class_order)
-    if sorted(order) != list(range(num_classes)):
-        raise UsageError(
-            f"class_order must be a permutation of 0..{num_classes - 1}, got {len(order)} entries, "
-            f"{len(set(order))} of them different"
-        )
-    smallest = int(available.min())
-    head = smallest if max_per_class is None else min(max_per_class, smallest)
-    by_rank = profile_counts(profile, imbalance_factor, num_classes, head)
-    counts = dict(zip(order, by_rank, strict=True))
-    return tuple(counts[label] for label in range(num_classes))
-
-
 def select_images(
     labels: np.ndarray, counts: Sequence[int], *, rule: SelectionRule, seed: int = 0
 ) -> np.ndarray:
     """Selects `counts[c]` images of each class c, classes in ascending order.
 
     "shuffled" with seed 0 takes the images that the code of LDAM-DRW, MiSLAS, GCL, LIFT, Focal-SAM
-    and others takes: one NumPy Mersenne twister shuffles the images of each class, in ascending
-    order of classes, and the first ones are kept. "first" takes the first images of each class, as
-    the code of ImbSAM and SSE-SAM does.
+    and others takes: one NumPy Mersenne twister shuffles the images of each class, and the first
+    ones are kept. "first" takes the first of each class, as the code of ImbSAM and SSE-SAM does. A
+    `UsageError` says that an argument is out of range or a class has too few images.
 
     Args:
         labels: integer array (N,), the class of each image.
         counts: number of images to keep of each class, by label.
         rule: which images.
         seed: of the "shuffled" rule, in [0, 2**32).
-
-    Raises:
-        UsageError: the rule is unknown, the seed out of range, or a class has too few images.
     """
     if rule not in ("shuffled", "first"):
         raise UsageError(f"rule must be shuffled or first, got {rule!r}")
@@ -131,43 +239,3 @@ def select_images(
             random.shuffle(candidates)
         selected.append(candidates[:count])
     return np.concatenate(selected)
-
-
-def validation_images(
-    labels: np.ndarray, indices: np.ndarray, per_class: int, num_classes: int
-) -> np.ndarray:
-    """Selects the last images of each class among those that a split leaves out.
-
-    They are ascending within each class, and the classes are too.
-
-    Args:
-        labels: integer array (N,), the class of each image of the whole set.
-        indices: integer array (n,), the images of the split.
-        per_class: number of validation images of each class.
-        num_classes: number of classes, C.
-
-    Raises:
-        UsageError: a class has fewer images outside the split, or `per_class` is negative.
-    """
-    if per_class < 0:
-        raise UsageError(f"validation_per_class must be at least 0, got {per_class}")
-    outside = np.ones(len(labels), bool)
-    outside[indices] = False
-    chosen = []
-    for label in range(num_classes):
-        candidates = np.flatnonzero(outside & (labels == label))
-        first = len(candidates) - per_class
-        if first < 0:
-            raise UsageError(
-                f"validation_per_class must be at most {len(candidates)}, the images of class "
-                f"{label} outside the split, got {per_class}: lower --max-per-class"
-            )
-        chosen.append(candidates[first:])
-    return np.concatenate(chosen)
-
-
-def refuse_empty_class(class_counts: np.ndarray) -> None:
-    """Raises a `UsageError` if one of the classes has no training image."""
-    if not class_counts.all():
-        empty = int(np.flatnonzero(class_counts == 0)[0])
-        raise UsageError(f"classes must have a training image each, got none of class {empty}")

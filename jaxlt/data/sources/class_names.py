@@ -1,7 +1,7 @@
 """Names of classes in words, for texts about them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,19 @@ _NUMBER = re.compile(r"n?\d+")
 
 
 def names_in_words(class_names: Sequence[str], file: str | Path | None = None) -> tuple[str, ...]:
-    """Returns the name in words of each class of a data source, by label.
+    """Returns the name in words of each class that a data source names, by label.
 
-    Args:
-        class_names: what the source calls its classes, by label.
-        file: the names in words, see `read_names`. None takes the source's own names, with blanks
-            for slashes and underscores.
-
-    Raises:
-        UsageError: a class has no name in words, or the file cannot be read.
+    They are of a file, see `read_names`, or else the source's own, with blanks for slashes and
+    underscores. A `UsageError` says which class has none.
     """
     if file is not None:
-        try:
-            return names_by_label(read_names(file), class_names)
-        except KeyError as error:
-            raise UsageError(f"class_names {file} must have {error.args[0]}") from error
+        names = read_names(file)
+        for label, name in enumerate(class_names):
+            if name not in names:
+                raise UsageError(
+                    f"class_names {file} must have a name for class {name!r} of label {label}"
+                )
+        return tuple(names[name] for name in class_names)
     if number := next((name for name in class_names if _NUMBER.fullmatch(name)), None):
         raise UsageError(
             "class_names must be a file that says what classes are in words where the data set "
@@ -36,33 +34,13 @@ def names_in_words(class_names: Sequence[str], file: str | Path | None = None) -
     return tuple(re.sub("[/_]", " ", name) for name in class_names)
 
 
-def names_by_label(names: Mapping[str, str], class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the name in words of each class, by label.
-
-    Args:
-        names: from what a data source calls a class (a directory, a WordNet or category number) to
-            its name in words. Further classes do no harm.
-        class_names: of the data source, by label.
-
-    Raises:
-        KeyError: a class has no name in words.
-    """
-    for label, class_name in enumerate(class_names):
-        if class_name not in names:
-            raise KeyError(f"a name for class {class_name!r} of label {label}")
-    return tuple(names[class_name] for class_name in class_names)
-
-
 def read_names(path: str | Path) -> dict[str, str]:
     """Reads names in words by what a data source calls the classes.
 
-    Args:
-        path: a text file with a class and its name on each line, separated by a tab or else by the
-            first blank; or a JSON file: an object from classes to names, a list of objects with
-            `id` and `name`, or an object with such a list under `categories`, like iNaturalist's.
-
-    Raises:
-        UsageError: the file cannot be read, is of another form, or names a class twice.
+    A text file has a class and its name on each line, separated by a tab or else by the first
+    blank. A JSON file is an object from classes to names, a list of objects with `id` and `name`,
+    or an object with such a list under `categories`, like iNaturalist's. A `UsageError` says that
+    the file cannot be read, is of another form, or names a class twice.
     """
     path = Path(path)
     try:
@@ -96,13 +74,9 @@ def _of_json(text: str) -> list[tuple[str, str]]:
         values = values.get("categories", values)
     if isinstance(values, dict):
         return [(key, _name(name)) for key, name in values.items()]
-    return [(_identity(entry["id"]), _name(entry["name"])) for entry in values]
-
-
-def _identity(value: Any) -> str:
-    if type(value) not in (int, str):
+    if any(type(entry["id"]) not in (int, str) for entry in values):
         raise TypeError
-    return str(value)
+    return [(str(entry["id"]), _name(entry["name"])) for entry in values]
 
 
 def _name(name: Any) -> str:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxlt.data.augment.crops import cropped, resized_crop_box
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.resampling import Resize, fit
+from jaxlt.devices.backends import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,12 +26,8 @@ class EncodedImages(ImageSet):
 
     Grey JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some, are
     read by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does. A truncated
-    file is unreadable, but for crops from the part that is there.
-
-    Args:
-        labels: integer array (N,), the class of each image.
-        image_size: height and width of what is read.
-        resize: how `read` brings an image to this size; see `jaxlt.data.sources.resampling`.
+    file is unreadable, but for crops from the part that is there. `resize` is how `read` brings an
+    image to its size, see `resampling`.
     """
 
     is_decoded = True
@@ -47,30 +43,22 @@ class EncodedImages(ImageSet):
 
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Decodes the images at `indices` (B,) whole, into a uint8 tensor (B, H, W, 3)."""
-        tf = import_tensorflow()
-        spec = tf.TensorSpec(self.image_shape, tf.uint8)
-        return tf.map_fn(self._read_one, indices, fn_output_signature=spec)
+        return self._each(lambda number: self._fit(_decoded(self.contents(number))), indices)
 
     def read_crops(
         self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
     ) -> tf.Tensor:
         """Decodes of each image no more than its crop; see `ImageSet`."""
-        tf = import_tensorflow()
-        spec = tf.TensorSpec(self.image_shape, tf.uint8)
-        drawn = (indices, tries, places)
-        return tf.map_fn(lambda x: self._read_crop(*x), drawn, fn_output_signature=spec)
+        return self._each(lambda x: self._read_crop(*x), (indices, tries, places))
 
     def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
-        """Names each image that cannot be decoded, with the reason; see `ImageSet`.
-
-        To try all images takes as long as an epoch's decoding; it runs in parallel.
-        """
+        """Names what cannot be decoded, in the time of as many images' decoding; see `ImageSet`."""
         numbers = np.arange(len(self.labels)) if indices is None else np.unique(indices)
         bad = np.setdiff1d(numbers, self.readable(numbers)).tolist()
         return [f"{self.name(x)} cannot be decoded: {self._reason(x)}" for x in bad]
 
     def readable(self, indices: np.ndarray) -> np.ndarray:
-        """Returns those of the image numbers (n,) whose images can be decoded, ascending."""
+        """Tries to decode images; see `ImageSet`."""
         tf = import_tensorflow()
 
         def decoded(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -86,14 +74,10 @@ class EncodedImages(ImageSet):
         try:
             _decoded(self.contents(tf.constant(number)))
         except tf.errors.OpError as error:
+            message = str(error.message).splitlines()[0]
             # TensorFlow says in braces and brackets in which of its operations it was.
-            return re.sub(
-                r"\s*(\{\{.*?\}\}|\[Op:.*?\]( name:)?)\s*", "", str(error.message).splitlines()[0]
-            )
+            return re.sub(r"\s*(\{\{.*?\}\}|\[Op:.*?\]( name:)?)\s*", "", message)
         return "it could not be read a moment ago"
-
-    def _read_one(self, number: tf.Tensor) -> tf.Tensor:
-        return self._fitted(_decoded(self.contents(number)))
 
     def _read_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         tf = import_tensorflow()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.data.sources.array_images import SharedTensor
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,36 +22,22 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
 
 
 class FileImages(EncodedImages):
-    """Image files, read when they are needed.
-
-    Args:
-        paths: one for each image.
-        labels: integer array (N,), the class of each image.
-        image_size: see `EncodedImages`.
-        resize: see `EncodedImages`.
-    """
+    """Image files, one path for each image; see `EncodedImages` for the other arguments."""
 
     def __init__(
         self, paths: Sequence[str], labels: np.ndarray, image_size: int, resize: Resize
     ) -> None:
         super().__init__(labels, image_size, resize)
-        self._paths = paths
-
-    @functools.cached_property
-    def _paths_tensor(self) -> tf.Tensor:
-        tf = import_tensorflow()
-        # Outside the graph being traced, as in ArrayImages: shared instead of copied into each.
-        with tf.init_scope():
-            return tf.constant(self._paths)
+        self._paths = SharedTensor(paths)
 
     def contents(self, number: tf.Tensor) -> tf.Tensor:
         """Reads the file of a number, scalar tensors both."""
         tf = import_tensorflow()
-        return tf.io.read_file(tf.gather(self._paths_tensor, number))
+        return tf.io.read_file(tf.gather(self._paths.tensor, number))
 
     def name(self, number: int) -> str:
         """Returns the path."""
-        return self._paths[number]
+        return self._paths.array[number]
 
 
 def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") -> LoadedImages:
@@ -90,12 +76,7 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
 
 
 def subdirectories(directory: Path, what: str) -> list[Path]:
-    """Returns the directories in a directory of images, sorted; a `UsageError` says there are none.
-
-    Args:
-        directory: to look into.
-        what: each of them is for, such as "a class".
-    """
+    """Returns the directories, each for `what`, sorted; a `UsageError` says there are none."""
     if not directory.is_dir():
         raise UsageError(f"image folder {directory} must be a directory, got none")
     folders = sorted(path for path in directory.iterdir() if path.is_dir())
@@ -105,12 +86,7 @@ def subdirectories(directory: Path, what: str) -> list[Path]:
 
 
 def images_in(directory: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
-    """Returns the image files of a class's directory, sorted; a `UsageError` says there are none.
-
-    Args:
-        directory: of the class.
-        suffixes: of image files, in lower case.
-    """
+    """Returns the image files of a class, sorted; a `UsageError` says there are none."""
     files = sorted(path for path in directory.iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise UsageError(

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxlt.data.sources.image_set import ArrayImages, LoadedImages
+from jaxlt.data.sources.array_images import ArrayImages
+from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.errors import UsageError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -41,10 +42,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
             is_gzip = raw.read(2) == _GZIP_MAGIC
             most = raw.seek(0, os.SEEK_END) * (_MOST_UNPACKED if is_gzip else 1)
             raw.seek(0)
-            if not is_gzip:
-                return _parse(raw, path, ndim, most)
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                return _parse(unpacked, path, ndim, most)
+            return _parse(gzip.GzipFile(fileobj=raw) if is_gzip else raw, path, ndim, most)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"IDX file {path} must be whole gzip data: {error}") from error
     except OSError as error:
@@ -61,19 +59,16 @@ def _parse(stream: BinaryIO | gzip.GzipFile, path: Path, ndim: int, most: int) -
         )
     shape = struct.unpack(f">{ndim}I", header[4:])
     size = math.prod(shape)
+    need = f"IDX file {path} must hold the {size} bytes that its header {shape} means"
     if size > min(most, _LARGEST):
-        raise UsageError(
-            f"IDX file {path} must hold the {size} bytes that its header {shape} means, got "
-            f"{min(most, _LARGEST)} at most"
-        )
+        raise UsageError(f"{need}, got {min(most, _LARGEST)} at most")
     body = bytearray()
     while len(body) < size and (chunk := stream.read(min(_CHUNK, size - len(body)))):
         body += chunk
-    if len(body) < size or stream.read(1):
-        has = "more" if len(body) == size else f"only {len(body)}"
-        raise UsageError(
-            f"IDX file {path} must hold the {size} bytes that its header {shape} means, got {has}"
-        )
+    if len(body) < size:
+        raise UsageError(f"{need}, got only {len(body)}")
+    if stream.read(1):
+        raise UsageError(f"{need}, got more")
     if size == 0:
         raise UsageError(f"IDX file {path} must hold something, got shape {shape}")
     return np.frombuffer(body, np.uint8).reshape(shape)
@@ -103,17 +98,11 @@ def load_idx(directory: Path, image_size: int | None) -> LoadedImages:
     first, last = int(train_labels.min()), int(train_labels.max())
     # EMNIST letters counts from 1. Any other gap stays visible as a class without an image.
     base = 1 if first == 1 and test_labels.min() >= 1 else 0
-    return LoadedImages(
-        class_names=tuple(str(label) for label in range(base, last + 1)),
-        train=_array_images(train_images, train_labels, base, image_size),
-        test=_array_images(test_images, test_labels, base, image_size),
+    train, test = (
+        ArrayImages(images[..., np.newaxis], labels.astype(np.int32) - base, image_size)
+        for images, labels in ((train_images, train_labels), (test_images, test_labels))
     )
-
-
-def _array_images(
-    images: np.ndarray, labels: np.ndarray, base: int, image_size: int | None
-) -> ArrayImages:
-    return ArrayImages(images[..., np.newaxis], labels.astype(np.int32) - base, image_size)
+    return LoadedImages(tuple(map(str, range(base, last + 1))), train, test)
 
 
 def _read_part(directory: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

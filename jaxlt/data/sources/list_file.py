@@ -1,12 +1,10 @@
 """List files of the published long-tailed sets: one `relative/path label` a line."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +19,10 @@ _logger = logging.getLogger(__name__)
 _REPORTED = 5
 # A part of the path that is empty (so an absolute path), . or ..
 _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+# What is in a text of paths in which one has such a part.
+_STRANGE = ("//", "/.", "\n/", "\n.", "/\n")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
-# NumPy would read +1 and 1_0 too.
-_SIGNED_DIGITS = re.compile(r"[-0-9]+")
-_LONGEST_NUMBER = 10
+_GOOD_LINE = re.compile(r"^(\S+)[^\S\n]+(-?[0-9]{1,9})[^\S\n]*$", re.MULTILINE)
 
 
 class BadLine(NamedTuple):
@@ -37,14 +35,7 @@ class BadLine(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ListFile:
-    """The good lines of a list file.
-
-    Attributes:
-        path: of the file.
-        images: the path of each image, relative to the root.
-        labels: int32 array (N,).
-        lines: int32 array (N,), numbers of the lines, counted from 1.
-    """
+    """The good lines of a list file: images below the root, int32 labels, and numbers from 1."""
 
     path: Path
     images: list[str]
@@ -52,7 +43,7 @@ class ListFile:
     lines: np.ndarray
 
     def bad_line(self, number: int, reason: str) -> BadLine:
-        """Returns the line of an image, as one that cannot be used for a reason."""
+        """Returns the line of an image, by its place in `images`, as one that cannot be used."""
         return BadLine(self.path, int(self.lines[number]), reason)
 
 
@@ -61,11 +52,8 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
 
     Lines end with LF or CRLF; blank lines are passed over. A line is bad without a label or with
     more than that, with a label that is no number, or with a path that is absolute, has a part `.`
-    or `..`, or came before. No image is looked for, and labels may be any integers: see
-    `missing_images` and `outside_labels`. Half a million lines take less than a second.
-
-    Raises:
-        UsageError: the file cannot be read, is not UTF-8 or has no image.
+    or `..`, or came before. A `UsageError` says that the file cannot be read, is not UTF-8 or has
+    no image.
     """
     try:
         text = read_utf8(path)
@@ -79,25 +67,14 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
 
 def _parse_flawless(path: Path, text: str) -> ListFile | None:
     """Parses a file without bad or blank lines, three times as fast as line by line."""
-    text = text.replace("\r\n", "\n").removesuffix("\n")
-    words = text.split()
-    images, numbers = words[::2], words[1::2]
-    if (
-        len(images) != len(numbers)
-        or len(set(images)) < len(images)
-        or any(strange in text for strange in ("//", "/.", "\n.", "\n/", "/ "))
-        or text.startswith((".", "/"))
-        or "\n".join(map(" ".join, zip(images, numbers, strict=True))) != text
-        or not _SIGNED_DIGITS.fullmatch("".join(numbers))
-        # NumPy would make room for the longest in each of them.
-        or max(map(len, numbers)) > _LONGEST_NUMBER
-    ):
+    rows = _GOOD_LINE.findall(text)
+    images = [image for image, _ in rows]
+    paths = "\n".join(("", *images, ""))
+    num_lines = text.removesuffix("\n").count("\n") + 1
+    if not num_lines == len(images) == len(set(images)) or any(part in paths for part in _STRANGE):
         return None
-    try:
-        labels = np.array(numbers, np.bytes_).astype(np.int32)
-    except (ValueError, OverflowError):
-        return None
-    return ListFile(path, images, labels, np.arange(1, len(images) + 1, dtype=np.int32))
+    labels = np.array([int(label) for _, label in rows], np.int32)
+    return ListFile(path, images, labels, np.arange(1, num_lines + 1, dtype=np.int32))
 
 
 def _parse_lines(path: Path, text: str) -> tuple[ListFile, list[BadLine]]:
@@ -109,8 +86,7 @@ def _parse_lines(path: Path, text: str) -> tuple[ListFile, list[BadLine]]:
             good[words[0]] = (int(words[1]), number)
         elif words:
             bad.append(BadLine(path, number, _reason(words, good)))
-    strange = [image for image in good if _STRANGE_PART.search(image)]
-    for image in strange:
+    for image in [image for image in good if _STRANGE_PART.search(image)]:
         _, number = good.pop(image)
         reason = f"path must be relative and without . or .., got {image!r}"
         bad.append(BadLine(path, number, reason))
@@ -121,10 +97,9 @@ def _parse_lines(path: Path, text: str) -> tuple[ListFile, list[BadLine]]:
 
 
 def _reason(words: Sequence[str], good: dict[str, tuple[int, int]]) -> str:
-    if len(words) == 1:
-        return f"must have a path and a label, got {words[0]!r}"
-    if len(words) > 2:
-        return f"must have a path and a label, got {len(words)} words"
+    if len(words) != 2:
+        got = repr(words[0]) if len(words) == 1 else f"{len(words)} words"
+        return f"must have a path and a label, got {got}"
     if not _NUMBER.fullmatch(words[1]):
         return f"label must be a number, got {words[1]!r}"
     return f"path must be new, got {words[0]!r} of line {good[words[0]][1]}"
@@ -149,24 +124,15 @@ def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
         by_directory[directory].append((name, number))
     missing = []
     for directory, images in by_directory.items():
-        files = _files(root / directory)
+        try:
+            with os.scandir(root / directory) as entries:
+                files = {entry.name for entry in entries if entry.is_file()}
+        except (OSError, ValueError):
+            files = set[str]()
         missing += [number for name, number in images if name not in files]
     return [
-        BadLine(
-            listed.path,
-            int(listed.lines[i]),
-            f"image must be a file, got {root / listed.images[i]}",
-        )
-        for i in missing
+        listed.bad_line(i, f"image must be a file, got {root / listed.images[i]}") for i in missing
     ]
-
-
-def _files(directory: Path) -> frozenset[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except (OSError, ValueError):
-        return frozenset()
 
 
 def refuse(bad: Iterable[BadLine]) -> None:
@@ -183,10 +149,8 @@ def refuse(bad: Iterable[BadLine]) -> None:
         more = f"; and {len(lines) - _REPORTED} more, see above"
         for x in lines:
             _logger.error("%s:%d %s", x.file, x.line, x.reason)
-    noun = "line" if len(lines) == 1 else "lines"
-    raise UsageError(
-        f"list files must have no bad line, got {len(lines)} bad {noun}: {shown}{more}"
-    )
+    got = f"{len(lines)} bad {'line' if len(lines) == 1 else 'lines'}"
+    raise UsageError(f"list files must have no bad line, got {got}: {shown}{more}")
 
 
 def class_names(listed: ListFile) -> tuple[str, ...]:
@@ -195,39 +159,29 @@ def class_names(listed: ListFile) -> tuple[str, ...]:
     The name is the last part of the directory that all images of the class share, or as many of
     the last parts as tell it from other classes. A class whose images lie in several directories,
     or in one with another class's, is named by its label. If two names are still the same, all
-    labels are the names. `listed` has training images, with labels from 0 on.
+    labels are the names.
     """
-    directories = [image.rpartition("/")[0] for image in listed.images]
-    owners: dict[str, int] = {}
-    shared: dict[int, str] = {}
-    ambiguous: set[int] = set()
-    for directory, label in zip(directories, listed.labels.tolist(), strict=True):
-        owner = owners.setdefault(directory, label)
-        if owner != label:
-            ambiguous |= {owner, label}
-        if shared.setdefault(label, directory) != directory:
-            ambiguous.add(label)
-    parts = {
-        label: directory.split("/")
-        for label, directory in shared.items()
-        if directory and label not in ambiguous
+    directories: defaultdict[int, set[str]] = defaultdict(set)
+    for image, label in zip(listed.images, listed.labels.tolist(), strict=True):
+        directories[label].add(image.rpartition("/")[0])
+    owners = Counter(directory for owned in directories.values() for directory in owned)
+    endings = {
+        label: _endings(*owned)
+        for label, owned in directories.items()
+        if len(owned) == 1 and all(x and owners[x] == 1 for x in owned)
     }
-    names = {label: str(label) for label in shared}
-    names |= _shortest_distinct(parts)
-    if len(set(names.values())) < len(names):  # a directory is called as another class's label
-        names = {label: str(label) for label in names}
-    return tuple(names[label] for label in range(len(names)))
+    takers = Counter(ending for endings_of_class in endings.values() for ending in endings_of_class)
+    names = {
+        label: next((x for x in of_class if takers[x] == 1), of_class[-1])
+        for label, of_class in endings.items()
+    }
+    labels = range(len(directories))
+    chosen = tuple(names.get(label, str(label)) for label in labels)
+    # A directory may be called as another class's label.
+    return chosen if len(set(chosen)) == len(chosen) else tuple(map(str, labels))
 
 
-def _shortest_distinct(parts: dict[int, list[str]]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    depth = 1
-    while len(names) < len(parts):
-        takers: defaultdict[str, list[int]] = defaultdict(list)
-        for label, words in parts.items():
-            takers["/".join(words[-depth:])].append(label)
-        for name, labels in takers.items():
-            if len(labels) == 1:
-                names.setdefault(labels[0], name)
-        depth += 1
-    return names
+def _endings(directory: str) -> list[str]:
+    """Returns the last part of a directory, the last two parts, and so on to all of it."""
+    parts = directory.split("/")
+    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]

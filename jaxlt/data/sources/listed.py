@@ -1,22 +1,13 @@
 """Sources given by list files: ImageNet-LT, Places-LT, iNaturalist 2018 and others like them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
+from jaxlt.data.sources import list_file
 from jaxlt.data.sources.folder import FileImages
 from jaxlt.data.sources.image_set import LoadedImages
-from jaxlt.data.sources.list_file import (
-    BadLine,
-    ListFile,
-    class_names,
-    missing_images,
-    outside_labels,
-    read_list,
-    refuse,
-)
+from jaxlt.data.sources.list_file import BadLine, ListFile
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.errors import UsageError
 
@@ -58,30 +49,20 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
         raise UsageError(f"root of dataset list:{place} must be a directory, got {root}")
     _, lists, bad = read_lists("list:ROOT", place)
     for listed in lists.values():
-        bad += missing_images(Path(root), listed)
-    refuse(bad)
+        bad += list_file.missing_images(Path(root), listed)
+    list_file.refuse(bad)
     sets = {
         part: ListedImages(Path(root), listed, image_size, resize) for part, listed in lists.items()
     }
-    return LoadedImages(class_names(lists["train"]), **sets)
+    return LoadedImages(list_file.class_names(lists["train"]), **sets)
 
 
 def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[BadLine]]:
-    """Reads the list files of a set.
+    """Reads the list files of a `place`, see `load_listed`, which begins with `form` in messages.
 
-    Args:
-        form: how `place` begins, for a message: "list:ROOT", say.
-        place: where the images are and the files, separated by commas: TRAIN, or TRAIN and TEST,
-            or TRAIN, VAL and TEST, or those and OPEN.
-
-    Returns:
-        Where the images are; the lists by the names of `LoadedImages`, an empty one for the test
-        images without TEST; and the bad lines of all. Beside those of `read_list` a line is bad
-        whose label is outside those of the training list (-1 in OPEN) or above one that no training
-        image has, or whose image is in the training list too.
-
-    Raises:
-        UsageError: `place` is of another form, or a list cannot be read.
+    Returns where the images are, the lists by the names of `LoadedImages`, and the bad lines of
+    all: those of `read_list`, and those whose label is outside those of the training list (-1 in
+    OPEN) or above one that no training image has, or whose image is in the training list too.
     """
     images, *names = place.split(",")
     if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):
@@ -89,7 +70,7 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
         raise UsageError(f"dataset must be {forms}, got {form.partition(':')[0]}:{place}")
     lists, bad = {}, []
     for part, name in zip(_PARTS[len(names) - 1], names, strict=True):
-        lists[part], wrong = read_list(Path(name))
+        lists[part], wrong = list_file.read_list(Path(name))
         bad += wrong
     if "test" not in lists:
         none = np.zeros(0, np.int32)
@@ -100,20 +81,18 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
 def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:
     train = lists["train"]
     # Every class needs an image, so no label can be as large as the number of images.
-    bad = outside_labels(train, 0, max(len(train.labels) - 1, 0))
+    bad = list_file.outside_labels(train, 0, max(len(train.labels) - 1, 0))
     if bad or len(train.labels) == 0:
         return bad
-    num_classes = int(train.labels.max()) + 1
-    empty = np.flatnonzero(np.bincount(train.labels, minlength=num_classes) == 0)
+    highest = int(train.labels.max())
+    empty = np.flatnonzero(np.bincount(train.labels) == 0)
     if len(empty):
-        largest = int(train.labels.argmax())
-        reason = f"label must be below {empty[0]}, which no line has, got {num_classes - 1}"
-        bad.append(train.bad_line(largest, reason))
+        reason = f"label must be below {empty[0]}, which no line has, got {highest}"
+        bad.append(train.bad_line(int(train.labels.argmax()), reason))
     for part, listed in lists.items():
-        if part in ("val", "test"):
-            bad += outside_labels(listed, 0, num_classes - 1)
-        elif part == "open":
-            bad += outside_labels(listed, -1, -1)
+        if part != "train":
+            low, high = (-1, -1) if part == "open" else (0, highest)
+            bad += list_file.outside_labels(listed, low, high)
     return bad
 
 

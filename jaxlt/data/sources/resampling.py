@@ -1,21 +1,21 @@
-"""Bilinear resampling with antialiasing, by Pillow as in torchvision's transforms."""
+"""Bilinear resampling with antialiasing, by Pillow as in torchvision, or for arrays TensorFlow."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.devices.backends import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 Resize = Literal["stretch", "centre_crop"]
 NUM_CROPS = 5
+_RESIZE_CHUNK = 1024
 
 
 def stretch(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -30,7 +30,8 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     `CenterCrop(224)`: the longer side is rounded down, the crop's corner to even.
     """
     whole = _resize_shorter(image, size * 8 // 7)
-    return _square(whole, *_middle(whole, size), size)
+    left, top = _middle(whole, size)
+    return whole.crop((left, top, left + size, top + size))
 
 
 def five_crops(image: Image.Image, size: int, expand: int) -> Image.Image:
@@ -39,45 +40,27 @@ def five_crops(image: Image.Image, size: int, expand: int) -> Image.Image:
     These are torchvision's `Resize(size + expand)` and `FiveCrop(size)`: the longer side is
     rounded down, the corner of the last crop to even. The crops lie one below the other: top left,
     top right, bottom left, bottom right and centre.
-
-    Args:
-        image: any mode.
-        size: side of the squares.
-        expand: pixels by which the resized image's shorter side exceeds `size`.
     """
     whole = _resize_shorter(image, size + expand)
     right, bottom = (side - size for side in whole.size)
     corners = ((0, 0), (right, 0), (0, bottom), (right, bottom), _middle(whole, size))
     tall = Image.new(whole.mode, (size, NUM_CROPS * size))
-    for number, corner in enumerate(corners):
-        tall.paste(_square(whole, *corner, size), (0, number * size))
+    for number, (left, top) in enumerate(corners):
+        tall.paste(whole.crop((left, top, left + size, top + size)), (0, number * size))
     return tall
 
 
 def fit(pixels: tf.Tensor, size: int, resize: Resize = "stretch") -> tf.Tensor:
-    """Brings one image to (size, size, C); works inside a `tf.data` map.
-
-    Args:
-        pixels: uint8 tensor (H, W, C) of 1 or 3 channels.
-        size: side of the result.
-        resize: "stretch" or "centre_crop", see the functions of these names.
-    """
-    change = functools.partial(stretch, height=size, width=size)
+    """Brings a uint8 image (H, W, C) of 1 or 3 channels to (size, size, C), in a `tf.data` map."""
     if resize == "centre_crop":
-        change = functools.partial(centre_crop, size=size)
-    return _by_pillow(pixels, change, (size, size))
+        return _by_pillow(pixels, lambda image: centre_crop(image, size), (size, size))
+    return _by_pillow(pixels, lambda image: stretch(image, size, size), (size, size))
 
 
 def fit_five_crops(pixels: tf.Tensor, size: int, expand: int) -> tf.Tensor:
-    """Cuts `five_crops` out of one image; works inside a `tf.data` map.
-
-    Args:
-        pixels: uint8 tensor (H, W, C) of 1 or 3 channels.
-        size: see `five_crops`.
-        expand: see `five_crops`.
-    """
-    change = functools.partial(five_crops, size=size, expand=expand)
-    return _by_pillow(pixels, change, (NUM_CROPS * size, size))
+    """Cuts `five_crops` out of one uint8 image (H, W, C) of 1 or 3 channels, like `fit`."""
+    shape = (NUM_CROPS * size, size)
+    return _by_pillow(pixels, lambda image: five_crops(image, size, expand), shape)
 
 
 def _by_pillow(
@@ -106,5 +89,24 @@ def _middle(image: Image.Image, size: int) -> tuple[int, int]:
     return left, top
 
 
-def _square(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
-    return image.crop((left, top, left + size, top + size))
+def is_enlarged(shape: Sequence[int | None], size: int) -> bool:
+    """Whether images of one shape (H, W, ...) have fewer pixels than squares of side `size`."""
+    height, width = shape[:2]
+    return height is not None and width is not None and height * width < size * size
+
+
+def resize(images: tf.Tensor | np.ndarray, size: int) -> tf.Tensor:
+    """Resizes uint8 images (..., H, W, C) to (..., size, size, C), by TensorFlow."""
+    tf = import_tensorflow()
+    resized = tf.image.resize(images, (size, size), antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def resize_array(images: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a uint8 array (N, H, W, C) to squares of side `size`, as `resize` does."""
+    if images.shape[1:3] == (size, size):
+        return images
+    # Whole-set resizing would hold a float32 copy of every image at once.
+    starts = range(0, len(images), _RESIZE_CHUNK)
+    chunks = [resize(images[start : start + _RESIZE_CHUNK], size).numpy() for start in starts]
+    return np.concatenate(chunks)

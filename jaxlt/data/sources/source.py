@@ -1,15 +1,19 @@
-"""Data sources: where labelled images come from."""
+"""Data sources: where labelled images come from, and how their pixels are normalised."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.idx import load_idx
-from jaxlt.data.sources.image_set import ArrayImages, ImageSet, LoadedImages
+from jaxlt.data.sources.image_set import ImageSet, LoadedImages
 from jaxlt.data.sources.listed import load_listed
+from jaxlt.data.sources.published_statistics import published_statistics
+from jaxlt.data.sources.relabel import relabelled_by_size
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.data.sources.tfds import load_tfds
 from jaxlt.data.sources.tfds_listed import load_listed_tfds
@@ -21,17 +25,6 @@ _STATISTICS_SAMPLE = 1024
 _MAX_DIGIT_INTENSITY = 16
 Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
 Relabel = Literal["none", "by_size"]
-# Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
-# ICLR 2020, and of the code after it. Places-LT is normalised by ImageNet's. CLIP's are those of
-# the code of Radford et al., "Learning transferable visual models from natural language
-# supervision", ICML 2021, which its weights were trained with.
-_PUBLISHED_STATISTICS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
-# What all code of the long-tailed literature normalises CIFAR-10 and CIFAR-100 with.
-_CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +38,7 @@ class Source:
         test: test images, never thinned out.
         val: validation images, of the same classes, where the source has a set of them.
         open: images of no class, all with label -1, where the source has a set of them.
-        mean: per-channel mean of the training pixels, in units where white is 1.
-        std: per-channel standard deviation, in the same units.
+        mean, std: of the training pixels, per channel, in units where white is 1.
         class_numbers: by label, what the class was numbered before `relabel`.
     """
 
@@ -82,37 +74,31 @@ def load_source(
 ) -> Source:
     """Loads a data set by its specification.
 
+    A `UsageError` says that the specification is none of those below, the data are missing or
+    damaged, or `resize` asks for what can be done to image files alone.
+
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
             (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png),
-            "list:ROOT,LISTS" (list files, see `load_listed`) or "tfds:NAME,LISTS" (list files of
-            images that tensorflow-datasets keeps, see `load_listed_tfds`).
+            "list:ROOT,LISTS" (see `load_listed`) or "tfds:NAME,LISTS" (see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
-            random: "stretch" disregards their aspect ratio, "centre_crop" is the test transform
-            of ImageNet, see `jaxlt.data.sources.resampling`.
-        normalization: mean and standard deviation: "imagenet", "inaturalist2018" and "clip" are
-            the published ones. "dataset" takes those that the literature uses for CIFAR-10 and
-            CIFAR-100, and for any other set those of up to 1024 training images, evenly spaced.
+            random: "stretch" or "centre_crop", see `jaxlt.data.sources.resampling`.
+        normalization: "imagenet", "inaturalist2018" and "clip" are published means and deviations.
+            "dataset" takes those that the literature uses for CIFAR-10 and CIFAR-100, and for any
+            other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
-        relabel: "by_size" numbers the classes anew by their training images, the largest first
-            and equal ones in their old order, as MiSLAS and Saddle-LongTail do.
-
-    Raises:
-        UsageError: the specification is none of these, the data are missing or damaged, or
-            `resize` asks for what can be done to image files alone.
+        relabel: "by_size" is `relabelled_by_size`, as MiSLAS and Saddle-LongTail have it.
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"image_size must be at least 1, got {image_size}")
     loaded = _load_images(spec, image_size, resize)
     for part, images in (("training", loaded.train), ("test", loaded.test)):
-        _check_labels(spec, part, images, len(loaded.class_names))
+        _check_labels(spec, part, images.labels, len(loaded.class_names))
     class_numbers = tuple(range(len(loaded.class_names)))
     if relabel == "by_size":
-        class_numbers = _by_size(loaded.train.labels, len(class_names := loaded.class_names))
-        _renumber(loaded, class_numbers)
-        loaded = loaded._replace(class_names=tuple(class_names[i] for i in class_numbers))
+        loaded, class_numbers = relabelled_by_size(loaded)
     mean, std = _statistics(spec, loaded.train, normalization, unreadable)
     return Source(spec, **loaded._asdict(), mean=mean, std=std, class_numbers=class_numbers)
 
@@ -126,29 +112,14 @@ def _is_of_lists(spec: str) -> bool:
     return spec.startswith("list:") or (spec.startswith("tfds:") and "," in spec)
 
 
-def _by_size(labels: np.ndarray, num_classes: int) -> tuple[int, ...]:
-    counts = np.bincount(labels, minlength=num_classes)
-    return tuple(np.argsort(-counts, kind="stable").tolist())
-
-
-def _renumber(loaded: LoadedImages, class_numbers: tuple[int, ...]) -> None:
-    """Gives the class numbered `class_numbers[i]` the label i."""
-    # Label -1, of no class, finds the last entry and stays.
-    labels = np.full(len(class_numbers) + 1, -1, np.int32)
-    labels[list(class_numbers)] = np.arange(len(class_numbers))
-    for images in (loaded.train, loaded.test, loaded.val, loaded.open):
-        if images is not None:
-            images.labels = labels[images.labels]
-
-
 def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedImages:
     kind, _, place = spec.partition(":")
-    if kind == "folder" and place:
-        return load_folder(Path(place), image_size or _DEFAULT_SIZE, resize)
-    if kind == "list" and place:
-        return load_listed(place, image_size or _DEFAULT_SIZE, resize)
-    if kind == "tfds" and _is_of_lists(spec):
-        return load_listed_tfds(place, image_size or _DEFAULT_SIZE, resize)
+    if is_of_files(spec) and place:
+        size = image_size or _DEFAULT_SIZE
+        if kind == "folder":
+            return load_folder(Path(place), size, resize)
+        load = load_listed if kind == "list" else load_listed_tfds
+        return load(place, size, resize)
     if resize != "stretch":
         raise UsageError(
             f"resize must be stretch but for image files (folder: or list files), got {resize} for "
@@ -166,8 +137,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
     )
 
 
-def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> None:
-    labels = images.labels
+def _check_labels(spec: str, part: str, labels: np.ndarray, num_classes: int) -> None:
     if len(labels) == 0:
         if part == "test" and _is_of_lists(spec):
             return  # A validation split may be evaluated in their place.
@@ -182,35 +152,32 @@ def _check_labels(spec: str, part: str, images: ImageSet, num_classes: int) -> N
 def _statistics(
     spec: str, images: ImageSet, normalization: Normalization, unreadable: Unreadable
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if normalization != "dataset":
-        if images.image_shape[2] != len(_PUBLISHED_STATISTICS[normalization][0]):
-            raise UsageError(
-                f"images must have 3 channels for normalization {normalization}, got "
-                f"{images.image_shape[2]} in {spec}"
-            )
-        return _PUBLISHED_STATISTICS[normalization]
-    if spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100"):
-        return _CIFAR_STATISTICS
+    is_cifar = spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100")
+    if is_cifar or normalization != "dataset":
+        name = "cifar" if normalization == "dataset" else normalization
+        return published_statistics(name, images.image_shape[2], spec)
     count = min(len(images.labels), _STATISTICS_SAMPLE)
     numbers = np.linspace(0, len(images.labels) - 1, count, dtype=np.int64)
     if unreadable == "skip":
         numbers = images.readable(numbers)
-    sample = images.load(numbers)
-    pixels = sample.reshape(-1, images.image_shape[2]) / 255
+    pixels = images.load(numbers).reshape(-1, images.image_shape[2]) / 255
     # A channel that never varies must be centred, not divided by zero.
     std = np.maximum(pixels.std(axis=0), 1 / 255)
     return tuple(pixels.mean(axis=0).tolist()), tuple(std.tolist())
 
 
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (a, b), float32 (C,): a * pixel + b is (pixel / 255 - mean) / std."""
+    scale = 1 / (255 * np.asarray(std))
+    shift = -np.asarray(mean) / np.asarray(std)
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
 def _load_digits(image_size: int | None) -> LoadedImages:
     """Loads the 1797 digits of scikit-learn, 8 by 8 pixels of 17 grey levels stretched to 0..255.
 
-    Every third image of a class is a test image: 1201 are for training and 596 for tests.
-    `image_size` is the side to which the images are resized; None keeps 8.
-
-    References:
-        E. Alpaydin and C. Kaynak, "Optical recognition of handwritten digits", UCI machine
-        learning repository, 1998 (its test part).
+    Every third image of a class is a test image: 1201 are for training and 596 for tests. (Alpaydin
+    and Kaynak, "Optical recognition of handwritten digits", UCI, 1998, its test part.)
     """
     from sklearn import datasets
 
@@ -220,7 +187,7 @@ def _load_digits(image_size: int | None) -> LoadedImages:
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[2::3]] = True
     return LoadedImages(
-        class_names=tuple(str(label) for label in range(10)),
+        class_names=tuple("0123456789"),
         train=ArrayImages(pixels[~is_test], labels[~is_test], image_size),
         test=ArrayImages(pixels[is_test], labels[is_test], image_size),
     )

@@ -1,7 +1,5 @@
 """Image classification sets of tensorflow-datasets, with its own download and cache."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -10,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
-from jaxlt.data.sources.image_set import ArrayImages, LoadedImages, is_enlarged, resize
+from jaxlt.data.sources.array_images import ArrayImages
+from jaxlt.data.sources.image_set import LoadedImages
+from jaxlt.data.sources.resampling import is_enlarged, resize
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 _READ_BATCH = 256
@@ -42,8 +42,7 @@ def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedIma
     image_key, label_key = supervised_keys(builder, name)
     with preparation_errors(name):
         builder.download_and_prepare()
-    image_feature = builder.info.features[image_key]
-    if image_size is None and None in image_feature.shape:
+    if image_size is None and None in builder.info.features[image_key].shape:
         image_size = default_size
     splits = builder.info.splits
     test_split = "test" if "test" in splits else "validation"
@@ -60,12 +59,7 @@ def load_tfds(name: str, image_size: int | None, default_size: int) -> LoadedIma
 
 
 def make_builder(name: str, **options: Any) -> Any:
-    """Returns the builder of a set; nothing is downloaded yet.
-
-    Args:
-        name: what `tfds.builder` takes; a `UsageError` says that there is no such set.
-        **options: other arguments of it.
-    """
+    """Returns what `tfds.builder` does, without a download; a `UsageError` says there is no set."""
     if not _OWN.fullmatch(name):
         raise UsageError(
             "dataset must be one of tensorflow-datasets itself, as those of a namespace download "
@@ -92,10 +86,7 @@ def preparation_errors(name: str) -> Iterator[None]:
 
 
 def supervised_keys(builder: Any, name: str) -> tuple[str, str]:
-    """Returns the features that are a set's images and labels.
-
-    A `UsageError` says that it has no 8-bit images with one label each.
-    """
+    """Returns the features that are a set's 8-bit images and labels, or raises a `UsageError`."""
     import tensorflow_datasets as tfds
 
     keys, features = builder.info.supervised_keys, builder.info.features
@@ -114,20 +105,20 @@ def supervised_keys(builder: Any, name: str) -> tuple[str, str]:
     return keys[0], keys[1]
 
 
-def is_text(feature: Any) -> bool:
-    """Whether a feature of a set is text."""
+def has_text(builder: Any, key: str) -> bool:
+    """Whether a set has a feature of this name that is text."""
     import tensorflow_datasets as tfds
 
-    return isinstance(feature, tfds.features.Text)
+    features = builder.info.features
+    return key in features and isinstance(features[key], tfds.features.Text)
 
 
 def _read_split(
     builder: Any, split: str, image_key: str, label_key: str, image_size: int | None
 ) -> ArrayImages:
     tf = import_tensorflow()
-    features = builder.info.features
-    has_id = "id" in features and is_text(features["id"])
-    shape = features[image_key].shape
+    has_id = has_text(builder, "id")
+    shape = builder.info.features[image_key].shape
 
     def select(example: dict[str, Any]) -> tuple[Any, Any, Any]:
         image = example[image_key]

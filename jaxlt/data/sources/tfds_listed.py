@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.list_file import BadLine, ListFile, class_names, refuse
 from jaxlt.data.sources.listed import read_lists
 from jaxlt.data.sources.resampling import Resize
-from jaxlt.data.sources.tfds import is_text, make_builder, preparation_errors, supervised_keys
+from jaxlt.data.sources.tfds import has_text, make_builder, preparation_errors, supervised_keys
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,46 +31,26 @@ _logger = logging.getLogger(__name__)
 
 
 class TfdsImages(EncodedImages):
-    """Images of a list, read one by one from the records of tensorflow-datasets.
-
-    Args:
-        records: the splits, sequences of examples with encoded images.
-        image_key: the feature that is the image.
-        places: int64 array (N, 2), of each image its split and its position there.
-        listed: the list, whose labels are taken.
-        image_size: see `EncodedImages`.
-        resize: see `EncodedImages`.
-    """
+    """Images of a list, read one by one by `encoded`, which takes the path in the list."""
 
     def __init__(
-        self,
-        records: Sequence[Any],
-        image_key: str,
-        places: np.ndarray,
-        listed: ListFile,
-        image_size: int,
-        resize: Resize,
+        self, encoded: Callable[[str], bytes], listed: ListFile, image_size: int, resize: Resize
     ) -> None:
         super().__init__(listed.labels, image_size, resize)
-        self._records = records
-        self._image_key = image_key
-        self._places = places
+        self._encoded = encoded
         self._listed = listed
 
     def contents(self, number: tf.Tensor) -> tf.Tensor:
         """Reads the encoded image of a number, scalar tensors both."""
         tf = import_tensorflow()
-        contents = tf.numpy_function(self._encoded, (number,), tf.string)
+        images = self._listed.images
+        contents = tf.numpy_function(lambda x: self._encoded(images[x]), (number,), tf.string)
         return tf.ensure_shape(contents, ())
 
     def name(self, number: int) -> str:
         """Returns the list file, the line in it and the path there."""
         listed = self._listed
         return f"{listed.path}:{listed.lines[number]} {listed.images[number]}"
-
-    def _encoded(self, number: np.ndarray) -> bytes:
-        split, position = self._places[number].tolist()
-        return self._records[split][position][self._image_key]
 
 
 def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImages:
@@ -100,12 +79,8 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
         refuse(bad)
         builder = make_builder(name, file_format=_FORMAT)
     image_key, _ = supervised_keys(builder, name)
-    texts = [
-        key
-        for key in _NAME_FEATURES
-        if key in builder.info.features and is_text(builder.info.features[key])
-    ]
-    if not texts:
+    name_key = next((key for key in _NAME_FEATURES if has_text(builder, key)), None)
+    if name_key is None:
         raise UsageError(
             f"dataset tfds:{name} must name its images by {' or '.join(_NAME_FEATURES)} for list "
             "files to select them, got none of these"
@@ -113,16 +88,15 @@ def load_listed_tfds(place: str, image_size: int, resize: Resize) -> LoadedImage
     splits = _records(builder, name, image_key)
     found = _find(
         {image for listed in lists.values() for image in listed.images},
-        (_names(builder, split, records, texts[0]) for split, records in splits.items()),
+        ((split, _names(builder, split, splits[split], name_key)) for split in splits),
     )
-    for listed in lists.values():
-        bad += _unknown(listed, found, name)
-    refuse(bad + _taken_twice(lists.values(), found))
-    sets = {}
-    for part, listed in lists.items():
-        places = np.array([found[image] for image in listed.images], np.int64)
-        records = list(splits.values())
-        sets[part] = TfdsImages(records, image_key, places, listed, image_size, resize)
+    refuse(bad + _bad_images(name, lists.values(), found))
+
+    def encoded(image: str) -> bytes:
+        split, position = found[image]
+        return splits[split][position][image_key]
+
+    sets = {part: TfdsImages(encoded, listed, image_size, resize) for part, listed in lists.items()}
     return LoadedImages(class_names(lists["train"]), **sets)
 
 
@@ -147,12 +121,10 @@ def _records(builder: Any, name: str, image_key: str) -> dict[str, Any]:
 def _names(builder: Any, split: str, records: Any, name_key: str) -> list[str]:
     """Returns the name of each example of a split, from the file that keeps them if it exists."""
     kept = Path(builder.data_dir) / f"jaxlt_names_{split}.txt"
-    try:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         names = kept.read_text("utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError):
-        names = []
-    if len(names) == len(records):
-        return names
+        if len(names) == len(records):
+            return names
     names = []
     for number in range(len(records)):
         if number % _LOGGED == 0:
@@ -167,42 +139,36 @@ def _names(builder: Any, split: str, records: Any, name_key: str) -> list[str]:
     return names
 
 
-def _find(images: set[str], splits: Any) -> dict[str, tuple[int, int]]:
+def _find(images: set[str], splits: Any) -> dict[str, tuple[str, int]]:
     """Returns split and position of each image, looking into no more splits than it takes."""
-    found: dict[str, tuple[int, int]] = {}
-    for number, names in enumerate(splits):
-        positions = {name: position for position, name in enumerate(names)}
+    found: dict[str, tuple[str, int]] = {}
+    for split, names in splits:
         # A name of several images is no name of one.
-        for name, count in Counter(names).items() if len(positions) < len(names) else ():
-            if count > 1:
-                del positions[name]
+        times = Counter(names)
+        positions = {name: place for place, name in enumerate(names) if times[name] == 1}
         for image in images - found.keys():
             path = PurePosixPath(image)
-            for name in (image, path.name, path.stem):
-                if name in positions:
-                    found[image] = number, positions[name]
-                    break
+            known = [x for x in (image, path.name, path.stem) if x in positions]
+            if known:
+                found[image] = split, positions[known[0]]
         if len(found) == len(images):
             break
     return found
 
 
-def _unknown(listed: ListFile, found: dict[str, tuple[int, int]], name: str) -> list[BadLine]:
-    return [
-        listed.bad_line(number, f"image must be one of tfds:{name}, got {image}")
-        for number, image in enumerate(listed.images)
-        if image not in found
-    ]
-
-
-def _taken_twice(lists: Iterable[ListFile], found: dict[str, tuple[int, int]]) -> list[BadLine]:
-    """Returns the lines whose image an earlier line has under another path."""
-    owners: dict[tuple[int, int], str] = {}
+def _bad_images(
+    name: str, lists: Iterable[ListFile], found: dict[str, tuple[str, int]]
+) -> list[BadLine]:
+    """Returns the lines whose image was not found, or an earlier line has under another path."""
+    owners: dict[tuple[str, int], str] = {}
     bad = []
     for listed in lists:
         for number, image in enumerate(listed.images):
+            if image not in found:
+                reason = f"image must be one of tfds:{name}, got {image}"
+                bad.append(listed.bad_line(number, reason))
             # Validation and test list may name the same image, by the same path.
-            if image in found and owners.setdefault(found[image], image) != image:
+            elif owners.setdefault(found[image], image) != image:
                 reason = f"image must be new, got {image}, which is that of {owners[found[image]]}"
                 bad.append(listed.bad_line(number, reason))
     return bad

@@ -1,4 +1,4 @@
-"""What training and evaluation do about images that turn out not to be readable."""
+"""How training and evaluation skip images that turn out not to be readable."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.image_set import ImageSet
+from jaxlt.devices.backends import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -23,32 +23,13 @@ _logger = logging.getLogger(__name__)
 
 
 def successors(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Returns the image that stands in for each image of a split, int32 (N,).
-
-    It is the next image of its class in the split, and the first one after the last. An image
-    outside the split has itself.
-
-    Args:
-        labels: integer array (N,), the class of each image of the whole set.
-        indices: integer array (n,), the images of the split.
-    """
+    """Returns for each image, int32 (N,), the next of its class in the split, or itself outside."""
     successor = np.arange(len(labels), dtype=np.int32)
     by_class = indices[np.argsort(labels[indices], kind="stable")]
     _, starts = np.unique(labels[by_class], return_index=True)
-    following = np.roll(by_class, -1)
-    ends = np.append(starts[1:], len(by_class)) - 1
-    following[ends] = by_class[starts]
-    successor[by_class] = following
+    for of_class in np.split(by_class, starts[1:]):
+        successor[of_class] = np.roll(of_class, -1)
     return successor
-
-
-def candidates(successor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """Returns the images (B,) followed by those that stand in for them, (B, tries)."""
-    tf = import_tensorflow()
-    tried = [indices]
-    for _ in range(_MAX_TRIES - 1):
-        tried.append(tf.gather(successor, tried[-1]))
-    return tf.stack(tried, axis=1)
 
 
 def first_readable(
@@ -58,17 +39,11 @@ def first_readable(
     shape: tuple[int, int, int],
     blank: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Reads of each row of images the first that can be read.
+    """Reads of each row of images, int32 numbers (B, tries), the first that can be read.
 
-    Args:
-        tried: int32 tensor (B, tries), numbers of images.
-        read: reads images by numbers (1,) and one row of each of `drawn`, as uint8 (1, H, W, C).
-        *drawn: tensors (B, ...).
-        shape: H, W and C.
-        blank: whether a row without a readable image gives zeros; otherwise it is an error.
-
-    Returns:
-        Images, uint8 (B, H, W, C), and their numbers, int32 (B,), -1 for zeros.
+    `read` reads one by its number (1,) and a row of each of `drawn`, as uint8 (1, H, W, C). A row
+    without a readable image gives zeros if `blank`; otherwise it is an error. Returns the images
+    and their numbers, int32 (B,), -1 for zeros.
     """
     tf = import_tensorflow()
 
@@ -87,6 +62,25 @@ def first_readable(
 
     specs = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((), tf.int32))
     return tf.map_fn(read_row, (tried, *drawn), fn_output_signature=specs)
+
+
+class Substitutes:
+    """Reads the images of a split, for an unreadable one the next of its class."""
+
+    def __init__(self, images: ImageSet, indices: np.ndarray) -> None:
+        self._shape = images.image_shape
+        self._successor = successors(images.labels, indices)
+
+    def read(
+        self, read: Callable[..., tf.Tensor], indices: tf.Tensor, *drawn: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns images, see `first_readable`, and which `indices` were skipped, -1 for others."""
+        tf = import_tensorflow()
+        tried = [indices]
+        for _ in range(_MAX_TRIES - 1):
+            tried.append(tf.gather(self._successor, tried[-1]))
+        pixels, taken = first_readable(tf.stack(tried, axis=1), read, *drawn, shape=self._shape)
+        return pixels, tf.where(taken == indices, -1, indices)
 
 
 class SkipLog:

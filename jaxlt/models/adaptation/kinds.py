@@ -2,38 +2,23 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from jaxlt.errors import UsageError
 
-Kind = Literal[
-    "adaptformer",
-    "adapter",
-    "lora",
-    "vpt_shallow",
-    "vpt_deep",
-    "ssf",
-    "bias",
-    "layer_norm",
-    "partial",
-    "full",
-    "linear_probe",
-]
-Projection = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+Added: TypeAlias = Literal["adaptformer", "adapter", "lora", "vpt_shallow", "vpt_deep", "ssf"]
+Kind: TypeAlias = Literal[Added, "bias", "layer_norm", "partial", "full", "linear_probe"]
+Projection: TypeAlias = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 _OF_RANK = ("adaptformer", "adapter", "lora")
 _ALONE = ("full", "linear_probe")
 
 
 def bottleneck_rank(num_classes: int, num_blocks: int) -> int:
-    """Returns LIFT's rank of bottlenecks, `2**max(0, trunc(log2(K / (2 L))))`.
+    """Returns LIFT's rank of bottlenecks, `2**max(0, trunc(log2(K / (2 L))))`, for K and L.
 
     The modules of all blocks then have about as many parameters as a linear classifier, or fewer
     (Shi et al., "Long-tail learning with foundation model: heavy fine-tuning hurts", ICML 2024).
-
-    Args:
-        num_classes: K.
-        num_blocks: L, of the transformer.
     """
     return 2 ** max(0, int(math.log2(num_classes / (2 * num_blocks))))
 
@@ -63,8 +48,7 @@ class Adaptation:
         last_blocks: blocks that "partial" trains.
 
     Raises:
-        UsageError: kinds are unknown, repeated or do not go together, or a number or a projection
-            is not what it must be.
+        UsageError: a field is not what it must be, or kinds do not go together.
     """
 
     kinds: tuple[Kind, ...] = ("adaptformer",)
@@ -74,20 +58,16 @@ class Adaptation:
     last_blocks: int = 1
 
     def __post_init__(self):
-        for name, known in (("kinds", Kind), ("lora_projections", Projection)):
-            self._check(
-                name,
-                0
-                < len(set(getattr(self, name)) & set(get_args(known)))
-                == len(getattr(self, name)),
-                f"some of {', '.join(get_args(known))}, each at most once",
-            )
+        for name, known in (("kinds", get_args(Kind)), ("lora_projections", get_args(Projection))):
+            chosen = getattr(self, name)
+            holds = 0 < len(set(chosen) & set(known)) == len(chosen)
+            self._check(name, holds, f"some of {', '.join(known)}, each at most once")
         for kind in _ALONE:
             self._check("kinds", kind not in self or len(self.kinds) == 1, f"{kind} alone")
         both = "vpt_shallow" in self and "vpt_deep" in self
         self._check("kinds", not both, "with vpt_shallow or vpt_deep, not both")
-        used = any(kind in self for kind in _OF_RANK)
-        self._check("rank", self.rank is None or used, f"None without one of {', '.join(_OF_RANK)}")
+        needed = self.rank is None or self._has_rank
+        self._check("rank", needed, f"None without one of {', '.join(_OF_RANK)}")
         for name in ("rank", "prompt_length", "last_blocks"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1")
@@ -100,9 +80,13 @@ class Adaptation:
     def __contains__(self, kind: Kind) -> bool:
         return kind in self.kinds
 
+    @property
+    def _has_rank(self) -> bool:
+        return any(kind in self for kind in _OF_RANK)
+
     def with_rank(self, num_classes: int, num_blocks: int) -> "Adaptation":
         """Returns the adaptation with its rank by `bottleneck_rank` where it needs and has none."""
-        if self.rank is None and any(kind in self for kind in _OF_RANK):
+        if self.rank is None and self._has_rank:
             return dataclasses.replace(self, rank=bottleneck_rank(num_classes, num_blocks))
         return self
 
@@ -112,12 +96,3 @@ class Adaptation:
         if self.rank is None:
             raise ValueError("rank must be set, got None: call with_rank first")
         return self.rank
-
-
-UNADAPTED = Adaptation(("linear_probe",))
-"""Adds nothing to a network."""
-
-
-def names_encoder(model: str) -> bool:
-    """Whether a network's name is that of an image encoder that can be adapted, KIND:PLACE."""
-    return ":" in model

@@ -1,4 +1,9 @@
-"""The modules that an `Adaptation` adds to a vision transformer, and where it adds them."""
+"""The modules that an `Adaptation` adds to a vision transformer, and where it adds them.
+
+The modules map `(..., features)` to the same shape and type, if they do not say otherwise. The
+functions are called in the compact methods of a block, whose modules then hold what is added. The
+adaptation has its rank set.
+"""
 
 import math
 
@@ -7,7 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.models.adaptation.kinds import Adaptation
-from jaxlt.models.networks.normalisation import LayerNorm
+from jaxlt.models.networks.layer_norm import LayerNorm
+
+UNADAPTED = Adaptation(("linear_probe",))
+"""Adds nothing to a network."""
 
 # PyTorch's Kaiming-normal with a = sqrt(5), untruncated: a variance of 1 / (3 fan_in).
 _down_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "normal")
@@ -21,43 +29,28 @@ def _uniform(bound: float) -> nn.initializers.Initializer:
     return draw
 
 
-def _bottleneck(x: jax.Array, rank: int) -> jax.Array:
-    """Adds layer norm, a ReLU layer of `rank` units and a way back, at first 0, to a module."""
-    width, dtype = x.shape[-1], x.dtype
-    # The epsilon of PyTorch's layer norm.
-    y = LayerNorm(epsilon=1e-5, dtype=dtype, name="norm")(x)
-    y = nn.relu(nn.Dense(rank, kernel_init=_down_init, dtype=dtype, name="down")(y))
-    return nn.Dense(width, kernel_init=nn.initializers.zeros, dtype=dtype, name="up")(y)
-
-
-class AdaptFormer(nn.Module):
-    """AdaptFormer's bottleneck, `s Up(ReLU(Down(LN(x))))`, added to the output of a block's MLP.
-
-    x is the stream before the block's second layer norm. The result starts at zero. LIFT learns s
-    and has the layer norm; in the paper s is constant (Chen et al., NeurIPS 2022, section 3.2).
-    """
-
-    rank: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `(..., width)` to the same shape and type."""
-        scale = self.param("scale", nn.initializers.ones, ())
-        return scale.astype(x.dtype) * _bottleneck(x, self.rank)
-
-
 class Adapter(nn.Module):
-    """Bottleneck `Up(ReLU(Down(LN(x))))` of an MLP's output, added to it; zero at first.
+    """Bottleneck `Up(ReLU(Down(LN(x))))` of `rank` units, zero at first, with LIFT's layer norm.
 
-    Houlsby et al., ICML 2019, with the layer norm of LIFT.
+    That of an MLP's output is added to it (Houlsby et al., ICML 2019). AdaptFormer adds to it that
+    of the MLP's input before the layer norm, times a factor that LIFT learns, `scaled` (Chen et
+    al., NeurIPS 2022, section 3.2, where it is constant).
     """
 
     rank: int
+    scaled: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `(..., width)` to the same shape and type."""
-        return _bottleneck(x, self.rank)
+        """Returns what is added."""
+        width, dtype = x.shape[-1], x.dtype
+        # The epsilon of PyTorch's layer norm.
+        y = LayerNorm(epsilon=1e-5, dtype=dtype, name="norm")(x)
+        y = nn.relu(nn.Dense(self.rank, kernel_init=_down_init, dtype=dtype, name="down")(y))
+        y = nn.Dense(width, kernel_init=nn.initializers.zeros, dtype=dtype, name="up")(y)
+        if self.scaled:
+            y = self.param("scale", nn.initializers.ones, ()).astype(dtype) * y
+        return y
 
 
 class LowRank(nn.Module):
@@ -86,7 +79,7 @@ class ScaleShift(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `(..., features)` to the same shape and type."""
+        """Scales and shifts."""
         shape = x.shape[-1:]
         scale = self.param("scale", lambda *args: 1 + _ssf_init(*args), shape, jnp.float32)
         shift = self.param("shift", _ssf_init, shape, jnp.float32)
@@ -94,13 +87,10 @@ class ScaleShift(nn.Module):
 
 
 class Prompts(nn.Module):
-    """Learned tokens, VPT (Jia et al., ECCV 2022), after those of the image, as in LIFT.
+    """VPT's learned tokens (Jia et al., ECCV 2022), behind those of the image, as in LIFT.
 
-    They start uniform within sqrt(6 / (3 patch**2 + width)).
-
-    Attributes:
-        length: Number of learned tokens.
-        patch: Side of the transformer's patches, of images with three channels.
+    There are `length` of them. They start uniform within sqrt(6 / (3 patch**2 + width)), where
+    `patch` is the side of the transformer's patches, of images with three channels.
     """
 
     length: int
@@ -110,9 +100,7 @@ class Prompts(nn.Module):
     def __call__(self, x: jax.Array, tokens: int) -> jax.Array:
         """Maps `(B, any, width)` to `(B, tokens + length, width)`.
 
-        Args:
-            x: The image's tokens, and behind them whatever earlier prompts have become.
-            tokens: Number of the image's own tokens, the class token included.
+        The image's own tokens stay, and what earlier prompts have become behind them goes.
         """
         batch, _, width = x.shape
         bound = math.sqrt(6 / (3 * self.patch**2 + width))
@@ -121,35 +109,17 @@ class Prompts(nn.Module):
         return jnp.concatenate([x[:, :tokens], prompts], axis=1)
 
 
-# To be called in the compact methods of a block, whose modules then hold what is added.
-
-
 def prompted(
     adaptation: Adaptation, x: jax.Array, *, block: int, tokens: int, patch: int
 ) -> jax.Array:
-    """Returns the input of a block: `x`, with VPT's prompts behind it if the block has any.
-
-    Args:
-        adaptation: of the network.
-        x: `(B, any, width)`, the output of the block before.
-        block: the block's number, from 0.
-        tokens: see `Prompts`.
-        patch: see `Prompts`.
-    """
+    """Returns a block's input: `x`, with `Prompts` behind it if the block, from 0, has any."""
     if "vpt_deep" in adaptation or ("vpt_shallow" in adaptation and block == 0):
         return Prompts(adaptation.prompt_length, patch, name="prompts")(x, tokens)
     return x
 
 
 def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns what one operation of a block gives, with LoRA and SSF.
-
-    Args:
-        adaptation: of the network, its rank set.
-        operation: "layer_norm1", "layer_norm2" or a `jaxlt.models.adaptation.kinds.Projection`.
-        x: `(..., inputs)`, the operation's input.
-        y: `(..., features)`, its result.
-    """
+    """Returns what a block's layer norm or `Projection` makes of x with LoRA and SSF, y without."""
     if "lora" in adaptation and operation in adaptation.lora_projections:
         y = y + LowRank(adaptation.set_rank, y.shape[-1], name=f"lora_{operation}")(x)
     if "ssf" in adaptation:
@@ -158,15 +128,9 @@ def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) 
 
 
 def adapted_mlp(adaptation: Adaptation, stream: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns what is added to the stream after a block's MLP, with adapter and AdaptFormer.
-
-    Args:
-        adaptation: of the network, its rank set.
-        stream: `(..., width)` before the block's second layer norm.
-        y: `(..., width)`, the MLP's output.
-    """
+    """Returns what is added to the stream (before the second layer norm) for an MLP's output y."""
     if "adapter" in adaptation:
         y = y + Adapter(adaptation.set_rank, name="adapter")(y)
     if "adaptformer" in adaptation:
-        y = y + AdaptFormer(adaptation.set_rank, name="adaptformer")(stream)
+        y = y + Adapter(adaptation.set_rank, scaled=True, name="adaptformer")(stream)
     return y

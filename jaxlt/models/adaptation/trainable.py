@@ -1,24 +1,26 @@
 """Which parameters of an adapted vision transformer train, and which are frozen."""
 
 import re
-from typing import Any, TypeAlias
+from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.errors import UsageError
-from jaxlt.models.adaptation.kinds import Adaptation, Kind
+from jaxlt.models.adaptation.kinds import Adaptation
 
-# One name for each level of the tree of parameters, the leaf's own last.
-LeafPath: TypeAlias = tuple[str, ...]
-
-# The modules that each kind adds, as `jaxlt.models.adaptation.modules` names them.
-_ADDED = {
-    "adaptformer": "adaptformer",
-    "adapter": "adapter",
-    "lora": r"lora_\w+",
-    "vpt_shallow": "prompts",
-    "vpt_deep": "prompts",
-    "ssf": r"ssf_\w+",
+_BLOCK = r"/encoder_layers_(\d+)/"
+# What each kind trains, in paths such as /vision_model/encoder_layers_0/layer_norm1/scale; what
+# is added has the names of `jaxlt.models.adaptation.modules`.
+_TRAINED = {
+    "adaptformer": "/adaptformer/",
+    "adapter": "/adapter/",
+    "lora": r"/lora_\w+/",
+    "vpt_shallow": "/prompts/",
+    "vpt_deep": "/prompts/",
+    "ssf": r"/ssf_\w+/",
+    "bias": rf"{_BLOCK}(.+/)?bias$",
+    "layer_norm": rf"{_BLOCK}(.+/)?layer_norm[12]/\w+$",
+    "full": "",
 }
 
 
@@ -35,12 +37,15 @@ def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: a kind finds nothing to train, or "partial" fewer blocks than it trains.
     """
-    paths = list(flatten_dict(params))
+    paths = {path: "/" + "/".join(path) for path in flatten_dict(params)}
     chosen = {path for path in paths if path[0] == "classifier"}
     for kind in adaptation.kinds:
         if kind == "linear_probe":
             continue
-        found = _paths_of_kind(kind, adaptation.last_blocks, paths)
+        if kind == "partial":
+            found = _last_blocks(paths, adaptation.last_blocks)
+        else:
+            found = {path for path, name in paths.items() if re.search(_TRAINED[kind], name)}
         if not found:
             raise UsageError(
                 f"network must have parameters for the adaptation {kind}, got none under "
@@ -50,27 +55,14 @@ def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
     return unflatten_dict({path: path in chosen for path in paths})
 
 
-def _paths_of_kind(kind: Kind, last_blocks: int, paths: list[LeafPath]) -> set[LeafPath]:
-    if kind in _ADDED:
-        return {p for p in paths if any(re.fullmatch(_ADDED[kind], name) for name in p)}
-    if kind == "full":
-        return set(paths)
-    blocks = {path: number for path in paths if (number := _block_number(path)) is not None}
-    if kind == "bias":
-        return {path for path in blocks if path[-1] == "bias"}
-    if kind == "layer_norm":
-        return {path for path in blocks if path[-2] in ("layer_norm1", "layer_norm2")}
-    numbers = sorted(set(blocks.values()))
-    if last_blocks > len(numbers):
+def _last_blocks(paths: dict[tuple[str, ...], str], count: int) -> set[tuple[str, ...]]:
+    numbers = {path: int(m[1]) for path, name in paths.items() if (m := re.search(_BLOCK, name))}
+    blocks = sorted(set(numbers.values()))
+    if count > len(blocks):
         raise UsageError(
-            f"last_blocks must be at most the network's {len(numbers)} blocks, got {last_blocks}"
+            f"last_blocks must be at most the network's {len(blocks)} blocks, got {count}"
         )
-    return {path for path in blocks if blocks[path] in numbers[-last_blocks:]}
-
-
-def _block_number(path: LeafPath) -> int | None:
-    matches = (re.fullmatch(r"encoder_layers_(\d+)", name) for name in path)
-    return next((int(found[1]) for found in matches if found), None)
+    return {path for path, number in numbers.items() if number in blocks[-count:]}
 
 
 def split(params: dict[str, Any], mask: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,8 +71,7 @@ def split(params: dict[str, Any], mask: dict[str, Any]) -> tuple[dict[str, Any],
     Both are trees of the same names without what the other has. So gradients, optimizers,
     perturbations and checkpoints need not know the frozen ones. `join` puts them together.
     """
-    chosen = flatten_dict(mask)
-    leaves = flatten_dict(params)
+    chosen, leaves = flatten_dict(mask), flatten_dict(params)
     trained = {path: leaf for path, leaf in leaves.items() if chosen[path]}
     frozen = {path: leaf for path, leaf in leaves.items() if not chosen[path]}
     return unflatten_dict(trained), unflatten_dict(frozen)

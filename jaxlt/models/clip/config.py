@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,32 +13,29 @@ from jaxlt.errors import UsageError
 from jaxlt.files.foreign_files import parse_json, read_utf8
 
 
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """`x sigmoid(1.702 x)`, OpenAI's approximation of `gelu`."""
+def _quick_gelu(x: jax.Array) -> jax.Array:
+    """OpenAI's approximation of `gelu`."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
 # Networks are traced before their weights are looked at: a file must not make that endless.
 _MOST_LAYERS = 256
 _LARGEST_SIZE = 1 << 20
+ACTIVATIONS = {"quick_gelu": _quick_gelu, "gelu": partial(nn.gelu, approximate=False)}
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": partial(nn.gelu, approximate=False)}
+
+def check_size(name: str, value: object, largest: int = _LARGEST_SIZE) -> None:
+    """Raises a `UsageError` for a value of a config.json that is no integer from 1 to `largest`."""
+    if not (type(value) is int and 0 < value <= largest):
+        raise UsageError(f"{name} must be a positive integer, {largest} at most, got {value!r:.40}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The sizes of both encoders' blocks; names and defaults are Hugging Face's.
 
-    Attributes:
-        hidden_size: Width of a token.
-        intermediate_size: Hidden units of a block's MLP.
-        num_hidden_layers: Number of blocks.
-        num_attention_heads: Heads of a block, a divisor of the width.
-        hidden_act: The MLP's activation, a key of `ACTIVATIONS`.
-        layer_norm_eps: Added to the variances of layer norms.
-
-    Raises:
-        UsageError: A value is not what it must be, or sizes do not fit together.
+    A token is `hidden_size` wide, a multiple of the heads, and a block's MLP has
+    `intermediate_size` hidden units. A `UsageError` says that sizes are wrong or do not fit.
     """
 
     hidden_size: int
@@ -51,12 +47,9 @@ class EncoderConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            largest = _MOST_LAYERS if field.name == "num_hidden_layers" else _LARGEST_SIZE
-            if field.type is int and not (type(value) is int and 0 < value <= largest):
-                raise UsageError(
-                    f"{field.name} must be a positive integer, {largest} at most, got {value!r:.40}"
-                )
+            if field.type is int:
+                largest = _MOST_LAYERS if field.name == "num_hidden_layers" else _LARGEST_SIZE
+                check_size(field.name, getattr(self, field.name), largest)
         if self.hidden_act not in list(ACTIVATIONS):
             raise UsageError(
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r:.40}"
@@ -68,22 +61,17 @@ class EncoderConfig:
         self._check_divides("num_attention_heads", "hidden_size")
 
     def _check_divides(self, divisor: str, whole: str) -> None:
-        if getattr(self, whole) % getattr(self, divisor):
-            raise UsageError(
-                f"{whole} must be a multiple of {divisor}, {getattr(self, divisor)}, got "
-                f"{getattr(self, whole)}"
-            )
+        part, size = getattr(self, divisor), getattr(self, whole)
+        if size % part:
+            raise UsageError(f"{whole} must be a multiple of {divisor}, {part}, got {size}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig(EncoderConfig):
     """The sizes of the image encoder; the defaults are ViT-B/32's.
 
-    Attributes:
-        num_channels: Channels of an image.
-        image_size: Side of the square images, a multiple of `patch_size`.
-        patch_size: Side of the square patches.
-        pre_layernorm: Whether a layer norm follows the embeddings, as in CLIP but not in DINOv2.
+    The sides of square images, `image_size`, are a multiple of those of their patches. In CLIP but
+    not in DINOv2 a layer norm follows the embeddings, `pre_layernorm`.
     """
 
     hidden_size: int = 768
@@ -103,16 +91,18 @@ class VisionConfig(EncoderConfig):
         """Patches along one side of an image."""
         return self.image_size // self.patch_size
 
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """The shape of a batch of one image."""
+        return 1, self.image_size, self.image_size, self.num_channels
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(EncoderConfig):
     """The sizes of the text encoder.
 
-    Attributes:
-        vocab_size: Number of tokens known.
-        max_position_embeddings: The context length, the most tokens of a prompt.
-        eos_token_id: The end-of-text token; 2 is wrong in old checkpoints, see
-            `jaxlt.models.clip.model.TextEncoder`.
+    The context length, `max_position_embeddings`, is the most tokens of a prompt. In old
+    checkpoints the end-of-text token, `eos_token_id`, is 2, which is wrong: see `TextEncoder`.
     """
 
     hidden_size: int = 512
@@ -145,16 +135,20 @@ def read_config(path: str | Path) -> ClipConfig:
     """
     values = read_values(path, "clip")
     projection = values.get("projection_dim", ClipConfig.projection_dim)
-    if type(projection) is not int or not 0 < projection <= _LARGEST_SIZE:
-        raise UsageError(
-            f"projection_dim in {path} must be a positive integer, {_LARGEST_SIZE} at most, got "
-            f"{projection!r:.40}"
-        )
-    return ClipConfig(
-        vision=_encoder(path, values, "vision_config", VisionConfig),
-        text=_encoder(path, values, "text_config", TextConfig),
-        projection_dim=projection,
-    )
+    check_size(f"projection_dim in {path}", projection)
+    encoders: dict[str, Any] = {}
+    for encoder, make in (("vision", VisionConfig), ("text", TextConfig)):
+        section = f"{encoder}_config"
+        found = values.get(section)
+        if not isinstance(found, dict):
+            raise UsageError(f"{section} in {path} must be an object, got {found!r:.40}")
+        # Whether there is that norm is no choice of a file: it is what makes the network CLIP's.
+        names = {field.name for field in dataclasses.fields(make)} - {"pre_layernorm"}
+        try:
+            encoders[encoder] = make(**{name: x for name, x in found.items() if name in names})
+        except UsageError as error:
+            raise UsageError(f"{path}: {section}: {error}") from error
+    return ClipConfig(**encoders, projection_dim=projection)
 
 
 def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
@@ -168,20 +162,3 @@ def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
     if kind != model_type:
         raise UsageError(f"model_type in {path} must be {model_type!r}, got {kind!r:.40}")
     return values
-
-
-_Encoder = TypeVar("_Encoder", bound=EncoderConfig)
-
-
-def _encoder(
-    path: str | Path, values: Mapping[str, Any], section: str, make: type[_Encoder]
-) -> _Encoder:
-    found = values.get(section)
-    if not isinstance(found, dict):
-        raise UsageError(f"{section} in {path} must be an object, got {found!r:.40}")
-    # Whether there is that norm is no choice of a file: it is what makes the network CLIP's.
-    names = {field.name for field in dataclasses.fields(make)} - {"pre_layernorm"}
-    try:
-        return make(**{name: value for name, value in found.items() if name in names})
-    except UsageError as error:
-        raise UsageError(f"{path}: {section}: {error}") from error

@@ -1,10 +1,9 @@
 """DINOv2's image encoders (Oquab et al., TMLR 2024), made to fit CLIP's.
 
 DINOv2's blocks multiply what attention and the MLP add to a token by a learned factor for each
-channel, LayerScale (Touvron et al., ICCV 2021), and its patch embedding has a bias. CLIP's encoder
-has neither. The factors are folded into the linear layers before them, and the bias into the
-positions after it. Features are the same up to rounding, and training sees one parameter instead of
-two.
+channel, LayerScale (Touvron et al., ICCV 2021), and its patch embedding has a bias. Here the
+factors are folded into the linear layers before them, and the bias into the positions after it.
+Features are the same up to rounding, and training sees one parameter instead of two.
 """
 
 import dataclasses
@@ -17,26 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.errors import UsageError
-from jaxlt.models.clip.config import VisionConfig, read_values
+from jaxlt.models.clip.config import VisionConfig, check_size, read_values
 from jaxlt.models.clip.model import ImageEncoder
 from jaxlt.models.clip.snapshot import in_flax_order, interpolate_positions, weights_of
 from jaxlt.models.weights.pretrained import fill_tree
 from jaxlt.models.weights.torch_files import read_tensors
 
-# Of Hugging Face's `Dinov2Config`; a file may leave out what has the default.
-_DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
-    "image_size": 224,
-    "patch_size": 14,
-    "num_channels": 3,
-}
-# Variants whose blocks are others than the encoder's.
+# Of Hugging Face's `Dinov2Config`, where they are others than CLIP's.
+_DEFAULTS: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "patch_size": 14}
 _LARGEST_RATIO = 64
+# Variants whose blocks are others than the encoder's.
 _FIXED = {"use_swiglu_ffn": False, "qkv_bias": True}
+_LAYER_SCALES = ("layer_scale1", "layer_scale2")
 # Stands for hidden patches in DINOv2's own training.
 _IGNORED = "embeddings.mask_token"
 # By the parts of a parameter's name.
@@ -75,35 +66,38 @@ def load_dinov2(
             among them, a tensor is missing, too many or of another shape, or the image size does
             not fit.
     """
-    config = read_dinov2_config(Path(directory) / "config.json")
+    directory = Path(directory)
+    config = read_dinov2_config(directory / "config.json")
     asked = config
     if image_size is not None:
         asked = dataclasses.replace(config, image_size=image_size)
-    path = weights_of(Path(directory))
+    path = weights_of(directory)
     tensors = {name: x for name, x in read_tensors(path).items() if name != _IGNORED}
     params = fill_tree(path, tensors, _stored_shapes(config), _tensor_name, _arranged)
     for number in range(config.num_hidden_layers):
-        _fold_layer_scales(params[f"encoder_layers_{number}"])
-    params["embeddings"] = _embeddings(params["embeddings"], asked.grid)
+        block = params[f"encoder_layers_{number}"]
+        scaled = (block["self_attn"]["out_proj"], block["mlp"]["fc2"])
+        for scale, layer in zip(_LAYER_SCALES, scaled, strict=True):
+            factors = block.pop(scale)["lambda1"]
+            layer.update(kernel=layer["kernel"] * factors, bias=layer["bias"] * factors)
+    stored = params["embeddings"]
+    positions = jnp.asarray(interpolate_positions(stored["position_embedding"][0], asked.grid))
+    stored["position_embedding"] = positions.at[1:].add(stored["patch_embedding"].pop("bias"))
+    stored["class_embedding"] = stored["class_embedding"][0, 0]
     return asked, params
 
 
 def read_dinov2_config(path: Path) -> VisionConfig:
-    """Reads a snapshot's config.json; what it leaves out has Hugging Face's default.
-
-    A `UsageError` says that the file cannot be read, or is of a network that is not loaded.
-    """
+    """Reads a snapshot's config.json, as `read_config` reads CLIP's."""
     values = read_values(path, "dinov2")
     for name, needed in _FIXED.items():
         if values.get(name, needed) != needed:
             raise UsageError(f"{name} in {path} must be {needed}, got {values[name]!r:.40}")
     ratio = values.get("mlp_ratio", 4)
-    if type(ratio) is not int or not 0 < ratio <= _LARGEST_RATIO:
-        raise UsageError(
-            f"mlp_ratio in {path} must be a positive integer, {_LARGEST_RATIO} at most, got "
-            f"{ratio!r:.40}"
-        )
-    sizes = {name: values.get(name, default) for name, default in _DEFAULTS.items()}
+    check_size(f"mlp_ratio in {path}", ratio, _LARGEST_RATIO)
+    fixed = {"intermediate_size", "pre_layernorm"}
+    names = {field.name for field in dataclasses.fields(VisionConfig)} - fixed
+    sizes = _DEFAULTS | {name: value for name, value in values.items() if name in names}
     try:
         config = VisionConfig(**sizes, pre_layernorm=False)
         return dataclasses.replace(config, intermediate_size=config.hidden_size * ratio)
@@ -117,14 +111,13 @@ def _stored_shapes(config: VisionConfig) -> dict[str, Any]:
     def shape(*sizes: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
-    side, width = config.image_size, config.hidden_size
-    images = shape(1, side, side, config.num_channels)
+    width, images = config.hidden_size, shape(*config.image_shape)
     shapes = jax.eval_shape(ImageEncoder(config).init, jax.random.key(0), images)["params"]
     shapes["embeddings"]["class_embedding"] = shape(1, 1, width)
     shapes["embeddings"]["position_embedding"] = shape(1, 1 + config.grid**2, width)
     shapes["embeddings"]["patch_embedding"]["bias"] = shape(width)
     for number in range(config.num_hidden_layers):
-        for scale in ("layer_scale1", "layer_scale2"):
+        for scale in _LAYER_SCALES:
             shapes[f"encoder_layers_{number}"][scale] = {"lambda1": shape(width)}
     return shapes
 
@@ -136,21 +129,3 @@ def _tensor_name(keys: tuple[str, ...]) -> str:
 
 def _arranged(name: str, value: np.ndarray) -> np.ndarray:
     return value if value.ndim == 3 else in_flax_order(name, value)
-
-
-def _fold_layer_scales(block: dict[str, Any]) -> None:
-    scaled = {"layer_scale1": block["self_attn"]["out_proj"], "layer_scale2": block["mlp"]["fc2"]}
-    for scale, layer in scaled.items():
-        factors = block.pop(scale)["lambda1"]
-        for name in ("kernel", "bias"):
-            layer[name] = layer[name] * factors
-
-
-def _embeddings(stored: dict[str, Any], grid: int) -> dict[str, Any]:
-    patches = stored["patch_embedding"]
-    positions = jnp.asarray(interpolate_positions(stored["position_embedding"][0], grid))
-    return {
-        "class_embedding": stored["class_embedding"][0, 0],
-        "patch_embedding": {"kernel": patches["kernel"]},
-        "position_embedding": positions.at[1:].add(patches["bias"]),
-    }

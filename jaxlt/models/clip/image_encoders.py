@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
 from jaxlt.files.file_digest import file_digest
+from jaxlt.models.adaptation.kinds import Adaptation
 from jaxlt.models.clip.config import VisionConfig, read_config
 from jaxlt.models.clip.dinov2 import load_dinov2, read_dinov2_config
-from jaxlt.models.clip.model import ImageEncoder
+from jaxlt.models.clip.model import ClipClassifier, ImageEncoder
 from jaxlt.models.clip.snapshot import ClipSnapshot, find_snapshot, load_clip, weights_of
 
 RANDOM = {
@@ -37,13 +38,7 @@ RANDOM = {
 
 
 class PretrainedEncoder(NamedTuple):
-    """An image encoder in memory.
-
-    Attributes:
-        config: Its sizes, with the image size that was asked for.
-        params: Of `ImageEncoder(config)`, float32.
-        snapshot: The CLIP network that it is part of; None for others.
-    """
+    """Float32 parameters of `ImageEncoder(config)`, and the CLIP network that it is part of."""
 
     config: VisionConfig
     params: dict[str, Any]
@@ -51,17 +46,17 @@ class PretrainedEncoder(NamedTuple):
 
 
 def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
-    """Returns the sizes of an encoder for images of a shape.
+    """Returns the sizes of an encoder for images of a shape, or raises a `UsageError`.
 
-    Args:
-        model: "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see
-            `jaxlt.models.clip.snapshot.find_snapshot`, or "random:SIZE" with a key of `RANDOM`.
-        image_shape: (height, width, channels); grey images are shown to it in each channel.
-
-    Raises:
-        UsageError: there is no such encoder, or the images do not fit it.
+    The model is "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see `find_snapshot`, or "random:SIZE" with a
+    key of `RANDOM`. Grey images are shown to it in each channel.
     """
-    config = _config(*_kind_and_place(model))
+    kind, place = _kind_and_place(model)
+    if kind == "random":
+        config = RANDOM[place]
+    else:
+        path = find_snapshot(place) / "config.json"
+        config = read_config(path).vision if kind == "clip" else read_dinov2_config(path)
     height, width, channels = image_shape
     if height != width or height % config.patch_size or channels not in (1, config.num_channels):
         raise UsageError(
@@ -69,6 +64,16 @@ def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfi
             f"grey or of {config.num_channels} channels, got {height}x{width}x{channels}"
         )
     return dataclasses.replace(config, image_size=height)
+
+
+def create_encoder(
+    model: str, image_shape: tuple[int, int, int], adaptation: Adaptation | None, **fields: Any
+) -> ClipClassifier:
+    """Builds a classifier on an encoder; for the arguments see `create_model`."""
+    config = encoder_config(model, image_shape)
+    added = adaptation or Adaptation(("full",))
+    added = added.with_rank(fields["num_classes"], config.num_hidden_layers)
+    return ClipClassifier(config=config, adaptation=added, **fields)
 
 
 def _kind_and_place(model: str) -> tuple[str, str]:
@@ -79,13 +84,6 @@ def _kind_and_place(model: str) -> tuple[str, str]:
     raise UsageError(
         f"model must be clip:SNAPSHOT, dinov2:SNAPSHOT or one of {sizes}, got {model!r}"
     )
-
-
-def _config(kind: str, place: str) -> VisionConfig:
-    if kind == "random":
-        return RANDOM[place]
-    path = find_snapshot(place) / "config.json"
-    return read_config(path).vision if kind == "clip" else read_dinov2_config(path)
 
 
 def load_encoder(model: str, image_shape: tuple[int, int, int]) -> PretrainedEncoder:
@@ -100,9 +98,9 @@ def load_encoder(model: str, image_shape: tuple[int, int, int]) -> PretrainedEnc
         return PretrainedEncoder(config, snapshot.params["vision_model"], snapshot)
     if kind == "dinov2":
         return PretrainedEncoder(*load_dinov2(find_snapshot(place), image_size=config.image_size))
-    image = jnp.zeros((1, config.image_size, config.image_size, config.num_channels))
     init = jax.jit(ImageEncoder(config).init)
-    return PretrainedEncoder(config, init(jax.random.key(0), image)["params"])
+    params = init(jax.random.key(0), jnp.zeros(config.image_shape))["params"]
+    return PretrainedEncoder(config, params)
 
 
 def encoder_digest(model: str) -> str:

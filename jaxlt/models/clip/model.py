@@ -3,21 +3,93 @@
 Parameters have the names of Hugging Face's `CLIPModel` with "_" for "." in the blocks' numbers.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation.kinds import UNADAPTED, Adaptation
+from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.modules import UNADAPTED, adapted, adapted_mlp, prompted
 from jaxlt.models.adaptation.trainable import split, trainable
-from jaxlt.models.clip.block import Block
-from jaxlt.models.clip.config import ClipConfig, EncoderConfig, TextConfig, VisionConfig
+from jaxlt.models.clip.config import (
+    ACTIVATIONS,
+    ClipConfig,
+    EncoderConfig,
+    TextConfig,
+    VisionConfig,
+)
 from jaxlt.models.networks.heads import ImageClassifier
-from jaxlt.models.networks.normalisation import LayerNorm
-from jaxlt.models.networks.vit import space_to_depth
+from jaxlt.models.networks.layer_norm import LayerNorm
+from jaxlt.models.networks.vit import attend, space_to_depth
 
 normal = nn.initializers.normal
+
+
+class _Part(nn.Module):
+    """A part of an encoder of the sizes of `config`, with what `adaptation` adds to it."""
+
+    config: EncoderConfig
+    dtype: jnp.dtype | type = jnp.float32
+    adaptation: Adaptation = UNADAPTED
+
+    def _dense(self, name: str, width: int, deviation: float, x: jax.Array) -> jax.Array:
+        y = nn.Dense(width, kernel_init=normal(deviation), dtype=self.dtype, name=name)(x)
+        return adapted(self.adaptation, name, x, y)
+
+
+class EncoderAttention(_Part):
+    """Multi-head self-attention (Vaswani et al., NeurIPS 2017); for `causal` see `attend`."""
+
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Attends."""
+        width, depth = self.config.hidden_size, self.config.num_hidden_layers
+        heads = self.config.num_attention_heads
+        query, key, value = (
+            self._dense(name, width, width**-0.5, x).reshape(*x.shape[:2], heads, width // heads)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        mixed = attend(query, key, value, causal=self.causal).reshape(x.shape)
+        return self._dense("out_proj", width, (2 * depth * width) ** -0.5, mixed)
+
+
+class FeedForward(_Part):
+    """A block's MLP with one hidden layer."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies both layers."""
+        width, depth = self.config.hidden_size, self.config.num_hidden_layers
+        hidden = self._dense("fc1", self.config.intermediate_size, (2 * width) ** -0.5, x)
+        hidden = ACTIVATIONS[self.config.hidden_act](hidden)
+        return self._dense("fc2", width, (2 * depth * width) ** -0.5, hidden)
+
+
+class Block(_Part):
+    """Self-attention and an MLP, each after layer norm and added back; `number` is from 0."""
+
+    causal: bool = False
+    number: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies both, and may put learned tokens behind those of an image."""
+        config, added = self.config, self.adaptation
+        if isinstance(config, VisionConfig):
+            tokens = 1 + config.grid**2
+            x = prompted(added, x, block=self.number, tokens=tokens, patch=config.patch_size)
+        attention = EncoderAttention(config, self.dtype, added, self.causal, name="self_attn")
+        mlp = FeedForward(config, self.dtype, added, name="mlp")
+        x = x + attention(self._normed("layer_norm1", x))
+        return x + adapted_mlp(added, x, mlp(self._normed("layer_norm2", x)))
+
+    def _normed(self, name: str, x: jax.Array) -> jax.Array:
+        y = LayerNorm(self.config.layer_norm_eps, self.dtype, name=name)(x)
+        return adapted(self.adaptation, name, x, y)
 
 
 class VisionEmbeddings(nn.Module):
@@ -36,16 +108,11 @@ class VisionEmbeddings(nn.Module):
         x = space_to_depth(jnp.asarray(images, self.dtype), config.patch_size)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         # A product of matrices, where Hugging Face has a convolution over the same numbers.
-        embed = nn.Dense(
-            width,
-            use_bias=False,
-            kernel_init=normal(0.02),
-            dtype=self.dtype,
-            name="patch_embedding",
-        )
+        dense = partial(nn.Dense, use_bias=False, kernel_init=normal(0.02), dtype=self.dtype)
+        x = dense(width, name="patch_embedding")(x)
         first = self.param("class_embedding", normal(width**-0.5), (width,), jnp.float32)
         first = jnp.broadcast_to(first.astype(self.dtype), (x.shape[0], 1, width))
-        x = jnp.concatenate([first, embed(x)], axis=1)
+        x = jnp.concatenate([first, x], axis=1)
         positions = self.param("position_embedding", normal(0.02), x.shape[1:], jnp.float32)
         return x + positions.astype(self.dtype)
 
@@ -53,12 +120,8 @@ class VisionEmbeddings(nn.Module):
 class ImageEncoder(nn.Module):
     """CLIP's vision transformer without the projection to the space of texts, or DINOv2's.
 
-    Attributes:
-        config: Its sizes.
-        dtype: Type of the computations; parameters and features are always float32.
-        remat: Keeps the input of each block alone for the backward pass and computes the rest
-            again there: less memory for about a third more work, and the same results.
-        adaptation: What is added to the blocks, its rank set.
+    Parameters and features are always float32. For `remat` see `ResNet`. The adaptation has its
+    rank set.
     """
 
     config: VisionConfig
@@ -73,15 +136,7 @@ class ImageEncoder(nn.Module):
         if self.config.pre_layernorm:
             self.pre_layernorm = LayerNorm(self.config.layer_norm_eps, self.dtype)
         self.encoder_layers = [
-            block(
-                self.config,
-                causal=False,
-                dtype=self.dtype,
-                adaptation=self.adaptation,
-                number=number,
-                tokens=1 + self.config.grid**2,
-                patch=self.config.patch_size,
-            )
+            block(self.config, self.dtype, self.adaptation, number=number)
             for number in range(self.config.num_hidden_layers)
         ]
         self.post_layernorm = LayerNorm(self.config.layer_norm_eps)
@@ -89,7 +144,7 @@ class ImageEncoder(nn.Module):
     def tokens(self, images: jax.Array) -> jax.Array:
         """Maps `(B, side, side, channels)` to the last block's result, `(B, 1 + patches, width)`.
 
-        Learned tokens, if there are any, come behind. Raises as `features`.
+        Learned tokens, if there are any, come behind.
         """
         x = self.embeddings(images)
         if self.config.pre_layernorm:
@@ -98,28 +153,19 @@ class ImageEncoder(nn.Module):
             x = block(x)
         return x
 
-    def features(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array) -> jax.Array:
         """Maps `(B, side, side, channels)` to `(B, width)` float32: the class token, normalised.
 
-        Args:
-            images: Normalised by the checkpoint's means and deviations: CLIP has its own, DINOv2
-                has ImageNet's.
-
-        Raises:
-            ValueError: The images' sides are not those of the configuration.
+        Images are normalised by the checkpoint's means and deviations: CLIP has its own, DINOv2 has
+        ImageNet's. A `ValueError` says that their sides are not those of the configuration.
         """
         return self.post_layernorm(self.tokens(images)[:, 0])
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Returns `features`."""
-        return self.features(images)
 
 
 class TextEmbeddings(nn.Module):
     """Embeddings of tokens, with learned positions."""
 
     config: TextConfig
-    dtype: jnp.dtype | type = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -128,33 +174,27 @@ class TextEmbeddings(nn.Module):
         shape = (self.config.vocab_size, width)
         table = self.param("token_embedding", normal(0.02), shape, jnp.float32)
         positions = self.param("position_embedding", normal(0.01), (length, width), jnp.float32)
-        return (jnp.take(table, tokens, axis=0) + positions[: tokens.shape[1]]).astype(self.dtype)
+        return jnp.take(table, tokens, axis=0) + positions[: tokens.shape[1]]
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text transformer without the projection to the space of images.
+    """CLIP's text transformer without the projection to the space of images, in float32.
 
     A token sees itself and those before it alone. So what pads a prompt behind its end-of-text
     token has no effect.
-
-    Attributes:
-        config: Its sizes.
-        dtype: Type of the computations; parameters and features are always float32.
     """
 
     config: TextConfig
-    dtype: jnp.dtype | type = jnp.float32
 
     def setup(self):
         """Makes the parts."""
-        self.embeddings = TextEmbeddings(self.config, self.dtype)
+        self.embeddings = TextEmbeddings(self.config)
         self.encoder_layers = [
-            Block(self.config, causal=True, dtype=self.dtype)
-            for _ in range(self.config.num_hidden_layers)
+            Block(self.config, causal=True) for _ in range(self.config.num_hidden_layers)
         ]
         self.final_layer_norm = LayerNorm(self.config.layer_norm_eps)
 
-    def features(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps `(B, T)` tokens to `(B, width)`: the end-of-text token after layer norm, float32.
 
         There are at most `max_position_embeddings` tokens in a row.
@@ -162,39 +202,26 @@ class TextEncoder(nn.Module):
         x = self.embeddings(tokens)
         for block in self.encoder_layers:
             x = block(x)
-        return self.final_layer_norm(x[jnp.arange(x.shape[0]), self._ends(tokens)])
-
-    def _ends(self, tokens: jax.Array) -> jax.Array:
         # Checkpoints from before Hugging Face's mending of 2023 say 2, which is another token of
         # OpenAI's vocabulary. Its end-of-text token is the one with the greatest number.
-        if self.config.eos_token_id == 2:
-            return jnp.argmax(tokens, axis=-1)
-        return jnp.argmax(tokens == self.config.eos_token_id, axis=-1)
-
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Returns `features`."""
-        return self.features(tokens)
+        end = self.config.eos_token_id
+        ends = jnp.argmax(tokens if end == 2 else tokens == end, axis=-1)
+        return self.final_layer_norm(x[jnp.arange(x.shape[0]), ends])
 
 
 class Clip(nn.Module):
-    """Both encoders, and the projections of their features to one space.
-
-    `dtype` is the type of the computations; parameters, features and embeddings are float32.
-    """
+    """Both encoders, and the projections of their features to one space, in float32."""
 
     config: ClipConfig
-    dtype: jnp.dtype | type = jnp.float32
 
     def setup(self):
         """Makes the parts."""
-        self.vision_model = ImageEncoder(self.config.vision, self.dtype)
-        self.text_model = TextEncoder(self.config.text, self.dtype)
-        self.visual_projection = self._projection(self.config.vision)
-        self.text_projection = self._projection(self.config.text)
-
-    def _projection(self, encoder: EncoderConfig) -> nn.Dense:
-        init = normal(encoder.hidden_size**-0.5)
-        return nn.Dense(self.config.projection_dim, use_bias=False, kernel_init=init)
+        self.vision_model = ImageEncoder(self.config.vision)
+        self.text_model = TextEncoder(self.config.text)
+        project = partial(nn.Dense, self.config.projection_dim, use_bias=False)
+        vision, text = self.config.vision.hidden_size, self.config.text.hidden_size
+        self.visual_projection = project(kernel_init=normal(vision**-0.5))
+        self.text_projection = project(kernel_init=normal(text**-0.5))
 
     def image_embeddings(self, images: jax.Array) -> jax.Array:
         """Maps `(B, side, side, channels)` images to `(B, projection_dim)`, not normalised."""
@@ -212,9 +239,11 @@ class Clip(nn.Module):
 class ClipClassifier(ImageClassifier, kw_only=True):
     """A classifier on the class token's features, before their projection to the space of texts.
 
-    The encoder's parameters lie under `params["vision_model"]`, as a `Clip`'s do. The fields are
-    those of `ImageEncoder`.
+    The encoder's parameters lie under `params["vision_model"]`, as a `Clip`'s do. Fields are as of
+    `ImageEncoder`.
     """
+
+    suits_loops = True
 
     config: VisionConfig
     adaptation: Adaptation = UNADAPTED
@@ -223,11 +252,6 @@ class ClipClassifier(ImageClassifier, kw_only=True):
     def setup(self):
         """Makes the encoder."""
         self.vision_model = ImageEncoder(self.config, self.dtype, self.remat, self.adaptation)
-
-    @property
-    def suits_loops(self) -> bool:
-        """True: it is made of matrix products."""
-        return True
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, side, side, channels)` images to `(B, width)` float32 features.

@@ -9,8 +9,6 @@ import numpy as np
 from jaxlt.errors import UsageError
 from jaxlt.models.clip.config import TextConfig
 
-PHOTO_TEMPLATE = "a photo of a {}."
-
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 # Contractions, words, single digits and runs of anything else, as OpenAI cut texts.
 _PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -43,7 +41,7 @@ IMAGENET_TEMPLATES = _imagenet_templates()
 in another order than theirs."""
 
 
-def class_prompts(names: Iterable[str], template: str = PHOTO_TEMPLATE) -> tuple[str, ...]:
+def class_prompts(names: Iterable[str], template: str = "a photo of a {}.") -> tuple[str, ...]:
     """Puts each class name into a template at its one "{}", with blanks for underscores."""
     if template.count("{}") != 1:
         raise UsageError(f"prompt must have one {{}} for the class name, got {template!r}")
@@ -66,28 +64,19 @@ class PromptTokenizer:
     """
 
     def __init__(self, directory: str | Path, config: TextConfig):
-        self._directory = directory
-        self._tokenizer = _read_tokenizer(Path(directory))
-        self._check(Path(directory), config)
-        length = config.max_position_embeddings
-        # The begin and end tokens are counted, and are what is never cut off.
-        self._tokenizer.enable_truncation(length)
-        self._tokenizer.enable_padding(
-            length=length, pad_id=self._tokenizer.token_to_id(_END), pad_token=_END
-        )
-
-    def _check(self, directory: Path, config: TextConfig) -> None:
+        self._directory = Path(directory)
+        self._tokenizer = tokenizer = _read_tokenizer(self._directory)
         # What is set in tokenizer.json would be in force for the empty text.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        begin, end = (self._tokenizer.token_to_id(token) for token in (_BEGIN, _END))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        begin, end = (tokenizer.token_to_id(token) for token in (_BEGIN, _END))
         (ids,) = self._encode([""])
         if None in (begin, end) or ids != [begin, end]:
             raise UsageError(
                 f"tokenizer in {directory} must make {_BEGIN} ({begin}) and {_END} ({end}) of an "
                 f"empty text, got {ids}"
             )
-        largest = max(self._tokenizer.get_vocab().values())
+        largest = max(tokenizer.get_vocab().values())
         # See `TextEncoder` for 2: the end must then be the greatest token.
         expected = largest if config.eos_token_id == 2 else config.eos_token_id
         if end != expected or largest >= config.vocab_size:
@@ -95,12 +84,15 @@ class PromptTokenizer:
                 f"tokenizer in {directory} must have {expected} for {_END} and tokens below "
                 f"{config.vocab_size}, the text encoder's vocab_size, got {end} and {largest}"
             )
+        # The begin and end tokens are counted, and are what is never cut off.
+        tokenizer.enable_truncation(config.max_position_embeddings)
+        tokenizer.enable_padding(length=config.max_position_embeddings, pad_id=end, pad_token=_END)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Returns `(len(texts), context length)` int32 tokens.
 
-        A text that is too long loses its last tokens, and its end-of-text token stays. A shorter
-        one is filled up with end-of-text tokens.
+        A text that is too long loses its last tokens but the end-of-text token, with which a
+        shorter one is filled up.
         """
         return np.array(self._encode(texts), np.int32)
 
@@ -119,10 +111,8 @@ def _read_tokenizer(directory: Path) -> Any:
         raise UsageError(
             "tokenizers must be installed for texts: pip install 'jaxlt[clip]'"
         ) from error
-    whole, parts = (
-        directory / "tokenizer.json",
-        (directory / "vocab.json", directory / "merges.txt"),
-    )
+    whole = directory / "tokenizer.json"
+    parts = (directory / "vocab.json", directory / "merges.txt")
     if not whole.is_file() and not all(part.is_file() for part in parts):
         raise UsageError(f"{directory} must have tokenizer.json, or vocab.json and merges.txt")
     try:
@@ -132,7 +122,7 @@ def _read_tokenizer(directory: Path) -> Any:
         raise _damaged(directory, error) from error
 
 
-def _damaged(directory: str | Path, error: Exception) -> UsageError:
+def _damaged(directory: Path, error: Exception) -> UsageError:
     reason = " ".join(str(error).split())
     return UsageError(f"tokenizer in {directory} must be whole: {reason:.200}")
 
@@ -140,16 +130,12 @@ def _damaged(directory: str | Path, error: Exception) -> UsageError:
 def _assembled(vocabulary: Path, merges: Path) -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(
-        models.BPE.from_file(
-            str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=_END
-        )
-    )
+    words = {"end_of_word_suffix": "</w>", "unk_token": _END}
+    tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges), **words))
     tokenizer.add_special_tokens([_BEGIN, _END])
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), spaces, normalizers.Lowercase()]
-    )
+    steps = [normalizers.NFC(), spaces, normalizers.Lowercase()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     pieces = pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, byte_level])

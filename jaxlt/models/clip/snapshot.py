@@ -20,22 +20,10 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 _OTHERS = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
 # The contrastive loss's temperature, and buffers that old checkpoints hold.
 _IGNORED = re.compile(r"logit_scale|.*\.position_ids")
-_LEAF = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "class_embedding": "class_embedding",
-}
 
 
 class ClipSnapshot(NamedTuple):
-    """A checkpoint in memory.
-
-    Attributes:
-        directory: Where its files lie, those of the tokenizer among them.
-        config: Its sizes, with the image size that was asked for.
-        params: Of `Clip(config)`, float32.
-    """
+    """The float32 parameters of `Clip(config)`, and where their and the tokenizer's files lie."""
 
     directory: Path
     config: ClipConfig
@@ -58,42 +46,35 @@ def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSna
     """
     directory = find_snapshot(snapshot)
     config = read_config(directory / "config.json")
-    params = _params(weights_of(directory), config)
-    if image_size is not None and image_size != config.vision.image_size:
-        config = config.for_images_of(image_size)
-        embeddings = params["vision_model"]["embeddings"]
-        embeddings["position_embedding"] = jnp.asarray(
-            interpolate_positions(embeddings["position_embedding"], config.vision.grid)
-        )
-    return ClipSnapshot(directory, config, params)
-
-
-def _params(path: Path, config: ClipConfig) -> dict[str, Any]:
-    vision = config.vision
-    side, channels = vision.image_size, vision.num_channels
-    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Clip(config).init, jax.random.key(0), images, tokens)["params"]
+    path = weights_of(directory)
     tensors = {
         # Real checkpoints have a slip of the pen in this one name.
         name.replace("pre_layrnorm", "pre_layernorm"): tensor
         for name, tensor in read_tensors(path).items()
         if not _IGNORED.fullmatch(name)
     }
-    return fill_tree(path, tensors, shapes, _tensor_name, in_flax_order)
+    images = jax.ShapeDtypeStruct(config.vision.image_shape, jnp.float32)
+    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(Clip(config).init, jax.random.key(0), images, tokens)["params"]
+    params = fill_tree(path, tensors, shapes, _tensor_name, in_flax_order)
+    if image_size is not None and image_size != config.vision.image_size:
+        config = config.for_images_of(image_size)
+        embeddings = params["vision_model"]["embeddings"]
+        positions = interpolate_positions(embeddings["position_embedding"], config.vision.grid)
+        embeddings["position_embedding"] = jnp.asarray(positions)
+    return ClipSnapshot(directory, config, params)
 
 
 def _tensor_name(keys: tuple[str, ...]) -> str:
     *modules, leaf = keys
     dotted = re.sub(r"encoder_layers_(\d+)", r"encoder.layers.\1", ".".join(modules))
-    return f"{dotted}.{_LEAF.get(leaf, f'{leaf}.weight')}"
+    if leaf in ("kernel", "scale"):
+        return f"{dotted}.weight"
+    return f"{dotted}.{leaf}" if leaf in ("bias", "class_embedding") else f"{dotted}.{leaf}.weight"
 
 
 def in_flax_order(name: str, value: np.ndarray) -> np.ndarray:
-    """Returns a transformer's tensor in Flax's order of axes, see `fill_tree`.
-
-    A convolution over patches becomes the matrix by which `space_to_depth` is multiplied.
-    """
+    """Returns a tensor in Flax's order of axes; a convolution over patches becomes a matrix."""
     if name.endswith("embedding.weight") and value.ndim == 2:
         return value
     if value.ndim == 4:
@@ -103,16 +84,12 @@ def in_flax_order(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def interpolate_positions(positions: jax.Array | np.ndarray, grid: int) -> np.ndarray:
-    """Interpolates the learned positions of an image's patches bicubically, in float32.
+    """Interpolates positions `(1 + n^2, width)` bicubically to `(1 + grid^2, width)`, in float32.
 
-    This is `torch.nn.functional.interpolate` with mode "bicubic" and align_corners=False: Keys'
-    kernel with a = -0.75 (IEEE Trans. ASSP 1981), no smoothing where there are fewer patches, and
-    border positions repeated beyond the border.
-
-    Args:
-        positions: `(1 + n^2, width)`: of the class token, which stays, and n x n patches, row by
-            row.
-        grid: Patches along each side of the new images.
+    That of the class token, the first, stays; those of the patches come by row. This is
+    `torch.nn.functional.interpolate` with mode "bicubic" and align_corners=False: Keys' kernel with
+    a = -0.75 (IEEE Trans. ASSP 1981), no smoothing where there are fewer patches, and border
+    positions repeated beyond the border.
     """
     positions = np.asarray(positions)
     side, width = round((len(positions) - 1) ** 0.5), positions.shape[-1]
@@ -129,26 +106,19 @@ def _cubic_weights(source: int, target: int) -> np.ndarray:
     for offset in (-1, 0, 1, 2):
         nearby = np.floor(centres).astype(int) + offset
         columns = np.clip(nearby, 0, source - 1)
-        np.add.at(weights, (np.arange(target), columns), _keys_kernel(np.abs(centres - nearby)))
+        distance, a = np.abs(centres - nearby), -0.75
+        near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+        far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        np.add.at(weights, (np.arange(target), columns), np.where(distance <= 1, near, far))
     return weights
 
 
-def _keys_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
-    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-    return np.where(distance <= 1, near, far)
-
-
 def find_snapshot(snapshot: str | Path) -> Path:
-    """Returns the directory of a checkpoint's files.
+    """Returns the directory of a checkpoint's files, or raises a `UsageError`.
 
-    Args:
-        snapshot: A directory, or a name on the Hugging Face hub such as
-            "openai/clip-vit-base-patch16", whose files are downloaded into that library's cache.
-            What the cache holds needs no network.
-
-    Raises:
-        UsageError: It is no directory, and the hub and the cache do not have it.
+    A snapshot is a directory, or a name on the Hugging Face hub, such as
+    "openai/clip-vit-base-patch16". Its files are downloaded into that library's cache; what is
+    there needs no network.
     """
     directory = Path(snapshot)
     if directory.is_dir():
@@ -188,7 +158,7 @@ def _from_hub(name: str, files: tuple[str, ...]) -> Path:
 
 def weights_of(directory: Path) -> Path:
     """Returns the file of a snapshot's weights; a `UsageError` says that there is none."""
-    for path in (directory / name for name in _WEIGHTS):
-        if path.is_file():
-            return path
+    for name in _WEIGHTS:
+        if (directory / name).is_file():
+            return directory / name
     raise UsageError(f"{directory} must have one of {', '.join(_WEIGHTS)}, got none")

@@ -1,7 +1,6 @@
-"""Classifier heads, and the module that puts one on a backbone."""
+"""A backbone with a classifier head, and the linear and cosine heads."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -12,10 +11,6 @@ from jaxlt.errors import UsageError
 
 # He initialisation as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-
-
-def _unit_columns(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
-    return unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
 
 
 class LinearClassifier(nn.Module):
@@ -31,10 +26,12 @@ class LinearClassifier(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
         features = jnp.asarray(features, jnp.float32)
-        return _linear_parameters(self, features.shape[-1], self.num_classes).logits(features)
+        return linear_parameters(self, features.shape[-1], self.num_classes).logits(features)
 
 
-def _linear_parameters(module: nn.Module, width: int, num_classes: int) -> Linear:
+def linear_parameters(module: nn.Module, width: int, num_classes: int) -> Linear:
+    """Makes kernel (width, num_classes) and bias of a module, as `LinearClassifier` says."""
+
     def bias_init(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, -(width**-0.5), width**-0.5)
 
@@ -45,9 +42,8 @@ def _linear_parameters(module: nn.Module, width: int, num_classes: int) -> Linea
 class CosineClassifier(nn.Module):
     """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
 
-    It has no bias. Features that are all zero give zero logits and zero gradients. The kernel
-    starts uniform with unit columns, as the NormedLinear of LDAM-DRW. `scale` is a factor on the
-    cosines, such as LIFT's 25; 1 for losses with a scale of their own (30 for LDAM).
+    The kernel starts uniform with unit columns, as the NormedLinear of LDAM-DRW. `scale` is a
+    factor on the cosines, such as LIFT's 25; 1 for losses with a scale of their own (30 for LDAM).
     """
 
     num_classes: int
@@ -56,70 +52,31 @@ class CosineClassifier(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps `(B, D)` features to `(B, num_classes)` float32 cosines times the scale."""
+
+        def unit_columns(key, shape, dtype):
+            return unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
+
         features = jnp.asarray(features, jnp.float32)
-        kernel = self.param(
-            "kernel", _unit_columns, (features.shape[-1], self.num_classes), jnp.float32
-        )
+        shape = (features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", unit_columns, shape, jnp.float32)
         return Cosine(kernel, self.scale).logits(features)
 
 
-class ScaledLinearClassifier(nn.Module):
-    """Affine classifier with a factor for each class's logit: LWS of Kang et al. (ICLR 2020).
-
-    There kernel and bias come from a trained linear classifier and are held, and the scale alone is
-    learned, from 1. Kernel and bias start as those of `LinearClassifier`.
-    """
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
-        features = jnp.asarray(features, jnp.float32)
-        linear = _linear_parameters(self, features.shape[-1], self.num_classes)
-        scale = self.param("scale", nn.initializers.ones, (self.num_classes,), jnp.float32)
-        return scale * linear.logits(features)
-
-
-class NearestClassMeanClassifier(nn.Module):
-    """Nearest class mean: NCM of Kang et al. (ICLR 2020), with centred features of unit norm.
-
-    Logit c is `-||u - centre_c||^2`, where u is `features - mean` scaled to unit norm, or zero.
-    Mean (D,) and centres (C, D) start at zero. They are computed from the training images (see
-    `jaxlt.training.step.decoupling.nearest_class_mean`), never learned.
-    """
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps `(B, D)` features to `(B, num_classes)` float32 logits."""
-        features = jnp.asarray(features, jnp.float32)
-        width, zeros = features.shape[-1], nn.initializers.zeros
-        mean = self.param("mean", zeros, (width,), jnp.float32)
-        centres = self.param("centres", zeros, (self.num_classes, width), jnp.float32)
-        unit = unit_norm(features - mean, axis=-1)
-        # Expanded, as (B, C, D) differences would not fit; the default precision of a GPU's
-        # products would show where centres lie close together.
-        products = jnp.matmul(unit, centres.T, precision="highest")
-        squares = jnp.square(unit).sum(-1, keepdims=True) + jnp.square(centres).sum(-1)
-        return 2 * products - squares
-
-
-_CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
-    "linear": LinearClassifier,
-    "cosine": CosineClassifier,
-    "scaled_linear": ScaledLinearClassifier,
-    "nearest_class_mean": NearestClassMeanClassifier,
-}
-
-
 def _create_classifier(name: str, num_classes: int, cosine_scale: float) -> nn.Module:
-    if name not in _CLASSIFIERS:
-        raise UsageError(f"classifier must be one of {', '.join(_CLASSIFIERS)}, got {name!r}")
-    fields = {"scale": cosine_scale} if name == "cosine" else {}
     # Without parent=None a network built inside another module would lend its head to that one.
-    return _CLASSIFIERS[name](num_classes, **fields, parent=None)
+    if name == "linear":
+        return LinearClassifier(num_classes, parent=None)
+    if name == "cosine":
+        return CosineClassifier(num_classes, cosine_scale, parent=None)
+    from jaxlt.models.networks import decoupled_heads
+
+    if name == "scaled_linear":
+        return decoupled_heads.ScaledLinearClassifier(num_classes, parent=None)
+    if name == "nearest_class_mean":
+        return decoupled_heads.NearestClassMeanClassifier(num_classes, parent=None)
+    raise UsageError(
+        f"classifier must be one of linear, cosine, scaled_linear, nearest_class_mean, got {name!r}"
+    )
 
 
 class ImageClassifier(nn.Module, kw_only=True):
@@ -129,14 +86,20 @@ class ImageClassifier(nn.Module, kw_only=True):
 
     Attributes:
         num_classes: Number of logits.
-        classifier: "linear", "cosine", "scaled_linear" or "nearest_class_mean"; the constructed
-            module holds the head itself here.
+        classifier: As of `create_model`; the constructed module holds the head itself here.
         cosine_scale: Factor on the cosines of a cosine head.
-        dtype: Type in which the backbone computes. Parameters, batch statistics, features and
-            logits are always float32, so bfloat16 gives mixed precision.
+        dtype: Type in which the backbone computes; parameters, batch statistics, features and
+            logits are always float32.
 
     Raises:
         UsageError: `classifier` is a name of no head.
+    """
+
+    suits_loops: ClassVar[bool] = False
+    """Whether it pays to pass over a few images at a time, in a loop on the device.
+
+    Not with convolutions: XLA's CPU code for them is many times slower in loops. Nor where an image
+    is so little work that adding up parameter gradients outweighs it.
     """
 
     num_classes: int
@@ -146,28 +109,17 @@ class ImageClassifier(nn.Module, kw_only=True):
 
     def __post_init__(self):
         # A Flax submodule is named after its field, and fields can be set only before this.
-        if isinstance(self.classifier, str):
-            self.classifier = _create_classifier(
-                self.classifier, self.num_classes, self.cosine_scale
-            )
+        name = self.classifier
+        if isinstance(name, str):
+            self.classifier = _create_classifier(name, self.num_classes, self.cosine_scale)
         super().__post_init__()
 
     @property
     def couples_examples(self) -> bool:
         """Whether an example's training-mode output depends on the rest of its batch.
 
-        Where it does, as under batch norm, a pass over part of a batch is another function than
-        the pass over all of it, unless batch norm's statistics are held. Dropout couples too: an
-        image's mask depends on its place in the batch.
-        """
-        return False
-
-    @property
-    def suits_loops(self) -> bool:
-        """Whether it pays to pass over a few images at a time, in a loop on the device.
-
-        Not with convolutions: XLA's CPU code for them is many times slower in loops. Nor where an
-        image is so little work that adding up parameter gradients outweighs it.
+        Then, as under batch norm whose statistics are not held, a pass over part of a batch is
+        another function. Dropout couples too: a mask depends on its place in the batch.
         """
         return False
 
@@ -200,11 +152,9 @@ class ImageClassifier(nn.Module, kw_only=True):
         raise NotImplementedError
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `(B, H, W, channels)` images to `(B, num_classes)` float32 logits.
+        """Maps normalised `(B, H, W, channels)` images to `(B, num_classes)` float32 logits.
 
-        Args:
-            images: Normalised images.
-            train: Whether batch norm, where there is any, uses the batch's own statistics.
+        `train` says whether batch norm, where there is any, uses the batch's own statistics.
         """
         return self.logits_of(self.features(images, train=train))
 

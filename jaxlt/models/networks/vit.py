@@ -6,18 +6,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlt.errors import UsageError
 from jaxlt.models.networks.heads import ImageClassifier
-from jaxlt.models.networks.normalisation import LayerNorm
+from jaxlt.models.networks.layer_norm import LayerNorm
 
-xavier_uniform = nn.initializers.xavier_uniform()
+_xavier_uniform = nn.initializers.xavier_uniform()
+_dense = partial(nn.Dense, kernel_init=_xavier_uniform)
 
 
 def space_to_depth(images: jax.Array, patch: int) -> jax.Array:
-    """Moves each patch x patch square of pixels into the channels of one position, row by row.
+    """Moves each patch x patch square of `(B, H, W, channels)` into one position's channels.
 
-    Args:
-        images: `(B, H, W, channels)`, both sides multiples of `patch`.
-        patch: Side of a square.
+    The pixels of a square come row by row. Both sides are multiples of `patch`.
     """
     batch, height, width, channels = images.shape
     x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
@@ -27,13 +27,10 @@ def space_to_depth(images: jax.Array, patch: int) -> jax.Array:
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool = False
 ) -> jax.Array:
-    """Scaled dot-product attention, `softmax(Q K^T / sqrt(d)) V`, with a float32 softmax.
+    """Scaled dot-product attention, `softmax(Q K^T / sqrt(d)) V`, of `(B, tokens, heads, d)`.
 
-    Args:
-        query: `(B, tokens, heads, d)`.
-        key: Of the same shape.
-        value: Likewise.
-        causal: Whether a token sees itself and those before it alone.
+    The softmax is in float32: in Flax's own, bfloat16 means a bfloat16 softmax or a float32
+    product after it. If `causal`, a token sees itself and those before it alone.
     """
     logits = jnp.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
     logits = logits.astype(jnp.float32)
@@ -43,34 +40,13 @@ def attend(
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., NeurIPS 2017).
-
-    Parameters have the names of `flax.linen.MultiHeadDotProductAttention`, for which bfloat16 means
-    either a bfloat16 softmax or a float32 product after it. Here the softmax is float32 and both
-    products are of `dtype`. `heads` is a divisor of the width.
-    """
-
-    heads: int
-    dtype: jnp.dtype | type = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `(B, tokens, width)` to the same shape."""
-        width = x.shape[-1]
-        size = width // self.heads
-        project = partial(nn.DenseGeneral, kernel_init=xavier_uniform, dtype=self.dtype)
-        query, key, value = (
-            project((self.heads, size), name=name)(x) for name in ("query", "key", "value")
-        )
-        return project(width, axis=(-2, -1), name="out")(attend(query, key, value))
+_attention = partial(
+    nn.MultiHeadDotProductAttention, kernel_init=_xavier_uniform, attention_fn=attend
+)
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention and an MLP with one hidden layer, each after layer norm and added back.
-
-    The MLP has `mlp_ratio` hidden units for each unit of width.
-    """
+    """Self-attention and an MLP, whose hidden layer is `mlp_ratio` times as wide as a token."""
 
     heads: int
     mlp_ratio: int
@@ -80,15 +56,11 @@ class TransformerBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `(B, tokens, width)` to the same shape."""
         width = x.shape[-1]
-        y = LayerNorm(dtype=self.dtype, name="norm1")(x)
-        x = x + SelfAttention(self.heads, self.dtype, name="attention")(y)
+        attention = _attention(self.heads, dtype=self.dtype, name="attention")
+        x = x + attention(LayerNorm(dtype=self.dtype, name="norm1")(x))
         y = LayerNorm(dtype=self.dtype, name="norm2")(x)
-        y = nn.gelu(_dense(self.mlp_ratio * width, self.dtype, "mlp1")(y))
-        return x + _dense(width, self.dtype, "mlp2")(y)
-
-
-def _dense(width: int, dtype, name: str) -> nn.Dense:
-    return nn.Dense(width, kernel_init=xavier_uniform, dtype=dtype, name=name)
+        y = nn.gelu(_dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp1")(y))
+        return x + _dense(width, dtype=self.dtype, name="mlp2")(y)
 
 
 class VisionTransformer(ImageClassifier, kw_only=True):
@@ -106,16 +78,13 @@ class VisionTransformer(ImageClassifier, kw_only=True):
         mlp_ratio: Hidden units of a block's MLP for each unit of width.
     """
 
+    suits_loops = True
+
     patch: int = 4
     width: int = 64
     depth: int = 4
     heads: int = 4
     mlp_ratio: int = 4
-
-    @property
-    def suits_loops(self) -> bool:
-        """True."""
-        return True
 
     @nn.compact
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -123,12 +92,21 @@ class VisionTransformer(ImageClassifier, kw_only=True):
         del train
         x = space_to_depth(jnp.asarray(images, self.dtype), self.patch)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
-        x = _dense(self.width, self.dtype, "patch_embedding")(x)
-        positions = self.param(
-            "position_embedding", nn.initializers.normal(0.02), x.shape[1:], jnp.float32
-        )
+        x = _dense(self.width, dtype=self.dtype, name="patch_embedding")(x)
+        init = nn.initializers.normal(0.02)
+        positions = self.param("position_embedding", init, x.shape[1:], jnp.float32)
         x = x + positions.astype(self.dtype)
         for index in range(self.depth):
             x = TransformerBlock(self.heads, self.mlp_ratio, self.dtype, name=f"block{index}")(x)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         return jnp.mean(x.astype(jnp.float32), axis=1)
+
+
+def check_patches(image_shape: tuple[int, int, int]) -> None:
+    """Raises a `UsageError` where images do not divide into the patches of "small_vit"."""
+    height, width, _ = image_shape
+    if height % VisionTransformer.patch or width % VisionTransformer.patch:
+        raise UsageError(
+            f"images of small_vit must have sides that are multiples of {VisionTransformer.patch}, "
+            f"got {height}x{width}"
+        )

@@ -14,34 +14,20 @@ from jaxlt.models.weights.torch_files import read_tensors
 
 _logger = logging.getLogger(__name__)
 
-# The last part of a parameter's name, by Flax collection and name.
-_TORCH_LEAF = {
-    ("params", "kernel"): "weight",
-    ("params", "scale"): "weight",
-    ("params", "bias"): "bias",
-    ("batch_stats", "mean"): "running_mean",
-    ("batch_stats", "var"): "running_var",
-}
-# PyTorch counts batches for an averaging rule that neither library's default uses.
-_IGNORED_SUFFIX = ".num_batches_tracked"
+# The last part of a parameter's name, where it is another.
+_TORCH_LEAF = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _CLASSIFIER = "classifier"
-# What torchvision calls it, and what the LDAM-DRW family does.
-_TORCH_CLASSIFIERS = ("fc", "linear")
-
-_Tensors = dict[str, np.ndarray]
 
 
 def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Fills a ResNet's variables from a PyTorch state dict, safetensors or `.pth`.
 
-    The names are torchvision's, which the LDAM-DRW family shares: `conv1`, `bn1`,
-    `layer1.0.conv1`, `layer1.0.downsample.0`, ... The classifier is `fc` or `linear`. Each value is
-    cast to its leaf's type.
+    The names are torchvision's, which the LDAM-DRW family shares: `conv1`, `layer1.0.bn1`,
+    `layer1.0.downsample.0`, ... The classifier is `fc` or `linear`. Values take the leaves' types.
 
     Args:
-        path: The file, see `jaxlt.models.weights.torch_files.read_tensors`.
-        variables: What `CifarResNet.init` or `ResNet.init` returns, or its shapes from
-            `jax.eval_shape`.
+        path: The file.
+        variables: What `CifarResNet.init` or `ResNet.init` returns, or its shapes.
 
     Raises:
         UsageError: The file cannot be read, lacks a tensor, holds one that the network has no
@@ -71,9 +57,8 @@ def load_initial_weights(
     if not _has_classifier(tensors, variables["params"][_CLASSIFIER]):
         left_out.add(_CLASSIFIER)
         _logger.info("%s: has no classifier for this network, which keeps a new one", path)
-    classifier = _torch_classifier(tensors)
-    names = {classifier if module == _CLASSIFIER else _dotted(module) for module in left_out}
-    kept = {name: x for name, x in tensors.items() if not _lies_in(names, name)}
+    places = tuple(f"{_torch_name(module, tensors)}." for module in left_out)
+    kept = {name: x for name, x in tensors.items() if not name.startswith(places)}
     wanted = {
         collection: {name: leaf for name, leaf in modules.items() if name not in left_out}
         for collection, modules in variables.items()
@@ -81,42 +66,45 @@ def load_initial_weights(
     return _filled(path, kept, wanted)
 
 
-def _has_classifier(tensors: _Tensors, classifier: Mapping[str, Any]) -> bool:
+def _torch_name(module: str, tensors: Mapping[str, Any]) -> str:
+    """PyTorch's name of a Flax module: layer1_0 is layer1.0."""
+    if module == _CLASSIFIER:
+        # torchvision calls it fc, the LDAM-DRW family linear.
+        return "fc" if "fc.weight" in tensors else "linear"
+    return module.replace("_", ".")
+
+
+def _has_classifier(tensors: dict[str, np.ndarray], classifier: Mapping[str, Any]) -> bool:
     """Whether the file's classifier is of the same kind and size as the network's."""
-    name = _torch_classifier(tensors)
-    found = {key: x.shape for key, x in tensors.items() if _lies_in({name}, key)}
-    kernel = classifier["kernel"].shape
-    wanted = {
-        f"{name}.{_TORCH_LEAF.get(('params', leaf), leaf)}": value.shape
-        for leaf, value in classifier.items()
-    }
+    name = _torch_name(_CLASSIFIER, tensors)
+    found = {key: x.shape for key, x in tensors.items() if key.startswith(f"{name}.")}
+    wanted = {f"{name}.{_TORCH_LEAF.get(leaf, leaf)}": x.shape for leaf, x in classifier.items()}
     if "bias" in classifier:
-        wanted[f"{name}.weight"] = kernel[::-1]
+        wanted[f"{name}.weight"] = classifier["kernel"].shape[::-1]
     return found == wanted
 
 
-def _lies_in(modules: Collection[str], name: str) -> bool:
-    return any(name.startswith(f"{module}.") for module in modules)
-
-
-def _filled(path: str | Path, tensors: _Tensors, variables: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(
+    path: str | Path, tensors: dict[str, np.ndarray], variables: Mapping[str, Any]
+) -> dict[str, Any]:
     # Only PyTorch's Linear stores (classes, features); the cosine head, known by its missing
     # bias, stores (features, classes) as Flax does.
     transposed_head = "bias" in variables["params"].get(_CLASSIFIER, {})
-    classifier = _torch_classifier(tensors)
+    head_kernel = f"{_torch_name(_CLASSIFIER, tensors)}.weight"
 
     def place(keys: tuple[str, ...]) -> str:
-        collection, *modules, last = keys
-        dotted = [classifier if name == _CLASSIFIER else _dotted(name) for name in modules]
-        return ".".join([*dotted, _TORCH_LEAF[collection, last]])
+        _, *modules, last = keys
+        names = [_torch_name(name, tensors) for name in modules]
+        return ".".join([*names, _TORCH_LEAF.get(last, last)])
 
     def arrange(name: str, value: np.ndarray) -> np.ndarray:
         if value.ndim == 4:
             return value.transpose(2, 3, 1, 0)
-        return value.T if name == f"{classifier}.weight" and transposed_head else value
+        return value.T if name == head_kernel and transposed_head else value
 
-    counted = {name: x for name, x in tensors.items() if not name.endswith(_IGNORED_SUFFIX)}
-    return fill_tree(path, counted, variables, place, arrange)
+    # PyTorch counts batches for an averaging rule that neither library's default uses.
+    used = {name: x for name, x in tensors.items() if not name.endswith(".num_batches_tracked")}
+    return fill_tree(path, used, variables, place, arrange)
 
 
 def fill_tree(
@@ -126,17 +114,11 @@ def fill_tree(
     place: Callable[[tuple[str, ...]], str],
     arrange: Callable[[str, np.ndarray], np.ndarray],
 ) -> Any:
-    """Fills a tree of arrays with the tensors of a file, each of which must be used.
+    """Fills nested dicts of arrays, or of their shapes, with a file's tensors, and casts these.
 
-    Args:
-        path: The file, for messages.
-        tensors: By name.
-        tree: Nested dicts of arrays or their shapes. Each value is cast to its leaf's type.
-        place: Maps the keys of a leaf to the name of its tensor.
-        arrange: Maps a tensor's name and value to the value in Flax's order of axes.
-
-    Raises:
-        UsageError: A tensor is missing, too many or of another shape.
+    `place` maps the keys of a leaf to the name of its tensor, and `arrange` a tensor's name and
+    value to the value in Flax's order of axes. A `UsageError` says that a tensor is missing, too
+    many or of another shape.
     """
     left = dict(tensors)
 
@@ -159,13 +141,3 @@ def fill_tree(
             f"them {min(left)}"
         )
     return filled
-
-
-def _dotted(module: str) -> str:
-    """PyTorch's name of a Flax module: layer1_0 is layer1.0."""
-    return module.replace("_", ".")
-
-
-def _torch_classifier(tensors: _Tensors) -> str:
-    names = [name for name in _TORCH_CLASSIFIERS if f"{name}.weight" in tensors]
-    return names[0] if names else _TORCH_CLASSIFIERS[-1]

@@ -2,8 +2,7 @@
 
 A `.pth` file of torch >= 1.6 is a zip: `data.pkl` is a pickle of the state dict, in which each
 tensor's numbers are a reference to an entry `data/N`. A pickle can name any function of Python and
-have it called. Here it can name those that a state dict is made of, and gets inert stand-ins; see
-`jaxlt.models.weights.weights_pickle`.
+have it called. Here it gets inert stand-ins for those that a state dict is made of.
 """
 
 import io
@@ -37,9 +36,7 @@ _DTYPES = {
     "BoolStorage": np.bool_,
 }
 _SAFETENSORS_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
+    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (8, 4, 2)},
     "BF16": jnp.bfloat16,
     "F8_E4M3": jnp.float8_e4m3fn,
     "F8_E5M2": jnp.float8_e5m2,
@@ -47,19 +44,15 @@ _SAFETENSORS_DTYPES = {
     **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
     "BOOL": np.bool_,
 }
-# What checkpoints keep a state dict under.
-_STATE_DICT_KEYS = ("state_dict", "model")
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict: a safetensors file, or what `torch.save` of torch >= 1.6 wrote.
 
-    Nothing that the file names is imported or called. The state dict may lie in a dict under
-    "state_dict" or "model", beside numbers, texts and other dicts. The prefix "module." that all
-    names have after training with several devices is dropped. Arrays are read-only.
-
-    Raises:
-        UsageError: the file cannot be read, is damaged, or holds other things than a state dict.
+    The state dict may lie in a dict under "state_dict" or "model", beside numbers, texts and other
+    dicts. The prefix "module." that all names have after training with several devices is dropped.
+    Arrays are read-only. A `UsageError` says that the file cannot be read, is damaged, or holds
+    other things than a state dict.
     """
     try:
         content = read_content(path)
@@ -68,23 +61,18 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
                 f"{path} must be a zip, as torch.save writes since torch 1.6, got the older "
                 "format: load it with PyTorch and save it again"
             )
-        tensors = (
-            _of_state_dict(path, _unpickle(path, content))
-            if content.startswith(_ZIP_MAGIC)
-            else _of_safetensors(path, content)
-        )
+        if content.startswith(_ZIP_MAGIC):
+            tensors = _of_state_dict(path, _unpickle(path, content))
+        else:
+            tensors = _of_safetensors(path, content)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
             f"{path} must be a readable safetensors file or state dict of PyTorch: {reason}"
         ) from error
-    return _without_prefix(tensors)
-
-
-def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if not all(name.startswith("module.") for name in tensors):
-        return tensors
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _of_safetensors(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
@@ -106,67 +94,30 @@ def _of_safetensors(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
 
 
 def _of_state_dict(path: str | Path, value: Any) -> dict[str, np.ndarray]:
-    for key in _STATE_DICT_KEYS:
-        if isinstance(value, dict) and isinstance(value.get(key), dict):
-            value = value[key]
-            break
     if not isinstance(value, dict):
         raise UsageError(f"{path} must hold a state dict, got a {type(value).__name__}")
-    for name, tensor in value.items():
+    found = (value[key] for key in ("state_dict", "model") if isinstance(value.get(key), dict))
+    state_dict = next(found, value)
+    for name, tensor in state_dict.items():
         if not (isinstance(name, str) and isinstance(tensor, np.ndarray)):
+            what = "tensors" if isinstance(tensor, np.ndarray) else f"a {type(tensor).__name__}"
             raise UsageError(
-                f"{path} must hold a state dict, a tensor for each name, got "
-                f"{_kind(tensor)} under {name!r:.80}"
+                f"{path} must hold a state dict, a tensor for each name, got {what} under "
+                f"{name!r:.80}"
             )
-    return dict(value)
-
-
-def _kind(value: object) -> str:
-    return "tensors" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    return dict(state_dict)
 
 
 def _unpickle(path: str | Path, content: bytes) -> Any:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = _Entries(path, archive, len(content))
-            return _StateDictReader(path, entries).read()
+            return _StateDictReader(path, archive, len(content)).read()
     except UsageError:
         raise
     # A damaged zip can make the library raise anything.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{path} must be a whole file of torch.save: {reason:.200}") from error
-
-
-class _Entries:
-    """The entries of a zip that `torch.save` wrote, by their names below its one folder."""
-
-    def __init__(self, path: str | Path, archive: zipfile.ZipFile, size: int):
-        self._path, self._archive, self._left = path, archive, size
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise UsageError(
-                f"{path} must hold one entry data.pkl, as files of torch.save do, got "
-                f"{len(pickles)}"
-            )
-        self._folder = pickles[0].removesuffix("data.pkl")
-        order = self.read("byteorder") if self._folder + "byteorder" in archive.namelist() else b""
-        if order not in (b"", b"little"):
-            raise UsageError(f"{path} must be little-endian, got the byte order {order!r:.20}")
-
-    def size(self, name: str) -> int:
-        return self._archive.getinfo(self._folder + name).file_size
-
-    def read(self, name: str) -> bytes:
-        entry = self._archive.getinfo(self._folder + name)
-        # PyTorch never compresses; a compressed entry could be far larger than the file.
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise UsageError(f"entries of {self._path} must not be compressed, got {name}")
-        # Entries of a zip may lie about their size and share their bytes.
-        self._left -= entry.file_size
-        if self._left < 0:
-            raise UsageError(f"entries of {self._path} must fit in the file, got ones that overlap")
-        return self._archive.read(entry)
 
 
 class _Storage(NamedTuple):
@@ -181,18 +132,45 @@ class _Storage(NamedTuple):
 
 
 class _StateDictReader:
-    def __init__(self, path: str | Path, entries: _Entries):
-        self._path, self._entries = path, entries
+    """Reads the state dict of a zip that `torch.save` wrote, whose entries lie in one folder."""
+
+    def __init__(self, path: str | Path, archive: zipfile.ZipFile, size: int):
+        self._path, self._archive, self._left = path, archive, size
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise UsageError(
+                f"{path} must hold one entry data.pkl, as files of torch.save do, got "
+                f"{len(pickles)}"
+            )
+        self._folder = pickles[0].removesuffix("data.pkl")
+        if f"{self._folder}byteorder" in archive.namelist():
+            order = self._content("byteorder")
+            if order not in (b"", b"little"):
+                raise UsageError(f"{path} must be little-endian, got the byte order {order!r:.20}")
         self._storages: dict[str, _Storage] = {}
         self._globals = {
             ("collections", "OrderedDict"): Function("OrderedDict", lambda: StateDict()),
             ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", self._tensor),
-            ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _of_parameter),
+            # That of an `nn.Parameter`, whose first argument is the tensor.
+            ("torch._utils", "_rebuild_parameter"): Function(
+                "_rebuild_parameter", lambda tensor, *unused: tensor
+            ),
             **{("torch", name): Function(name) for name in _DTYPES},
         }
 
     def read(self) -> Any:
-        return interpret(self._entries.read("data.pkl"), self._named, self._storage)
+        return interpret(self._content("data.pkl"), self._named, self._storage)
+
+    def _content(self, name: str) -> bytes:
+        entry = self._archive.getinfo(self._folder + name)
+        # PyTorch never compresses; a compressed entry could be far larger than the file.
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise UsageError(f"entries of {self._path} must not be compressed, got {name}")
+        # Entries of a zip may lie about their size and share their bytes.
+        self._left -= entry.file_size
+        if self._left < 0:
+            raise UsageError(f"entries of {self._path} must fit in the file, got ones that overlap")
+        return self._archive.read(entry)
 
     def _named(self, module: str, name: str) -> Function:
         if (module, name) not in self._globals:
@@ -207,24 +185,17 @@ class _StateDictReader:
         if kind != "storage" or not (isinstance(key, str) and isinstance(count, int)):
             raise ValueError("a reference is to no storage")
         dtype = np.dtype(_DTYPES[storage_type.name])
-        size = self._entries.size(f"data/{key}")
+        size = self._archive.getinfo(f"{self._folder}data/{key}").file_size
         if size != count * dtype.itemsize:
             raise UsageError(
                 f"storage {key} in {self._path} must be {count} numbers of {dtype}, got "
                 f"{size} bytes"
             )
         if key not in self._storages:
-            self._storages[key] = _Storage(dtype, self._entries.read(f"data/{key}"))
+            self._storages[key] = _Storage(dtype, self._content(f"data/{key}"))
         return self._storages[key]._replace(dtype=dtype)
 
-    def _tensor(
-        self,
-        storage: _Storage,
-        offset: int,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        *unused: object,
-    ) -> np.ndarray:
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
         """Returns a view of a storage; offset and strides are in numbers, not bytes."""
         # What is shown must be checked before: a tuple of tuples may be far longer than the file.
         if not (isinstance(storage, _Storage) and all(map(_is_flat, (offset, shape, strides)))):
@@ -237,18 +208,8 @@ class _StateDictReader:
                 f"got offset {offset!r:.40}, shape {shape!r:.80} and strides {strides!r:.80}"
             )
         size = storage.dtype.itemsize
-        return np.ndarray(
-            shape,
-            storage.dtype,
-            buffer=storage.content,
-            offset=offset * size,
-            strides=[size * stride for stride in strides],
-        )
-
-
-def _of_parameter(tensor: object, *unused: object) -> object:
-    """Returns the tensor of an `nn.Parameter`."""
-    return tensor
+        steps = [size * stride for stride in strides]
+        return np.ndarray(shape, storage.dtype, storage.content, offset * size, steps)
 
 
 def _is_flat(value: object) -> bool:

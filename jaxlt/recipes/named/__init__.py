@@ -7,10 +7,11 @@ have all of them, `PUBLISHED` the results, `BENCHMARKS` what each program offers
 import difflib
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxlt.errors import UsageError
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.stage import Stage
 
 if TYPE_CHECKING:
     from jaxlt.recipes.named.published import PUBLISHED as PUBLISHED
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     SOURCES: dict[str, str]
     BENCHMARKS: dict[str, dict[str, Recipe]]
 
+_Varied = TypeVar("_Varied", Recipe, Stage)
+
 _LARGE = ("imagenet_lt", "places_lt", "inaturalist")
-_MODULES = ("cifar", "standin", "flattened", "large_scale", "clip")
+_SMALL = ("cifar", "cifar_stages", "standin", "flattened")
+_MODULES = (*_SMALL, "large_scale", "clip")
 _MODULES_OF_BENCHMARKS: dict[str, Sequence[str]] = {
-    "cifar_lt": ("cifar", "standin", "flattened"),
+    "cifar_lt": _SMALL,
     **dict.fromkeys(_LARGE, ("large_scale",)),
     "clip_lt": ("clip",),
 }
@@ -46,7 +50,7 @@ def named(name: str, benchmark: str | None = None) -> Recipe:
         recipes = _module(module).RECIPES
         if name in recipes and _is_of(name, benchmark):
             return recipes[name]
-    known = _recipes() if benchmark is None else of_benchmark(benchmark)
+    known = _all("RECIPES") if benchmark is None else of_benchmark(benchmark)
     near = " or ".join(difflib.get_close_matches(name, known))
     hint = f", such as {near}" if near else ""
     raise UsageError(f"recipe must be a named one{hint}, got {name}")
@@ -54,12 +58,8 @@ def named(name: str, benchmark: str | None = None) -> Recipe:
 
 def of_benchmark(benchmark: str) -> dict[str, Recipe]:
     """Returns the recipes of a program, by name."""
-    return {
-        name: recipe
-        for module in _MODULES_OF_BENCHMARKS[benchmark]
-        for name, recipe in _module(module).RECIPES.items()
-        if _is_of(name, benchmark)
-    }
+    recipes = _all("RECIPES", _MODULES_OF_BENCHMARKS[benchmark])
+    return {name: recipe for name, recipe in recipes.items() if _is_of(name, benchmark)}
 
 
 def _is_of(name: str, benchmark: str | None) -> bool:
@@ -70,17 +70,41 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def _recipes() -> dict[str, Recipe]:
-    return {n: recipe for module in _MODULES for n, recipe in _module(module).RECIPES.items()}
+def _all(table: str, modules: Sequence[str] = _MODULES) -> dict[str, Any]:
+    return {n: one for module in modules for n, one in getattr(_module(module), table).items()}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "RECIPES":
-        return _recipes()
-    if name == "SOURCES":
-        return {n: one for module in _MODULES for n, one in _module(module).SOURCES.items()}
+    if name in ("RECIPES", "SOURCES"):
+        return _all(name)
     if name == "BENCHMARKS":
         return {benchmark: of_benchmark(benchmark) for benchmark in _MODULES_OF_BENCHMARKS}
     if name in ("PUBLISHED", "Published"):
         return getattr(_module("published"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def vary(base: _Varied, **fields: Any) -> _Varied:
+    """Returns a recipe, or a stage, with some fields changed.
+
+    Args:
+        base: what is changed.
+        **fields: of the recipe, of its data, of its first stage, or of that stage's optimizer and
+            augmentation, by their own names.
+    """
+    changes = {name: fields.pop(name) for name in base.__struct_fields__ if name in fields}
+    for name in ("data", "optimizer", "augmentation"):
+        part: Any = changes.get(name, getattr(base, name, None))
+        known = getattr(part, "__struct_fields__", ())
+        if inner := {field: fields.pop(field) for field in known if field in fields}:
+            changes[name] = part.replace(**inner)
+    if isinstance(base, Recipe) and fields:
+        first, *later = changes.get("stages", base.stages)
+        changes["stages"] = (vary(first, **fields), *later)
+        fields = {}
+    return base.replace(**changes, **fields)
+
+
+def followed_by(base: Recipe, *stages: Any) -> Recipe:
+    """Returns a recipe's first stage with other stages after it."""
+    return base.replace(stages=(base.first, *stages))

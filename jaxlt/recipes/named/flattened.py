@@ -7,7 +7,8 @@ ones of the operations' own papers.
 from typing import Any
 
 from jaxlt.recipes.methods import SAM, GradientNormPenalty, RandomPerturbation
-from jaxlt.recipes.named.cifar import RECIPES as CIFAR
+from jaxlt.recipes.named.cifar import RECIPES as ONE_STAGE
+from jaxlt.recipes.named.cifar_stages import RECIPES as IN_STAGES
 from jaxlt.recipes.network import Cosine
 from jaxlt.recipes.recipe import Recipe
 
@@ -26,20 +27,15 @@ _SOURCE = "CC-SAM (CVPR 2023), figure 2, which gives no numbers; strengths are t
 
 def flattened(recipe: Recipe, operation: str, stages: tuple[int, ...]) -> Recipe:
     """Returns the recipe with a flattening operation in the given stages, counted from 1."""
-    changed = (
-        _with(stage, operation) if number in stages else stage
-        for number, stage in enumerate(recipe.stages, start=1)
-    )
+    changed: list[Any] = list(recipe.stages)
+    for number in stages:
+        stage, fields = changed[number - 1], dict(OPERATIONS[operation])
+        if operation == "swa":
+            fields["swa_epoch"] = stage.epochs * 3 // 4
+        if operation == "sn" and stage.trainable != "all":
+            fields["spectral_norm"] = "classifier"
+        changed[number - 1] = stage.replace(**fields)
     return recipe.replace(stages=tuple(changed))
-
-
-def _with(stage: Any, operation: str) -> Any:
-    fields = dict(OPERATIONS[operation])
-    if operation == "swa":
-        fields["swa_epoch"] = stage.epochs * 3 // 4
-    if operation == "sn" and stage.trainable != "all":
-        fields["spectral_norm"] = "classifier"
-    return stage.replace(**fields)
 
 
 def _variants(baseline: Recipe, operation: str) -> tuple[tuple[int, ...], ...]:
@@ -50,12 +46,13 @@ def _variants(baseline: Recipe, operation: str) -> tuple[tuple[int, ...], ...]:
     return ((1,), (2,), (1, 2))
 
 
+_CIFAR = {**ONE_STAGE, **IN_STAGES}
 RECIPES: dict[str, Recipe] = {
     f"{operation}_{'_'.join(map(str, stages))}_{baseline}_cifar100": flattened(
-        CIFAR[f"{baseline}_cifar100"], operation, stages
+        _CIFAR[f"{baseline}_cifar100"], operation, stages
     )
     for baseline in BASELINES
     for operation in OPERATIONS
-    for stages in _variants(CIFAR[f"{baseline}_cifar100"], operation)
+    for stages in _variants(_CIFAR[f"{baseline}_cifar100"], operation)
 }
 SOURCES = dict.fromkeys(RECIPES, _SOURCE)

@@ -6,64 +6,37 @@ Names end in the benchmark. The lists of images are OLTR's and, for iNaturalist,
 
 from typing import Any
 
-from jaxlt.recipes.data import Data, Lists, Native
-from jaxlt.recipes.images import (
-    Augmentation,
-    ClassAware,
-    ClassBalancedSampler,
-    Progressive,
-    SquareRoot,
-)
-from jaxlt.recipes.losses import (
-    GCL,
-    LADE,
-    LDAM,
-    BalancedSoftmax,
-    ClassBalanced,
-    LabelAwareSmoothing,
-    LogitAdjusted,
-)
+from jaxlt.recipes import data, losses
 from jaxlt.recipes.methods import CCSAM, SAM, FocalSAM
-from jaxlt.recipes.named.cifar import CC_SAM_STAGE, GCL_STAGE
-from jaxlt.recipes.named.vary import followed_by, vary
+from jaxlt.recipes.named import cifar_stages, followed_by, vary
+from jaxlt.recipes.named.cifar import FOCAL_SOURCE, SADDLE_SOURCE
+from jaxlt.recipes.named.cifar_stages import GCL_SOURCE, KANG_SOURCE, MISLAS_SOURCE
 from jaxlt.recipes.network import Cosine, ImageNetResNet
 from jaxlt.recipes.optimizer import CCSAMMultiStep, CosineSteppedFirst, MultiStep
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
-_AUGMENTATION = Augmentation(shift="resized_crop_flip", color_jitter=0.4)
+_AUGMENTATION = data.Augmentation(shift="resized_crop_flip", color_jitter=0.4)
 _LISTS = "data/{0},data/{1}_train.txt,data/{1}_val.txt,data/{1}_test.txt"
 
-
-def _data(lists: str, normalization: str = "imagenet") -> Data:
-    return Data(
-        source=Lists(lists=lists),
-        profile=Native(),
-        image_size=224,
-        resize="centre_crop",
-        normalization=normalization,  # pyright: ignore[reportArgumentType] (a name of two)
-    )
-
-
-_FIRST = Stage(augmentation=_AUGMENTATION)
-IMAGENET = Recipe(
-    data=_data(_LISTS.format("imagenet", "ImageNet_LT")), network=ImageNetResNet(), stages=(_FIRST,)
+IMAGENET = vary(
+    Recipe(network=ImageNetResNet()),
+    source=data.Lists(lists=_LISTS.format("imagenet", "ImageNet_LT")),
+    profile=data.Native(),
+    image_size=224,
+    resize="centre_crop",
+    normalization="imagenet",
+    augmentation=_AUGMENTATION,
 )
 # The competition's validation images are the test images of all papers.
-INATURALIST = IMAGENET.replace(
-    data=_data(
-        "data/inaturalist2018,data/iNaturalist18_train.txt,data/iNaturalist18_val.txt",
-        "inaturalist2018",
-    )
-)
-PLACES = IMAGENET.replace(
-    data=_data(_LISTS.format("places365", "Places_LT")),
+_COMPETITION = "data/inaturalist2018,data/iNaturalist18_train.txt,data/iNaturalist18_val.txt"
+INATURALIST = vary(IMAGENET, source=data.Lists(lists=_COMPETITION), normalization="inaturalist2018")
+PLACES = vary(
+    IMAGENET,
+    source=data.Lists(lists=_LISTS.format("places365", "Places_LT")),
     network=ImageNetResNet(architecture="resnet152", weights="data/resnet152.pth"),
 )
-_TENTHS = MultiStep(factors=(0.1, 0.01))
-_COSINE = Cosine()
 
-_KANG_SOURCE = "facebookresearch/classifier-balancing (ICLR 2020)"
 _KANG: dict[str, Any] = {
     "epochs": 90,
     "batch_size": 512,
@@ -71,62 +44,44 @@ _KANG: dict[str, Any] = {
     "schedule": CosineSteppedFirst(),
     "weight_decay": 5e-4,
 }
-_KANG_STAGE = vary(
-    _FIRST,
-    **{**_KANG, "epochs": 10},
-    trainable="classifier",
-    sampler=ClassAware(consecutive=4),
-)
-_TAU_NORM = TauNorm(tau=0.5)
+_SECOND = cifar_stages.DECOUPLED.replace(augmentation=_AUGMENTATION, batch_size=256)
+_KANG_STAGE = vary(_SECOND, **{**_KANG, "epochs": 10})
 
 # Saddle-LongTail and MiSLAS number the classes by size and cut them into groups by number.
 _NUMBERED: dict[str, Any] = {"relabel": "by_size", "evaluation": Evaluation(few_below=21)}
 
-_SADDLE_SOURCE = "val-iisc/Saddle-LongTail (NeurIPS 2022)"
 # A radius of 0.05 in the first 5 epochs, 0.1 up to the 60th, then 0.5.
 _SADDLE: dict[str, Any] = {
     **_NUMBERED,
     "epochs": 90,
     "batch_size": 256,
-    "network": ImageNetResNet(classifier=_COSINE),
-    "loss": LDAM(max_margin=0.3),
-    "reweighting": ClassBalanced(epoch=60, mean="weights"),
+    "network": ImageNetResNet(classifier=Cosine()),
+    "loss": losses.LDAM(max_margin=0.3),
+    "reweighting": losses.ClassBalanced(epoch=60, mean="weights"),
     "method": SAM(rho=0.05, rho_epochs=(5, 60), rho_values=(0.1, 0.5)),
 }
 
-_MISLAS_SOURCE = "dvlab-research/MiSLAS (CVPR 2021)"
 _MISLAS: dict[str, Any] = {**_NUMBERED, "batch_size": 256, "weight_decay": 5e-4, "mixup": 0.2}
 _MISLAS_STAGE = vary(
-    _KANG_STAGE.replace(optimizer=_FIRST.optimizer),
-    loss=LabelAwareSmoothing(),
-    learn_scale=True,
-    classifier_lr_factor=0.05,
-    batch_size=256,
-    weight_decay=5e-4,
+    _SECOND, loss=losses.LabelAwareSmoothing(), learn_scale=True, classifier_lr_factor=0.05
 )
 
 _GCL_SOURCE = (
-    "Keke921/GCLLoss (CVPR 2022) on Places-LT, whose learning rate falls after epochs 60 and 80, "
-    "not 72 and 81"
+    f"{GCL_SOURCE} on Places-LT, whose learning rate falls after epochs 60 and 80, not 72 and 81"
 )
 _GCL: dict[str, Any] = {
-    "epochs": 90,
-    "batch_size": 512,
-    "loss": GCL(noise_scale=1.0),
-    "lr": 0.2,
-    "schedule": _TENTHS,
-    "weight_decay": 5e-4,
+    **_KANG,
+    "loss": losses.GCL(noise_scale=1.0),
+    "schedule": MultiStep(factors=(0.1, 0.01)),
     "mixup": 0.2,
 }
 _GCL_STAGE = vary(
-    GCL_STAGE,
-    augmentation=_AUGMENTATION.replace(mixup=GCL_STAGE.augmentation.mixup),
+    cifar_stages.GCL_STAGE,
+    augmentation=_AUGMENTATION.replace(mixup=1.0),
     batch_size=512,
-    loss=GCL(margin=0.1, focusing=1.0, scale=15.0, noise_scale=1.0),
+    loss=losses.GCL(margin=0.1, focusing=1.0, scale=15.0, noise_scale=1.0),
     weight_decay=5e-4,
 )
-
-_FOCAL_SOURCE = "scongl/Focal-SAM (ICML 2025)"
 
 _CC_SAM_SOURCE = (
     "CC-SAM (CVPR 2023), equations 7-14 and the batch size; all else, which is not published, as "
@@ -140,133 +95,88 @@ _CC_SAM: dict[str, Any] = {
     "mixup": 1.0,
     "evaluation": Evaluation(many_above=99, few_below=21),
 }
-_CC_SAM_STAGE = CC_SAM_STAGE.replace(augmentation=_AUGMENTATION)
+_CC_SAM_STAGE = cifar_stages.CC_SAM_STAGE.replace(augmentation=_AUGMENTATION)
 
 RECIPES: dict[str, Recipe] = {}
 SOURCES: dict[str, str] = {}
 
 
 def _add(name: str, recipe: Recipe, source: str, *then: Any, **fields: Any) -> None:
-    """Adds a recipe with some fields changed and further stages."""
     RECIPES[name] = followed_by(vary(recipe, **fields), *then)
     SOURCES[name] = source
 
 
-def _with_classifier(recipe: Recipe, classifier: Any) -> Recipe:
-    return recipe.replace(network=recipe.network.replace(classifier=classifier))
+def _add_baselines(benchmark: str, recipe: Recipe, source: str, **tau_norm: Recipe) -> None:
+    """Adds cross-entropy and what differs from it by the loss or a norm alone."""
+    _add(f"sgd_{benchmark}", recipe, source)
+    for name, base in {"tau_norm": recipe, **tau_norm}.items():
+        _add(f"{name}_{benchmark}", base, f"{source}; tau is not tuned", TauNorm(tau=0.5))
+    for name, loss in (("balanced_softmax", losses.BalancedSoftmax()), ("lade", losses.LADE())):
+        _add(f"{name}_{benchmark}", recipe, f"{source}, another loss", loss=loss)
 
 
-def _without_jitter(stage: Stage) -> Stage:
-    return vary(stage, color_jitter=0.0)
+def _add_gcl(benchmark: str, recipe: Recipe, stage: Stage = _GCL_STAGE) -> None:
+    network = recipe.network.replace(classifier=Cosine())
+    _add(f"gcl_{benchmark}", recipe, _GCL_SOURCE, stage, network=network, **_GCL)
 
 
-_LOSSES = {"balanced_softmax": BalancedSoftmax(), "lade": LADE()}
+def _add_focal_sam(benchmark: str, recipe: Recipe, method: FocalSAM, **fields: Any) -> None:
+    recipe = vary(recipe, loss=losses.LogitAdjusted(), **fields)
+    _add(f"la_{benchmark}", recipe, f"{FOCAL_SOURCE}, without perturbation")
+    _add(f"focal_sam_{benchmark}", recipe, FOCAL_SOURCE, method=method)
 
 
-def _add_imagenet() -> None:
-    resnext = vary(IMAGENET, network=ImageNetResNet(architecture="resnext50_32x4d"), **_KANG)
-    not_tuned = f"{_KANG_SOURCE}; tau is not tuned"
-    _add("sgd_imagenet_lt", resnext, _KANG_SOURCE)
-    for name, sampler in (
-        ("class_balanced", ClassBalancedSampler()),
-        ("square_root", SquareRoot()),
-        ("progressive", Progressive()),
-    ):
-        _add(f"{name}_imagenet_lt", resnext, _KANG_SOURCE, sampler=sampler)
-    _add("ncm_imagenet_lt", resnext, _KANG_SOURCE, NearestClassMean())
-    crt = vary(_KANG_STAGE, reset_classifier=True)
-    _add("crt_imagenet_lt", resnext, _KANG_SOURCE, crt)
-    lws = vary(_KANG_STAGE, trainable="scale", learn_scale=True, epochs=5)
-    _add("lws_imagenet_lt", resnext, _KANG_SOURCE, lws)
-    _add("tau_norm_imagenet_lt", resnext, not_tuned, _TAU_NORM)
-    resnet = resnext.replace(network=ImageNetResNet())
-    _add("tau_norm_resnet50_imagenet_lt", resnet, not_tuned, _TAU_NORM)
-    for name, loss in _LOSSES.items():
-        _add(f"{name}_imagenet_lt", resnext, f"{_KANG_SOURCE}, another loss", loss=loss)
-    _add("sam_ldam_drw_imagenet_lt", IMAGENET, _SADDLE_SOURCE, **_SADDLE, lr=0.2)
-    _add("mislas_imagenet_lt", IMAGENET, _MISLAS_SOURCE, _MISLAS_STAGE, **_MISLAS, epochs=180)
-    _add("gcl_imagenet_lt", _with_classifier(IMAGENET, _COSINE), _GCL_SOURCE, _GCL_STAGE, **_GCL)
-    focal: dict[str, Any] = {"loss": LogitAdjusted(), "batch_size": 256, "weight_decay": 5e-4}
-    _add("la_imagenet_lt", IMAGENET, f"{_FOCAL_SOURCE}, without perturbation", **focal)
-    method = FocalSAM(
-        rho=0.1, rho_epochs=(159,), rho_values=(0.2,), gamma=0.8, sharpness_weight=0.8
-    )
-    _add("focal_sam_imagenet_lt", IMAGENET, _FOCAL_SOURCE, **focal, method=method)
-    stage = vary(_CC_SAM_STAGE, batch_size=256)
-    for name, base in (("cc_sam", resnet), ("cc_sam_resnext50", resnext)):
-        recipe = IMAGENET.replace(network=base.network)
-        _add(f"{name}_imagenet_lt", recipe, _CC_SAM_SOURCE, stage, **_CC_SAM, batch_size=256)
+_resnext = vary(IMAGENET, network=ImageNetResNet(architecture="resnext50_32x4d"), **_KANG)
+_resnet = vary(IMAGENET, **_KANG)
+_add_baselines("imagenet_lt", _resnext, KANG_SOURCE, tau_norm_resnet50=_resnet)
+_add("class_balanced_imagenet_lt", _resnext, KANG_SOURCE, sampler=data.ClassBalancedSampler())
+_add("square_root_imagenet_lt", _resnext, KANG_SOURCE, sampler=data.SquareRoot())
+_add("progressive_imagenet_lt", _resnext, KANG_SOURCE, sampler=data.Progressive())
+_add("ncm_imagenet_lt", _resnext, KANG_SOURCE, NearestClassMean())
+_add("crt_imagenet_lt", _resnext, KANG_SOURCE, vary(_KANG_STAGE, reset_classifier=True))
+_lws = vary(_KANG_STAGE, trainable="scale", learn_scale=True, epochs=5)
+_add("lws_imagenet_lt", _resnext, KANG_SOURCE, _lws)
+_add("sam_ldam_drw_imagenet_lt", IMAGENET, SADDLE_SOURCE, **_SADDLE, lr=0.2)
+_add("mislas_imagenet_lt", IMAGENET, MISLAS_SOURCE, _MISLAS_STAGE, **_MISLAS, epochs=180)
+_add_gcl("imagenet_lt", IMAGENET)
+_method = FocalSAM(rho=0.1, rho_epochs=(159,), rho_values=(0.2,), gamma=0.8, sharpness_weight=0.8)
+_add_focal_sam("imagenet_lt", IMAGENET, _method, batch_size=256, weight_decay=5e-4)
+_stage = vary(_CC_SAM_STAGE, batch_size=256)
+for _name, _base in (("cc_sam", _resnet), ("cc_sam_resnext50", _resnext)):
+    _recipe = vary(IMAGENET, network=_base.network, batch_size=256)
+    _add(f"{_name}_imagenet_lt", _recipe, _CC_SAM_SOURCE, _stage, **_CC_SAM)
 
+# Without colour jitter in all but MiSLAS's and Saddle's code.
+_plain, _decay = vary(INATURALIST, color_jitter=0.0), {"weight_decay": 1e-4}
+_add_baselines("inaturalist", vary(_plain, **{**_KANG, **_decay}), KANG_SOURCE)
+_add("sam_ldam_drw_inaturalist", INATURALIST, SADDLE_SOURCE, **_SADDLE, lr=0.1, **_decay)
+_mislas = vary(INATURALIST, **{**_MISLAS, **_decay}, epochs=200)
+_add("mislas_inaturalist", _mislas, MISLAS_SOURCE, vary(_MISLAS_STAGE, **_decay))
+_add_gcl("inaturalist", _plain, vary(_GCL_STAGE, color_jitter=0.0))
+_method = FocalSAM(rho=0.2, gamma=2.0, sharpness_weight=1.1)
+_add_focal_sam("inaturalist", _plain, _method, batch_size=512, lr=0.2, weight_decay=2e-4)
+_stage = vary(_CC_SAM_STAGE, batch_size=512, color_jitter=0.0)
+_add("cc_sam_inaturalist", _plain, _CC_SAM_SOURCE, _stage, **_CC_SAM, batch_size=512)
 
-def _add_inaturalist() -> None:
-    # Without colour jitter in all but MiSLAS's and Saddle's code.
-    plain = vary(INATURALIST, color_jitter=0.0)
-    kang = vary(plain, **{**_KANG, "weight_decay": 1e-4})
-    _add("sgd_inaturalist", kang, _KANG_SOURCE)
-    _add("tau_norm_inaturalist", kang, f"{_KANG_SOURCE}; tau is not tuned", _TAU_NORM)
-    for name, loss in _LOSSES.items():
-        _add(f"{name}_inaturalist", kang, f"{_KANG_SOURCE}, another loss", loss=loss)
-    decay = {"weight_decay": 1e-4}
-    _add("sam_ldam_drw_inaturalist", INATURALIST, _SADDLE_SOURCE, **_SADDLE, lr=0.1, **decay)
-    _add(
-        "mislas_inaturalist",
-        INATURALIST,
-        _MISLAS_SOURCE,
-        vary(_MISLAS_STAGE, **decay),
-        **{**_MISLAS, **decay},
-        epochs=200,
-    )
-    cosine = _with_classifier(plain, _COSINE)
-    _add("gcl_inaturalist", cosine, _GCL_SOURCE, _without_jitter(_GCL_STAGE), **_GCL)
-    focal: dict[str, Any] = {
-        "loss": LogitAdjusted(),
-        "batch_size": 512,
-        "lr": 0.2,
-        "weight_decay": 2e-4,
-    }
-    _add("la_inaturalist", plain, f"{_FOCAL_SOURCE}, without perturbation", **focal)
-    method = FocalSAM(rho=0.2, gamma=2.0, sharpness_weight=1.1)
-    _add("focal_sam_inaturalist", plain, _FOCAL_SOURCE, **focal, method=method)
-    stage = _without_jitter(vary(_CC_SAM_STAGE, batch_size=512))
-    _add("cc_sam_inaturalist", plain, _CC_SAM_SOURCE, stage, **_CC_SAM, batch_size=512)
-
-
-def _add_places() -> None:
-    # Only a new last block and the classifier are trained (MiSLAS, GCL).
-    places = vary(
-        PLACES,
-        network=PLACES.network.replace(last_block_weights=False),
-        trainable="last_block",
-        batch_norm="last_block",
-        epochs=90,
-        batch_size=256,
-        weight_decay=5e-4,
-    )
-    plain = f"{_MISLAS_SOURCE} on Places-LT, without mixup and its second stage"
-    _add("sgd_places_lt", places, plain)
-    _add("tau_norm_places_lt", places, f"{plain}; tau is not tuned", _TAU_NORM)
-    for name, loss in _LOSSES.items():
-        _add(f"{name}_places_lt", places, f"{plain}, another loss", loss=loss)
-    crt = vary(_KANG_STAGE, reset_classifier=True, batch_norm="last_block", batch_size=256, lr=0.1)
-    _add("crt_places_lt", places, f"{_KANG_SOURCE} after {plain}", crt)
-    smoothed = vary(
-        _MISLAS_STAGE, batch_norm="last_block", loss=LabelAwareSmoothing(head=0.4, tail=0.1)
-    )
-    _add("mislas_places_lt", places, _MISLAS_SOURCE, smoothed, **_MISLAS)
-    _add("gcl_places_lt", _with_classifier(places, _COSINE), _GCL_SOURCE, _GCL_STAGE, **_GCL)
-    _add(
-        "cc_sam_places_lt",
-        places,
-        f"{_CC_SAM_SOURCE}; epochs, and what is trained and frozen, as in MiSLAS",
-        vary(_CC_SAM_STAGE, batch_norm="running", batch_size=128),
-        **_CC_SAM,
-        epochs=90,
-        lr=0.1,
-        weight_decay=2e-4,
-        batch_size=128,
-    )
-
-
-_add_imagenet()
-_add_inaturalist()
-_add_places()
+# Only a new last block and the classifier are trained (MiSLAS, GCL).
+_places = vary(
+    PLACES,
+    network=PLACES.network.replace(last_block_weights=False),
+    trainable="last_block",
+    batch_norm="last_block",
+    epochs=90,
+    batch_size=256,
+    weight_decay=5e-4,
+)
+_plain_source = f"{MISLAS_SOURCE} on Places-LT, without mixup and its second stage"
+_add_baselines("places_lt", _places, _plain_source)
+_crt = vary(_KANG_STAGE, reset_classifier=True, batch_norm="last_block", batch_size=256, lr=0.1)
+_add("crt_places_lt", _places, f"{KANG_SOURCE} after {_plain_source}", _crt)
+_loss = losses.LabelAwareSmoothing(head=0.4, tail=0.1)
+_stage = vary(_MISLAS_STAGE, batch_norm="last_block", loss=_loss)
+_add("mislas_places_lt", _places, MISLAS_SOURCE, _stage, **_MISLAS)
+_add_gcl("places_lt", _places)
+_source = f"{_CC_SAM_SOURCE}; epochs, and what is trained and frozen, as in MiSLAS"
+_stage = vary(_CC_SAM_STAGE, batch_norm="running", batch_size=128)
+_recipe = vary(_places, lr=0.1, weight_decay=2e-4, batch_size=128)
+_add("cc_sam_places_lt", _recipe, _source, _stage, **_CC_SAM)

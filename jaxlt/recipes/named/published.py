@@ -1,18 +1,12 @@
 """Published results of the named recipes, test accuracy in percent."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """What a paper or a program's page reports.
+    """What a source, a paper or a program's page, reports.
 
-    Attributes:
-        source: where.
-        accuracy: over all classes.
-        many: over many-shot classes, as the source defines them; likewise the other two.
-        medium: over medium-shot classes.
-        few: over few-shot classes.
+    Accuracies are over all classes, and over many-, medium- and few-shot ones as it defines them.
     """
 
     source: str
@@ -23,14 +17,7 @@ class Published(NamedTuple):
 
 
 _CC_SAM_TABLE = "CC-SAM (CVPR 2023), table 1"
-_COLUMNS = (
-    "cifar10_if200",
-    "cifar10",
-    "cifar10_if50",
-    "cifar100_if200",
-    "cifar100",
-    "cifar100_if50",
-)
+_COLUMNS = tuple(f"cifar{c}{factor}" for c in (10, 100) for factor in ("_if200", "", "_if50"))
 _ROWS = {
     "sgd": (65.68, 70.70, 74.81, 34.84, 38.43, 43.90),
     "mixup": (65.84, 72.96, 79.48, 35.84, 40.01, 45.16),
@@ -48,58 +35,48 @@ _SADDLE_TABLE = "README of val-iisc/Saddle-LongTail"
 _MISLAS_TABLE = "README of dvlab-research/MiSLAS"
 _BALMS_TABLE = "README of jiawei-ren/BalancedMetaSoftmax"
 
+# Over all classes, and over many-, medium- and few-shot ones.
 _LARGE_TABLE = "CC-SAM (CVPR 2023), table 3"
-# Over many-, medium- and few-shot classes, and over all.
-_LARGE_ROWS: dict[str, tuple[float | None, float | None, float | None, float]] = {
-    "sgd_imagenet_lt": (65.9, 37.5, 7.7, 44.4),
-    "tau_norm_resnet50_imagenet_lt": (56.6, 44.2, 27.4, 46.7),
-    "balanced_softmax_imagenet_lt": (64.1, 48.2, 33.4, 52.3),
-    "lade_imagenet_lt": (64.4, 47.7, 34.3, 52.3),
-    "mislas_imagenet_lt": (None, None, None, 52.7),
-    "sam_ldam_drw_imagenet_lt": (62.0, 52.1, 34.8, 53.1),
-    "gcl_imagenet_lt": (None, None, None, 54.9),
-    "cc_sam_imagenet_lt": (61.4, 49.5, 37.1, 52.4),
-    "cc_sam_resnext50_imagenet_lt": (63.1, 53.4, 41.1, 55.4),
-    "sgd_places_lt": (45.7, 27.3, 8.2, 30.2),
-    "tau_norm_places_lt": (37.8, 40.7, 31.8, 37.9),
-    "balanced_softmax_places_lt": (42.0, 39.3, 30.5, 38.6),
-    "lade_places_lt": (42.8, 39.0, 31.2, 38.8),
-    "mislas_places_lt": (None, None, None, 40.2),
-    "gcl_places_lt": (None, None, None, 40.6),
-    "cc_sam_places_lt": (41.2, 42.1, 36.4, 40.6),
-    "sgd_inaturalist": (72.2, 63.0, 57.2, 61.7),
-    "tau_norm_inaturalist": (65.6, 65.3, 65.9, 65.6),
-    "balanced_softmax_inaturalist": (None, None, None, 70.6),
-    "lade_inaturalist": (None, None, None, 70.0),
-    "mislas_inaturalist": (None, None, None, 71.6),
-    "sam_ldam_drw_inaturalist": (64.1, 70.5, 71.2, 70.1),
-    "gcl_inaturalist": (None, None, None, 72.0),
-    "cc_sam_inaturalist": (65.4, 70.9, 72.2, 70.9),
+_LARGE_ROWS = {
+    "sgd_imagenet_lt": (44.4, 65.9, 37.5, 7.7),
+    "tau_norm_resnet50_imagenet_lt": (46.7, 56.6, 44.2, 27.4),
+    "balanced_softmax_imagenet_lt": (52.3, 64.1, 48.2, 33.4),
+    "lade_imagenet_lt": (52.3, 64.4, 47.7, 34.3),
+    "mislas_imagenet_lt": (52.7,),
+    "sam_ldam_drw_imagenet_lt": (53.1, 62.0, 52.1, 34.8),
+    "gcl_imagenet_lt": (54.9,),
+    "cc_sam_imagenet_lt": (52.4, 61.4, 49.5, 37.1),
+    "cc_sam_resnext50_imagenet_lt": (55.4, 63.1, 53.4, 41.1),
+    "sgd_places_lt": (30.2, 45.7, 27.3, 8.2),
+    "tau_norm_places_lt": (37.9, 37.8, 40.7, 31.8),
+    "balanced_softmax_places_lt": (38.6, 42.0, 39.3, 30.5),
+    "lade_places_lt": (38.8, 42.8, 39.0, 31.2),
+    "mislas_places_lt": (40.2,),
+    "gcl_places_lt": (40.6,),
+    "cc_sam_places_lt": (40.6, 41.2, 42.1, 36.4),
+    "sgd_inaturalist": (61.7, 72.2, 63.0, 57.2),
+    "tau_norm_inaturalist": (65.6, 65.6, 65.3, 65.9),
+    "balanced_softmax_inaturalist": (70.6,),
+    "lade_inaturalist": (70.0,),
+    "mislas_inaturalist": (71.6,),
+    "sam_ldam_drw_inaturalist": (70.1, 64.1, 70.5, 71.2),
+    "gcl_inaturalist": (72.0,),
+    "cc_sam_inaturalist": (70.9, 65.4, 70.9, 72.2),
 }
 _KANG_TABLE = "README of facebookresearch/classifier-balancing"
 _KANG_ROWS = {
-    "class_balanced_imagenet_lt": (61.8, 40.1, 15.5, 45.1),
-    "square_root_imagenet_lt": (64.3, 41.2, 17.0, 46.8),
-    "progressive_imagenet_lt": (61.9, 43.2, 19.4, 47.2),
-    "ncm_imagenet_lt": (56.6, 45.3, 28.1, 47.3),
-    "crt_imagenet_lt": (61.8, 46.2, 27.4, 49.6),
-    "tau_norm_imagenet_lt": (59.1, 46.9, 30.7, 49.4),
-    "lws_imagenet_lt": (60.2, 47.2, 30.3, 49.9),
+    "class_balanced_imagenet_lt": (45.1, 61.8, 40.1, 15.5),
+    "square_root_imagenet_lt": (46.8, 64.3, 41.2, 17.0),
+    "progressive_imagenet_lt": (47.2, 61.9, 43.2, 19.4),
+    "ncm_imagenet_lt": (47.3, 56.6, 45.3, 28.1),
+    "crt_imagenet_lt": (49.6, 61.8, 46.2, 27.4),
+    "tau_norm_imagenet_lt": (49.4, 59.1, 46.9, 30.7),
+    "lws_imagenet_lt": (49.9, 60.2, 47.2, 30.3),
 }
 
-
-def _by_group(
-    source: str, rows: Mapping[str, tuple[float | None, float | None, float | None, float]]
-) -> dict[str, Published]:
-    return {
-        name: Published(source, accuracy, many, medium, few)
-        for name, (many, medium, few, accuracy) in rows.items()
-    }
-
-
 PUBLISHED: dict[str, Published] = {
-    **_by_group(_LARGE_TABLE, _LARGE_ROWS),
-    **_by_group(_KANG_TABLE, _KANG_ROWS),
+    **{name: Published(_LARGE_TABLE, *row) for name, row in _LARGE_ROWS.items()},
+    **{name: Published(_KANG_TABLE, *row) for name, row in _KANG_ROWS.items()},
     **{
         f"{row}_{column}": Published(_CC_SAM_TABLE, accuracy)
         for row, accuracies in _ROWS.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import NamedTuple
 
 from jaxlt.data import Chunk, Pipeline
 from jaxlt.runs.run import Metrics
@@ -18,11 +18,11 @@ def unchanged(state: TrainState) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The steps of a stage.
+    """The steps of a stage, counted from 0.
 
     Attributes:
-        program: the compiled steps; they count from 0 in each stage.
-        pipeline: the data; its steps count from 0 too.
+        program: the compiled steps.
+        pipeline: the data.
         num_steps: how many.
         eval_steps: an evaluation and a checkpoint every so many, and after the last.
         measurements: taken between steps, by the program's `measure`; None for none.
@@ -34,21 +34,17 @@ class Steps:
     eval_steps: int
     measurements: Measurements | None = None
 
-    def cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yields the stretches between two evaluations, see `Program.cut`."""
-        every = 0 if self.measurements is None else self.measurements.every
-        return self.program.cut(start, stop, every)
+    @property
+    def measure_every(self) -> int:
+        """Steps between two measurements, 0 for none."""
+        return 0 if self.measurements is None else self.measurements.every
 
     def chunks(self, step: int, stop: int) -> Iterator[Chunk]:
         """Yields the chunks up to the evaluation after step `stop - 1` of the stage."""
         begun = step // self.eval_steps * self.eval_steps
-        for first, last, size in self.cut(begun, stop):
+        for first, last, size in self.program.cut(begun, stop, self.measure_every):
             if step < last:
                 yield from self.pipeline.chunks(max(first, step), last, size)
-
-    def measured_at(self, step: int) -> bool:
-        """Whether a measurement is taken after so many steps, before the next."""
-        return self.measurements is not None and self.measurements.due(step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +69,20 @@ class JobStage:
     enter: Callable[[TrainState], TrainState] = unchanged
     leave: Callable[[TrainState], TrainState] = unchanged
 
+
+class PlacedStage(NamedTuple):
+    """A stage in a run: its number, and the steps of the run between which it lies."""
+
+    number: int
+    begin: int
+    end: int
+    stage: JobStage
+
     @property
-    def num_steps(self) -> int:
-        """Its length."""
-        return 1 if self.steps is None else self.steps.num_steps
+    def steps(self) -> Steps:
+        """Those of a stage that takes some."""
+        assert self.stage.steps is not None, f"stage {self.number} must have steps"
+        return self.stage.steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +90,10 @@ class Job:
     """What to train; see `jaxlt.training.train` and `train_together`.
 
     Attributes:
-        initial_state: state before the first step; of members, stacked.
+        initial_state: before the first step; of members, stacked.
         stages: at least one; the first has steps.
-        skip_nonfinite: how many steps whose loss or update is not finite a member may leave out;
-            more than 0 if the steps are made so, see `make_train_step`.
+        skip_nonfinite: how many steps that are not finite a member may leave out; more than 0 if
+            the steps are made so, see `make_train_step`.
     """
 
     initial_state: TrainState
@@ -95,48 +101,28 @@ class Job:
     skip_nonfinite: int = 0
 
     @property
+    def placed(self) -> list[PlacedStage]:
+        """The stages in their order."""
+        found, begin = [], 0
+        for number, stage in enumerate(self.stages):
+            end = begin + (stage.steps.num_steps if stage.steps else 1)
+            found.append(PlacedStage(number, begin, end, stage))
+            begin = end
+        return found
+
+    @property
     def num_steps(self) -> int:
         """Length of the run."""
-        return sum(stage.num_steps for stage in self.stages)
+        return self.placed[-1].end
 
     @property
     def program(self) -> Program:
         """The compiled steps of the first stage."""
-        return self._first_steps.program
-
-    @property
-    def _first_steps(self) -> Steps:
-        return self.steps_of(0)
-
-    def steps_of(self, number: int) -> Steps:
-        """Returns the steps of a stage that takes some."""
-        steps = self.stages[number].steps
-        if steps is None:
-            raise ValueError(f"stage {number} of a job must have steps")
-        return steps
-
-    def begin_of(self, number: int) -> int:
-        """Returns the step of the run at which a stage begins."""
-        return sum(stage.num_steps for stage in self.stages[:number])
+        return self.placed[0].steps.program
 
     def template_at(self, step: int) -> TrainState:
         """Returns a state with the shapes of a checkpoint of this step."""
-        for number, stage in enumerate(self.stages):
-            if step <= self.begin_of(number) + stage.num_steps:
-                return stage.template()
+        for placed in self.placed:
+            if step <= placed.end:
+                return placed.stage.template()
         raise ValueError(f"step {step} lies after the run's end, {self.num_steps}")
-
-    def bytes_needed(self) -> int:
-        """Returns the memory that the first steps take on each device."""
-        steps = self._first_steps
-        _, last, size = next(steps.cut(0, min(steps.eval_steps, steps.num_steps)))
-        chunk = next(steps.pipeline.chunks(0, last, size))
-        needed = steps.program.bytes_needed(self.initial_state, 0, chunk)
-        if steps.measurements is not None and steps.measurements.every < steps.num_steps:
-            to_measure = steps.program.bytes_needed_to_measure(self.initial_state, chunk)
-            needed = max(needed, to_measure)
-        return needed
-
-    def describe(self, record: dict[str, Any], number: int) -> dict[str, Any]:
-        """Adds the number of the stage to an evaluation, where there are several."""
-        return {"stage": number, **record} if len(self.stages) > 1 else record

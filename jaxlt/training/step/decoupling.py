@@ -1,11 +1,31 @@
-"""Classifiers that second stages make of a trained network (Kang et al., ICLR 2020)."""
+"""What second stages make of a trained network (Kang et al., ICLR 2020)."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxlt.models.clip.head_init import members_by_class, unit_rows
+from jaxlt.training.step.spectral_norm import SpectralNorm
+from jaxlt.training.step.state import TrainState
+
+
+def next_stage(
+    state: TrainState,
+    params: Any,
+    transformation: optax.GradientTransformation,
+    spectral_norm: SpectralNorm | None = None,
+) -> TrainState:
+    """Returns the state in which a further stage begins: a new optimizer on given parameters."""
+    return dataclasses.replace(
+        state,
+        params=params,
+        singular_vectors=spectral_norm.init(params) if spectral_norm else {},
+        opt_state=transformation.init(params),
+        loss_sum=jnp.zeros_like(state.loss_sum),
+    )
 
 
 def tau_normalised(classifier: dict[str, Any], tau: float) -> dict[str, Any]:

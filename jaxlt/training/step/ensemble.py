@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.data import Chunk, Pipeline
-from jaxlt.runs.workdir import Workdir
 from jaxlt.training.step.measurement import MeasureFn
 from jaxlt.training.step.state import TrainState
 
@@ -96,14 +95,3 @@ def _stack(states: Sequence[TrainState]) -> TrainState:
 @jax.jit
 def _unstack(state: TrainState) -> list[TrainState]:
     return [jax.tree.map(operator.itemgetter(member), state) for member in range(len(state.step))]
-
-
-def at_one_step(workdirs: Sequence[Workdir]) -> list[int]:
-    """Returns which of some runs can go on together first: those furthest behind.
-
-    A run can go on from either of its last two states, the initial one counting as the one before
-    its first checkpoint: a kill leaves members at most one checkpoint apart.
-    """
-    saved = [[0, *workdir.saved_steps()][-2:] for workdir in workdirs]
-    first = min(steps[-1] for steps in saved)
-    return [index for index, steps in enumerate(saved) if first in steps]

@@ -14,16 +14,8 @@ def unless_finite(
 ) -> tuple[TrainState, jax.Array]:
     """Takes a step back if its loss, or a parameter or statistic after it, is not finite.
 
-    The step itself then still counts, also in the `count` of each link of the optimizer, so that
-    schedules go on as if nothing had happened.
-
-    Args:
-        before: the state before the step.
-        after: the state after it.
-        loss: () of its batch.
-
-    Returns:
-        The state in which to go on, and the loss, NaN where the update alone is not finite.
+    It still counts, also in the `count` of each link of the optimizer, so that schedules go on as
+    if nothing had happened. Where the update alone is not finite, the loss returned is NaN.
     """
     after_update = jax.tree.leaves((after.params, after.batch_stats))
     sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in after_update]).all()

@@ -1,8 +1,10 @@
 """Sharpness by group of classes, measured while a stage trains."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -12,20 +14,15 @@ import numpy as np
 
 from jaxlt.analysis.group_sharpness import group_sharpness
 from jaxlt.sharpness.perturbation import Mask
-from jaxlt.training.step.batch_losses import BatchLosses
-from jaxlt.training.step.network_pass import (
-    NetworkPass,
-    PerExampleLoss,
-    Regime,
-    moment_of,
-    with_vectors_of_step,
-)
+from jaxlt.training.step.network_pass import BatchLosses, PerExampleLoss, Regime
 from jaxlt.training.step.state import TrainState, method_state
 
 # (state, images (B, H, W, C), labels (B,)) -> named arrays
 MeasureFn: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], dict[str, jax.Array]]
 
 _OF_METHOD = ("perturbation_norm", "method_sharpness")
+# TensorBoard shows a curve a number, so that there is no room for one a class.
+_MAX_CURVES = 10
 
 
 def make_measure_fn(
@@ -42,34 +39,28 @@ def make_measure_fn(
     features moved by an adversary.
 
     Args:
-        model: called as `model(images, train=...)`.
+        model: as the loss and the regime, see `make_train_step`.
         per_example_loss: from logits, labels and `Moment` to losses.
         groups: (G, C) bool, whether a class is in a group.
         regime: of the stage; None for nothing beside.
-        mask: the parameters along which sharpness is measured, those that the stage trains; None
-            for all.
+        mask: the parameters along which sharpness is measured; None for all.
 
     Returns:
-        A function to the fields of `jaxlt.analysis.group_sharpness.GroupSharpness` by name, and,
-        where the optimizer has a sharpness-aware method, what that measured in the step before:
-        `perturbation_norm` and `method_sharpness`, one of each for each of the method's own groups.
+        A function to the fields of `GroupSharpness` by name, and, where the optimizer has a
+        sharpness-aware method, what that measured in the step before: `perturbation_norm` and
+        `method_sharpness`, one of each for each of the method's own groups.
     """
     regime = dataclasses.replace(regime or Regime(), mixup=0.0, loss_of_features=None)
-    losses_of = BatchLosses(model, per_example_loss, groups.shape[1], regime)
+    losses_of = functools.partial(BatchLosses, model, per_example_loss, groups.shape[1], regime)
 
     def measure(state: TrainState, images: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-        state = with_vectors_of_step(state, regime)
-        batch, moment, held = (images, labels), moment_of(state, regime), None
+        state, batch, held = regime.before_step(state), (images, labels), None
         if regime.hold_statistics:
-            clean_pass = NetworkPass(model, state, regime, keep=("held_statistics",))
-            _, kept = losses_of(clean_pass, state.params, batch, moment)
+            _, kept = losses_of(state, batch, keep=("held_statistics",))(state.params)
             held = kept.get("held_statistics")
-        network_pass = NetworkPass(model, state, regime, held=held)
+        losses = losses_of(state, batch, held=held)
         measured = group_sharpness(
-            lambda params: losses_of(network_pass, params, batch, moment)[0],
-            state.params,
-            jnp.asarray(groups),
-            mask=mask,
+            lambda params: losses(params)[0], state.params, jnp.asarray(groups), mask=mask
         )._asdict()
         if (method := method_state(state.opt_state)) is not None:
             own = method.perturbation_norm, method.sharpness
@@ -85,31 +76,23 @@ class Measurements:
 
     Attributes:
         every: steps between two of them; the first is after so many steps of the stage.
-        groups: for each name, (C,) bool, whether a class is in the group; in the order of the
-            `groups` of `make_measure_fn`.
-        tail: (C,) bool, the tail of the stage's method, which is counted in batches alone; None for
-            a method without one.
+        groups: (C,) bool by name, those of `make_measure_fn`.
+        tail: (C,) bool, of the stage's method, which is counted in batches alone; None without one.
     """
 
     every: int
     groups: Mapping[str, np.ndarray]
     tail: np.ndarray | None = None
 
-    def due(self, step: int) -> bool:
-        """Whether one is taken after so many steps of the stage."""
-        return step > 0 and step % self.every == 0
-
     def describe(self, measured: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
         """Returns a measurement as values of JSON, NaN in place of what is not finite.
+
+        They go by name of group, by two names under `cosine`; under `batches_without` is the share
+        of the K batches without any image of the group. What the method measured is a list.
 
         Args:
             measured: what the function of `make_measure_fn` returns.
             labels: (K, B), of the batches since the measurement before.
-
-        Returns:
-            Numbers by name of group under `loss`, `gradient_norm` and `sharpness`, by two names
-            under `cosine`; under `batches_without` the share of the K batches without any image of
-            the group, or of the tail. What the method measured is a list.
         """
         values = {name: _shortest(array) for name, array in measured.items()}
         names, cosine = tuple(self.groups), values["cosine"]
@@ -118,8 +101,8 @@ class Measurements:
             for name in ("loss", "gradient_norm", "sharpness")
         }
         described["cosine"] = {
-            f"{names[i]}_{names[j]}": cosine[i][j]
-            for i, j in itertools.combinations(range(len(names)), 2)
+            f"{one}_{other}": cosine[i][j]
+            for (i, one), (j, other) in itertools.combinations(enumerate(names), 2)
         }
         counted = {**self.groups} if self.tail is None else {**self.groups, "tail": self.tail}
         described["batches_without"] = {
@@ -128,11 +111,48 @@ class Measurements:
         return described | {name: values[name] for name in _OF_METHOD if name in values}
 
 
-def _shortest(array: np.ndarray) -> Any:
-    """Returns lists of the numbers with the fewest digits that tell them from all others.
+def curves(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yields a measurement's finite numbers by path; of long lists, mean and maximum."""
+    if isinstance(value, list) and len(value) > _MAX_CURVES:
+        value = {"mean": math.fsum(value) / len(value), "max": max(value)}
+    elif isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from curves(f"{name}/{key}", item)
+    elif math.isfinite(value):
+        yield name, value
 
-    A float32 as a float64 has twice as many.
+
+def cut_at_measurements(
+    first: int, last: int, every: int, longest: int
+) -> Iterator[tuple[int, int, int]]:
+    """Cuts steps into chunks up to a length that end at measurements, see `Program.cut`.
+
+    They end at the multiples of a divisor of `every`; what is left at both ends is cut into tens
+    and ones. So programs of three lengths are compiled, wherever measurements and evaluations meet.
     """
+    size = next(size for size in range(min(every, longest), 0, -1) if every % size == 0)
+    begin = min(-(-first // size) * size, last)
+    end = max(last // size * size, begin)
+    for start, stop, length in (
+        *_tens_and_ones(first, begin, size),
+        (begin, end, size),
+        *_tens_and_ones(end, last, size),
+    ):
+        if start < stop:
+            yield start, stop, length
+
+
+def _tens_and_ones(first: int, last: int, size: int) -> Iterator[tuple[int, int, int]]:
+    tens = min(10, size)
+    between = last - (last - first) % tens
+    yield first, between, tens
+    yield between, last, 1
+
+
+def _shortest(array: np.ndarray) -> Any:
+    """Returns lists of the numbers with the fewest digits that tell a float32 from all others."""
     if array.ndim:
         return [_shortest(row) for row in array]
     return float(str(array)) if np.isfinite(array) else float("nan")

@@ -10,14 +10,7 @@ from jaxlt.batch.class_losses import ClassLosses, class_losses
 
 
 class MixedBatch(NamedTuple):
-    """Images of a batch, each mixed with a partner.
-
-    Attributes:
-        images: float array (B, H, W, C), `share * x_i + (1 - share) * x_partner`.
-        labels: (B,) integers, the image's own.
-        partners: (B,) integers, its partner's.
-        share: () of the image itself, the same for the whole batch.
-    """
+    """Images (B, H, W, C), `share * x_i + (1 - share) * x_partner`, and the labels (B,) of both."""
 
     images: jax.Array
     labels: jax.Array
@@ -56,11 +49,8 @@ def mixed_class_losses(
         batch: the mixed batch.
         num_classes: C.
     """
-    shares = jnp.concatenate(
-        [
-            batch.share * jax.nn.one_hot(batch.labels, num_classes),
-            (1 - batch.share) * jax.nn.one_hot(batch.partners, num_classes),
-        ]
-    )
+    own = batch.share * jax.nn.one_hot(batch.labels, num_classes)
+    partners = (1 - batch.share) * jax.nn.one_hot(batch.partners, num_classes)
+    shares = jnp.concatenate([own, partners])
     losses = jnp.concatenate([loss_fn(batch.labels), loss_fn(batch.partners)])
     return class_losses(losses, shares, num_classes)

@@ -1,6 +1,7 @@
-"""A pass of a batch through a network in training, and how a stage wants it."""
+"""Training passes of a batch through a network to its losses, and how a stage wants them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,8 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, class_losses
 from jaxlt.batch.classifiers import Cosine, Linear
+from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
+from jaxlt.training.step.mixup import MixedBatch, mixed_class_losses
 from jaxlt.training.step.spectral_norm import SpectralNorm
 from jaxlt.training.step.state import TrainState
 
@@ -42,18 +46,17 @@ class Regime:
     Attributes:
         first_step: step of the run at which the stage begins.
         mixup: alpha of `jaxlt.training.step.mixup`; 0 for none.
-        row_losses: whether each row's loss depends on that row alone: not so where a loss draws
-            noise for each row of the batch, or has a term of the whole batch.
-        loss_of_features: takes the place of classifier and loss where a stage changes the features
-            in between; None for none.
+        row_losses: whether each row's loss depends on that row alone: it draws no noise for each
+            row of the batch, and has no term of the whole batch.
+        loss_of_features: in place of classifier and loss, where a stage changes features between.
         running_statistics: batch norm normalises by its running statistics, which then stay.
         hold_statistics: batch norm normalises in all passes by the clean pass's batch statistics as
             constants: no gradient flows through them, and images do not depend on each other.
-        spectral_norm: of kernels; None for none.
+        spectral_norm: of kernels.
         micro_batch: images that pass through the network together, the batch being taken in turns:
             gradients are accumulated and a pass is computed again in its backward pass, so that a
-            step needs memory for so many images alone and gives the same numbers but for rounding.
-            None for the whole batch. Only where images do not depend on each other.
+            step needs memory for so many images alone. Only where images do not depend on each
+            other; numbers change by rounding.
     """
 
     first_step: int = 0
@@ -68,83 +71,101 @@ class Regime:
     @property
     def factored(self) -> bool:
         """Whether the losses of a batch factor into features, classifier and losses of rows."""
-        return (
-            self.row_losses
-            and not self.mixup
-            and self.loss_of_features is None
-            and self.spectral_norm is None
-        )
+        return self.row_losses and not (self.mixup or self.loss_of_features or self.spectral_norm)
 
     def separates_images(self, model: ImageClassifier) -> bool:
         """Whether an image's features depend on that image alone."""
         return self.hold_statistics or self.running_statistics or not model.couples_examples
 
-
-def moment_of(state: TrainState, regime: Regime) -> Moment:
-    """Returns when the step that a state is about to take has its losses."""
-    key = jax.random.fold_in(state.key, state.step)
-    return Moment(state.step - regime.first_step, jax.random.fold_in(key, _LOSS))
-
-
-def with_vectors_of_step(state: TrainState, regime: Regime) -> TrainState:
-    """Returns a state with the singular vectors of the step that it is about to take."""
-    if regime.spectral_norm is None:
-        return state
-    vectors = regime.spectral_norm.advance(state.params, state.singular_vectors)
-    return dataclasses.replace(state, singular_vectors=vectors)
+    def before_step(self, state: TrainState) -> TrainState:
+        """Returns a state with the singular vectors of the step that it is about to take."""
+        if self.spectral_norm is None:
+            return state
+        vectors = self.spectral_norm.advance(state.params, state.singular_vectors)
+        return dataclasses.replace(state, singular_vectors=vectors)
 
 
-class NetworkPass:
-    """A pass through the network.
+@dataclasses.dataclass(eq=False)
+class BatchLosses:
+    """The losses of a batch by class in training, as a function of the parameters.
 
-    All passes of a step draw the same random numbers.
-
-    Args:
-        model: called as `model(images, train=...)`.
-        state: what the pass takes beside parameters; its singular vectors are those of this step.
-        regime: of the stage.
-        keep: collections of variables to return.
-        held: statistics for batch norm to normalise by, None for each batch's own.
+    All passes of a step draw the same random numbers. A pass returns the collections `keep` of
+    variables too. Batch norm normalises by `held`, or else by each batch's own statistics.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        state: TrainState,
-        regime: Regime,
-        *,
-        keep: tuple[str, ...] = (),
-        held: Any = None,
-    ):
-        self._model, self._state, self._regime, self._keep = model, state, regime, keep
-        self._held = {} if held is None else {"held_statistics": jax.lax.stop_gradient(held)}
-        self._key = jax.random.fold_in(state.key, state.step)
+    model: nn.Module
+    per_example_loss: PerExampleLoss
+    num_classes: int
+    regime: Regime
+    state: TrainState
+    batch: MixedBatch | tuple[jax.Array, jax.Array]
+    keep: tuple[str, ...] = ()
+    held: Any = None
 
-    def __call__(
+    def __post_init__(self):
+        # Here and not in a pass, which may be within a loop of the device.
+        self.key = jax.random.fold_in(self.state.key, self.state.step)
+        key = jax.random.fold_in(self.key, _LOSS)
+        self.moment = Moment(self.state.step - self.regime.first_step, key)
+
+    def __call__(self, params: Any) -> tuple[ClassLosses, Any]:
+        """Returns the losses and what the pass keeps."""
+        images, labels = self.batch[:2]
+        if self.regime.loss_of_features is not None:
+            assert isinstance(self.model, ImageClassifier)
+            features, kept = self._outputs(params, images, "features")
+            classifier = self.model.classifier_of(params)
+            losses = self.regime.loss_of_features(features, classifier, labels, self.moment)
+            return class_losses(losses, labels, self.num_classes), kept
+        logits, kept = self._outputs(params, images)
+        loss_fn = lambda labels: self.per_example_loss(logits, labels, self.moment)  # noqa: E731
+        if isinstance(self.batch, MixedBatch):
+            return mixed_class_losses(loss_fn, self.batch, self.num_classes), kept
+        return class_losses(loss_fn(labels), labels, self.num_classes), kept
+
+    def function(self, passes: Passes | None) -> Callable[[Any], ClassLosses]:
+        """Returns the `class_losses_fn` of the batch, factored where that is possible."""
+        model = self.model
+        if not (
+            self.regime.factored
+            and isinstance(model, ImageClassifier)
+            and model.has_factored_classifier
+        ):
+            return lambda params: self(params)[0]
+        images, labels = self.batch[:2]
+        return FactoredLosses(
+            features_fn=lambda params, images: self._outputs(params, images, "features")[0],
+            classifier_fn=model.classifier_of,
+            loss_fn=lambda logits, labels: self.per_example_loss(logits, labels, self.moment),
+            images=images,
+            labels=labels,
+            num_classes=self.num_classes,
+            independent=self.regime.separates_images(model),
+            passes=passes,
+        )
+
+    def _outputs(
         self, params: Any, images: jax.Array, method: str | None = None
     ) -> tuple[jax.Array, Any]:
         """Returns the network's output, or that of one of its methods, and what is kept."""
-        norm = self._regime.spectral_norm
+        norm, size = self.regime.spectral_norm, self.regime.micro_batch
         if norm is not None:
-            params = norm(params, self._state.singular_vectors)
-        variables = {**self._state.variables(params), **self._held}
-        size = self._regime.micro_batch
-        if size is None or len(images) <= size:
-            return self._apply(variables, images, method)
-        return _in_turns(lambda some: self._apply(variables, some, method)[0], images, size), {}
-
-    def _apply(
-        self, variables: Any, images: jax.Array, method: str | None
-    ) -> tuple[jax.Array, Any]:
-        output, kept = self._model.apply(
+            params = norm(params, self.state.singular_vectors)
+        variables = self.state.variables(params)
+        if self.held is not None:
+            variables["held_statistics"] = jax.lax.stop_gradient(self.held)
+        apply: Any = functools.partial(
+            self.model.apply,
             variables,
-            images,
-            train=not self._regime.running_statistics,
+            train=not self.regime.running_statistics,
             method=method,
-            mutable=["batch_stats", *self._keep],
-            rngs={"dropout": self._key},
+            mutable=["batch_stats", *self.keep],
+            rngs={"dropout": self.key},
         )
-        return output, {name: kept[name] for name in self._keep if name in kept}
+        if size is not None and len(images) > size:
+            return _in_turns(lambda some: apply(some)[0], images, size), {}
+        output, kept = apply(images)
+        return output, {name: kept[name] for name in self.keep if name in kept}
 
 
 def _in_turns(

@@ -17,19 +17,11 @@ _Path = tuple[str, ...]
 class SpectralNorm:
     """Divides kernels by their largest singular value (Miyato et al., ICLR 2018).
 
-    Leaves named "kernel" with two or more axes are taken as matrices W of shape
-    (prod(shape[:-1]), shape[-1]), a convolution's too, as there. sigma = u^T W v stands in for
-    the largest singular value, where u is carried from step to step by power iteration and
-    v = W^T u / ||W^T u||; to a gradient both are constants. It never exceeds the true one.
-
+    Leaves named "kernel" with two or more axes, those under `params["classifier"]` or all, are
+    taken as matrices W of shape (prod(shape[:-1]), shape[-1]), a convolution's too, as there.
+    sigma = u^T W v, which never exceeds the largest singular value, stands in for it: u is carried
+    from step to step by power iteration and v = W^T u / ||W^T u||; to a gradient both are constant.
     The network is a function of the result: `model.apply({"params": norm(params, vectors)}, x)`.
-
-    Attributes:
-        scope: "all" for every kernel, "classifier" for those under `params["classifier"]`.
-        iterations: power iterations of one `advance`.
-
-    Raises:
-        ValueError: a field has another value than these.
     """
 
     scope: Literal["all", "classifier"] = "all"
@@ -41,10 +33,7 @@ class SpectralNorm:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
 
     def init(self, params: Any) -> dict[str, Any]:
-        """Returns a unit vector u (prod(shape[:-1]),) for each kernel, always the same ones.
-
-        The result is nested as `params` and has the kernels inside the scope alone.
-        """
+        """Returns a unit vector u for each kernel inside the scope, always the same, as a tree."""
         matrices = sorted(self._matrices(params).items())
         keys = jax.random.split(jax.random.key(0), len(matrices))
         vectors = {
@@ -61,15 +50,12 @@ class SpectralNorm:
         return unflatten_dict(units)
 
     def __call__(self, params: Any, vectors: dict[str, Any]) -> Any:
-        """Returns `params` with each kernel W inside the scope as W / sigma; zero ones stay zero.
-
-        Args:
-            params: differentiable.
-            vectors: of `init` or `advance`.
-        """
+        """Returns `params` with each kernel W in the scope as W / sigma; zero ones stay zero."""
         flat, units = _leaves(params), _leaves(vectors)
         for path, matrix in self._matrices(params).items():
-            sigma = _spectral_norm(matrix, units[path])
+            v = unit_norm(jnp.matmul(units[path], matrix), 0)
+            u, v = jax.lax.stop_gradient((units[path], v))
+            sigma = jnp.dot(jnp.matmul(u, matrix), v)
             flat[path] = flat[path] / jnp.where(sigma > 0, sigma, 1)
         return unflatten_dict(flat)
 
@@ -89,9 +75,3 @@ def _iterated(matrix: jax.Array, u: jax.Array) -> jax.Array:
     after = unit_norm(jnp.matmul(matrix, unit_norm(jnp.matmul(u, matrix), 0)), 0)
     # A zero vector would stay zero for ever, even where its kernel is zero for one step alone.
     return jnp.where(jnp.any(after != 0), after, u)
-
-
-def _spectral_norm(matrix: jax.Array, u: jax.Array) -> jax.Array:
-    v = unit_norm(jnp.matmul(u, matrix), 0)
-    u, v = jax.lax.stop_gradient((u, v))
-    return jnp.dot(jnp.matmul(u, matrix), v)

@@ -28,10 +28,10 @@ class TrainState:
         singular_vectors: of the kernels under spectral normalisation, empty without it.
         opt_state: state of the optax transformation.
         key: PRNG key of the run; step s draws from `fold_in(key, s)`.
-        loss_sum: () sum of the batch-mean losses since the last evaluation. It lives here so that a
-            run resumed between two evaluations reports the same mean as one that never stopped.
-        frozen: parameters that no stage trains, those of a pretrained network under adaptation.
-            They are no part of gradients, of the optimizer, or of checkpoints.
+        loss_sum: () sum of the batch-mean losses since the last evaluation, here so that a run
+            resumed between two evaluations reports the same mean as one that never stopped.
+        frozen: parameters that no stage trains, those of a pretrained network under adaptation;
+            no part of gradients, of the optimizer, or of checkpoints.
     """
 
     step: jax.Array
@@ -59,20 +59,15 @@ def make_state_fn(
 ) -> Callable[[int], TrainState]:
     """Builds the jitted initialisation, from a seed to the state before the first step.
 
+    The seed is that of the initial parameters and of whatever the steps draw. ValueError if the
+    network has no place for some of the weights.
+
     Args:
-        model: called as `model(images, train=...)`; an `ImageClassifier` says which parameters are
-            frozen.
+        model: called as `model(images, train=...)`; an `ImageClassifier` says what is frozen.
         transformation: the whole optimizer.
         image_shape: (height, width, channels).
         spectral_norm: of the first stage.
-        weights: part of the variables, such as `jaxlt.models`' `load_initial_weights` returns; they
-            take the place of those drawn. None for none.
-
-    Returns:
-        A function of the seed of the initial parameters and of whatever the steps draw.
-
-    Raises:
-        ValueError: when it is called, if the network has no place for some of the weights.
+        weights: variables, as `load_initial_weights` returns, that replace those drawn.
     """
 
     @jax.jit
@@ -98,27 +93,10 @@ def make_state_fn(
 
 
 def _overlaid(drawn: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts weights in the place of those drawn, leaf by leaf."""
     leaves, given = flatten_dict(drawn), flatten_dict(weights)
     if unknown := given.keys() - leaves.keys():
         raise ValueError(f"weights must be of the network, it has no {'/'.join(min(unknown))}")
     return unflatten_dict({**leaves, **given})
-
-
-def next_stage(
-    state: TrainState,
-    params: Any,
-    transformation: optax.GradientTransformation,
-    spectral_norm: SpectralNorm | None = None,
-) -> TrainState:
-    """Returns the state in which a further stage begins: a new optimizer on given parameters."""
-    return dataclasses.replace(
-        state,
-        params=params,
-        singular_vectors=spectral_norm.init(params) if spectral_norm else {},
-        opt_state=transformation.init(params),
-        loss_sum=jnp.zeros_like(state.loss_sum),
-    )
 
 
 def method_state(opt_state: optax.OptState) -> SharpnessState | None:

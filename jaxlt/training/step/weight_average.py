@@ -10,17 +10,11 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.models.networks.normalisation import HELD_STATISTICS
+from jaxlt.models.networks.batch_norm import HELD_STATISTICS
 
 
 class WeightAverageState(NamedTuple):
-    """State of `weight_average`.
-
-    Attributes:
-        count: () int32, steps taken.
-        num_averaged: () int32, how many parameters the average is of.
-        average: their mean, as the parameters; the initial ones before there is any.
-    """
+    """State of `weight_average`; the average is the initial parameters before there is any."""
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
     num_averaged: jax.Array
@@ -49,11 +43,13 @@ def weight_average(
     Raises:
         ValueError: an argument is too small.
     """
-    if first_epoch < 0:
-        raise ValueError(f"first_epoch must be at least 0, got {first_epoch}")
-    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, value, least in (
+        ("first_epoch", first_epoch, 0),
+        ("num_images", num_images, 1),
+        ("batch_size", batch_size, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
     def init_fn(params: optax.Params) -> WeightAverageState:
         # A copy, since a donated state may not share its buffers with the parameters.
@@ -81,15 +77,7 @@ def weight_average(
 
 
 def averaged_params(opt_state: optax.OptState, params: Any) -> Any:
-    """Returns the average that an optimizer's state holds, or `params` if it is of none yet.
-
-    Args:
-        opt_state: state of a transformation that has `weight_average` somewhere in it.
-        params: the current parameters.
-
-    Raises:
-        ValueError: there is no `WeightAverageState` in the optimizer's state.
-    """
+    """Returns the average that an optimizer's state holds, or `params` if it is of none yet."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WeightAverageState))
     state = next((node for node in nodes if isinstance(node, WeightAverageState)), None)
     if state is None:
@@ -104,34 +92,17 @@ def recomputed_statistics(
 ) -> Any:
     """Computes batch norm's running statistics anew, for parameters that no step has left behind.
 
-    Mean and variance of each layer are averages, with equal weights, of those of each batch in
-    training mode at `params`.
-
-    Args:
-        model: a network whose batch norm is `jaxlt.models.BatchNorm`.
-        params: its parameters.
-        batch_stats: running statistics, which stay where a layer normalises by them in training
-            mode too; if there are none, no pass is made.
-        batches: images as the network takes them, (B, H, W, channels), at least one batch.
-
-    Returns:
-        Statistics like `batch_stats`.
-
-    Raises:
-        ValueError: there is no batch.
+    Mean and variance of each layer, a `jaxlt.models.BatchNorm`, are averages, with equal weights,
+    of those of each batch of images (B, H, W, channels) in training mode. They stay where a layer
+    normalises by its running statistics in training mode too.
     """
     if not jax.tree.leaves(batch_stats):
         return batch_stats
 
     @jax.jit
     def statistics_of(variables: Any, images: jax.Array) -> Any:
-        _, updated = model.apply(
-            variables,
-            images,
-            train=True,
-            mutable=["batch_stats", HELD_STATISTICS],
-        )
-        return updated[HELD_STATISTICS]
+        mutable = ["batch_stats", HELD_STATISTICS]
+        return model.apply(variables, images, train=True, mutable=mutable)[1][HELD_STATISTICS]
 
     total, num_batches = None, 0
     for images in batches:
@@ -141,5 +112,4 @@ def recomputed_statistics(
     if not num_batches:
         raise ValueError("batches must hold at least one batch of images, got none")
     means = jax.tree.map(lambda leaf: leaf / num_batches, total)
-    # Layers that normalise by their running statistics in training too have no others.
     return unflatten_dict({**flatten_dict(batch_stats), **flatten_dict(means)})

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
+from jaxlt.devices.backends import import_tensorflow
 
 
 def reference_box(height, width, tries, place):

@@ -6,7 +6,7 @@ import pytest
 
 from jaxlt.data.pipelines.device_pipeline import DeviceEvaluation
 from jaxlt.data.pipelines.tf_pipeline import evaluation_batches
-from jaxlt.data.sources.image_set import ArrayImages
+from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.errors import UsageError
 
 RNG = np.random.default_rng(0)

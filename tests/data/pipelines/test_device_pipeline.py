@@ -10,7 +10,7 @@ from jaxlt.data.pipelines.device_pipeline import DevicePipeline
 from jaxlt.data.pipelines.draws import Augmentation, DrawStream
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline
 from jaxlt.data.sampling.samplers import InstanceBalanced
-from jaxlt.data.sources.image_set import ArrayImages
+from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.errors import UsageError
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.pipelines.draws import CROP_PAD, Augmentation, DrawStream, cutout_start
+from jaxlt.data.augment.cutout import cutout_start
+from jaxlt.data.pipelines.draws import CROP_PAD, Augmentation, DrawStream
 from jaxlt.data.sampling.samplers import InstanceBalanced
 from jaxlt.errors import UsageError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxlt.data.pipelines.device_pipeline import upload
-from jaxlt.data.sources.image_set import ArrayImages
+from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.errors import UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 5, 4, 3), np.uint8)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.sampling.samplers import (
+from jaxlt.data.sampling.class_samplers import (
     balanced_probabilities,
     effective_number_probabilities,
     instance_probabilities,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
-from jaxlt.data.sampling.random_numbers import random_permutation
+from jaxlt.data.sampling.permutations import random_permutation
+from jaxlt.devices.backends import import_tensorflow
 
 RNG = np.random.default_rng(0)
 KEYS = st.lists(st.integers(0, 2**64 - 1), min_size=3, max_size=3)

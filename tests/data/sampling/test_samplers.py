@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlt.data.sampling.samplers import (
-    ClassAware,
-    ClassProbability,
-    InstanceBalanced,
-    SamplerName,
-    create_sampler,
-)
+from jaxlt.data.sampling.class_samplers import ClassAware, ClassProbability
+from jaxlt.data.sampling.samplers import InstanceBalanced, SamplerName, create_sampler
 from jaxlt.errors import UsageError
 
 # 30, 7, 2, 0 and 1 images of classes 0 to 4; those of class 2 are 1 and 9.

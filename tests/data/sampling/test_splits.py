@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxlt.data.sampling.splits import Split, long_tailed_split
-from jaxlt.data.sources.image_set import ArrayImages
+from jaxlt.data.sampling.long_tail import Split, long_tailed_split
+from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.data.sources.source import Source
 from jaxlt.errors import UsageError
 

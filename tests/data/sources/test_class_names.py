@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlt.data.sources.class_names import names_by_label, names_in_words, read_names
+from jaxlt.data.sources.class_names import names_in_words, read_names
 from jaxlt.errors import UsageError
 
 # As in iNaturalist 2018: labels are the numbers of categories, which are not sorted by name.
@@ -21,14 +21,17 @@ NAMES = tuple(CATEGORIES.values())
 class TestByLabel:
     @settings(max_examples=30)
     @given(order=st.permutations(NUMBERS))
-    def test_go_by_what_the_source_calls_a_class_not_by_their_order(self, order):
-        shuffled = {number: CATEGORIES[number] for number in order}
-        assert names_by_label(shuffled, NUMBERS) == NAMES
-        assert names_by_label(CATEGORIES, order) == tuple(CATEGORIES[number] for number in order)
+    def test_go_by_what_the_source_calls_a_class_not_by_their_order(self, tmp_path_factory, order):
+        file = tmp_path_factory.mktemp("names") / "names.json"
+        file.write_text(json.dumps({number: CATEGORIES[number] for number in order}))
+        assert names_in_words(NUMBERS, file) == NAMES
+        assert names_in_words(order, file) == tuple(CATEGORIES[number] for number in order)
 
-    def test_must_be_there_for_each_class(self):
-        with pytest.raises(KeyError, match="a name for class '9' of label 4"):
-            names_by_label(CATEGORIES, (*NUMBERS, "9"))
+    def test_must_be_there_for_each_class(self, tmp_path):
+        file = tmp_path / "names.json"
+        file.write_text(json.dumps(CATEGORIES))
+        with pytest.raises(UsageError, match="must have a name for class '9' of label 4"):
+            names_in_words((*NUMBERS, "9"), file)
 
 
 class TestFiles:

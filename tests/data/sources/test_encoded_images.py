@@ -7,11 +7,11 @@ from PIL import Image
 
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
 from jaxlt.data.pipelines.draws import Augmentation, DrawStream
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline, evaluation_batches
 from jaxlt.data.sampling.samplers import InstanceBalanced
 from jaxlt.data.sources.folder import FileImages
 from jaxlt.data.sources.unreadable import successors
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 STATISTICS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.pipelines.tf_pipeline import evaluation_batches
 from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.source import load_source
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlt.data.sources.idx import load_idx, read_idx
-from jaxlt.data.sources.image_set import resize_array
+from jaxlt.data.sources.resampling import resize_array
 from jaxlt.errors import UsageError
 
 

@@ -11,11 +11,12 @@ from PIL import Image
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
 from jaxlt.data.pipelines.device_pipeline import DeviceEvaluation, DevicePipeline
 from jaxlt.data.pipelines.draws import Augmentation, DrawStream
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline, evaluation_batches
 from jaxlt.data.sampling.samplers import InstanceBalanced
-from jaxlt.data.sources import image_set
-from jaxlt.data.sources.image_set import ArrayImages, resize_array
+from jaxlt.data.sources import array_images
+from jaxlt.data.sources.array_images import ArrayImages
+from jaxlt.data.sources.resampling import resize_array
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 # Whose normalised pixels are the pixels themselves.
@@ -64,7 +65,7 @@ def test_resizing_in_chunks_covers_every_image():
 )
 @pytest.mark.parametrize("large", [0, 2**30])
 def test_resized_arrays_have_the_bits_of_resizing_all_at_once(monkeypatch, shape, size, large):
-    monkeypatch.setattr(image_set, "_LARGE", large)
+    monkeypatch.setattr(array_images, "_LARGE", large)
     tf = import_tensorflow()
     pixels = noise(70, *shape)
     images = ArrayImages(pixels, labels(70), size)
@@ -82,7 +83,7 @@ def test_resized_arrays_have_the_bits_of_resizing_all_at_once(monkeypatch, shape
 
 def test_large_arrays_are_not_enlarged_before_they_are_read(monkeypatch):
     pixels = noise(2000, 32, 32, 3)
-    monkeypatch.setattr(image_set, "_LARGE", 2000 * 224 * 224 * 3)
+    monkeypatch.setattr(array_images, "_LARGE", 2000 * 224 * 224 * 3)
     tracemalloc.start()
     images = ArrayImages(pixels, np.zeros(2000, int), 224)
     images.load(np.arange(10))
@@ -102,7 +103,7 @@ def crop_draws(count):
 def test_random_crops_of_enlarged_arrays_are_cut_out_of_the_original_pixels(
     monkeypatch, channels, large
 ):
-    monkeypatch.setattr(image_set, "_LARGE", large)
+    monkeypatch.setattr(array_images, "_LARGE", large)
     tf = import_tensorflow()
     pixels = noise(20, 32, 32, channels)
     tries, places = crop_draws(20)
@@ -120,7 +121,7 @@ def test_random_crops_of_enlarged_arrays_are_cut_out_of_the_original_pixels(
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation("crop_flip", cutout=5)])
 @pytest.mark.parametrize("kind", [TfDataPipeline, DevicePipeline])
 def test_training_batches_are_those_of_images_enlarged_beforehand(monkeypatch, kind, augmentation):
-    monkeypatch.setattr(image_set, "_LARGE", 0)
+    monkeypatch.setattr(array_images, "_LARGE", 0)
     pixels = noise(30, 6, 6, 3)
 
     def batches(images):

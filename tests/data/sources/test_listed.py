@@ -5,7 +5,7 @@ import pytest
 from jpeg_trees import long_tail, write_tree
 from PIL import Image
 
-from jaxlt.data.sampling.splits import Split, long_tailed_split
+from jaxlt.data.sampling.long_tail import Split, long_tailed_split
 from jaxlt.data.sources.image_set import refuse_undecodable
 from jaxlt.data.sources.source import load_source
 from jaxlt.errors import UsageError

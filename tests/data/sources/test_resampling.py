@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.resampling import fit, fit_five_crops
+from jaxlt.devices.backends import import_tensorflow
 
 SHAPES = [(375, 500), (500, 333), (224, 224), (40, 61), (256, 300), (900, 230)]
 

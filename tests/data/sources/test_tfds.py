@@ -6,10 +6,10 @@ from PIL import Image
 from tfds_files import write, write_known
 
 from jaxlt.data.augment.crops import NUM_TRIES
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
-from jaxlt.data.sources.image_set import resize_array
+from jaxlt.data.sources.resampling import resize_array
 from jaxlt.data.sources.source import load_source
 from jaxlt.data.sources.tfds import make_builder
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 NUM_CLASSES = 3

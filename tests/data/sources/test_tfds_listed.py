@@ -9,8 +9,8 @@ import pytest
 from jpeg_trees import write_tree
 from tfds_files import write_known
 
-from jaxlt.data.pipelines.tensorflow_runtime import import_tensorflow
 from jaxlt.data.sources.source import load_source
+from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 COUNTS = (5, 3, 2)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import jaxlt
 from jaxlt.errors import UsageError
 from jaxlt.models import ImageClassifier, LayerNorm
-from jaxlt.models.adaptation.kinds import UNADAPTED, Adaptation, bottleneck_rank
+from jaxlt.models.adaptation.kinds import Adaptation, bottleneck_rank
 from jaxlt.models.adaptation.modules import (
+    UNADAPTED,
     Adapter,
-    AdaptFormer,
     LowRank,
     Prompts,
     ScaleShift,
@@ -179,7 +179,7 @@ class TestCounts:
         added = added_parameters(adaptation, width=768, hidden=3072, num_blocks=12)
         assert added == {"adaptformer": 12 * count}
         block = jax.eval_shape(
-            AdaptFormer(adaptation.set_rank).init, jax.random.key(0), jnp.zeros((1, 768))
+            Adapter(adaptation.set_rank, scaled=True).init, jax.random.key(0), jnp.zeros((1, 768))
         )
         assert sum(leaf.size for leaf in jax.tree.leaves(block)) == count
 
@@ -223,7 +223,7 @@ class TestInitialFunction:
 
 class TestBottlenecks:
     def test_adaptformer_by_hand(self):
-        self._check(AdaptFormer(3), scaled=True)
+        self._check(Adapter(3, scaled=True), scaled=True)
 
     def test_adapter_by_hand(self):
         self._check(Adapter(3), scaled=False)
@@ -240,7 +240,7 @@ class TestBottlenecks:
         assert ("scale" in params) == scaled
         np.testing.assert_allclose(y, factor * expected, atol=1e-5)
 
-    @pytest.mark.parametrize("module", [AdaptFormer(64), Adapter(64)])
+    @pytest.mark.parametrize("module", [Adapter(64, scaled=True), Adapter(64)])
     def test_start(self, module):
         params = module.init(jax.random.key(0), jnp.zeros((1, 768)))["params"]
         down = np.asarray(params["down"].pop("kernel"))
@@ -254,7 +254,7 @@ class TestBottlenecks:
     def test_adaptformer_sees_the_stream_and_adapter_the_mlps_output(self):
         """Each alone changes what is added by what it makes of its own input."""
         stream, y = (_normal(seed, 2, WIDTH) for seed in (0, 1))
-        modules = {"adaptformer": AdaptFormer(16), "adapter": Adapter(16)}
+        modules = {"adaptformer": Adapter(16, scaled=True), "adapter": Adapter(16)}
         for kind, seen in (("adaptformer", stream), ("adapter", y)):
             module = modules[kind]
             params = _moved(module.init(jax.random.key(0), y)["params"])
@@ -534,7 +534,9 @@ class TestChoice:
         assert default.lora_projections == ("q_proj", "v_proj")
         assert default.prompt_length == 10
 
-    @pytest.mark.parametrize("module", [AdaptFormer(2), Adapter(2), LowRank(2, 8), ScaleShift()])
+    @pytest.mark.parametrize(
+        "module", [Adapter(2, scaled=True), Adapter(2), LowRank(2, 8), ScaleShift()]
+    )
     def test_modules_keep_half_precision(self, module):
         x = jnp.ones((2, 8), jnp.bfloat16)
         variables = module.init(jax.random.key(0), x)

@@ -7,7 +7,8 @@ from adaptation_sizes import added_parameters
 from clip_snapshots import GOLDEN, write_golden_snapshot
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.models.adaptation.kinds import UNADAPTED, Adaptation
+from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.modules import UNADAPTED
 from jaxlt.models.adaptation.trainable import trainable
 from jaxlt.models.clip.config import VisionConfig
 from jaxlt.models.clip.model import ClipClassifier

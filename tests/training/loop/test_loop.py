@@ -181,9 +181,9 @@ def test_compiling_does_not_count_as_training(tmp_path, monkeypatch):
     program = Program(Batches(), lambda path: step_of())
     compiled = Program._compile
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         time.sleep(1)
-        return compiled(*arguments)
+        return compiled(*arguments, **options)
 
     monkeypatch.setattr(Program, "_compile", slow)
     workdir = Workdir(tmp_path, {})

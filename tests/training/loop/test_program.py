@@ -7,6 +7,7 @@ import pytest
 from small_training import Batches, batch, initial_state, measure_fn, step_of
 
 from jaxlt.training import Program, steps_per_chunk
+from jaxlt.training.loop.together import bytes_of
 
 
 def train(program, cuts, pipeline=None):
@@ -92,7 +93,7 @@ def test_measuring_is_compiled_once_and_leaves_the_state_alone():
         compiled.append(program.compile_seconds)
     assert compiled[0] == compiled[1] > 0
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
-    assert program.bytes_needed_to_measure(state, chunk) > 0
+    assert bytes_of(program.compiled_measure(state, chunk)) > 0
 
 
 def test_each_path_and_length_is_compiled_once_and_chosen_by_the_host():
@@ -150,7 +151,8 @@ def test_memory_counts_all_that_a_call_is_handed():
     needed = []
     for steps in (2, 200):
         (chunk,) = Batches().chunks(0, steps, steps)
-        needed.append(program.bytes_needed(state, 0, chunk))
+        compiled = program.compiled(program.place(state), 0, program.spread(chunk))
+        needed.append(bytes_of(compiled))
     payload = 198 * (8 * 4 + 8) * 4
     assert payload <= needed[1] - needed[0] < 1.5 * payload
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))

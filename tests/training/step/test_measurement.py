@@ -31,8 +31,8 @@ from small_training import (
 import jaxlt
 from jaxlt.analysis.group_sharpness import group_sharpness
 from jaxlt.data import Batch
-from jaxlt.models.networks.normalisation import BatchNorm
-from jaxlt.runs.events import Events
+from jaxlt.models.networks.batch_norm import BatchNorm
+from jaxlt.runs.run import Events
 from jaxlt.training import (
     EnsemblePipeline,
     Measurements,

@@ -64,7 +64,7 @@ def test_flops_of_a_whole_resnet_step_over_sgd(name):
 
 
 def test_perturbed_passes_do_not_hold_their_activations_at_once():
-    """Side by side, SSE-SAM's two would take as much again as a step of SGD; see in_sequence.py."""
+    """Side by side, SSE-SAM's two would take as much again as a step of SGD; see equation.py."""
 
     def temporary_bytes(name):
         memory = compiled(name, "resnet20").memory_analysis()

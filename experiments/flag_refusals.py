@@ -1,0 +1,74 @@
+"""Why the words of a command line are refused, with the nearest that would not be."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.flags import THEN, Flag, choices_of, choosable
+from jaxlt.recipes.part import annotations, need, options, own_fields, part_name, shown
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """Returns a remark that names what a word may have been meant for, or nothing."""
+    near = difflib.get_close_matches(word, names)
+    return f"; the nearest is {' or '.join(near)}" if near else ""
+
+
+def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
+    """Says which part a flag belongs to, or which flags are nearest."""
+    outer, _, field = name.rpartition(".")
+    flag = known.get(outer)
+    owners = [
+        str(part_name(kind))
+        for kind in (flag.kinds if flag else ())
+        if field.replace("-", "_") in kind.__struct_fields__
+    ]
+    if flag and owners:
+        chosen = "none" if flag.value is None else part_name(flag.value)
+        return (
+            f"--{name} must belong to the chosen part, got --{outer} {chosen}: it is of "
+            f"{', '.join(owners)}; give --{outer} {owners[0]} as well"
+        )
+    stage = ".".join(name.split(".")[:2]) + "."
+    if (
+        stage.startswith(f"{THEN}.")
+        and THEN in known
+        and not any(one.startswith(stage) for one in known)
+    ):
+        return (
+            f"flags must be of a stage that the recipe has, got --{name}: --{THEN} names those "
+            f"after the first, now {shown(known[THEN].value) or 'none'}"
+        )
+    short = [one for one in known if one.rpartition(".")[2] == field]
+    near = short or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f", such as {' or '.join(f'--{one}' for one in near)}" if near else ""
+    return f"flags must be those of --help{hint}, got --{name}"
+
+
+def wrong_value(name: str, annotation: Any, text: str) -> str:
+    """Says what a flag of plain values must be."""
+    if "float" in str(annotation) and not _is_number(text):
+        return f"{name} must be a number, {need(annotation)}, got {text or 'nothing'}"
+    choices = [str(one) for one in choices_of(annotation)]
+    return f"{name} must be {need(annotation)}, got {text}{nearest(text, choices)}"
+
+
+def no_part(name: str, annotation: Any, word: str) -> str:
+    """Says which parts a flag chooses among."""
+    kinds = choosable(annotation)
+    names = [str(part_name(kind)) for kind in kinds] + ["none"] * (
+        type(None) in options(annotation)
+    )
+    for kind in kinds:
+        for first in own_fields(kind)[:1]:
+            names += map(str, choices_of(annotations(kind)[first]))
+    shown = ", ".join(names)
+    return f"--{name} must be one of {shown}, got {word or 'nothing'}{nearest(word, names)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

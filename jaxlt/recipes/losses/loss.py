@@ -1,0 +1,112 @@
+"""What all losses have in common, the softmax losses, and class weights."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import jax
+
+from jaxlt import losses
+from jaxlt.recipes.methods import ClassCounts
+from jaxlt.recipes.part import BelowOne, Choice, Clock, CountOrZero, NonNegative
+
+# (logits (B, C), labels (B,), moment) -> losses (B,); see jaxlt.training.step.network_pass
+PerExampleLoss: TypeAlias = Callable[[jax.Array, jax.Array, Any], jax.Array]
+
+
+class Loss(Choice, frozen=True):
+    """A loss of each image of a batch; `label` is its name in tables and pictures.
+
+    `of_rows` says whether an image's loss depends on its own logits and label alone: not so where a
+    loss draws noise for each image, or has a term of the whole batch.
+    """
+
+    label: ClassVar[str] = "?"
+    of_rows: ClassVar[bool] = True
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor that the loss puts on the logits."""
+        return 1.0
+
+    def build(self, class_counts: ClassCounts) -> PerExampleLoss:
+        """Builds the loss for training images counted by class."""
+        raise NotImplementedError
+
+
+class CrossEntropy(Loss, frozen=True, tag="cross_entropy"):
+    """Cross-entropy."""
+
+    label = "CE"
+
+    def build(self, class_counts):  # noqa: D102 (see Loss, as below)
+        return lambda x, y, _: losses.cross_entropy(x, y)
+
+
+class Focal(Loss, frozen=True, tag="focal"):
+    """The focal loss (Lin et al., ICCV 2017)."""
+
+    label = "focal"
+    gamma: NonNegative = 2.0
+    """Exponent."""
+
+    def build(self, class_counts):  # noqa: D102
+        return lambda x, y, _: losses.focal(x, y, self.gamma)
+
+
+class LogitAdjusted(Loss, frozen=True, tag="logit_adjusted"):
+    """Logit adjustment (Menon et al., ICLR 2021)."""
+
+    label = "LA"
+    tau: NonNegative = 1.0
+    """Strength of the adjustment."""
+
+    def build(self, class_counts):  # noqa: D102
+        return lambda x, y, _: losses.logit_adjusted(x, y, class_counts, self.tau)
+
+
+class BalancedSoftmax(Loss, frozen=True, tag="balanced_softmax"):
+    """Balanced softmax (Ren et al., NeurIPS 2020)."""
+
+    label = "balanced softmax"
+
+    def build(self, class_counts):  # noqa: D102
+        return lambda x, y, _: losses.balanced_softmax(x, y, class_counts)
+
+
+class VectorScaling(Loss, frozen=True, tag="vector_scaling"):
+    """The vector-scaling loss (Kini et al., NeurIPS 2021)."""
+
+    label = "VS"
+    gamma: NonNegative = 0.3
+    """Exponent of the multiplicative adjustment."""
+    tau: NonNegative = 1.0
+    """Strength of the additive adjustment."""
+
+    def build(self, class_counts):  # noqa: D102
+        return lambda x, y, _: losses.vector_scaling(x, y, class_counts, self.gamma, self.tau)
+
+
+class ClassBalanced(Choice, frozen=True, tag="class_balanced"):
+    """Class-balanced weights (Cui et al., CVPR 2019) from an epoch on (DRW, Cao et al., 2019)."""
+
+    epoch: CountOrZero = 160
+    """First zero-based epoch with the weights, 0 for all."""
+    beta: BelowOne = 0.9999
+    """Beta of the effective number of images."""
+    mean: Literal["batch", "weights"] = "batch"
+    """What the losses are divided by: the batch's size, or the sum of its weights."""
+
+    def build(
+        self, per_example: PerExampleLoss, class_counts: ClassCounts, clock: Clock
+    ) -> PerExampleLoss:
+        """Puts the weights on a loss."""
+        start = clock.steps(self.epoch)
+        class_weights = losses.deferred_reweighting(class_counts, start, self.beta)
+
+        def weighted(logits: jax.Array, labels: jax.Array, moment: Any) -> jax.Array:
+            weights = class_weights(moment.step)[labels]
+            if self.mean == "weights":
+                weights = weights / weights.mean()
+            return per_example(logits, labels, moment) * weights
+
+        return weighted

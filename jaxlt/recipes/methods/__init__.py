@@ -1,0 +1,17 @@
+"""The methods, as parts of a recipe: how a stage takes its gradient."""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from jaxlt.recipes.methods.by_class import CCSAM, SSESAM, ImbSAM
+from jaxlt.recipes.methods.method import SAM, SGD, FocalSAM, GradientNormPenalty, RandomPerturbation
+from jaxlt.recipes.methods.method import ClassCounts as ClassCounts
+from jaxlt.recipes.methods.method import Method as Method
+from jaxlt.recipes.methods.method import has_radius as has_radius
+from jaxlt.recipes.methods.method import with_radius as with_radius
+
+if TYPE_CHECKING:
+    AnyMethod: TypeAlias = Method
+else:
+    AnyMethod = (
+        SGD | SAM | ImbSAM | SSESAM | FocalSAM | CCSAM | GradientNormPenalty | RandomPerturbation
+    )
