@@ -1,7 +1,9 @@
 """Lists the programs of this folder: `python -m experiments`."""
 
 import ast
+import importlib.metadata
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,9 @@ def _purpose(file: Path) -> str:
 
 def main() -> None:
     """Prints a line for each program."""
+    if "--version" in sys.argv[1:]:
+        print(f"jaxlt {importlib.metadata.version('jaxlt')}")
+        return
     found = dict(sorted(_programs()))
     width = max(map(len, found))
     for name, purpose in found.items():

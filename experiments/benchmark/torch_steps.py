@@ -27,7 +27,7 @@ def build_steps(problem: Problem, cases: Sequence[CaseName]) -> dict[CaseName, T
     """Builds the peer's step of each case that has one, on the kind of device that JAX uses."""
     platform = jax.default_backend()
     if platform != "cpu" and not torch.cuda.is_available():
-        raise UsageError(f"peer was torch without a GPU, it must be built for the {platform} here")
+        raise UsageError(f"peer must be built for the {platform} here, got torch without a GPU")
     device = torch.device("cpu" if platform == "cpu" else "cuda")
     torch.set_num_threads(count_cores())
     # XLA multiplies float32 in TensorFloat-32 on GPUs that have it.

@@ -90,7 +90,9 @@ class Trace(NamedTuple):
 def hessian_product(losses: DatasetLosses, theta: Any) -> tuple[Product, int]:
     """Returns the product with the Hessian of the mean loss as a function of vectors, and P.
 
-    The order of their components is that in which `jax.flatten_util.ravel_pytree` has theta's.
+    Args:
+        losses: of the data set.
+        theta: parameters; vectors have their components in the order of `ravel_pytree(theta)`.
     """
     flat, unravel = ravel_pytree(theta)
 

@@ -18,7 +18,7 @@ from jaxlt.batch.argument_checks import (
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.sharpness.class_wise import class_wise_gradient
 from jaxlt.sharpness.equation import Objective, Perturbed
-from jaxlt.sharpness.optax_link import Step, sharpness_transformation
+from jaxlt.sharpness.optax_link import StepContext, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule
 
 
@@ -119,7 +119,7 @@ def cc_sam(
         weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
         return Objective(clean, means, ratio * weights)
 
-    def gradient_fn(step: Step) -> Perturbed:
+    def gradient_fn(step: StepContext) -> Perturbed:
         def radius_fn(rho, norms, theta_norm, size):
             if constant:
                 # A class without gradient has an infinite norm, which a random direction has not.

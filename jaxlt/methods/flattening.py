@@ -11,7 +11,7 @@ from jaxlt.batch.argument_checks import (
 )
 from jaxlt.methods.sam import batch_mean
 from jaxlt.sharpness.equation import Perturbed
-from jaxlt.sharpness.optax_link import Step, objective_gradient_fn, sharpness_transformation
+from jaxlt.sharpness.optax_link import StepContext, objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
 
@@ -48,7 +48,7 @@ def gradient_norm_penalty(
     check_positive(rho=rho)
     perturbed_gradient = objective_gradient_fn(batch_mean, [rho], mask=mask, adaptive=adaptive)
 
-    def gradient_fn(step: Step) -> Perturbed:
+    def gradient_fn(step: StepContext) -> Perturbed:
         result = perturbed_gradient(step)
         share = at_step(penalty, step.number) / at_step(rho, step.number)
         gradient = jax.tree.map(

@@ -8,7 +8,7 @@ from jaxlt.batch.argument_checks import ClassCounts, ScalarOrSchedule, check_not
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.methods.imb_sam import tail_classes
 from jaxlt.sharpness.equation import Objective, Perturbed, one_group
-from jaxlt.sharpness.optax_link import Step, objective_gradient_fn, sharpness_transformation
+from jaxlt.sharpness.optax_link import StepContext, objective_gradient_fn, sharpness_transformation
 from jaxlt.sharpness.perturbation import Mask
 
 
@@ -68,7 +68,7 @@ def sse_sam(
     first_stage = objective_gradient_fn(head_and_tail, [head_rho, tail_rho], **options)
     imb_sam_gradient = objective_gradient_fn(tail_alone, [tail_rho], **options)
 
-    def second_stage(step: Step) -> Perturbed:
+    def second_stage(step: StepContext) -> Perturbed:
         result = imb_sam_gradient(step)
         return result._replace(
             perturbation_norm=jnp.pad(result.perturbation_norm, (1, 0)),
@@ -80,7 +80,7 @@ def sse_sam(
     if switch_step is None:
         return sharpness_transformation(first_stage, 2, mask)
 
-    def either_stage(step: Step) -> Perturbed:
+    def either_stage(step: StepContext) -> Perturbed:
         # Reading the incoming gradient would make the first stage pay for it too.
         return jax.lax.cond(
             step.number < switch_step,

@@ -1,6 +1,6 @@
 """From a recipe to trained runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,8 @@ from jaxlt.recipes.trained_run import TrainedRun
 
 if TYPE_CHECKING:
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+    from jaxlt.runs.run import Callback
     from jaxlt.runs.workdir import Workdir
-
-Callback = Callable[[dict[str, Any]], object]
 
 
 def train(
@@ -20,7 +19,7 @@ def train(
     workdir: str | Path,
     *,
     seed: int = 0,
-    callbacks: Sequence[Callback] = (),
+    callbacks: "Sequence[Callback]" = (),
     execution: Execution = DEFAULT_EXECUTION,
 ) -> TrainedRun:
     """Trains a recipe to the end, from the newest checkpoint of the workdir if there is one.
@@ -29,8 +28,8 @@ def train(
         recipe: what to train.
         workdir: directory of the run, created if missing.
         seed: of parameters, data order and augmentation.
-        callbacks: each is handed every evaluation and measurement as a dictionary of plain
-            numbers, with `step`.
+        callbacks: each is handed every evaluation and measurement as written in `metrics.jsonl`: a
+            dictionary with `step`, of numbers, lists and dictionaries of them, None for NaN.
         execution: how the run is computed, which changes no number of it beyond rounding.
 
     Raises:
@@ -52,7 +51,7 @@ def train_members(
     members: Sequence["Member"],
     *,
     label: str,
-    callbacks: Sequence[Callback] = (),
+    callbacks: "Sequence[Callback]" = (),
 ) -> list[dict[str, Any]]:
     """Trains members to the end, begun ones being resumed, and returns their last evaluations.
 
@@ -80,7 +79,7 @@ def train_alone(
     member: "Member",
     workdir: "Workdir",
     label: str,
-    callbacks: Sequence[Callback] = (),
+    callbacks: "Sequence[Callback]" = (),
 ) -> None:
     """Trains one member, see `train_members`."""
     from jaxlt import training

@@ -91,8 +91,8 @@ class TrainedRun:
         source, shape = self.recorded.data.load(), self.predictor().image_shape
         if source.image_shape != shape:
             raise UsageError(
-                f"dataset {source.name} has images of shape {source.image_shape} now, run "
-                f"{self.path} was trained on images of shape {shape}"
+                f"images of {source.name} must have the shape that run {self.path} was trained on, "
+                f"{shape}, got {source.image_shape}"
             )
         return source
 

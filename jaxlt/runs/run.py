@@ -23,7 +23,7 @@ from jaxlt.runs.workdir import Workdir
 
 # Numbers, or lists of one number a class; None or NaN where there is nothing to average.
 Metrics = dict[str, float | list[float]]
-# Takes an evaluation or a measurement as plain numbers.
+# Takes an evaluation or a measurement as `metrics.jsonl` has it.
 Callback = Callable[[dict[str, Any]], object]
 
 
@@ -69,8 +69,8 @@ class Run:
         if found != own:
             raise on_all_processes(
                 UsageError(
-                    f"checkpoints in {self.workdir.checkpoints} were trained on a pretrained "
-                    f"network with digest {found}, this run's has {own}: it must be the same"
+                    f"the pretrained network must be the one that the checkpoints in "
+                    f"{self.workdir.checkpoints} were trained on, with digest {found}, got {own}"
                 )
             )
         self.seconds, self.skipped = record["seconds"], list(record.get("skipped_steps", []))

@@ -98,7 +98,7 @@ class Workdir(RunFiles):
             check_identity(self.path, recipe)
         elif self.path.is_dir() and not all(map(_left_by_a_kill, self.path.iterdir())):
             raise UsageError(
-                f"workdir {self.path} must be new, empty or a run's, it holds something else"
+                f"workdir must be new, empty or a run's, got {self.path}: it holds something else"
             )
         claim_directory(self.path)
         if not is_begun:

@@ -40,7 +40,7 @@ class SharpnessState(NamedTuple):
     sharpness: jax.Array
 
 
-class Step(NamedTuple):
+class StepContext(NamedTuple):
     """What a method computes a step's gradient from."""
 
     class_losses_fn: ClassLossesFn
@@ -69,12 +69,12 @@ class Step(NamedTuple):
 
 
 def sharpness_transformation(
-    gradient_fn: Callable[[Step], Perturbed], num_groups: int, mask: Mask
+    gradient_fn: Callable[[StepContext], Perturbed], num_groups: int, mask: Mask
 ) -> optax.GradientTransformationExtraArgs:
     """Makes a link of `optax.chain` of a method.
 
     Args:
-        gradient_fn: from a `Step` to the method's gradient and measurements.
+        gradient_fn: from a `StepContext` to the method's gradient and measurements.
         num_groups: G.
         mask: the leaves to perturb, as the method takes it.
 
@@ -108,7 +108,7 @@ def sharpness_transformation(
         if params is None:
             raise ValueError(f"params must be given, got None: {call}")
         _check_whole_tree(params)
-        result = gradient_fn(Step(class_losses_fn, params, updates, state.count, key))
+        result = gradient_fn(StepContext(class_losses_fn, params, updates, state.count, key))
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         measured = (x.astype(jnp.float32) for x in result[1:])
@@ -127,7 +127,7 @@ def objective_gradient_fn(
     mask: Mask,
     adaptive: bool = False,
     seed: int | None = None,
-) -> Callable[[Step], Perturbed]:
+) -> Callable[[StepContext], Perturbed]:
     """Returns what computes a method's gradient from its objective and radii.
 
     Args:
@@ -141,7 +141,7 @@ def objective_gradient_fn(
         seed: seed of random directions, or None to follow the groups' gradients.
     """
 
-    def gradient_fn(step: Step) -> Perturbed:
+    def gradient_fn(step: StepContext) -> Perturbed:
         random_key = None if seed is None else step.random_key(seed)
         return sharpness_aware_gradient(
             step.class_losses_fn,

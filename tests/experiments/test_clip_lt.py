@@ -135,7 +135,7 @@ class TestWhatTrains:
         job = experiment.job(member)
         other = jax.tree.map(lambda leaf: leaf + 1, job.initial_state.frozen)
         changed = dataclasses.replace(job.initial_state, frozen=other)
-        with pytest.raises(UsageError, match=r"pretrained network with digest .* must be the same"):
+        with pytest.raises(UsageError, match=r"network must be the one .* with digest .*, got "):
             train(
                 dataclasses.replace(job, initial_state=changed),
                 experiment.workdir(member),

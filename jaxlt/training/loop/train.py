@@ -49,7 +49,7 @@ def train(
         workdir: where its checkpoints and logs live.
         keep_checkpoints: how many of the latest are kept, beside the best by balanced accuracy.
         label: name of the run in progress lines.
-        callbacks: each is handed every evaluation and measurement, as plain numbers.
+        callbacks: each is handed every evaluation and measurement, see `jaxlt.recipes.train`.
 
     Returns:
         The final state. `workdir.read_result()` then gives the last evaluation and `seconds`, the

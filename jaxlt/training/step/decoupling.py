@@ -18,7 +18,14 @@ def next_stage(
     transformation: optax.GradientTransformation,
     spectral_norm: SpectralNorm | None = None,
 ) -> TrainState:
-    """Returns the state in which a further stage begins: a new optimizer on given parameters."""
+    """Returns the state in which a further stage begins: a new optimizer on given parameters.
+
+    Args:
+        state: at the end of the stage before.
+        params: to go on from, like the state's.
+        transformation: of the new stage.
+        spectral_norm: of the new stage.
+    """
     return dataclasses.replace(
         state,
         params=params,

@@ -33,5 +33,5 @@ def test_batches_are_those_of_tf_data_every_time(batch_size, shard, indices):
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(UsageError, match=r"eval_batch_size must be positive .* got 0"):
+    with pytest.raises(UsageError, match=r"batch_size must be positive .* got 0"):
         DeviceEvaluation(IMAGES, batch_size=0, **STATISTICS)

@@ -192,7 +192,7 @@ def test_evaluation_in_shards_put_together_is_the_whole(num_shards):
 
 
 def test_evaluation_refuses_an_empty_batch():
-    with pytest.raises(UsageError, match=r"eval_batch_size must be positive .* got 0"):
+    with pytest.raises(UsageError, match=r"batch_size must be positive .* got 0"):
         evaluation_batches(IMAGES, batch_size=0, mean=MEAN, std=STD)
 
 

@@ -209,8 +209,8 @@ def test_a_class_without_an_image_has_no_probability():
     [
         ("random", {}, "sampler must be instance or class_balanced or .*_aware, got 'random'"),
         ("class_aware", {"consecutive": 0}, "consecutive must be at least 1, got 0"),
-        ("effective_number", {"beta": 1.0}, r"sampler_beta must lie in \[0, 1\), got 1.0"),
-        ("effective_number", {"beta": -0.1}, r"sampler_beta must lie in \[0, 1\), got -0.1"),
+        ("effective_number", {"beta": 1.0}, r"beta must lie in \[0, 1\), got 1.0"),
+        ("effective_number", {"beta": -0.1}, r"beta must lie in \[0, 1\), got -0.1"),
     ],
 )
 def test_bad_options_are_refused(name, options, message):
