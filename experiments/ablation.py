@@ -46,13 +46,13 @@ class Arguments:
     """Named recipe of one stage of SGD, or a file such as the recipe.json of a run; the other flags
     override its values. Its method becomes cc_sam, whose parts the rows leave out."""
     workdir: Path | None = None
-    """Directory of the runs and the table; None for runs/ablation_RECIPE."""
+    """Directory of the runs and the table; none for runs/ablation_RECIPE."""
     constant_radius: float = 0.01
     """Norm of each class's perturbation where the direction alone is CC-SAM's. Where the magnitude
     is CC-SAM's it is the characteristic radius times method.radius_scale, here 0.01 unless it is
     given."""
     second_epochs: int | None = None
-    """Epochs of the second stage; None for a sixth of the first's."""
+    """Epochs of the second stage; none for a sixth of the first's."""
     adversary_radius: float = _ADVERSARY.radius
     """How far CC-SAM's second stage moves a feature."""
     adversary_limit: float = _ADVERSARY.limit

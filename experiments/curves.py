@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.presentation import COLOURS, mark_sizes
+from experiments.presentation import COLORS, mark_sizes
 
-MOST_BANDS = len(COLOURS)  # of more lines they would cover each other
+MOST_BANDS = len(COLORS)  # of more lines they would cover each other
 MOST_SIZES = 30  # of classes drawn one by one, more of them in bins of size
 SIZE_BINS = 12
 

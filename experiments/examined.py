@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from experiments.analysed_run import AnalysedRun, Scope
+    from experiments.analyzed_run import AnalysedRun, Scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,17 +21,17 @@ class Examined:
     images: Literal["train", "test"] = "train"
     """train: the training images of each run's split. test: its test images."""
     images_per_class: int | None = None
-    """Take only the first so many images of each class; None takes all."""
+    """Take only the first so many images of each class; none takes all."""
     loss: Literal["cross_entropy", "own"] = "cross_entropy"
     """cross_entropy: the same for all runs, of the logits times the scale that the training loss
     gave them (ldam, gcl). own: the loss that the last stage of each run was trained by."""
     output: Path | None = None
-    """Directory of the numbers and pictures; None for RUN/NAME with NAME the program's, or for NAME
+    """Directory of the numbers and pictures; none for RUN/NAME with NAME the program's, or for NAME
     in the directory that several runs have in common."""
 
     def load(self, scope: "Scope" = "all") -> tuple[Path, list["AnalysedRun"]]:
         """Returns the directory to write to, which is not made yet, and the runs."""
-        from experiments.analysed_run import AnalysedRun, check_same
+        from experiments.analyzed_run import AnalysedRun, check_same
         from experiments.loaded_runs import load_runs
         from experiments.written_report import common_destination
         from jaxlt.devices.backends import enable_compilation_cache
@@ -39,9 +39,9 @@ class Examined:
         enable_compilation_cache()
         runs = load_runs(self.checkpoint)
         place = common_destination(runs, self.output, self.program)
-        analysed = [AnalysedRun(run, self, scope) for run in runs]
-        check_same(analysed, [tuple(one.groups) for one in analysed], "groups of classes")
-        return place, analysed
+        analyzed = [AnalysedRun(run, self, scope) for run in runs]
+        check_same(analyzed, [tuple(one.groups) for one in analyzed], "groups of classes")
+        return place, analyzed
 
     def write(self, place: Path, values: Mapping[str, Any]) -> None:
         """Makes the directory, with the file of the flags and the values."""

@@ -39,11 +39,11 @@ class Arguments:
     """native: all images, classes in their own order. hard: at most 1000 images a class, and an
     order in which the look-alike garments are rare."""
     workdir: Path | None = None
-    """Directory of the runs, the table and the pictures; None for runs/fashion_lt_SETTING."""
+    """Directory of the runs, the table and the pictures; none for runs/fashion_lt_SETTING."""
     methods: tuple[str, ...] = tuple(map(part_name, METHODS["hard"]))
     """Which to train."""
     epochs: int | None = None
-    """Passes over the training images; None for the setting's own, 20 or 40."""
+    """Passes over the training images; none for the setting's own, 20 or 40."""
     options: Options = Options((0, 1, 2), execution=EXECUTION_OF_SHORT_RUNS)  # noqa: RUF009 (it is frozen)
 
 

@@ -39,9 +39,17 @@ def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
             f"flags must be of a stage that the recipe has, got --{name}: --{THEN} names those "
             f"after the first, now {shown(known[THEN].value) or 'none'}"
         )
-    short = [one for one in known if one.rpartition(".")[2] == field]
-    near = short or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f", such as {' or '.join(f'--{one}' for one in near)}" if near else ""
+    near = [one for one in known if one.rpartition(".")[2] == field]
+    near = near or [
+        *difflib.get_close_matches(name, known, n=2, cutoff=0.5),
+        *(
+            f"{one} {part_name(kind)} --{one}.{field}"
+            for one, flag in known.items()
+            for kind in flag.kinds
+            if "." not in one and field in kind.__struct_fields__
+        ),
+    ]
+    hint = f", such as {' or '.join(f'--{one}' for one in near[:3])}" if near else ""
     return f"flags must be those of --help{hint}, got --{name}"
 
 

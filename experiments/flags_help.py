@@ -14,7 +14,8 @@ _END = "In brackets stands what holds now. --version prints the version."
 
 def render(arguments: Any, program: str, description: str) -> str:
     """Renders the help of a program from its dataclass of flags, with the chosen parts in place."""
-    lines = [f"usage: python3 -m {program} [flags]", *textwrap.wrap(description, _WIDTH)]
+    loose = "".join(f" {one.name.upper()} ..." for one in flags_of(arguments) if one.is_positional)
+    lines = [f"usage: python3 -m {program}{loose} [flags]", *textwrap.wrap(description, _WIDTH)]
     groups: dict[str, list[Flag]] = {}
     for flag in flags_of(arguments):
         groups.setdefault(flag.group, []).append(flag)

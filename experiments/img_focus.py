@@ -93,8 +93,7 @@ def _graph(wheel: Path) -> Any:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise UsageError(
-            f"the wheel's network is read by onnx, which cannot be imported ({error}): "
-            "pip install 'jaxlt[onnx]'"
+            f"onnx must be installed to read the wheel, got {error}: pip install 'jaxlt[onnx]'"
         ) from error
     try:
         with zipfile.ZipFile(wheel) as archive:

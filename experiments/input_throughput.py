@@ -12,7 +12,7 @@ from experiments import command_line
 from experiments.benchmark.timing import alternate, count_cores
 from experiments.presentation import markdown_table
 from jaxlt import UsageError
-from jaxlt.data import DrawStream, InstanceBalanced, TfDataPipeline, is_of_files
+from jaxlt.data import DrawStream, InstanceBalancedSampler, TfDataPipeline, is_of_files
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.devices.backends import import_tensorflow
 from jaxlt.recipes.data import AnySource, Augmentation, Data
@@ -36,7 +36,7 @@ class Arguments:
     rounds: Count = 3
     """Rounds, in which the ways take turns; the table has the median of each."""
     color_jitter: float = 0.4
-    """Strength of the colour jitter."""
+    """Strength of the color jitter."""
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def _batches(
     images: EncodedImages, arguments: Arguments, augmentation: Augmentation
 ) -> Iterator[Any]:
     count = len(images.labels)
-    sampler = InstanceBalanced(count, 0)
+    sampler = InstanceBalancedSampler(count, 0)
     stream = DrawStream(np.arange(count), sampler, arguments.batch_size, 0, augmentation.build())
     pipeline = TfDataPipeline(images, stream, mean=(0.5,) * 3, std=(0.25,) * 3)
     return pipeline.chunks(0, arguments.steps + _WARM_UP, 1)
@@ -92,7 +92,7 @@ def _batches(
 def _bare(images: EncodedImages, arguments: Arguments, *, antialias: bool) -> Iterable[Any]:
     tf = import_tensorflow()
     size, threads = (arguments.image_size,) * 2, os.cpu_count() or 1
-    order = InstanceBalanced(len(images.labels), 0)
+    order = InstanceBalancedSampler(len(images.labels), 0)
     count = (arguments.steps + _WARM_UP) * arguments.batch_size
 
     def read(number: Any) -> Any:

@@ -61,15 +61,15 @@ def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
     for number, run in enumerate(runs):
         rows.setdefault((run.step, key_but_for_seed(run.files.identity)), []).append(number)
     root = Path(os.path.commonpath([run.path.absolute().parent for run in runs]))
-    labelled: dict[str, list[int]] = {}
+    labeled: dict[str, list[int]] = {}
     for (step, _), numbers in rows.items():
         common = Path(os.path.commonpath([runs[number].path.absolute() for number in numbers]))
         name = common.name if common == root else str(common.relative_to(root))
         label = with_step(name, step)
-        while label in labelled:
+        while label in labeled:
             label += "'"
-        labelled[label] = numbers
-    return labelled
+        labeled[label] = numbers
+    return labeled
 
 
 def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import command_line
 from experiments.presentation import (
-    COLOURS,
+    COLORS,
     MEASURES,
     legend_beside,
     markdown_table,
@@ -52,16 +52,16 @@ class Arguments:
     open: str | None = None
     """Source of the open set, of whose classes the runs know none: its open list if it has one,
     otherwise its test images. digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,LISTS or
-    tfds:NAME,LISTS. Images are converted to a run's size and channels. None for the open list of a
+    tfds:NAME,LISTS. Images are converted to a run's size and channels; none for the open list of a
     run's own source."""
     metric: Literal["softmax", "prototype"] = "softmax"
     """Score by which images are rejected. softmax: largest probability (OLTR). prototype: largest
     cosine similarity to the mean of a class's training features (CC-SAM)."""
     threshold: float | None = None
-    """Images of lower scores are rejected. None for OLTR's 0.1 with softmax, and with prototype for
+    """Images of lower scores are rejected; none for OLTR's 0.1 with softmax, and with prototype for
     that at which 95% of a run's training images are accepted."""
     output: Path | None = None
-    """Directory of table.md, open_set.json and open_set.png; None for RUN/open_set, for each run
+    """Directory of table.md, open_set.json and open_set.png; none for RUN/open_set, for each run
     its own."""
 
 
@@ -196,10 +196,10 @@ def _draw(results: list[OpenSetResult], path: Path) -> None:
     """Draws F-measures by threshold, and what rejecting costs, a line a run."""
     with picture(path, 1, 3, (14, 4.5)) as (figure, panels):
         oltr, balms, trade = panels[0]
-        styles = itertools.product(_LINES, COLOURS)
-        for (label, values), (line, colour) in zip(results, itertools.cycle(styles), strict=False):
+        styles = itertools.product(_LINES, COLORS)
+        for (label, values), (line, color) in zip(results, itertools.cycle(styles), strict=False):
             curve = values["curve"]
-            style = {"linestyle": line, "color": colour, "label": label}
+            style = {"linestyle": line, "color": color, "label": label}
             oltr.plot(curve["threshold"], curve["f_oltr"], **style)
             balms.plot(curve["threshold"], curve["f_balms"], **style)
             trade.plot(100 * curve["open_accuracy"], 100 * curve["accuracy"], **style)

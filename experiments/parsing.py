@@ -71,6 +71,9 @@ def _by_name(tree: Any) -> dict[str, Flag]:
 def _split(words: Sequence[str], known: Mapping[str, Flag]) -> _Given:
     """Returns each flag with its words, those in front under the positional flag's name."""
     given: _Given = []
+    for word in words:
+        if re.match(r"-[a-z]{2}", word) and word != "-inf":
+            raise UsageError(f"flags must begin with --, got {word}; give -{word}")
     loose = list(itertools.takewhile(lambda word: not _is_flag(word), words))
     if loose:
         positional = _positional(known)

@@ -1,4 +1,4 @@
-"""How the tables and pictures of this package show numbers: names, colours, deviations."""
+"""How the tables and pictures of this package show numbers: names, colors, deviations."""
 
 import contextlib
 import itertools
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers serve print without colour.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999999")
+# Okabe and Ito's colors, told apart by color-blind readers; markers serve print without color.
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999999")
 MARKERS = "osD^vPX*"
 MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 """From the name of an accuracy in a result to its heading: of a group of classes, or of all."""
@@ -22,9 +22,9 @@ _APART = 1.4
 
 
 def run_styles() -> Iterator[dict[str, str]]:
-    """Yields a colour and a marker for each run, the same again after the eighth."""
-    for colour, marker in itertools.cycle(zip(COLOURS, MARKERS, strict=True)):
-        yield {"color": colour, "marker": marker}
+    """Yields a color and a marker for each run, the same again after the eighth."""
+    for color, marker in itertools.cycle(zip(COLORS, MARKERS, strict=True)):
+        yield {"color": color, "marker": marker}
 
 
 @contextlib.contextmanager

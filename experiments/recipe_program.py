@@ -25,8 +25,7 @@ class Arguments:
     """Flags of the program."""
 
     recipe: str
-    """Named recipe, see --list, or a file such as the recipe.json of a run; the other flags
-    override its values."""
+    """Named recipe, see --list, a run or its recipe.json; the other flags override it."""
     list: Annotated[str, _filter] | None = None
     """Print the named recipes, or those whose names hold a word, and train nothing."""
     workdir: Path | None = None
@@ -89,9 +88,14 @@ def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) ->
 
 
 def _label(recipe: str) -> str:
-    path = Path(recipe)
+    path = _file(recipe)
     # All runs' files have one name.
     return path.parent.resolve().name if path.name == "recipe.json" else path.stem
+
+
+def _file(recipe: str) -> Path:
+    path = Path(recipe)
+    return path / "recipe.json" if path.is_dir() else path
 
 
 def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None], Path]:
@@ -138,7 +142,7 @@ def _arguments(benchmark: str, default: str, description: str) -> Arguments:
 
 
 def _named(benchmark: str, name: str) -> Recipe:
-    path = Path(name)
+    path = _file(name)
     if path.suffix != ".json":
         return named(name, benchmark)
     if not path.exists():

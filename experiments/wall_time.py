@@ -19,7 +19,13 @@ from experiments.benchmark.cases import CaseName, Problem, long_tailed_counts
 from experiments.benchmark.path_cost import path_cost
 from experiments.benchmark.timing import alternate, prepare_machine
 from experiments.presentation import markdown_table
-from jaxlt.data import ArrayImages, Augmentation, DevicePipeline, DrawStream, InstanceBalanced
+from jaxlt.data import (
+    ArrayImages,
+    DevicePipeline,
+    DrawStream,
+    ImageAugmentation,
+    InstanceBalancedSampler,
+)
 from jaxlt.recipes.network import AnyNetwork, Small
 from jaxlt.recipes.part import Count
 
@@ -79,9 +85,9 @@ def generated_pipelines(num_seeds: int, batch_size: int) -> list[DevicePipeline]
     """Makes noise of CIFAR-100-LT's shape and class counts, shared by a pipeline for each seed."""
     labels = np.repeat(np.arange(len(_CLASS_COUNTS)), _CLASS_COUNTS)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), *_IMAGE_SHAPE), np.uint8)
-    numbers, crops = np.arange(len(labels)), Augmentation("crop_flip")
+    numbers, crops = np.arange(len(labels)), ImageAugmentation("crop_flip")
     streams = [
-        DrawStream(numbers, InstanceBalanced(len(labels), seed), batch_size, seed, crops)
+        DrawStream(numbers, InstanceBalancedSampler(len(labels), seed), batch_size, seed, crops)
         for seed in range(num_seeds)
     ]
     images = ArrayImages(pixels, labels)
@@ -101,7 +107,7 @@ def run(arguments: Arguments, method: CaseName, pipelines: list[DevicePipeline])
     problem = Problem(arguments.network, _CLASS_COUNTS, images, chunk.labels[0])
     training = Training(problem, problem.stage(method))
     payload = jax.tree.map(lambda leaf: leaf[0], chunk.payload)
-    states = [training.initialise(seed) for seed in range(members)]
+    states = [training.initialize(seed) for seed in range(members)]
     batch = first.read(first.resident, payload)
     flops = members * path_cost(training.step, states[0], *batch).flops
     alone = members == 1

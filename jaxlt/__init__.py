@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation for long-tailed classification, as optax transformations."""
+"""Sharpness-aware minimization for long-tailed classification, as optax transformations."""
 
 from jaxlt import losses as losses
 from jaxlt.batch.class_losses import ClassLosses as ClassLosses

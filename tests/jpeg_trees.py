@@ -52,7 +52,7 @@ def write_tree(
     newline: str = "\n",
     seed: int = 0,
 ) -> JpegTree:
-    """Writes images that a network can tell apart by colour, under noise that is hard to compress.
+    """Writes images that a network can tell apart by color, under noise that is hard to compress.
 
     Args:
         root: directory for images and lists.
@@ -67,7 +67,7 @@ def write_tree(
     """
     random = np.random.default_rng(seed)
     texture = _texture(random)
-    colours = random.integers(0, 256, (len(counts) + 1, 3))
+    colors = random.integers(0, 256, (len(counts) + 1, 3))
     parts = {
         "train": list(_labels(counts)),
         "test": list(_labels([evaluated_per_class] * len(counts))),
@@ -89,12 +89,12 @@ def write_tree(
         for path, label in zip(paths, labels, strict=True):
             height, width = (int(random.integers(low, high + 1)) for low, high in sizes)
             corner = random.integers(0, [_TEXTURE - width + 1, _TEXTURE - height + 1])
-            jobs.append((root / path, tuple(colours[label]), corner.tolist(), (width, height)))
+            jobs.append((root / path, tuple(colors[label]), corner.tolist(), (width, height)))
 
     def write(job) -> None:
-        path, colour, (left, top), (width, height) = job
+        path, color, (left, top), (width, height) = job
         noise = texture.crop((left, top, left + width, top + height))
-        image = Image.blend(noise, Image.new("RGB", noise.size, tuple(map(int, colour))), 0.5)
+        image = Image.blend(noise, Image.new("RGB", noise.size, tuple(map(int, color))), 0.5)
         image.save(path, "JPEG", quality=quality)
 
     for directory in {job[0].parent for job in jobs}:

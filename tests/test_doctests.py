@@ -1,9 +1,10 @@
-"""The examples in the docstrings of the core give what they show; all that is public has one."""
+"""Docstrings of what packages export: examples give what they show, arguments are explained."""
 
 import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ PUBLIC = {
     if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value))
 }
 
+EXPORTING = ("", "losses", "data", "models", "training", "evaluation", "analysis", "recipes")
+
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_give_what_they_show(module):
@@ -43,3 +46,35 @@ def test_all_that_is_public_has_an_example(name):
 
 def test_public_names_are_found():
     assert {"jaxlt.focal_sam", "jaxlt.ClassLosses", "jaxlt.losses.lade"} <= set(PUBLIC)
+
+
+def _with_arguments(package):
+    """Functions, constructors and methods of two arguments or more, each with its docstrings.
+
+    Those of a method are its own and those of the same method of its bases.
+    """
+    for name, value in vars(importlib.import_module(f"jaxlt.{package}".rstrip("."))).items():
+        if name.startswith("_") or not getattr(value, "__module__", "").startswith("jaxlt"):
+            continue
+        if inspect.isfunction(value):
+            yield name, value, [value.__doc__]
+        if not inspect.isclass(value):
+            continue
+        fields = hasattr(value, "__match_args__") or getattr(value, "_is_protocol", False)
+        if "__init__" in vars(value) and not fields:
+            yield name, value.__init__, [value.__doc__]
+        for method, function in inspect.getmembers(value, inspect.isfunction):
+            if not method.startswith("_") and function.__module__.startswith("jaxlt"):
+                docs = [getattr(vars(base).get(method), "__doc__", "") for base in value.__mro__]
+                yield f"{name}.{method}", function, docs
+
+
+@pytest.mark.parametrize("package", EXPORTING)
+def test_arguments_are_explained(package):
+    missing = [
+        name
+        for name, function, docs in _with_arguments(package)
+        if len(set(inspect.signature(function).parameters) - {"self", "cls"}) > 1
+        and not any(re.search(r"Args:|Args as|see `", doc or "") for doc in docs)
+    ]
+    assert missing == []

@@ -1,6 +1,7 @@
 """What the core needs, and which way imports flow."""
 
 import ast
+import collections
 import importlib.metadata
 import re
 import subprocess
@@ -193,3 +194,14 @@ def test_tensorflow_is_imported_by_data_and_backends_inside_functions_alone(path
 
 def is_for_type_checkers(node):
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def test_a_class_name_has_one_meaning():
+    """But for `Arguments`, the flags of each program."""
+    places = collections.defaultdict(list)
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(relative(path))
+    assert places.pop("Arguments")
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}

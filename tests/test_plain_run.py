@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # What a reader can hold; a run that would enter more is to be made simpler.
 MOST_FILES, MOST_LINES = 55, 8_000
 # Counts the files of which a function runs, in all threads. What a module or a class states when it
-# is imported does not count: its code is not optimised for local names, as that of functions is.
+# is imported does not count: its code is not optimized for local names, as that of functions is.
 PROGRAM = """
 import runpy, sys, threading
 files = set()

@@ -39,12 +39,12 @@ class Arguments:
     image_size: Count = 32
     """Side of the images in pixels."""
     methods: tuple[CaseName, ...] | None = None
-    """Which to measure beside SGD. None for all, without cc_sam_all where batch norm makes it cost
+    """Which to measure beside SGD; none for all, without cc_sam_all where batch norm makes it cost
     a pass over the batch for each class."""
     rounds: Count = 15
     """Steps of each method; the methods take turns."""
     tail_share: Share | None = None
-    """Share of the batch in classes with fewer than 100 training images; None draws the labels
+    """Share of the batch in classes with fewer than 100 training images; none draws the labels
     from the training set's own distribution."""
     peer: Literal["none", "torch"] = "none"
     """torch: times PyTorch loops of the same steps in the same rounds. Its threads spin while

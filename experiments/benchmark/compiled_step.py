@@ -72,7 +72,7 @@ class CompiledStep:
 class Training:
     """A stage's first state, and its steps as training runs them.
 
-    `by_group` is `passes_by_group` of `jaxlt.training.make_train_step`. `initialise` goes from a
+    `by_group` is `passes_by_group` of `jaxlt.training.make_train_step`. `initialize` goes from a
     seed to the first state, `step_at` from one of the `forms` to the pure step; `step` is the first
     one, as the problem's batch takes it.
     """
@@ -82,7 +82,7 @@ class Training:
         model = network.build(len(counts), shape)
         check_micro_batch(network, model)
         regime = build_regime(stage, counts, micro_batch=network.micro_batch)
-        self.initialise = make_state_fn(model, stage.build_optimizer(counts), shape)
+        self.initialize = make_state_fn(model, stage.build_optimizer(counts), shape)
         self.forms = StepForms(stage, counts, model, regime, by_group=by_group)
         self.step_at = functools.partial(
             build_step, stage, model, counts, regime, passes_by_group=by_group
@@ -98,7 +98,7 @@ def compile_step(problem: Problem, case: CaseName, *, by_group: bool = True) -> 
     """Builds, compiles and analyses a case's step on the default device."""
     training = Training(problem, problem.stage(case), by_group=by_group)
     device = jax.devices()[0]
-    arrays = training.initialise(0), problem.images, problem.labels
+    arrays = training.initialize(0), problem.images, problem.labels
     state, *batch = jax.device_put(arrays, device)
     began = time.perf_counter()
     lowered = training.lower(state, batch)
@@ -115,7 +115,7 @@ def compile_step(problem: Problem, case: CaseName, *, by_group: bool = True) -> 
 def step_memory(problem: Problem, case: CaseName) -> StepMemory:
     """Compiles a case's step for its memory alone, without an array on the device."""
     training = Training(problem, problem.stage(case))
-    state, *batch = jax.eval_shape(lambda: (training.initialise(0), problem.images, problem.labels))
+    state, *batch = jax.eval_shape(lambda: (training.initialize(0), problem.images, problem.labels))
     lowered = training.lower(state, batch)
     if jax.default_backend() != "cpu":
         return StepMemory.of(lowered.compile())

@@ -37,7 +37,7 @@ class Cost:
         return Cost(self.flops - other.flops, self.bytes - other.bytes)
 
 
-def analysed_cost(compiled: jax.stages.Compiled) -> Cost:
+def analyzed_cost(compiled: jax.stages.Compiled) -> Cost:
     """Returns XLA's own count, in which a loop's body counts once."""
     analysis = compiled.cost_analysis()
     assert analysis is not None, "the CPU's compiler always has one"
@@ -59,7 +59,7 @@ def path_cost(
         whole = compiled_for_host or compile_quickly(jax.jit(function).lower(*args))
         program = jax.make_jaxpr(function)(*args)
         _, missed = _Walk().evaluate(program, jax.tree.leaves(args), last=True)
-    return analysed_cost(whole) + missed
+    return analyzed_cost(whole) + missed
 
 
 def compile_quickly(lowered: jax.stages.Lowered, **options: Any) -> jax.stages.Compiled:
@@ -110,7 +110,7 @@ class _Walk:
         if equation.primitive in _RUNNERS:
             outputs, taken = _RUNNERS[equation.primitive](self, equation.params, inputs)
             if equation not in self._costs:
-                self._costs[equation] = analysed_cost(_compile(program, values))
+                self._costs[equation] = analyzed_cost(_compile(program, values))
             missed = taken - self._costs[equation]
         else:
             (inner,) = (p for p in equation.params.values() if isinstance(p, (Jaxpr, ClosedJaxpr)))
@@ -125,9 +125,9 @@ class _Walk:
             self._programs[program.jaxpr] = _compile(program, values)
         compiled = self._programs[program.jaxpr]
         if not any(map(_holds_branch, program.eqns)):
-            return compiled(*values), analysed_cost(compiled)
+            return compiled(*values), analyzed_cost(compiled)
         outputs, missed = self.evaluate(program, values)
-        return outputs, analysed_cost(compiled) + missed
+        return outputs, analyzed_cost(compiled) + missed
 
     def _while(self, params: dict[str, Any], values: list[Any]) -> tuple[list[Any], Cost]:
         split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]

@@ -8,9 +8,9 @@ import numpy as np
 from experiments.benchmark.cases import LABELS, CaseName
 from experiments.benchmark.compiled_step import StepCost, StepMemory
 from experiments.benchmark.timing import paired_ratio
-from experiments.presentation import COLOURS, markdown_table, picture
+from experiments.presentation import COLORS, markdown_table, picture
 
-_COLOURS = {"FLOPs": COLOURS[7], "time": COLOURS[6], "time in PyTorch": COLOURS[1]}
+_COLORS = {"FLOPs": COLORS[7], "time": COLORS[6], "time in PyTorch": COLORS[1]}
 
 
 def format_costs(costs: Mapping[CaseName, StepCost]) -> str:
@@ -85,7 +85,7 @@ def draw(costs: Mapping[CaseName, StepCost], title: str, path: Path) -> None:
         axes = panels[0, 0]
         for index, (label, ratios) in enumerate(bars.items()):
             offset = (index - (len(bars) - 1) / 2) * width
-            drawn = axes.bar(places + offset, ratios, width, label=label, color=_COLOURS[label])
+            drawn = axes.bar(places + offset, ratios, width, label=label, color=_COLORS[label])
             texts = ["" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
             axes.bar_label(drawn, texts, fontsize=7)
         axes.set_xticks(places, [LABELS[case].replace(", ", "\n") for case in costs])

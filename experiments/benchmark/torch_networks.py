@@ -20,7 +20,7 @@ class PeerNetwork(nn.Module):
         self.classifier = nn.Linear(num_features, num_classes)
 
 
-class BasicBlock(nn.Module):
+class TorchBasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, added to a parameter-free shortcut ("option A")."""
 
     def __init__(self, channels: int, width: int, stride: int):
@@ -46,8 +46,8 @@ def cifar_resnet(blocks: int) -> nn.Module:
     """Builds the CIFAR ResNet of depth 6n + 2, n being the blocks of a stage."""
     layers = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     for channels, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
-        layers.append(BasicBlock(channels, width, stride))
-        layers += [BasicBlock(width, width, 1) for _ in range(blocks - 1)]
+        layers.append(TorchBasicBlock(channels, width, stride))
+        layers += [TorchBasicBlock(width, width, 1) for _ in range(blocks - 1)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 

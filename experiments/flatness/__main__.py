@@ -46,8 +46,8 @@ def main() -> None:
     from experiments.flatness.curves import curves_of, draw
     from experiments.written_report import say_written
 
-    place, analysed = arguments.load(arguments.scope)
-    rows = curves_of(analysed, ranges, arguments.points, arguments.seeds)
+    place, analyzed = arguments.load(arguments.scope)
+    rows = curves_of(analyzed, ranges, arguments.points, arguments.seeds)
     arguments.write(place, {"rows": rows})
     for direction in ("random", "adversarial"):
         draw(rows, direction, arguments.scope, place / f"{direction}.png")

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from experiments.analysed_run import AnalysedRun
+from experiments.analyzed_run import AnalysedRun
 from experiments.loaded_runs import seeds_rows
 from experiments.presentation import deviation, legend_beside, picture, run_styles
 from experiments.ticker import ticking
@@ -25,7 +25,7 @@ _LOWEST_OF_BAND = 0.1
 
 
 def curves_of(
-    analysed: Sequence[AnalysedRun],
+    analyzed: Sequence[AnalysedRun],
     ranges: Mapping[str, float],
     points: int,
     seeds: Sequence[int],
@@ -37,7 +37,7 @@ def curves_of(
     that of SAM.
     """
     ratios = {name: np.linspace(0, largest, points) for name, largest in ranges.items()}
-    total = sum(len(ranges) * (len(seeds) + len(one.groups)) for one in analysed)
+    total = sum(len(ranges) * (len(seeds) + len(one.groups)) for one in analyzed)
     with ticking("flatness", total, "curve") as tick:
 
         def along(one: AnalysedRun, direction: Any, name: str) -> dict[str, np.ndarray]:
@@ -62,10 +62,10 @@ def curves_of(
                 }
             return found
 
-        found = [of_run(one) for one in analysed]
+        found = [of_run(one) for one in analyzed]
     return {
         label: {"ratios": ratios, **_joined([found[number] for number in numbers])}
-        for label, numbers in seeds_rows([one.run for one in analysed]).items()
+        for label, numbers in seeds_rows([one.run for one in analyzed]).items()
     }
 
 

@@ -20,7 +20,7 @@ class Arguments(Examined):
     """Spectra of each class's mean loss; or of all images and of many-, medium- and few-shot
     classes."""
     lanczos_steps: int = 100
-    """Hessian-vector products for each starting vector, with full re-orthogonalisation."""
+    """Hessian-vector products for each starting vector, with full re-orthogonalization."""
     vectors: int = 1
     """Random starting vectors, over which densities are averaged."""
     trace_samples: int = 20
@@ -43,8 +43,8 @@ def main() -> None:
     from experiments.hessian.spectra import format_table, spectra_of
     from experiments.written_report import say_written
 
-    place, analysed = arguments.load(arguments.scope)
-    results = spectra_of(analysed, arguments)
+    place, analyzed = arguments.load(arguments.scope)
+    results = spectra_of(analyzed, arguments)
     rows = {
         row.label: {
             run: {name: one.measures for name, one in classes.items()}

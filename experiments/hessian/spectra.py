@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-from experiments.analysed_run import ALL, AnalysedRun, check_same
+from experiments.analyzed_run import ALL, AnalysedRun, check_same
 from experiments.loaded_runs import seeds_rows
 from experiments.presentation import markdown_table, mean_and_deviation
 from experiments.ticker import ticking
@@ -54,14 +54,14 @@ MEASURES = {
 """From the name of a measure to its heading."""
 
 
-def spectra_of(analysed: Sequence[AnalysedRun], settings: "Arguments") -> list[RowSpectra]:
+def spectra_of(analyzed: Sequence[AnalysedRun], settings: "Arguments") -> list[RowSpectra]:
     """Computes the spectra of all runs."""
-    masks = [_masks(one, settings.by) for one in analysed]
-    check_same(analysed, [tuple(one) for one in masks], "classes")
+    masks = [_masks(one, settings.by) for one in analyzed]
+    check_same(analyzed, [tuple(one) for one in masks], "classes")
     # The time of a spectrum grows with its images.
     total = sum(
         int(one.losses.counts[mask].sum())
-        for one, classes in zip(analysed, masks, strict=True)
+        for one, classes in zip(analyzed, masks, strict=True)
         for mask in classes.values()
     )
 
@@ -97,11 +97,11 @@ def spectra_of(analysed: Sequence[AnalysedRun], settings: "Arguments") -> list[R
                 name: curvature(one, mask, number)
                 for number, (name, mask) in enumerate(classes.items())
             }
-            for one, classes in zip(analysed, masks, strict=True)
+            for one, classes in zip(analyzed, masks, strict=True)
         ]
     return [
-        RowSpectra(label, {analysed[n].run.label: found[n] for n in numbers})
-        for label, numbers in seeds_rows([one.run for one in analysed]).items()
+        RowSpectra(label, {analyzed[n].run.label: found[n] for n in numbers})
+        for label, numbers in seeds_rows([one.run for one in analyzed]).items()
     ]
 
 

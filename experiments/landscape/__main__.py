@@ -28,7 +28,7 @@ def main() -> None:
     arguments = command_line.parse(
         Arguments,
         "experiments.landscape",
-        "Loss of finished runs over two random filter-normalised directions, for all, many-, "
+        "Loss of finished runs over two random filter-normalized directions, for all, many-, "
         "medium- and few-shot classes, and the way of each run through its kept checkpoints "
         "(Li et al., NeurIPS 2018).",
     )
@@ -38,9 +38,9 @@ def main() -> None:
     from experiments.landscape.planes import planes_of, trajectories_of
     from experiments.written_report import say_written
 
-    place, analysed = arguments.load()
-    planes = planes_of(analysed, arguments.reach, arguments.points, arguments.seed)
-    trajectories = trajectories_of(analysed, arguments.points)
+    place, analyzed = arguments.load()
+    planes = planes_of(analyzed, arguments.reach, arguments.points, arguments.seed)
+    trajectories = trajectories_of(analyzed, arguments.points)
     shown = {"planes": planes, "trajectories": trajectories}
     values = {kind: {one.label: one.values() for one in shown[kind]} for kind in shown}
     arguments.write(place, values)

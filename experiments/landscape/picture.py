@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.colors import LogNorm
 
 from experiments.landscape.planes import Plane, Trajectory
-from experiments.presentation import COLOURS, lines_of_panels, picture
+from experiments.presentation import COLORS, lines_of_panels, picture
 
-# Told apart by colour-blind readers, and in print.
-_COLOUR_MAP = "viridis"
+# Told apart by color-blind readers, and in print.
+_COLOR_MAP = "viridis"
 _LEVELS = 16
 _MOST_PANELS_IN_A_LINE = 3
 
@@ -45,7 +45,7 @@ def draw_surfaces(planes: Sequence[Plane], path: Path) -> None:
             low, high = np.min(heights), np.max(heights)
             for plane, height, axes in zip(planes, heights, column, strict=True):
                 x, y = np.meshgrid(plane.xs, plane.ys)
-                axes.plot_surface(x, y, height, cmap=_COLOUR_MAP, vmin=low, vmax=high, linewidth=0)
+                axes.plot_surface(x, y, height, cmap=_COLOR_MAP, vmin=low, vmax=high, linewidth=0)
                 axes.set_zlim(low, high)
                 axes.set_xticks([plane.xs[0], 0, plane.xs[-1]])
                 axes.set_yticks([plane.ys[0], 0, plane.ys[-1]])
@@ -70,7 +70,7 @@ def draw_trajectories(trajectories: Sequence[Trajectory], path: Path) -> None:
 def _draw_way(axes: Any, one: Trajectory) -> None:
     x, y = one.coordinates.T
     axes.plot(x, y, color="white", linewidth=2.5)
-    axes.plot(x, y, color=COLOURS[5], marker="o", markersize=4, linewidth=1.2)
+    axes.plot(x, y, color=COLORS[5], marker="o", markersize=4, linewidth=1.2)
     for number in (0, len(x) - 1):
         # Towards the middle, where there is room.
         right = x[number] > one.xs.mean()
@@ -96,7 +96,7 @@ def _draw_contours(figure: Any, panels: list[Any], planes: Sequence[Plane], grou
     levels = np.geomspace(low, max(high, 1.01 * low), _LEVELS)
     drawn: Any = None
     for plane, some, axes in zip(planes, losses, panels, strict=True):
-        style = {"norm": LogNorm(levels[0], levels[-1]), "cmap": _COLOUR_MAP, "extend": "both"}
+        style = {"norm": LogNorm(levels[0], levels[-1]), "cmap": _COLOR_MAP, "extend": "both"}
         drawn = axes.contourf(plane.xs, plane.ys, some, levels=levels, **style)
     bar = figure.colorbar(drawn, ax=panels, location="bottom" if len(panels) > 1 else "right")
     ticks = levels[:: _LEVELS // 4]

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.analysed_run import ALL, AnalysedRun, split_variables
+from experiments.analyzed_run import ALL, AnalysedRun, split_variables
 from experiments.ticker import ticking
 from jaxlt.analysis import (
     PrincipalPlane,
-    filter_normalised,
+    filter_normalized,
     losses_over_plane,
     principal_plane,
     random_direction,
@@ -52,9 +52,9 @@ class Trajectory(Plane):
     explained: np.ndarray
 
 
-def planes_of(analysed: Sequence[AnalysedRun], reach: float, points: int, seed: int) -> list[Plane]:
-    """Evaluates each run over the same two random directions, normalised by its own filters."""
-    first, *others = analysed
+def planes_of(analyzed: Sequence[AnalysedRun], reach: float, points: int, seed: int) -> list[Plane]:
+    """Evaluates each run over the same two random directions, normalized by its own filters."""
+    first, *others = analyzed
     for one in others:
         if jax.tree.map(np.shape, one.theta) != jax.tree.map(np.shape, first.theta):
             raise UsageError(
@@ -64,10 +64,10 @@ def planes_of(analysed: Sequence[AnalysedRun], reach: float, points: int, seed: 
     axis = np.linspace(-reach, reach, points)
     keys = jax.random.split(jax.random.key(seed))
     planes = []
-    with ticking("landscape", len(analysed) * points, "row") as tick:
-        for one in analysed:
+    with ticking("landscape", len(analyzed) * points, "row") as tick:
+        for one in analyzed:
             across, up = (
-                filter_normalised(random_direction(key, one.theta), one.theta) for key in keys
+                filter_normalized(random_direction(key, one.theta), one.theta) for key in keys
             )
             by_class = losses_over_plane(
                 one.losses, one.theta, (across, up), axis, axis, on_row=lambda: tick(1)
@@ -76,9 +76,9 @@ def planes_of(analysed: Sequence[AnalysedRun], reach: float, points: int, seed: 
     return planes
 
 
-def trajectories_of(analysed: Sequence[AnalysedRun], points: int) -> list[Trajectory]:
+def trajectories_of(analyzed: Sequence[AnalysedRun], points: int) -> list[Trajectory]:
     """Evaluates each run around its checkpoints; those with fewer than three have no trajectory."""
-    ways = [(one, *way) for one in analysed if (way := _way(one.run)) is not None]
+    ways = [(one, *way) for one in analyzed if (way := _way(one.run)) is not None]
     found = []
     with ticking("trajectory", len(ways) * points, "row") as tick:
         for one, steps, plane in ways:

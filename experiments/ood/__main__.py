@@ -31,16 +31,16 @@ class Arguments:
     corruptions: tuple[str, ...] = ()
     """generate: names of corruptions; none for ImageNet-C's 15."""
     images_per_class: int | None = None
-    """generate: take the first so many test images of each class; None takes all."""
+    """generate: take the first so many test images of each class; none takes all."""
     seed: int = 0
     """generate: seed of the corruptions, which are the same for all runs."""
     workers: int = 1
     """generate: processes that make the corruptions. The images do not depend on it."""
     baseline: str | None = None
     """Finished run by whose errors corruption errors are divided, which makes their mean the mCE;
-    alexnet, with ImageNet-C, for AlexNet's published ones. None leaves them as they are."""
+    alexnet, with ImageNet-C, for AlexNet's published ones; none leaves them as they are."""
     output: Path | None = None
-    """Directory of table.md, ood.json, reliability.png and corruptions.png; None for RUN/ood, for
+    """Directory of table.md, ood.json, reliability.png and corruptions.png; none for RUN/ood, for
     each run its own."""
 
 
@@ -91,16 +91,18 @@ def main() -> None:
 def _check(arguments: Arguments) -> None:
     corrupted = arguments.generate or arguments.corruptions_tree is not None
     if not corrupted and not arguments.folders:
-        raise UsageError("one of folders, corruptions_tree and generate must be given")
+        raise UsageError("folders, corruptions_tree or generate must be given, got none")
     if arguments.generate and arguments.corruptions_tree is not None:
-        raise UsageError("corruptions_tree and generate must not be given together")
+        raise UsageError(
+            f"corruptions_tree must be none with generate, got {arguments.corruptions_tree}"
+        )
     if arguments.baseline is not None and not corrupted:
-        raise UsageError("baseline must go with corruptions_tree or generate")
+        raise UsageError("baseline must go with corruptions_tree or generate, got neither")
     if arguments.baseline == _ALEXNET and arguments.generate:
         raise UsageError(f"baseline must be a run with generate, got {_ALEXNET}")
     for name in ("corruptions", "images_per_class"):
         if getattr(arguments, name) and not arguments.generate:
-            raise UsageError(f"{name} must go with generate")
+            raise UsageError(f"{name} must go with generate, got it alone")
     command_line.check_distinct("corruption", arguments.corruptions or ("all",))
 
 

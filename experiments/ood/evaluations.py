@@ -16,7 +16,7 @@ from experiments.loaded_runs import chunks, first_of_each_class
 from jaxlt.data import Resize
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import ConfidenceBins, evaluate
-from jaxlt.evaluation.class_folders import LabelledFiles, find_class_folders, find_corruption_tree
+from jaxlt.evaluation.class_folders import LabeledFiles, find_class_folders, find_corruption_tree
 from jaxlt.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from jaxlt.recipes.trained_run import TrainedRun
 
@@ -161,7 +161,7 @@ def _measured(run: TrainedRun, logits: np.ndarray, labels: np.ndarray) -> Measur
     return Measured(values, evaluation.calibration)
 
 
-def _of_files(run: TrainedRun, files: LabelledFiles, resize: Resize | None = None) -> Batches:
+def _of_files(run: TrainedRun, files: LabeledFiles, resize: Resize | None = None) -> Batches:
     for paths, labels in zip(chunks(files.paths), chunks(files.labels), strict=True):
         yield run.predictor().read_files(paths, resize), labels
 

@@ -54,7 +54,7 @@ class Report:
         """Returns what is saved as JSON."""
         values: dict[str, Any] = {"sets": {name: one.values for name, one in self.sets.items()}}
         if self.errors:
-            mean = "mean_corruption_error" if self.baseline else "mean_error_unnormalised"
+            mean = "mean_corruption_error" if self.baseline else "mean_error_unnormalized"
             values |= {"baseline": self.baseline, mean: self.mean_error}
             values["corruption_errors"] = self.errors
             values["corruptions"] = {
@@ -86,7 +86,7 @@ def _corruptions(reports: Sequence[Report]) -> list[str]:
         what = f"Corruption errors in percent of those of {first.baseline}; mCE is their mean"
     else:
         what = (
-            "Errors in percent, means over severities, not normalised by a baseline; the mean "
+            "Errors in percent, means over severities, not normalized by a baseline; the mean "
             "error is no mCE, it is their mean"
         )
     counted = sum(name in CORRUPTIONS for name in first.errors)

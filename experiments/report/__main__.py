@@ -21,7 +21,7 @@ class Arguments:
     run: Annotated[tuple[Path, ...], POSITIONAL] = ()
     """Must be given: directories of finished runs, or such as runs/quickstart that hold some."""
     output: Path | None = None
-    """The page; None for report.html in the directory that all of them are in, for one in it."""
+    """The page; none for report.html in the directory that all of them are in, for one in it."""
 
 
 def main() -> None:

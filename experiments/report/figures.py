@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.curves import Curve, Line, draw_class_sizes, draw_lines
-from experiments.presentation import COLOURS
+from experiments.presentation import COLORS
 from experiments.report.page import Picture
 from experiments.report.rows import SeedsRow
 
@@ -35,7 +35,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "jaxlt",
 }
 # Of the four places, correct first; the darkest is what the network gets wrong most.
-_COLOURS = {"correct": COLOURS[3], "many": COLOURS[6], "medium": COLOURS[2], "few": COLOURS[1]}
+_COLORS = {"correct": COLORS[3], "many": COLORS[6], "medium": COLORS[2], "few": COLORS[1]}
 _SMALLEST_WRITTEN = 0.09  # a share whose bar has room for its number
 
 
@@ -128,11 +128,11 @@ def draw_places(caption: str, shares: Mapping[str, Mapping[str, float]]) -> Pict
 
     def onto(axes: Any) -> None:
         left = np.zeros(len(shares))
-        for place, colour in _COLOURS.items():
+        for place, color in _COLORS.items():
             widths = np.array([row[place] for row in shares.values()])
             label = place if place == "correct" else f"wrong, as {place}"
             bars = axes.barh(
-                numbers, 100 * widths, left=100 * left, color=colour, edgecolor="white", label=label
+                numbers, 100 * widths, left=100 * left, color=color, edgecolor="white", label=label
             )
             ink = "white" if place in ("correct", "many") else "black"
             texts = [f"{100 * one:.0f}" if one >= _SMALLEST_WRITTEN else "" for one in widths]

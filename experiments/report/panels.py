@@ -8,7 +8,7 @@ import numpy as np
 from msgspec.structs import astuple
 
 from experiments.curves import MOST_BANDS, MOST_SIZES, SIZE_BINS, Line, by_class_size, over_seeds
-from experiments.presentation import COLOURS, mean_and_deviation, run_styles
+from experiments.presentation import COLORS, mean_and_deviation, run_styles
 from experiments.report.figures import draw, draw_by_size, draw_over_steps, draw_places, row_lines
 from experiments.report.page import Picture, Section, Table
 from experiments.report.rows import SeedsRow, by_classes, curve
@@ -117,9 +117,9 @@ def calibration(rows: Sequence[SeedsRow]) -> Section:
     """Shows reliability diagrams, the images of a row's members pooled."""
     pooled = {row.label: bins for row in rows if (bins := _pooled_bins(row)) is not None}
     pictures = []
-    # Colours are those of the other pictures, which begin again after the last.
-    for first in range(0, len(rows), len(COLOURS)):
-        some = [row.label for row in rows[first : first + len(COLOURS)]]
+    # Colors are those of the other pictures, which begin again after the last.
+    for first in range(0, len(rows), len(COLORS)):
+        some = [row.label for row in rows[first : first + len(COLORS)]]
         bins = {label: pooled[label] for label in some if label in pooled}
         if bins:
             errors = ", ".join(f"{label} {100 * one.ece:.1f}" for label, one in bins.items())

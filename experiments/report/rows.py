@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from experiments.curves import Curve, curve_of
-from experiments.presentation import COLOURS, run_styles
+from experiments.presentation import COLORS, run_styles
 from jaxlt.errors import UsageError
 from jaxlt.recipes.part import shown
 from jaxlt.recipes.recorded import RecordedRecipe
@@ -123,7 +123,7 @@ def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
 def _row_styles() -> Iterator[dict[str, str]]:
     """Yields styles that are all different up to the 32nd."""
     for number, style in enumerate(run_styles()):
-        yield {**style, "linestyle": _LINES[number // len(COLOURS) % len(_LINES)]}
+        yield {**style, "linestyle": _LINES[number // len(COLORS) % len(_LINES)]}
 
 
 def _path_label(runs: Sequence[TrainedRun], root: Path) -> str:

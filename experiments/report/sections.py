@@ -147,7 +147,7 @@ def _found_pictures(rows: Sequence[SeedsRow], root: Path) -> Section:
             if not file.name.endswith(".partial.png")
         ]
         if pictures:
-            text = "Colours of rows are each picture's own."
+            text = "Colors of rows are each picture's own."
             parts.append(Section(program.capitalize(), [text], pictures=pictures))
         else:
             missing.append(f"python -m experiments.{program}")

@@ -54,7 +54,7 @@ class Arguments:
     """Numbers of accelerators."""
     step_seconds: Positive | None = None
     """Measured time of SGD's step on one accelerator, from which the others' follow by their FLOPs.
-    None for FLOPs over peak and utilisation."""
+    none for FLOPs over peak and utilization."""
     measure: CountOrZero = 0
     """Images of a step that each method also takes on this machine's processor, for the ratio of
     its time to SGD's; 0 for none."""
@@ -94,7 +94,7 @@ def _table(network: Network, arguments: Arguments) -> str:
     sgd = works[LABELS["sgd"]]
     if arguments.step_seconds is not None:
         rate = sgd.flops / arguments.step_seconds
-        machine = dataclasses.replace(machine, peak_flops=rate, utilisation=1.0)
+        machine = dataclasses.replace(machine, peak_flops=rate, utilization=1.0)
     headers = ["method", "TFLOP", "ms on 1", "all-reduces", "MB", "gathered MB"]
     headers += [f"on {devices}" for devices in arguments.devices]
     headers += ["bound", *(["measured ratio"] if measured else [])]

@@ -19,7 +19,7 @@ class Machine:
 
     peak_flops: float = 989e12
     """FLOP/s of one accelerator, bfloat16 without sparsity."""
-    utilisation: float = 0.35
+    utilization: float = 0.35
     """Share of them that training reaches: an assumption."""
     devices_per_node: int = 8
     """Accelerators of a node."""
@@ -46,7 +46,7 @@ class Machine:
         for name, value in dataclasses.asdict(self).items():
             if not (0 < value < math.inf or (name == "overlap" and value == 0)):
                 raise UsageError(f"{name} must be positive, got {value}")
-            if name in ("utilisation", "overlap") and value > 1:
+            if name in ("utilization", "overlap") and value > 1:
                 raise UsageError(f"{name} must be at most 1, got {value}")
 
     def levels(self, devices: int) -> tuple[int, int]:
@@ -120,7 +120,7 @@ class StepTime:
 
 def step_time(work: Work, devices: int, machine: Machine) -> StepTime:
     """Returns what the model says of a step in which each of so many devices does `work`."""
-    traffic, rate = work.traffic, machine.peak_flops * machine.utilisation
+    traffic, rate = work.traffic, machine.peak_flops * machine.utilization
     last = min(work.gradient_bytes, traffic.reduced_bytes)
     waited = reduce_seconds(traffic.reduced_bytes - last, devices, machine)
     waited += gather_seconds(traffic.gathered_bytes, devices, machine)

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.benchmark.cases import CaseName, Problem, long_tailed_counts
 from experiments.benchmark.compiled_step import Training
-from experiments.benchmark.path_cost import analysed_cost, compile_quickly
+from experiments.benchmark.path_cost import analyzed_cost, compile_quickly
 from experiments.scaling.interconnect import Traffic, Work
 from jaxlt.devices.sharding import batch_sharding, data_mesh, replicated
 from jaxlt.recipes.network import Network
@@ -45,7 +45,7 @@ def compile_partitioned(
     if own_perturbations:
         stage = stage.replace(perturbation_shards=mesh.size)
     training = Training(problem, stage, by_group=False)
-    state = jax.eval_shape(lambda: training.initialise(0))
+    state = jax.eval_shape(lambda: training.initialize(0))
     whole, spread = replicated(mesh), batch_sharding(mesh, axis=0)
     jitted = jax.jit(training.step, in_shardings=(whole, spread, spread), out_shardings=whole)
     compiled = compile_quickly(jitted.lower(state, images, labels))
@@ -53,7 +53,7 @@ def compile_partitioned(
     assert text is not None, "the CPU's compiler always has one"
     gradient_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
     return Work(
-        flops=analysed_cost(compiled).flops,
+        flops=analyzed_cost(compiled).flops,
         gradient_bytes=gradient_bytes,
         traffic=count_collectives(text, mesh.size),
         images=device_batch,

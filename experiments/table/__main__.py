@@ -27,7 +27,7 @@ class Arguments:
     list: Annotated[str, " ".join] | None = None
     """Print the tables, or the keys of the rows and columns of one, and train nothing."""
     workdir: Path | None = None
-    """Directory of the runs, RECIPE/seedN, and of the table; None for runs/table_NAME."""
+    """Directory of the runs, RECIPE/seedN, and of the table; none for runs/table_NAME."""
     rows: tuple[str, ...] = ()
     """Keys of the rows to make, none for all; see --list NAME."""
     columns: tuple[str, ...] = ()

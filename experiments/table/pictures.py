@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.curves import Line, by_class_size, draw_class_sizes
-from experiments.presentation import COLOURS, deviation, lines_of_panels, picture, run_styles
+from experiments.presentation import COLORS, deviation, lines_of_panels, picture, run_styles
 from experiments.table.plan import SECONDS, Plan
 from experiments.table.render import heading
 from experiments.table.results import Entry
 
 _MOST_PANELS_IN_A_LINE = 4
-_OURS = {"fmt": "o", "markersize": 5, "color": COLOURS[6], "capsize": 3, "label": "ours"}
-_PUBLISHED = {"markersize": 6, "color": COLOURS[5], "fillstyle": "none"}
+_OURS = {"fmt": "o", "markersize": 5, "color": COLORS[6], "capsize": 3, "label": "ours"}
+_PUBLISHED = {"markersize": 6, "color": COLORS[5], "fillstyle": "none"}
 
 
 def draw_table(plan: Plan, entries: Sequence[Entry], path: Path) -> None:

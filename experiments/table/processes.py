@@ -126,13 +126,13 @@ class _Crew:
     def _take(self, run: PlannedRun, status: int, error: str) -> None:
         """Notes what became of a run."""
         # The signal itself ends a process that has nothing to save yet.
-        signalled = 128 - status if status < 0 else status
+        signaled = 128 - status if status < 0 else status
         if status == 0:
             self._unfinished -= 1
         elif status == 2 and error:
             self._stop(failure=UsageError(error))
-        elif signalled in _STOPPED:
-            self._stop(status=signalled)
+        elif signaled in _STOPPED:
+            self._stop(status=signaled)
         elif status < 0:
             text = (
                 f"jobs must be so few that their runs fit in memory, got {self._jobs}: the process "

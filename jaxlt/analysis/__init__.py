@@ -1,4 +1,4 @@
-"""Why a network generalises: sharpness, loss landscapes and Hessian spectra, by class."""
+"""Why a network generalizes: sharpness, loss landscapes and Hessian spectra, by class."""
 
 from jaxlt.analysis.dataset_losses import DatasetLosses as DatasetLosses
 from jaxlt.analysis.dataset_losses import LossesFn as LossesFn
@@ -10,7 +10,7 @@ from jaxlt.analysis.hessian import hessian_product as hessian_product
 from jaxlt.analysis.hessian import spectrum as spectrum
 from jaxlt.analysis.hessian import trace as trace
 from jaxlt.analysis.landscape import PrincipalPlane as PrincipalPlane
-from jaxlt.analysis.landscape import filter_normalised as filter_normalised
+from jaxlt.analysis.landscape import filter_normalized as filter_normalized
 from jaxlt.analysis.landscape import losses_along as losses_along
 from jaxlt.analysis.landscape import losses_over_plane as losses_over_plane
 from jaxlt.analysis.landscape import of_norm as of_norm

@@ -111,7 +111,7 @@ def spectrum(
     num_vectors: int = 1,
     dtype: Any = jnp.float32,
 ) -> Spectrum:
-    """Runs Lanczos' algorithm with full re-orthogonalisation from random signs.
+    """Runs Lanczos' algorithm with full re-orthogonalization from random signs.
 
     It holds `num_steps` vectors of the dimension, and a copy.
 

@@ -14,34 +14,48 @@ from jaxlt.sharpness.perturbation import norm, standard_normal
 
 
 def random_direction(key: jax.Array, theta: Any) -> Any:
-    """Draws a direction of independent standard normal components, a pytree like theta."""
+    """Draws a direction of independent standard normal components.
+
+    Args:
+        key: PRNG key.
+        theta: pytree of arrays, whose structure and shapes the direction has.
+    """
     leaves, treedef = jax.tree.flatten(theta)
     return jax.tree.unflatten(treedef, standard_normal(key, leaves))
 
 
 def of_norm(direction: Any, length: jax.Array | float) -> Any:
-    """Returns a direction scaled to a Euclidean norm over all leaves; zero stays zero."""
+    """Scales a direction; zero stays zero.
+
+    Args:
+        direction: pytree of arrays.
+        length: its Euclidean norm over all leaves afterwards.
+    """
     found = norm(direction)
     factor = jnp.where(found > 0, length / jnp.where(found > 0, found, 1), 0)
     return jax.tree.map(lambda leaf: (factor * leaf).astype(leaf.dtype), direction)
 
 
-def filter_normalised(direction: Any, theta: Any) -> Any:
-    """Returns a direction whose filters have the norms of theta's, a pytree like both.
+def filter_normalized(direction: Any, theta: Any) -> Any:
+    """Scales each filter of a direction to the norm of theta's.
 
     That is section 4 of Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018.
     A filter is what makes one output of a kernel: all of a leaf but its last axis. Leaves of fewer
-    than two axes, biases and the factors of normalisations, get no direction.
+    than two axes, biases and the factors of normalizations, get no direction.
+
+    Args:
+        direction: pytree of arrays.
+        theta: parameters, a pytree like it.
     """
 
-    def normalised(d: jax.Array, w: jax.Array) -> jax.Array:
+    def normalized(d: jax.Array, w: jax.Array) -> jax.Array:
         if w.ndim < 2:
             return jnp.zeros_like(w)
         axes = tuple(range(w.ndim - 1))
         length, wanted = (jnp.sqrt(jnp.square(x).sum(axes, keepdims=True)) for x in (d, w))
         return jnp.where(length > 0, wanted / jnp.where(length > 0, length, 1), 0) * d
 
-    return jax.tree.map(normalised, direction, theta)
+    return jax.tree.map(normalized, direction, theta)
 
 
 class PrincipalPlane(NamedTuple):

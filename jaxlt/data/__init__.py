@@ -8,8 +8,8 @@ from jaxlt.data.pipelines.batches import Chunk as Chunk
 from jaxlt.data.pipelines.batches import Pipeline as Pipeline
 from jaxlt.data.pipelines.device_pipeline import DeviceEvaluation as DeviceEvaluation
 from jaxlt.data.pipelines.device_pipeline import DevicePipeline as DevicePipeline
-from jaxlt.data.pipelines.draws import Augmentation as Augmentation
 from jaxlt.data.pipelines.draws import DrawStream as DrawStream
+from jaxlt.data.pipelines.draws import ImageAugmentation as ImageAugmentation
 from jaxlt.data.pipelines.draws import Policy as Policy
 from jaxlt.data.pipelines.draws import Shift as Shift
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline as TfDataPipeline
@@ -21,11 +21,11 @@ from jaxlt.data.sampling.long_tail import long_tailed_counts as long_tailed_coun
 from jaxlt.data.sampling.long_tail import long_tailed_split as long_tailed_split
 from jaxlt.data.sampling.long_tail import profile_counts as profile_counts
 from jaxlt.data.sampling.long_tail import select_images as select_images
-from jaxlt.data.sampling.samplers import InstanceBalanced as InstanceBalanced
+from jaxlt.data.sampling.long_tail import validation_images as validation_images
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler as InstanceBalancedSampler
 from jaxlt.data.sampling.samplers import Sampler as Sampler
 from jaxlt.data.sampling.samplers import SamplerName as SamplerName
 from jaxlt.data.sampling.samplers import create_sampler as create_sampler
-from jaxlt.data.sampling.validation import validation_images as validation_images
 from jaxlt.data.sources.array_images import ArrayImages as ArrayImages
 from jaxlt.data.sources.image_set import ImageSet as ImageSet
 from jaxlt.data.sources.image_set import refuse_undecodable as refuse_undecodable

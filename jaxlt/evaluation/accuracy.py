@@ -92,7 +92,7 @@ def evaluate(
         confusion, bins, pending = _count(confusion, bins, logits, labels)
     total = np.asarray(confusion, np.int64)
     if not total.any():
-        raise ValueError("test set must have at least one labelled image, got none")
+        raise ValueError("test set must have at least one labeled image, got none")
     counts, sums, correct = np.asarray(bins, np.float64)
     calibration = ConfidenceBins(counts.astype(np.int64), sums, correct.astype(np.int64))
     return Evaluated(total, (loss + float(pending)) / int(total.sum()), calibration)

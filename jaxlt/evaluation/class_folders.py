@@ -13,7 +13,7 @@ from jaxlt.evaluation.corruptions import KNOWN_CORRUPTIONS, SEVERITIES
 _SUFFIXES = SUFFIXES | {".webp"}
 
 
-class LabelledFiles(NamedTuple):
+class LabeledFiles(NamedTuple):
     """N image files, ordered by class and name, and their labels, (N,) int64."""
 
     paths: list[Path]
@@ -22,7 +22,7 @@ class LabelledFiles(NamedTuple):
 
 def find_class_folders(
     directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
-) -> LabelledFiles:
+) -> LabeledFiles:
     """Finds the BMP, JPEG, PNG and WebP images of `directory/CLASS/`.
 
     The directories are named after classes, as in ImageNet-Sketch, or all numbered, as in
@@ -45,12 +45,12 @@ def find_class_folders(
         for label, folder in sorted(zip(labels, folders, strict=True))
         for path in images_in(folder, _SUFFIXES)
     ]
-    return LabelledFiles([path for path, _ in found], np.array([label for _, label in found]))
+    return LabeledFiles([path for path, _ in found], np.array([label for _, label in found]))
 
 
 def find_corruption_tree(
     directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
-) -> dict[str, dict[int, LabelledFiles]]:
+) -> dict[str, dict[int, LabeledFiles]]:
     """Finds the images of ImageNet-C, `directory/CORRUPTION/SEVERITY/CLASS/`.
 
     Args:
@@ -71,7 +71,7 @@ def find_corruption_tree(
             f"directory {directory / unknown[0]} must be named after a corruption of ImageNet-C: "
             f"{', '.join(KNOWN_CORRUPTIONS)}"
         )
-    tree: dict[str, dict[int, LabelledFiles]] = {}
+    tree: dict[str, dict[int, LabeledFiles]] = {}
     for folder in (found[name] for name in KNOWN_CORRUPTIONS if name in found):
         severities = sorted(one.name for one in subdirectories(folder, "a severity"))
         if severities != [str(severity) for severity in SEVERITIES]:

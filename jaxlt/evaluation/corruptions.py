@@ -51,7 +51,7 @@ class Corruption:
     then each square that was one pixel is averaged. So a blur is as wide in relation to the object
     as in ImageNet-C. CIFAR-10-C has milder parameters of its own, so its results are others.
 
-    A grey image becomes RGB for the corruptions of enlarged images, and the result is its luma.
+    A gray image becomes RGB for the corruptions of enlarged images, and the result is its luma.
 
     Args:
         name: one of `CORRUPTIONS` or `VALIDATION_CORRUPTIONS`.
@@ -82,13 +82,13 @@ class Corruption:
         """Corrupts an image, uint8 (H, W, 1 or 3), with draws by its number in its set."""
         if self._name in _AT_OWN_SIZE:
             return self._apply(image, number).reshape(image.shape)
-        (height, width, channels), grey = image.shape, image.shape[-1] == 1
+        (height, width, channels), gray = image.shape, image.shape[-1] == 1
         factor = max(1, round(_SIDE / min(height, width)))
-        colours = np.repeat(image, 3, axis=-1) if grey else image
-        enlarged = colours.repeat(factor, axis=0).repeat(factor, axis=1)
+        colors = np.repeat(image, 3, axis=-1) if gray else image
+        enlarged = colors.repeat(factor, axis=0).repeat(factor, axis=1)
         squares = self._apply(enlarged, number).reshape(height, factor, width, factor, 3)
         corrupted = np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
-        shown = Image.fromarray(corrupted).convert("L") if grey else corrupted
+        shown = Image.fromarray(corrupted).convert("L") if gray else corrupted
         return np.asarray(shown).reshape(height, width, channels)
 
     def _apply(self, image: np.ndarray, number: int) -> np.ndarray:

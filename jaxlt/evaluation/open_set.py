@@ -49,7 +49,7 @@ class Prototypes:
 
     The paper says no more than that "a simple, non-learnable prototype-based metric" tells closed
     from open images, and its code has none. Here a class's prototype is the mean of its training
-    features after all were centred and scaled to unit norm, as in `nearest_class_mean`. (Features
+    features after all were centered and scaled to unit norm, as in `nearest_class_mean`. (Features
     that follow a ReLU are all in one orthant: without the centring every cosine would be large.) An
     image's score is its largest cosine similarity to a prototype. The metric decides about
     rejection alone, and the network's own classifier about the class: in the paper's open-set table
@@ -67,7 +67,7 @@ class Prototypes:
     def __init__(self, features: np.ndarray, labels: np.ndarray, num_classes: int):
         means = nearest_class_mean(features, labels, num_classes)
         self._mean = means["mean"].astype(np.float64)
-        self._prototypes = unit_rows(means["centres"].astype(np.float64))
+        self._prototypes = unit_rows(means["centers"].astype(np.float64))
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Maps (N, D) features to (N,) largest cosine similarities, float64 in [-1, 1]."""

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxlt.data import Resize
-from jaxlt.data.sources.resampling import centre_crop, stretch
+from jaxlt.data.sources.resampling import center_crop, stretch
 from jaxlt.data.sources.source import scale_and_shift
 from jaxlt.errors import UsageError, first_line
 from jaxlt.models.adaptation.trainable import join
@@ -38,6 +38,10 @@ class Predictor:
 
     `Predictor.load` makes one of a run's directory.
 
+    Args:
+        description: what the network is.
+        variables: `params` and `batch_stats` of it.
+
     Attributes:
         network: the module.
         variables: what it is applied to: `params`, all of them, and `batch_stats`.
@@ -59,8 +63,8 @@ class Predictor:
         self.network = model = build_network(description)
 
         def apply(variables: Any, images: jax.Array, method: str | None = None) -> jax.Array:
-            normalised = images * scale + shift
-            return jnp.asarray(model.apply(variables, normalised, train=False, method=method))
+            normalized = images * scale + shift
+            return jnp.asarray(model.apply(variables, normalized, train=False, method=method))
 
         self.logits_fn = apply
         self._logits = jax.jit(apply)
@@ -125,7 +129,7 @@ class Predictor:
             k: number of classes, in 1..num_classes.
 
         Raises:
-            UsageError: `k` is out of range, a file is no image, or the run's are not grey or RGB.
+            UsageError: `k` is out of range, a file is no image, or the run's are not gray or RGB.
         """
         if not 1 <= k <= len(self.class_names):
             raise UsageError(f"top_k must lie in 1..{len(self.class_names)}, the classes, got {k}")
@@ -152,14 +156,14 @@ class Predictor:
     def fit(self, images: np.ndarray) -> np.ndarray:
         """Converts uint8 images (B, H, W, C) to the run's shape, as `top_k` converts files.
 
-        UsageError says that those here or in the run are neither grey nor RGB.
+        UsageError says that those here or in the run are neither gray nor RGB.
         """
         if images.shape[1:] == self.image_shape:
             return images
         _mode(images.shape, "images to convert")
         mode = _mode(self.image_shape, "the run's images")
-        grey = images.shape[-1] == 1
-        pictures = [Image.fromarray(image[..., 0] if grey else image) for image in images]
+        gray = images.shape[-1] == 1
+        pictures = [Image.fromarray(image[..., 0] if gray else image) for image in images]
         return np.stack([_stretched(one.convert(mode), self.image_shape) for one in pictures])
 
 
@@ -167,7 +171,7 @@ def _read(path: Path, shape: tuple[int, int, int], resize: Resize) -> np.ndarray
     mode = _mode(shape, "the run's images")
     try:
         with Image.open(path) as file:
-            # Pillow's own conversion would make all but the darkest of 16-bit greys white.
+            # Pillow's own conversion would make all but the darkest of 16-bit grays white.
             deep = file.mode.startswith("I;16")
             eight_bits = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)) if deep else file
             image = eight_bits.convert(mode)
@@ -176,7 +180,7 @@ def _read(path: Path, shape: tuple[int, int, int], resize: Resize) -> np.ndarray
         raise UsageError(
             f"image {path} must be a file that Pillow reads: {first_line(error)}"
         ) from error
-    return _stretched(centre_crop(image, shape[0]) if resize == "centre_crop" else image, shape)
+    return _stretched(center_crop(image, shape[0]) if resize == "center_crop" else image, shape)
 
 
 def _mode(shape: tuple[int, ...], whose: str) -> str:

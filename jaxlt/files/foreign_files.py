@@ -1,6 +1,7 @@
 """Files that others wrote, read within bounds that do not depend on what is in them."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -102,3 +103,12 @@ def _check_depth(value: Any, levels_left: int = _DEEPEST) -> None:
         raise JsonError(f"it is nested more than {_DEEPEST} deep")
     for child in value.values() if isinstance(value, dict) else value:
         _check_depth(child, levels_left - 1)
+
+
+def file_digest(what: str, path: Path) -> str:
+    """Returns a file's SHA-256 in hexadecimal; UsageError says `what` cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{what} {path} must be a readable file: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""CC-SAM's second stage: training a classifier on adversarial features of a frozen trunk.
+"""CC-SAM's second stage: training a classifier on adversarial features of a frozen backbone.
 
 It follows Zhou et al., CVPR 2023, equations 12-14, and their released code, which differs.
 """

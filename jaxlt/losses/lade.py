@@ -1,4 +1,4 @@
-"""LADE: balanced softmax with a regulariser that couples the images of a batch."""
+"""LADE: balanced softmax with a regularizer that couples the images of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,16 @@ def lade(
     class_counts: ClassCounts,
     *,
     weight: float = 0.1,
-    regularisation: float = 0.1,
+    regularization: float = 0.1,
 ) -> jax.Array:
     """LADE loss: balanced softmax plus `weight * R` (Hong et al., CVPR 2021).
 
     R draws each logit to its class's log density ratio `log p(x | c) / p(x)` under a uniform
-    prior, by a regularised Donsker-Varadhan bound for each class. With
+    prior, by a regularized Donsker-Varadhan bound for each class. With
     `q_ic = x_ic - log pi_c - log C` and `e_c = log mean_i exp(q_ic)` over the batch,
 
         `R = -sum_c pi_c * (mean of x_ic over the batch's images of class c - e_c
-                            - regularisation * e_c**2)`
+                            - regularization * e_c**2)`
 
     where the mean is 0 for a class without images in the batch. R is one number for the batch. It
     is added to the loss of each image, so that the batch mean is the paper's objective; class c
@@ -35,7 +35,7 @@ def lade(
         labels: (B,) integers.
         class_counts: (C,) training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         weight: weight of R.
-        regularisation: weight of the square in R.
+        regularization: weight of the square in R.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -55,7 +55,7 @@ def lade(
     ratio = logits - (jnp.log(prior) + jnp.log(num_classes))[None]
     log_mean = jax.nn.logsumexp(ratio, axis=0, where=counted) - jnp.log(counted.sum())
 
-    bound = own - log_mean - regularisation * jnp.square(log_mean)
-    regulariser = -(prior * bound).sum()
-    per_image = balanced_softmax(logits, labels, class_counts) + weight * regulariser
+    bound = own - log_mean - regularization * jnp.square(log_mean)
+    regularizer = -(prior * bound).sum()
+    per_image = balanced_softmax(logits, labels, class_counts) + weight * regularizer
     return jnp.where(real, per_image, 0)

@@ -22,7 +22,7 @@ def ldam(
     The margins m_c are proportional to `N_c**-0.25`; the largest is `max_margin`.
 
     Args:
-        logits: (B, C) cosines, from a classifier with normalised features and weights.
+        logits: (B, C) cosines, from a classifier with normalized features and weights.
         labels: (B,) integers.
         class_counts: (C,) training images of each class; ValueError unless C positive numbers.
         max_margin: margin of the rarest class.
@@ -61,7 +61,7 @@ def gcl(
     constant, as in the authors' released code; `focal` differentiates it.
 
     Args:
-        logits: (B, C) cosines, from a classifier with normalised features and weights.
+        logits: (B, C) cosines, from a classifier with normalized features and weights.
         labels: (B,) integers.
         class_counts: (C,) training images of each class.
         noise: (B, C), as `gcl_noise` draws it.

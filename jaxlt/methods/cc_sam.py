@@ -53,7 +53,7 @@ def cc_sam(
 
     * The classifier alone, by a `mask`, as in the authors' experiments: one forward and one
       backward pass. With a `FactoredLosses` and the gradients' directions this is a closed form,
-      else a `vmap` over classes that evaluates the trunk once.
+      else a `vmap` over classes that evaluates the backbone once.
     * More than the classifier: with a `FactoredLosses` whose images do not depend on each other,
       passes over each class's own images; else passes over the batch for each class in it.
 

@@ -14,7 +14,7 @@ from jaxlt.sharpness.perturbation import Mask
 def sam(
     rho: ScalarOrSchedule, *, mask: Mask = None, adaptive: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Sharpness-aware minimisation (Foret et al., ICLR 2021, equations 2-3).
+    """Sharpness-aware minimization (Foret et al., ICLR 2021, equations 2-3).
 
     It returns the gradient of L at `w + rho * grad L / ||grad L||`. A step costs two forward and
     two backward passes.

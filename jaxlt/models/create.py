@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.networks.heads import ImageClassifier
 from jaxlt.models.networks.resnet import ResNet
 from jaxlt.models.networks.resnet_cifar import CifarResNet
@@ -42,8 +42,8 @@ def create_model(
     image_shape: tuple[int, int, int],
     cosine_scale: float = 1.0,
     remat: bool = False,
-    frozen_trunk_norm: bool = False,
-    adaptation: Adaptation | None = None,
+    frozen_backbone_norm: bool = False,
+    adaptation: EncoderAdaptation | None = None,
 ) -> ImageClassifier:
     """Builds a network by name.
 
@@ -58,7 +58,7 @@ def create_model(
         image_shape: (height, width, channels) of one image.
         cosine_scale: See `ImageClassifier`.
         remat: See `ResNet`; for ImageNet's networks and image encoders.
-        frozen_trunk_norm: See `ResNet`; for ImageNet's networks.
+        frozen_backbone_norm: See `ResNet`; for ImageNet's networks.
         adaptation: Of an image encoder, with LIFT's rank where it has none; None trains all.
 
     Raises:
@@ -72,7 +72,7 @@ def create_model(
         "dtype": dtype,
     }
     is_encoder = ":" in name
-    if is_encoder and not frozen_trunk_norm:
+    if is_encoder and not frozen_backbone_norm:
         from jaxlt.models.clip.image_encoders import create_encoder
 
         return create_encoder(name, image_shape, adaptation, remat=remat, **fields)
@@ -84,9 +84,9 @@ def create_model(
     if adaptation is not None:
         raise UsageError(f"model must be an image encoder to be adapted, got {name!r}")
     if name in _IMAGENET:
-        fields |= {"remat": remat, "frozen_trunk_norm": frozen_trunk_norm}
+        fields |= {"remat": remat, "frozen_backbone_norm": frozen_backbone_norm}
         return ResNet(**_IMAGENET[name], **fields)
-    if remat or frozen_trunk_norm:
+    if remat or frozen_backbone_norm:
         what = "remat" if remat else "batch norm that is frozen below the last block"
         raise UsageError(f"model must be one of {', '.join(_IMAGENET)} with {what}, got {name!r}")
     if name == "small_vit":

@@ -19,12 +19,12 @@ from jaxlt.recipes.data import Exponential as Exponential
 from jaxlt.recipes.data import Folder as Folder
 from jaxlt.recipes.data import InstanceBalanced as InstanceBalanced
 from jaxlt.recipes.data import Lists as Lists
+from jaxlt.recipes.data import NamedSource as NamedSource
 from jaxlt.recipes.data import Native as Native
 from jaxlt.recipes.data import Profile as Profile
 from jaxlt.recipes.data import Progressive as Progressive
 from jaxlt.recipes.data import RandAugment as RandAugment
-from jaxlt.recipes.data import Sampler as Sampler
-from jaxlt.recipes.data import Source as Source
+from jaxlt.recipes.data import Sampling as Sampling
 from jaxlt.recipes.data import SquareRoot as SquareRoot
 from jaxlt.recipes.data import Step as Step
 from jaxlt.recipes.losses import GCL as GCL
@@ -53,10 +53,10 @@ from jaxlt.recipes.methods import RandomPerturbation as RandomPerturbation
 from jaxlt.recipes.named import named as named
 from jaxlt.recipes.network import Adaptation as Adaptation
 from jaxlt.recipes.network import Clip as Clip
-from jaxlt.recipes.network import Cosine as Cosine
+from jaxlt.recipes.network import CosineLayer as CosineLayer
 from jaxlt.recipes.network import DINOv2 as DINOv2
 from jaxlt.recipes.network import ImageNetResNet as ImageNetResNet
-from jaxlt.recipes.network import Linear as Linear
+from jaxlt.recipes.network import LinearLayer as LinearLayer
 from jaxlt.recipes.network import Network as Network
 from jaxlt.recipes.network import RandomEncoder as RandomEncoder
 from jaxlt.recipes.network import Small as Small

@@ -171,7 +171,7 @@ class BuiltStage:
         self.regime = build_regime(self.training, counts, first_step, recipe.network.micro_batch)
         frozen = self.training.batch_norm == "last_block"
         self.model = recipe.network.build(
-            len(counts), feed.image_shape, recipe.heads[number], frozen_trunk_norm=frozen
+            len(counts), feed.image_shape, recipe.heads[number], frozen_backbone_norm=frozen
         )
         check_micro_batch(recipe.network, self.model)
         self.optimizer = self.training.build_optimizer(counts)

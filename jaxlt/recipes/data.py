@@ -22,8 +22,8 @@ from jaxlt.recipes.part import (
 _logger = logging.getLogger(__name__)
 
 
-class Source(Choice, frozen=True):
-    """Where labelled images come from; `specification` is what `jaxlt.data.load_source` takes."""
+class NamedSource(Choice, frozen=True):
+    """Where labeled images come from; `specification` is what `jaxlt.data.load_source` takes."""
 
     @property
     def specification(self) -> str:
@@ -32,32 +32,32 @@ class Source(Choice, frozen=True):
         return f"{part_name(self)}:{place}" if place else part_name(self)
 
 
-class Digits(Source, frozen=True, tag="digits"):
+class Digits(NamedSource, frozen=True, tag="digits"):
     """scikit-learn's 8x8 digits, offline."""
 
 
-class IDX(Source, frozen=True, tag="idx"):
+class IDX(NamedSource, frozen=True, tag="idx"):
     """MNIST's file format, gzip or not."""
 
     directory: str
     """Directory of the four files."""
 
 
-class TFDS(Source, frozen=True, tag="tfds"):
+class TFDS(NamedSource, frozen=True, tag="tfds"):
     """tensorflow-datasets, or list files over what it keeps."""
 
     dataset: str
     """NAME, or NAME,TRAIN[,VAL][,TEST][,OPEN] with list files."""
 
 
-class Folder(Source, frozen=True, tag="folder"):
+class Folder(NamedSource, frozen=True, tag="folder"):
     """Image files in DIRECTORY/train/CLASS and DIRECTORY/test/CLASS."""
 
     directory: str
     """Directory of train and test."""
 
 
-class Lists(Source, frozen=True, tag="list"):
+class Lists(NamedSource, frozen=True, tag="list"):
     """Image files named by list files."""
 
     lists: str
@@ -113,11 +113,11 @@ class Balanced(Thinned, frozen=True, tag="balanced"):
     """As many images of each class."""
 
 
-class Sampler(Choice, frozen=True):
+class Sampling(Choice, frozen=True):
     """How often each class is seen."""
 
     def build(self, labels: np.ndarray, seed: int, num_classes: int, num_epochs: int) -> Any:
-        """Builds the sampler of a split's labels (n,), see `jaxlt.data.create_sampler`."""
+        """Builds the sampler; Args as of `jaxlt.data.create_sampler`."""
         from jaxlt.data import create_sampler
 
         name: Any = part_name(self)
@@ -127,30 +127,30 @@ class Sampler(Choice, frozen=True):
         )
 
 
-class InstanceBalanced(Sampler, frozen=True, tag="instance"):
+class InstanceBalanced(Sampling, frozen=True, tag="instance"):
     """As often as a class has images."""
 
 
-class ClassBalancedSampler(Sampler, frozen=True, tag="class_balanced"):
+class ClassBalancedSampler(Sampling, frozen=True, tag="class_balanced"):
     """All classes alike, drawn with replacement."""
 
 
-class SquareRoot(Sampler, frozen=True, tag="square_root"):
+class SquareRoot(Sampling, frozen=True, tag="square_root"):
     """By the square root of the class's images, drawn with replacement."""
 
 
-class Progressive(Sampler, frozen=True, tag="progressive"):
+class Progressive(Sampling, frozen=True, tag="progressive"):
     """From instance to class_balanced over the stage, drawn with replacement."""
 
 
-class EffectiveNumber(Sampler, frozen=True, tag="effective_number"):
+class EffectiveNumber(Sampling, frozen=True, tag="effective_number"):
     """By the inverse of the effective number of images, drawn with replacement."""
 
     beta: BelowOne = 0.9999
     """Beta of the effective number."""
 
 
-class ClassAware(Sampler, frozen=True, tag="class_aware"):
+class ClassAware(Sampling, frozen=True, tag="class_aware"):
     """Walks through all classes, then through each one's images."""
 
     consecutive: Count = 1
@@ -175,9 +175,9 @@ class RandAugment(Policy, frozen=True, tag="randaugment"):
 
 
 if TYPE_CHECKING:
-    AnySource: TypeAlias = Source
+    AnySource: TypeAlias = NamedSource
     AnyProfile: TypeAlias = Profile
-    AnySampler: TypeAlias = Sampler
+    AnySampler: TypeAlias = Sampling
     AnyPolicy: TypeAlias = Policy
 else:
     AnySource = Digits | IDX | TFDS | Folder | Lists
@@ -201,8 +201,8 @@ class Data(Part, frozen=True):
     choose hyperparameters by."""
     image_size: Count | None = None
     """Side in pixels that images are resized to; none keeps them (image files: 32)."""
-    resize: Literal["stretch", "centre_crop"] = "stretch"
-    """How image files are resized. stretch: to a square. centre_crop: the shorter side to 8/7 of
+    resize: Literal["stretch", "center_crop"] = "stretch"
+    """How image files are resized. stretch: to a square. center_crop: the shorter side to 8/7 of
     image_size, of which the middle is taken."""
     normalization: Literal["dataset", "imagenet", "inaturalist2018", "clip"] = "dataset"
     """Mean and deviation of pixels: the data set's own, or those published."""
@@ -263,7 +263,7 @@ class Augmentation(Part, frozen=True):
 
     def build(self) -> Any:
         """Builds the augmentation that images are drawn with; mixup belongs to the step."""
-        from jaxlt.data import Augmentation as Drawn
+        from jaxlt.data import ImageAugmentation
 
         fields: dict[str, Any] = msgspec.structs.asdict(self)
         del fields["mixup"]
@@ -271,10 +271,10 @@ class Augmentation(Part, frozen=True):
         if isinstance(self.policy, RandAugment):
             fields["randaugment_ops"] = self.policy.ops
             fields["randaugment_magnitude"] = self.policy.magnitude
-        return Drawn(**fields)
+        return ImageAugmentation(**fields)
 
 
-def source(specification: str) -> Source:
+def source(specification: str) -> NamedSource:
     """Returns the source that a specification such as "idx:DIR" names; UsageError for none."""
     kind, _, place = specification.partition(":")
     kinds: dict[str, Any] = {part_name(one): one for one in (Digits, IDX, TFDS, Folder, Lists)}

@@ -14,7 +14,7 @@ from jaxlt.models import create_model, load_initial_weights
 from jaxlt.models.adaptation.modules import UNADAPTED
 from jaxlt.models.clip.head_init import class_mean_kernel, classifier_params, text_kernel
 from jaxlt.models.clip.image_encoders import PretrainedEncoder, load_encoder
-from jaxlt.models.clip.model import Clip
+from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.clip.prompts import IMAGENET_TEMPLATES, PromptTokenizer, class_prompts
 from jaxlt.models.clip.snapshot import ClipSnapshot
 from jaxlt.recipes.input_pipelines import InputPipelines
@@ -81,7 +81,7 @@ def _text_kernel(network: Encoder, source: Source, snapshot: ClipSnapshot | None
 
 def _text_features(snapshot: ClipSnapshot, texts: list[str]) -> np.ndarray:
     tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)(texts)
-    embed = jax.jit(functools.partial(Clip(snapshot.config).apply, method="text_embeddings"))
+    embed = jax.jit(functools.partial(ClipModel(snapshot.config).apply, method="text_embeddings"))
     params = {"params": snapshot.params}
     # Batches of one size, so that one program serves them all.
     size = min(len(tokens), _TEXT_BATCH)

@@ -20,7 +20,7 @@ from jaxlt.recipes.stage import Stage
 _logger = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 500
-# Number of the image, corner of the crop, whether it is mirrored, and centre of the Cutout.
+# Number of the image, corner of the crop, whether it is mirrored, and center of the Cutout.
 _BYTES_OF_DRAWS = 21
 
 

@@ -16,7 +16,12 @@ class Schedule(Choice, frozen=True):
     """From the zero-based epoch to the learning rate, in the long-tailed literature's ways."""
 
     def build(self, peak: float, epochs: int) -> EpochFn:
-        """Returns a function of the zero-based epoch, a float, for a stage of so many epochs."""
+        """Builds the function from the zero-based epoch, a float, to the learning rate.
+
+        Args:
+            peak: the highest learning rate.
+            epochs: of the stage.
+        """
         raise NotImplementedError
 
 

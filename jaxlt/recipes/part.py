@@ -46,7 +46,13 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             msgspec.structs.force_setattr(self, name, value)
 
     def check(self, name: str, holds: bool, need: str) -> None:
-        """Raises UsageError, saying what a field (or `part.field`) must be, unless it holds."""
+        """Raises UsageError unless a condition holds.
+
+        Args:
+            name: the field, or `part.field`.
+            holds: the condition.
+            need: what the field must be.
+        """
         check(name, operator.attrgetter(name)(self), holds, need)
 
     def replace(self, **changes: Any) -> Self:

@@ -31,7 +31,7 @@ class Evaluation(Part, frozen=True):
     """Images that are evaluated: the test set, or the validation set of a source that has one."""
     test_time_augmentation: CountOrZero | None = None
     """Pixels by which evaluated images exceed image_size, for the mean over five crops. LIFT has
-    24, or 21 for patches of 14; the crops are corners and centre. none for one look."""
+    24, or 21 for patches of 14; the crops are corners and center. none for one look."""
     many_above: CountOrZero = 100
     """Classes with more training images are many-shot."""
     few_below: CountOrZero = 20
@@ -177,12 +177,12 @@ class Execution:
     """What changes no number of a run beyond rounding; a begun run may go on under another."""
 
     pipeline: PipelineKind = "tf"
-    """tf: the host makes the batches, by tf.data. device: the images stay in the device's memory
-    and are augmented there; the batches are the same."""
+    """tf: the host makes the batches, by tf.data; device: the images stay in the device's memory
+    and are augmented there, in the same batches."""
     ensemble: Literal["auto", "together", "apart"] = "auto"
-    """Several seeds of one recipe. together: side by side in one program, as many as fit in memory;
-    their numbers differ from those of a run alone by rounding. apart: one after the other. auto:
-    together on accelerators; on CPU, where it hardly pays, for small_vit alone."""
+    """Several seeds: together in one program, where numbers differ by rounding from a run alone;
+    apart; or auto, together on accelerators and, on CPU, for small_vit. As many as fit in memory
+    are together."""
     measure_every: int = 100
     """Steps between two measurements of sharpness by group of classes, which go to metrics.jsonl
     and TensorBoard; 0 for none. A stage's first is after so many of its steps."""

@@ -2,20 +2,23 @@
 
 import functools
 import math
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import optax
 
 from jaxlt.errors import UsageError
 from jaxlt.methods.per_shard import per_shard
 from jaxlt.recipes.data import AnySampler, Augmentation, InstanceBalanced
-from jaxlt.recipes.losses import AnyAdversary, AnyLoss, ClassBalanced, PerExampleLoss
+from jaxlt.recipes.losses import AnyAdversary, AnyLoss, ClassBalanced
 from jaxlt.recipes.losses.loss import CrossEntropy
 from jaxlt.recipes.methods import AnyMethod, ClassCounts
 from jaxlt.recipes.methods.method import SGD
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.parameters import kernel_and_bias, perturbed, trained
 from jaxlt.recipes.part import Choice, Clock, Count, CountOrZero, NonNegative
+
+if TYPE_CHECKING:
+    from jaxlt.training import PerExampleLoss
 
 
 class Stage(Choice, frozen=True, tag="train"):
@@ -40,17 +43,17 @@ class Stage(Choice, frozen=True, tag="train"):
     adversary: AnyAdversary | None = None
     """CC-SAM's second stage: paper, released or none."""
     trainable: Literal["all", "last_block", "classifier", "scale"] = "all"
-    """Parameters that are trained. last_block: a ResNet's last block and the classifier. scale: a
-    factor on each class's logit (LWS)."""
+    """Parameters that are trained: all, the classifier, a ResNet's last_block and the classifier,
+    or a scale on each class's logit (LWS)."""
     reset_classifier: bool = False
     """Begin with a new classifier, as cRT does."""
     learn_scale: bool = False
     """Give each class's logit a factor that is learned (LWS), 1 at first."""
     batch_norm: Literal["batch", "last_block", "running", "held"] = "batch"
-    """Statistics that normalise. batch: the batch's, averaged on even where the network is frozen.
-    running: the averages, which then stay. last_block: the batch's in a ResNet's last block, the
-    averages below. held: the clean pass's, as constants in all passes, so that images do not depend
-    on each other; it is another network to train than the papers'."""
+    """Statistics that normalize: the batch's, averaged on even where the network is frozen; the
+    running averages, which then stay; in a ResNet's last_block the batch's, the averages below; or
+    held, the clean pass's in all passes. Held, images do not depend on each other, which is another
+    network to train than the papers'."""
     swa_epoch: CountOrZero | None = None
     """First zero-based epoch of weight averaging (SWA), with whose mean the stage ends."""
     spectral_norm: Literal["none", "classifier", "all"] = "none"
@@ -83,7 +86,12 @@ class Stage(Choice, frozen=True, tag="train"):
         return Clock(num_images, self.batch_size, self.epochs)
 
     def num_steps(self, num_images: int, epochs: float | None = None) -> int:
-        """Returns how many steps so many epochs take, all of the stage's by default."""
+        """Returns how many steps some epochs take.
+
+        Args:
+            num_images: of the split.
+            epochs: how many; None for the stage's.
+        """
         return self.clock(num_images).steps(self.epochs if epochs is None else epochs)
 
     def scaled(self, factor: float) -> "Stage":
@@ -96,7 +104,7 @@ class Stage(Choice, frozen=True, tag="train"):
             changes["reweighting"] = self.reweighting.replace(epoch=later)
         return self.replace(epochs=epochs, method=self.method.scaled(factor), **changes)
 
-    def build_loss(self, class_counts: ClassCounts) -> PerExampleLoss:
+    def build_loss(self, class_counts: ClassCounts) -> "PerExampleLoss":
         """Builds the per-example loss, with class weights where the stage has them."""
         per_example = self.loss.build(class_counts)
         if self.reweighting is None:
@@ -157,7 +165,7 @@ class TauNorm(Choice, frozen=True, tag="tau_norm"):
 
 
 class NearestClassMean(Choice, frozen=True, tag="ncm"):
-    """Takes the means of the classes' normalised features as a classifier, without steps."""
+    """Takes the means of the classes' normalized features as a classifier, without steps."""
 
 
 AnyStage: TypeAlias = Stage | TauNorm | NearestClassMean

@@ -15,7 +15,7 @@ from jaxlt.recipes.built_stage import BuiltStage
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.stage import NearestClassMean, TauNorm
 from jaxlt.training import TrainState, next_stage
-from jaxlt.training.step.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
+from jaxlt.training.step.decoupling import nearest_class_mean, tau_normalized, with_unit_scale
 from jaxlt.training.step.weight_average import averaged_params, recomputed_statistics
 
 # What entering a stage draws from the step's key, beside what the steps draw.
@@ -28,7 +28,7 @@ def enter(built: BuiltStage, state: TrainState) -> TrainState:
     """Returns the state in which a later stage than the first begins, from the one before."""
     classifier = state.params["classifier"]
     if isinstance(built.stage, TauNorm):
-        classifier = tau_normalised(classifier, built.stage.tau)
+        classifier = tau_normalized(classifier, built.stage.tau)
     elif isinstance(built.stage, NearestClassMean):
         backbone = {name: leaf for name, leaf in state.params.items() if name != "classifier"}
         features, labels = training_features(built.feed, built.model, state.variables(backbone))
@@ -63,12 +63,12 @@ def training_features(
 
 
 def leave(built: BuiltStage, state: TrainState) -> TrainState:
-    """Returns the state in which a stage ends: averaged and normalised where it says so."""
+    """Returns the state in which a stage ends: averaged and normalized where it says so."""
     averages, norm = built.training.swa_epoch is not None, built.regime.spectral_norm
     if averages:
         state = dataclasses.replace(state, params=averaged_params(state.opt_state, state.params))
     if norm is not None:
-        # Normalised again, they stay as they are.
+        # Normalized again, they stay as they are.
         vectors = state.singular_vectors
         for _ in range(_POWER_ITERATIONS):
             vectors = norm.advance(state.params, vectors)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlt.devices.processes import as_first_says, by_first, in_agreement
+from jaxlt.errors import UsageError
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.trained_run import TrainedRun
 
@@ -39,6 +40,8 @@ def train(
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe must be a Recipe, such as named(NAME), got {recipe!r:.80}")
     enable_compilation_cache()
     path = Path(workdir)
     built = BuiltRecipe(recipe, execution)

@@ -114,7 +114,12 @@ class TrainedRun:
         return Split.read(self.files.split_file, self.source)
 
     def usable(self, images: "ImageSet", indices: np.ndarray) -> np.ndarray:
-        """Leaves out of image numbers (n,) those that its recipe skips, being unreadable."""
+        """Leaves out the images that its recipe skips, being unreadable.
+
+        Args:
+            images: of its source.
+            indices: numbers (n,) of some of them.
+        """
         skips = self.recorded.data.unreadable == "skip"
         return images.readable(indices) if skips else indices
 

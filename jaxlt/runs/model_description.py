@@ -11,7 +11,7 @@ from jaxlt.data import Resize
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import write_json
 from jaxlt.files.typed_json import read_typed
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 
 # More pixels or classes than any network has; shapes beyond would not be shapes of arrays.
 _Side = Annotated[int, Meta(ge=1, le=1 << 20)]
@@ -19,10 +19,10 @@ _Statistic = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Contents of a run's `model.json`: what to build and how to normalise its images."""
+    """Contents of a run's `model.json`: what to build and how to normalize its images."""
 
     model: str
-    adaptation: Adaptation | None = None
+    adaptation: EncoderAdaptation | None = None
     pretrained: str | None = None
     num_classes: _Side
     classifier: str

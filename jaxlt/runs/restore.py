@@ -46,7 +46,7 @@ def restore_newest(
             raise on_all_processes(
                 UsageError(
                     f"checkpoint of step {step} in {directory} must be of format {FORMAT} or "
-                    f"earlier, it is of format {formats[-1]}: a later version of jaxlt wrote it"
+                    f"earlier, got {formats[-1]}: a later version of jaxlt wrote it"
                 )
             )
         template = template_at(step)
@@ -58,10 +58,10 @@ def restore_newest(
 
     restored, damaged = newest_whole(directory, steps, restore)
     if restored is None:
-        earlier = " by this version, an earlier one wrote them" if 0 in formats else ""
+        earlier = ": an earlier version wrote them" if 0 in formats else ""
         raise on_all_processes(
             UsageError(
-                f"checkpoints in {directory}: none of the {len(damaged)} can be read"
+                f"checkpoints in {directory} must be readable, got {len(damaged)} that are not"
                 f"{earlier}; they are left as they are, choose another workdir to start again"
             )
         )
@@ -124,9 +124,9 @@ def stored_arrays(path: Path) -> Any:
 def _check_array(name: str, described: Mapping[str, Any]) -> None:
     shape, pieces, kind = described["shape"], described["chunks"], described["dtype"]
     if not (isinstance(kind, str) and _NUMBER.fullmatch(kind)):
-        raise ValueError(f"{name} must be of numbers, it is of {kind!r:.40}")
+        raise ValueError(f"{name} must be of numbers, got {kind!r:.40}")
     if any(piece > max(size, 1) for piece, size in zip(pieces, shape, strict=True)):
-        raise ValueError(f"{name} of shape {shape!r:.80} is in pieces of {pieces!r:.80}")
+        raise ValueError(f"{name} must be in pieces within {shape!r:.80}, got {pieces!r:.80}")
 
 
 def newest_whole(

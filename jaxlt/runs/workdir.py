@@ -23,8 +23,9 @@ from jaxlt.files.foreign_files import JsonError, parse_json, read_json, read_tex
 class RunFiles:
     """The files of a run's directory, as they are written; UsageError where one cannot be read."""
 
-    def __init__(self, path: Path):
-        self.path, self.checkpoints = path, path / "checkpoints"
+    def __init__(self, path: str | Path):
+        self.path = path = Path(path)
+        self.checkpoints = path / "checkpoints"
         self.recipe_file, self.result_file = path / "recipe.json", path / "result.json"
         self.split_file, self.metrics_file = path / "split.json", path / "metrics.jsonl"
 

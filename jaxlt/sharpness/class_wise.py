@@ -63,11 +63,11 @@ def _gradient_by_vmap(
 ) -> Perturbed:
     """Computes the gradient of F with all classes perturbed at once.
 
-    What depends on leaves outside the scope alone, such as a network's trunk, is computed once.
+    What depends on leaves outside the scope alone, such as a network's backbone, is computed once.
     """
     class_sums = class_sums_fn(class_losses_fn, scope)
     theta, rest = scope.theta, scope.rest
-    # Differentiating theta alone keeps the trunk out of the vmapped pullback.
+    # Differentiating theta alone keeps the backbone out of the vmapped pullback.
     sums, pullback, losses = jax.vjp(lambda t: class_sums(t, rest), theta, has_aux=True)
     objective = objective_fn(losses.counts)
     clean, means, mix = jax.tree.map(lambda x: x.astype(sums.dtype), objective)
@@ -77,7 +77,7 @@ def _gradient_by_vmap(
     norms = jax.vmap(norm)(eps)
     weights = jnp.diag(mix * means)
     if clean is not None:
-        # As one more group, unperturbed, it shares the others' only pass through the trunk.
+        # As one more group, unperturbed, it shares the others' only pass through the backbone.
         weights = jnp.concatenate([weights, clean[None]])
         eps = [jnp.concatenate([e, jnp.zeros_like(e[:1])]) for e in eps]
 

@@ -29,7 +29,7 @@ def gradient_in_closed_form(
     O(B^2 (D + C)), and no array of a kernel's size for each class or image.
     """
     params, labels = scope.params, losses.labels
-    features, trunk_pullback = jax.vjp(lambda p: losses.features_fn(p, losses.images), params)
+    features, backbone_pullback = jax.vjp(lambda p: losses.features_fn(p, losses.images), params)
     classifier, leaves_pullback = jax.vjp(losses.classifier_fn, params)
     logits = classifier.logits(features)
     at_w, loss_pullback = jax.vjp(lambda x: losses.loss(x, labels), logits)
@@ -66,7 +66,7 @@ def gradient_in_closed_form(
 
     head, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(classifier, features)
     return Perturbed(
-        gradient=jax.tree.map(jnp.add, *trunk_pullback(head[1]), *leaves_pullback(head[0])),
+        gradient=jax.tree.map(jnp.add, *backbone_pullback(head[1]), *leaves_pullback(head[0])),
         loss=ClassLosses(by_class(at_w), counts).mean(),
         perturbation_norm=jnp.sqrt((jnp.square(factors) * squares).sum(1)),
         sharpness=means * by_class(perturbed - at_w),

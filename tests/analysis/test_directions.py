@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from sklearn.decomposition import TruncatedSVD
 
-from jaxlt.analysis import filter_normalised, of_norm, principal_plane, random_direction
+from jaxlt.analysis import filter_normalized, of_norm, principal_plane, random_direction
 
 
 def parameters():
@@ -37,7 +37,7 @@ def test_length_is_over_all_leaves():
 def test_each_filter_has_the_norm_of_the_trained_one():
     theta = parameters()
     direction = random_direction(jax.random.key(0), theta)
-    found = filter_normalised(direction, theta)
+    found = filter_normalized(direction, theta)
     for name in ("conv", "dense"):
         for output in range(theta[name].shape[-1]):
             length = np.linalg.norm(found[name][..., output])

@@ -95,7 +95,7 @@ def test_single_precision_agrees(network):
 
 
 def test_orthogonality_is_kept_where_lanczos_alone_loses_it():
-    """Without re-orthogonalisation the largest eigenvalue comes again and again: ghosts."""
+    """Without re-orthogonalization the largest eigenvalue comes again and again: ghosts."""
     eigenvalues = np.concatenate([[1000.0, 500.0], np.linspace(-1, 1, 198)])
     diagonal = jnp.asarray(eigenvalues, jnp.float32)
     found = spectrum(lambda v: diagonal * v, 200, jax.random.key(0), num_steps=60)

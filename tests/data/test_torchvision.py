@@ -25,10 +25,10 @@ def picture(shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (500, 333), (256, 256), (301, 300), (230, 900)])
-def test_the_test_transform_is_resize_256_and_centre_crop_224(shape):
+def test_the_test_transform_is_resize_256_and_center_crop_224(shape):
     pixels = picture(shape)
     image = transforms.CenterCrop(224)(transforms.Resize(256)(Image.fromarray(pixels)))
-    found = fit(import_tensorflow().constant(pixels), 224, "centre_crop").numpy()
+    found = fit(import_tensorflow().constant(pixels), 224, "center_crop").numpy()
     np.testing.assert_array_equal(found, np.asarray(image))
 
 

@@ -90,9 +90,9 @@ def test_a_label_outside_the_classes_is_refused(label):
 def test_logits_of_the_wrong_width_and_empty_test_sets_are_refused():
     with pytest.raises(ValueError, match="logits must be of shape"):
         evaluate(jnp.asarray, [(np.zeros((2, 3)), np.array([0, 1]))], NUM_CLASSES)
-    with pytest.raises(ValueError, match="at least one labelled image, got none"):
+    with pytest.raises(ValueError, match="at least one labeled image, got none"):
         evaluate(jnp.asarray, [], NUM_CLASSES)
-    with pytest.raises(ValueError, match="at least one labelled image, got none"):
+    with pytest.raises(ValueError, match="at least one labeled image, got none"):
         evaluate(jnp.asarray, [(np.zeros((2, NUM_CLASSES)), np.full(2, -1))], NUM_CLASSES)
 
 

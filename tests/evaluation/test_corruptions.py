@@ -56,7 +56,7 @@ def test_small_images_keep_their_shape_and_draws_depend_on_seed_and_number_alone
 
 
 @pytest.mark.parametrize("name", AT_OWN_SIZE)
-def test_grey_images_are_corrupted_as_grey(name):
+def test_gray_images_are_corrupted_as_gray(name):
     image = np.full((28, 28, 1), 100, np.uint8)
     corrupted = Corruption(name, 5, seed=0)(image, 0) / 255
     if name == "gaussian_noise":

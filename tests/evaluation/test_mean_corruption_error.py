@@ -52,7 +52,7 @@ def test_without_a_baseline_errors_are_means():
 def test_validation_corruptions_do_not_count():
     errors = {"fog": np.full(5, 0.5), "spatter": np.full(5, 0.9)}
     assert mean_corruption_error(corruption_errors(errors, None)) == 0.5
-    normalised = corruption_errors(errors, ALEXNET_ERRORS)
-    assert np.isnan(normalised["spatter"])
-    assert mean_corruption_error(normalised) == pytest.approx(0.5 / ALEXNET_ERRORS["fog"])
+    normalized = corruption_errors(errors, ALEXNET_ERRORS)
+    assert np.isnan(normalized["spatter"])
+    assert mean_corruption_error(normalized) == pytest.approx(0.5 / ALEXNET_ERRORS["fog"])
     assert np.isnan(mean_corruption_error({"spatter": 0.9}))

@@ -58,7 +58,7 @@ def save_run(directory, name="small_conv", num=1, classifier="linear"):
 
 
 def direct_logits(model, state, name, images):
-    """By the definition of the normalisation, channel by channel."""
+    """By the definition of the normalization, channel by channel."""
     pixels = images.astype(np.float64) / 255
     values = description(name)
     for channel, (mean, std) in enumerate(zip(values["mean"], values["std"], strict=True)):
@@ -85,7 +85,7 @@ def write_image(path, pixels):
 
 
 @pytest.mark.parametrize("name", ["small_conv", "resnet20"])
-def test_logits_are_the_networks_on_normalised_images(tmp_path, name):
+def test_logits_are_the_networks_on_normalized_images(tmp_path, name):
     model, (state,) = save_run(tmp_path, name)
     images = random_images(name)
     logits = Predictor.load(tmp_path).logits(images)
@@ -184,12 +184,12 @@ def test_images_are_converted_and_resized(run, tmp_path):
     """Flat images know but one right answer for each conversion and any size."""
     predictor = Predictor.load(run[0])
 
-    def of_flat_grey(level):
+    def of_flat_gray(level):
         flat = np.full((8, 8), level, np.uint8)
         return top_probabilities(predictor, write_image(tmp_path / "flat.png", flat))
 
-    dark = of_flat_grey(76)
-    assert dark != of_flat_grey(200)
+    dark = of_flat_gray(76)
+    assert dark != of_flat_gray(200)
     red = Image.new("RGB", (21, 13), (255, 0, 0))  # luma 0.299 * 255
     for suffix in ("png", "bmp", "gif", "webp"):
         path = tmp_path / f"red.{suffix}"
@@ -201,22 +201,22 @@ def test_images_are_converted_and_resized(run, tmp_path):
 
 
 def test_resizing_averages_over_all_pixels(run, tmp_path):
-    """A fine chequerboard becomes grey, as antialiasing has it, not black or white."""
+    """A fine checkerboard becomes gray, as antialiasing has it, not black or white."""
     predictor = Predictor.load(run[0])
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    grey = np.full((8, 8), 128, np.uint8)
+    gray = np.full((8, 8), 128, np.uint8)
     assert top_probabilities(predictor, write_image(tmp_path / "board.png", board)) == (
         pytest.approx(
-            top_probabilities(predictor, write_image(tmp_path / "grey.png", grey)), abs=5e-3
+            top_probabilities(predictor, write_image(tmp_path / "gray.png", gray)), abs=5e-3
         )
     )
 
 
-def test_grey_files_become_rgb_of_the_runs_height_and_width(tmp_path):
+def test_gray_files_become_rgb_of_the_runs_height_and_width(tmp_path):
     model, (state,) = save_run(tmp_path, "mlp")
-    grey = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
-    logits = direct_logits(model, state, "mlp", np.stack([grey] * 3, axis=-1)[np.newaxis])
-    path = write_image(tmp_path / "grey.png", grey)
+    gray = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
+    logits = direct_logits(model, state, "mlp", np.stack([gray] * 3, axis=-1)[np.newaxis])
+    path = write_image(tmp_path / "gray.png", gray)
     found = top_probabilities(Predictor.load(tmp_path), path)
     expected = dict(zip(CLASS_NAMES, np.asarray(jax.nn.softmax(logits[0])).tolist(), strict=True))
     assert found == pytest.approx(expected, abs=1e-4)

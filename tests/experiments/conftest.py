@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def user_environment(tmp_path_factory):
-    """As a user has it: optimised programs, of which later processes find the earlier ones'."""
+    """As a user has it: optimized programs, of which later processes find the earlier ones'."""
     return {
         **os.environ,
         "PYTHONUNBUFFERED": "1",

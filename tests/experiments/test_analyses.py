@@ -18,7 +18,7 @@ from written_runs import change_recipe
 import experiments.flatness.__main__ as flatness
 import experiments.hessian.__main__ as hessian
 import experiments.landscape.__main__ as landscape
-from experiments.analysed_run import AnalysedRun
+from experiments.analyzed_run import AnalysedRun
 from experiments.examined import Examined
 from experiments.loaded_runs import load_runs, seeds_rows
 from experiments.written_report import common_destination
@@ -93,7 +93,7 @@ def test_flatness_starts_at_the_trained_loss_and_is_the_same_each_time(
     assert texts[0] == texts[1]
     (row,) = json.loads(texts[0])["rows"].values()
     assert row["ratios"] == {"global": [0, 0.5, 1], "local": pytest.approx([0, 0.1, 0.2])}
-    analysed = [AnalysedRun(run, Examined(tuple(runs))) for run in load_runs(runs[:2])]
+    analyzed = [AnalysedRun(run, Examined(tuple(runs))) for run in load_runs(runs[:2])]
     for direction, curves in (("random", 2), ("adversarial", 1)):
         for range_ in ("global", "local"):
             assert list(row[direction][range_]) == GROUPS
@@ -101,7 +101,7 @@ def test_flatness_starts_at_the_trained_loss_and_is_the_same_each_time(
                 assert np.shape(losses) == (2 * curves, 3)
                 trained = [
                     float(one.losses.of_classes(one.groups[group]).mean(one.theta))
-                    for one in analysed
+                    for one in analyzed
                 ]
                 starts = np.array(losses)[:, 0]
                 np.testing.assert_allclose(starts, np.repeat(trained, curves), rtol=1e-5)
@@ -267,7 +267,7 @@ def nothing(run):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_cannot_be_analysed_is_told_in_one_line(
+def test_what_cannot_be_analyzed_is_told_in_one_line(
     monkeypatch, capsys, tmp_path, runs, damage, suffix, flags, message
 ):
     run = tmp_path / "run"

@@ -30,10 +30,10 @@ CHOSEN = (
 
 
 def images_of(label, count, seed):
-    """Noise around a colour that tells the class."""
+    """Noise around a color that tells the class."""
     rng = np.random.default_rng((label, seed))
-    colour = np.random.default_rng(label).integers(60, 200, 3)
-    return np.clip(colour + rng.normal(0, 20, (count, 32, 32, 3)), 0, 255).astype(np.uint8)
+    color = np.random.default_rng(label).integers(60, 200, 3)
+    return np.clip(color + rng.normal(0, 20, (count, 32, 32, 3)), 0, 255).astype(np.uint8)
 
 
 def examples(split, num_classes, per_class):
@@ -99,7 +99,7 @@ def test_a_recipe_runs_from_its_files_to_its_result(name, data_directory, tmp_pa
     assert np.isfinite(result["test_loss"])
 
 
-def test_the_colours_are_learned(data_directory, tmp_path, monkeypatch):
+def test_the_colors_are_learned(data_directory, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_directory))
     flags = ["--recipe", "cc_sam_cifar10", *SHORT, "--epochs", "20", "--evaluation.epochs", "20"]
     flags += [

@@ -18,15 +18,14 @@ from experiments import clip_lt
 from jaxlt import UsageError
 from jaxlt.evaluation import Predictor
 from jaxlt.models.clip.image_encoders import RANDOM
-from jaxlt.models.clip.model import Clip
+from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 from jaxlt.recipes.data import Data, Digits, Exponential, Native, source
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import RECIPES, vary
-from jaxlt.recipes.network import Adaptation, Cosine, Small
-from jaxlt.recipes.network import Clip as ClipNetwork
+from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, Small
 from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import UNMEASURED, Recipe
 from jaxlt.recipes.train import train_members
@@ -51,7 +50,7 @@ def with_network(**fields):
 
 
 def with_snapshot(path, **fields):
-    network = ClipNetwork(
+    network = Clip(
         snapshot=str(path),
         adaptation=TINY.network.adaptation,
         classifier=TINY.network.classifier,
@@ -230,10 +229,10 @@ class TestHead:
         snapshot = write_speaking_snapshot(tmp_path / "snapshot")
         return Recipe(
             data=Data(source=source(dataset), profile=Native(), image_size=32),
-            network=ClipNetwork(
+            network=Clip(
                 snapshot=str(snapshot),
                 adaptation=Adaptation(kinds=("adaptformer",)),
-                classifier=Cosine(),
+                classifier=CosineLayer(),
                 **{"classifier_init": "text", **fields},
             ),
         )
@@ -247,7 +246,7 @@ class TestHead:
         """What the text tower makes of one text, by itself."""
         snapshot = load_clip(recipe.network.snapshot, image_size=32)
         tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)([text])
-        clip = Clip(snapshot.config)
+        clip = ClipModel(snapshot.config)
         (feature,) = clip.apply({"params": snapshot.params}, tokens, method="text_embeddings")
         column = snapshot.params["visual_projection"]["kernel"] @ (
             feature / np.linalg.norm(feature)

@@ -13,7 +13,7 @@ from jaxlt.recipes.data import IDX, TFDS, AutoAugment, Balanced, Digits, Exponen
 from jaxlt.recipes.losses import LDAM, CrossEntropy, PaperAdversary
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, FocalSAM
 from jaxlt.recipes.named import BENCHMARKS, RECIPES
-from jaxlt.recipes.network import Clip, Cosine, ImageNetResNet, RandomEncoder, Small
+from jaxlt.recipes.network import Clip, CosineLayer, ImageNetResNet, RandomEncoder, Small
 from jaxlt.recipes.optimizer import MultiStep
 from jaxlt.recipes.part import annotations, need
 from jaxlt.recipes.recorded import write_recipe
@@ -66,7 +66,7 @@ class TestHelp:
             assert f"--{flag.name} " in flat
         assert "Peak learning rate. [0.1]" in flat
         assert "sgd, sam, imb_sam, sse_sam, focal_sam, cc_sam," in flat
-        assert "all, last_block, classifier, scale" in flat
+        assert "dataset, imagenet, inaturalist2018, clip. Mean" in flat
         assert "--then.0.sampler.consecutive [4]" in flat
 
     def test_is_of_the_parts_that_the_flags_choose(self, monkeypatch, capsys):
@@ -116,12 +116,12 @@ class TestChoosingParts:
 
     def test_another_network_keeps_the_classifier(self):
         recipe = RECIPES["ldam_drw_cifar10"]
-        assert recipe.network.classifier == Cosine()
+        assert recipe.network.classifier == CosineLayer()
         for words, network in (
-            ("resnet20", Small(architecture="resnet20", classifier=Cosine())),
-            ("resnet50", ImageNetResNet(architecture="resnet50", classifier=Cosine())),
-            ("random:tiny", RandomEncoder(size="tiny", classifier=Cosine())),
-            ("clip:some/where", Clip(snapshot="some/where", classifier=Cosine())),
+            ("resnet20", Small(architecture="resnet20", classifier=CosineLayer())),
+            ("resnet50", ImageNetResNet(architecture="resnet50", classifier=CosineLayer())),
+            ("random:tiny", RandomEncoder(size="tiny", classifier=CosineLayer())),
+            ("clip:some/where", Clip(snapshot="some/where", classifier=CosineLayer())),
         ):
             assert options("--network", words, recipe="ldam_drw_cifar10").network == network
         linear = options("--network", "resnet20", "--network.classifier", "linear")
@@ -184,7 +184,7 @@ class TestStages:
         assert found[1].method == CCSAM(flat_ratio=0.5)
         assert found[0].method == SGD()
 
-    def test_a_misspelt_flag_of_a_later_stage_gets_the_nearest(self):
+    def test_a_misspelled_flag_of_a_later_stage_gets_the_nearest(self):
         assert "such as --then.0.epochs" in refusal("--then.0.epoch", "3", recipe="mislas_cifar10")
 
     def test_a_stage_that_is_not_there_has_no_flags(self):
@@ -270,7 +270,8 @@ class TestValues:
                 f"--data.profile.class-order must be {need(ORDER)}, got 0 -1",
             ),
             (("word",), "arguments must be flags such as --workdir, got word"),
-            (("-epochs", "3"), "arguments must be flags such as --workdir, got -epochs 3"),
+            (("-epochs", "3"), "flags must begin with --, got -epochs; give --epochs"),
+            (("--seeds", "0", "-lr", "3"), "flags must begin with --, got -lr; give --lr"),
             (("--measure-every", "-1"), "measure_every must be at least 0, got -1"),
         ],
     )
@@ -285,7 +286,8 @@ class TestMistakes:
             (("--epoch", "3"), ("--epochs", "got --epoch")),
             (("--batchsize", "3"), ("--batch-size",)),
             (("--lr", "3"), ("--optimizer.lr", "got --lr")),
-            (("--rho", "0.1", "--method", "sam"), ("--method.rho",)),
+            (("--rho", "0.1", "--method", "sam"), ("such as --method.rho, got",)),
+            (("--rho", "0.1"), ("--method sam --method.rho or", "got --rho")),
             (("--optimizer.l", "3"), ("--optimizer.lr",)),
             (("--method", "focalsam"), ("got focalsam", "the nearest is focal_sam")),
             (("--network", "resnet33"), ("got resnet33", "resnet32", "resnet34")),
@@ -336,11 +338,16 @@ class TestRecipeFiles:
         changed = self.arguments(monkeypatch, f"--recipe={file}", "--optimizer.lr", "0.5")
         own = RECIPES[name].first.optimizer
         assert changed.options == RECIPES[name].with_first(optimizer=own.replace(lr=0.5))
+        run = tmp_path / "run"
+        run.mkdir()
+        file.rename(file := run / "recipe.json")
+        assert self.arguments(monkeypatch, "--recipe", run).options == RECIPES[name]
         twice = self.arguments(monkeypatch, "--recipe", "sgd_cifar10", "--recipe", file)
         assert (twice.options, twice.recipe) == (RECIPES[name], str(file))
 
     def test_a_run_s_file_is_called_by_its_directory(self):
         assert recipe_program._label("runs/mine/recipe.json") == "mine"
+        assert recipe_program._label(str(Path(__file__).parent)) == "experiments"
         assert recipe_program._label("mine.json") == recipe_program._label("mine") == "mine"
 
     def test_a_file_that_holds_none_is_refused(self, tmp_path, monkeypatch):
@@ -349,8 +356,8 @@ class TestRecipeFiles:
             UsageError, match=r"must be a named one .* or a file, got .*mine\.json: no file"
         ):
             self.arguments(monkeypatch, "--recipe", file)
-        file.write_text('{"format": 2, "recipe": {"colour": 1}}')
-        with pytest.raises(UsageError, match="unknown field `colour`"):
+        file.write_text('{"format": 2, "recipe": {"color": 1}}')
+        with pytest.raises(UsageError, match="unknown field `color`"):
             self.arguments(monkeypatch, "--recipe", file)
 
     def test_a_name_that_is_none_is_refused_with_the_nearest(self, monkeypatch):

@@ -108,7 +108,7 @@ def test_images_do_not_depend_on_the_number_of_processes(monkeypatch, capsys, ru
         assert run_program(monkeypatch, capsys, ood, *flags, *more)[0] == 0
     first, second = ((tmp_path / str(n) / "ood.json").read_bytes() for n in (1, 2))
     assert first == second
-    assert b"mean_error_unnormalised" in first
+    assert b"mean_error_unnormalized" in first
 
 
 def test_folders_and_a_tree_of_the_runs_own_images(monkeypatch, capsys, runs, digits, tmp_path):
@@ -132,7 +132,7 @@ def test_folders_and_a_tree_of_the_runs_own_images(monkeypatch, capsys, runs, di
     assert saved["sets"]["corrupted"]["accuracy"] == pytest.approx(1 - np.mean(errors))
     (row,) = (line for line in lines if line.startswith("| mean error"))
     assert f"{100 * np.mean(errors):.2f}" in row
-    assert any("not normalised by a baseline" in line for line in lines)
+    assert any("not normalized by a baseline" in line for line in lines)
     assert any("over 1 of ImageNet-C's 15 corruptions" in line for line in lines)
 
 
@@ -154,8 +154,11 @@ def test_a_folder_without_some_classes_leaves_them_out(monkeypatch, capsys, runs
             ["--folders", "{birds}", "--corruptions", "fog"],
             "corruptions must go with generate",
         ),
-        ([], "one of folders, corruptions_tree and generate"),
-        (["--generate", "--corruptions-tree", "{c}"], "must not be given together"),
+        ([], "folders, corruptions_tree or generate must be given, got none"),
+        (
+            ["--generate", "--corruptions-tree", "{c}"],
+            "corruptions_tree must be none with generate, got ",
+        ),
         (["--generate", "--corruptions", "rain"], "corruption must be one of gaussian_noise"),
         (["--generate", "--corruptions", "fog", "fog"], "corruptions must be different"),
         (["--generate", "--images-per-class", "0"], "images_per_class must be at least 1"),

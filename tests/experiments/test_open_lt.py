@@ -26,7 +26,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """Colour photographs of nothing in particular, larger than the digits."""
+    """Color photographs of nothing in particular, larger than the digits."""
     directory = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     for part, count in (("train", 1), ("test", 12)):
@@ -49,9 +49,9 @@ def brute_force(run, opened, threshold):
         rejected = p.max() < threshold
         right = not rejected and p.argmax() == label
         counts["rejected" if rejected else "right" if right else "wrong"] += 1
-    colours = other.load(np.arange(len(other.labels)))
-    grey = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in colours]
-    for row in predictor.logits(np.stack(grey)[..., np.newaxis]):
+    colors = other.load(np.arange(len(other.labels)))
+    gray = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in colors]
+    for row in predictor.logits(np.stack(gray)[..., np.newaxis]):
         p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         counts["rejected_open" if p.max() < threshold else "accepted_open"] += 1
     return counts

@@ -9,7 +9,7 @@ from matplotlib import image
 from small_runs import run_program
 
 from experiments import command_line, fashion_lt, quickstart
-from experiments.presentation import COLOURS, MARKERS
+from experiments.presentation import COLORS, MARKERS
 from experiments.table.methods import plan_methods
 from experiments.table.pictures import draw_by_class
 from experiments.table.render import format_markdown
@@ -133,10 +133,10 @@ def test_picture_is_drawn(tmp_path):
     assert np.ptp(pixels[..., :3]) > 0.9
 
 
-def test_every_method_has_a_name_a_colour_and_a_marker():
+def test_every_method_has_a_name_a_color_and_a_marker():
     methods = part_types(annotations(Stage)["method"])
     labels = {method.label for method in methods}
     assert len(labels) == len(methods)
     assert Method.label not in labels
-    assert len(set(COLOURS)) == len(COLOURS) >= len(methods)
+    assert len(set(COLORS)) == len(COLORS) >= len(methods)
     assert len(set(MARKERS)) == len(MARKERS) >= len(methods)

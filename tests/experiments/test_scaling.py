@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 # Round numbers, so that the expected ones can be checked by eye.
 MACHINE = Machine(
     peak_flops=100.0,
-    utilisation=0.5,
+    utilization=0.5,
     devices_per_node=4,
     node_bandwidth=100.0,
     network_bandwidth=10.0,
@@ -257,5 +257,5 @@ def test_help_needs_no_training_library():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
-    assert "utilisation" in finished.stdout
+    assert "utilization" in finished.stdout
     assert json.loads(finished.stdout.splitlines()[-1]) == []

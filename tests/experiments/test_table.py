@@ -233,16 +233,16 @@ def test_render_only_trains_nothing(program, monkeypatch, tmp_path):
 
 
 def test_picture_has_a_mark_for_each_number(three):
-    def coloured(of, colour):
+    def colored(of, color):
         draw_table(of, read_entries(three, of, (0, 1)), three / "picture.png")
         pixels = image.imread(three / "picture.png")[..., :3]
-        return int((np.abs(pixels - np.array(colour) / 255).max(axis=-1) < 0.02).sum())
+        return int((np.abs(pixels - np.array(color) / 255).max(axis=-1) < 0.02).sum())
 
-    blue, vermillion = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+    blue, vermilion = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
     of = plan()
-    assert coloured(of, blue) > 100
-    assert coloured(of, vermillion) > 50
-    assert coloured(dataclasses.replace(of, comparable=False), vermillion) == 0
+    assert colored(of, blue) > 100
+    assert colored(of, vermilion) > 50
+    assert colored(dataclasses.replace(of, comparable=False), vermilion) == 0
 
 
 def test_every_layout_has_its_recipes():

@@ -24,30 +24,30 @@ WITHOUT_RAREST: Any = np.array([0, 0, 1, 0, 2, 1, 0, 1])
 logit = arrays(np.float64, (8, 4), elements=st.floats(-5, 5))
 
 
-def literal_regulariser(logits, labels, regularisation):
+def literal_regularizer(logits, labels, regularization):
     total = 0.0
     for c in range(len(COUNTS)):
         own = [row[c] for row, label in zip(logits, labels, strict=True) if label == c]
         ratios = [np.exp(row[c] - np.log(PRIOR[c]) + np.log(1 / len(COUNTS))) for row in logits]
         log_mean = np.log(np.mean(ratios))
         mean = np.mean(own) if own else 0.0
-        total -= PRIOR[c] * (mean - log_mean - regularisation * log_mean**2)
+        total -= PRIOR[c] * (mean - log_mean - regularization * log_mean**2)
     return total
 
 
-def literal_objective(logits, labels, weight, regularisation):
+def literal_objective(logits, labels, weight, regularization):
     adjusted = logits + np.log(PRIOR)
     log_p = adjusted - np.log(np.exp(adjusted).sum(1, keepdims=True))
     balanced = -log_p[np.arange(len(labels)), labels].mean()
-    return balanced + weight * literal_regulariser(logits, labels, regularisation)
+    return balanced + weight * literal_regularizer(logits, labels, regularization)
 
 
 @pytest.mark.parametrize("labels", [LABELS, WITHOUT_RAREST], ids=["all classes", "one absent"])
 @pytest.mark.parametrize("weights", [(0.1, 0.1), (0.7, 0.3)])
 def test_batch_mean_is_the_objective(labels, weights):
     def mean(x):
-        weight, regularisation = weights
-        options = {"weight": weight, "regularisation": regularisation}
+        weight, regularization = weights
+        options = {"weight": weight, "regularization": regularization}
         return losses.lade(x, labels, COUNTS, **options).mean()
 
     value, gradient = jax.value_and_grad(mean)(jnp.asarray(LOGITS))
@@ -63,19 +63,19 @@ def test_defaults_are_the_published_weights():
 
 @quick
 @given(logit)
-def test_regulariser_is_charged_to_all_images_alike(x):
+def test_regularizer_is_charged_to_all_images_alike(x):
     extra = losses.lade(jnp.asarray(x), LABELS, COUNTS) - losses.balanced_softmax(
         jnp.asarray(x), LABELS, COUNTS
     )
-    expected = 0.1 * literal_regulariser(x, LABELS, 0.1)
+    expected = 0.1 * literal_regularizer(x, LABELS, 0.1)
     np.testing.assert_allclose(extra, np.full(8, expected), rtol=0, atol=1e-10)
 
 
 @quick
 @given(logit, st.floats(-10, 10))
 def test_shift_of_all_logits_is_seen_by_the_square_alone(x, shift):
-    def loss(x, regularisation):
-        return losses.lade(jnp.asarray(x), LABELS, COUNTS, regularisation=regularisation)
+    def loss(x, regularization):
+        return losses.lade(jnp.asarray(x), LABELS, COUNTS, regularization=regularization)
 
     np.testing.assert_allclose(loss(x + shift, 0.0), loss(x, 0.0), rtol=0, atol=1e-10)
     if abs(shift) > 0.1:

@@ -32,16 +32,16 @@ SCOPES = {"all": (None, None), "classifier": (is_classifier, CLASSIFIER)}
 
 class TestGradientNormPenalty:
     @pytest.mark.parametrize("scope", SCOPES)
-    def test_is_the_gradient_of_the_penalised_loss_as_rho_vanishes(self, scope):
+    def test_is_the_gradient_of_the_penalized_loss_as_rho_vanishes(self, scope):
         """The error of the difference falls with rho, at first order."""
         (mask, leaves), params, (x, y) = SCOPES[scope], initial_params(), batch(2)
 
-        def penalised(p):
+        def penalized(p):
             gradient = plain_gradient(p, x, y)
             squares = sum(jnp.square(gradient[k]).sum() for k in leaves or p)
             return class_losses_fn_of(x, y)(p).mean() + 0.3 * jnp.sqrt(squares)
 
-        expected = jax.jit(jax.grad(penalised))(params)
+        expected = jax.jit(jax.grad(penalized))(params)
         errors = []
         for rho in (1e-3, 1e-4, 1e-5):
             gradient, _ = first_update(jaxlt.gradient_norm_penalty(0.3, rho, mask=mask), x, y)

@@ -35,8 +35,8 @@ def test_held_constants_take_the_place_of_the_batchs_statistics():
     x = _images()
     for module in (_batch_norm(), _batch_norm(use_running_average=True)):
         out, updated = module.apply(_variables(), x, mutable=["batch_stats", "held_statistics"])
-        normalised = (np.float64(x) - MEAN) / np.sqrt(VAR + 1e-5)
-        np.testing.assert_allclose(out, normalised * [1, 2, 3] + [0.1, 0.2, 0.3], atol=2e-5)
+        normalized = (np.float64(x) - MEAN) / np.sqrt(VAR + 1e-5)
+        np.testing.assert_allclose(out, normalized * [1, 2, 3] + [0.1, 0.2, 0.3], atol=2e-5)
         kept = {name: _variables()[name] for name in updated}
         assert set(kept) == {"batch_stats", "held_statistics"}
         jax.tree.map(np.testing.assert_array_equal, updated, kept)
@@ -48,12 +48,12 @@ def test_gradients_treat_held_statistics_as_constants():
 
     x = _images()
     by_variables, by_x = jax.grad(loss, argnums=(0, 1))(_variables(), x)
-    normalised = (np.float64(x) - MEAN) / np.sqrt(VAR + 1e-5)
-    slope = np.cos(normalised * [1, 2, 3] + [0.1, 0.2, 0.3])
+    normalized = (np.float64(x) - MEAN) / np.sqrt(VAR + 1e-5)
+    slope = np.cos(normalized * [1, 2, 3] + [0.1, 0.2, 0.3])
     np.testing.assert_allclose(by_x, slope * [1, 2, 3] / np.sqrt(VAR + 1e-5), atol=1e-4)
     params = by_variables["params"]
     np.testing.assert_allclose(params["bias"], slope.sum((0, 1, 2)), rtol=1e-4, atol=1e-3)
-    scale_gradient = (slope * normalised).sum((0, 1, 2))
+    scale_gradient = (slope * normalized).sum((0, 1, 2))
     np.testing.assert_allclose(params["scale"], scale_gradient, rtol=1e-4, atol=1e-3)
     for name in ("batch_stats", "held_statistics"):
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(by_variables[name]))
@@ -71,7 +71,7 @@ def test_a_pass_stores_the_statistics_of_its_own_batch_if_asked_to():
     jax.tree.map(
         np.testing.assert_array_equal, updated["batch_stats"], updated_unasked["batch_stats"]
     )
-    # A network initialised in training mode must not come with statistics held for ever.
+    # A network initialized in training mode must not come with statistics held for ever.
     assert set(_batch_norm().init(jax.random.key(0), x)) == {"params", "batch_stats"}
 
 

@@ -1,4 +1,4 @@
-"""XLA merges forward passes at the same parameters, whichever the normalisation."""
+"""XLA merges forward passes at the same parameters, whichever the normalization."""
 
 from functools import cache
 from typing import Any

@@ -52,7 +52,7 @@ def then(directory, stage=BALANCED, **fields):
     return trained(directory, followed_by(FIRST, vary(stage, **fields) if fields else stage))
 
 
-def trunk(state):
+def backbone(state):
     return {name: leaf for name, leaf in state.params.items() if name != "classifier"}
 
 
@@ -79,7 +79,7 @@ SECOND_STAGES = {
 @pytest.mark.parametrize("name", SECOND_STAGES)
 def test_a_stage_of_the_classifier_leaves_the_network_below_alone(tmp_path, first, name):
     _, state = then(tmp_path, **SECOND_STAGES[name])
-    assert_equal(trunk(state), trunk(first[1]))
+    assert_equal(backbone(state), backbone(first[1]))
     assert differ(state.params["classifier"]["kernel"], first[1].params["classifier"]["kernel"])
     if name != "swa":  # which averages all weights
         sizes = [leaf.size for leaf in jax.tree.leaves(state.opt_state)]
@@ -98,7 +98,7 @@ def test_a_new_classifier_owes_nothing_to_the_old_one(tmp_path, first):
 def test_lws_trains_one_factor_a_class(tmp_path, first):
     _, state = then(tmp_path, trainable="scale", learn_scale=True)
     classifier = state.params["classifier"]
-    assert_equal(trunk(state), trunk(first[1]))
+    assert_equal(backbone(state), backbone(first[1]))
     assert_equal({k: classifier[k] for k in ("kernel", "bias")}, first[1].params["classifier"])
     assert classifier["scale"].shape == (10,)
     assert differ(classifier["scale"], jnp.ones(10))
@@ -113,10 +113,10 @@ def test_the_classifier_may_learn_slower_than_its_scale(tmp_path, first):
     assert differ(state.params["classifier"]["scale"], jnp.ones(10))
 
 
-def test_tau_normalisation_takes_no_steps(tmp_path, first):
+def test_tau_normalization_takes_no_steps(tmp_path, first):
     built, state = then(tmp_path, TauNorm(tau=1.0))
     assert built.num_steps == int(first[1].step) + 1 == int(state.step)
-    assert_equal(trunk(state), trunk(first[1]))
+    assert_equal(backbone(state), backbone(first[1]))
     norms = np.linalg.norm(state.params["classifier"]["kernel"], axis=0)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
     assert not state.params["classifier"]["bias"].any()
@@ -127,12 +127,12 @@ def test_nearest_class_means_classify_as_scikit_learn_does(tmp_path, first):
     source, split = built.source, built.split
 
     def features(images):
-        normalised = (images / 255 - source.mean) / source.std
+        normalized = (images / 255 - source.mean) / source.std
         model = built.stages[0].model
         return np.asarray(
             model.apply(
                 {"params": first[1].params},
-                jnp.asarray(normalised, jnp.float32),
+                jnp.asarray(normalized, jnp.float32),
                 train=False,
                 method="features",
             ),
@@ -180,7 +180,7 @@ def test_shifted_batch_norm(batch_norm):
     before = built.initial_state(0)
     step = jax.jit(built.step(StepForm(0, None)))
     after, _ = step(before, IMAGES, jnp.arange(5))
-    assert_equal(trunk(after), trunk(before))
+    assert_equal(backbone(after), backbone(before))
     assert differ(after.params["classifier"]["kernel"], before.params["classifier"]["kernel"])
     statistics = zip(
         jax.tree.leaves(after.batch_stats), jax.tree.leaves(before.batch_stats), strict=True
@@ -188,7 +188,7 @@ def test_shifted_batch_norm(batch_norm):
     assert all(differ(*pair) == (batch_norm == "batch") for pair in statistics)
 
 
-def test_averaged_and_normalised_weights_are_what_a_stage_ends_with(tmp_path):
+def test_averaged_and_normalized_weights_are_what_a_stage_ends_with(tmp_path):
     recipe = vary(FIRST, spectral_norm="all", swa_epoch=1)
     built, state = trained(tmp_path, recipe)
     for layer in state.params.values():
@@ -196,7 +196,7 @@ def test_averaged_and_normalised_weights_are_what_a_stage_ends_with(tmp_path):
         assert largest == pytest.approx(1, abs=0.02)
     # 390 images in batches of 64: epochs 1 and 2 end with steps 13 and 19.
     assert int(optax.tree.get(state.opt_state, "num_averaged")) == 2
-    # Evaluated with or without normalisation, the network is the same.
+    # Evaluated with or without normalization, the network is the same.
     plain = built.stages[0].model.apply({"params": state.params}, IMAGES, train=False)
     np.testing.assert_allclose(built.stages[0].logits(state, IMAGES), plain, rtol=1e-3)
 

@@ -198,7 +198,7 @@ BATCH, COUNTS = (8, 32, 32, 3), (50, 20, 5)
 
 
 def compiled_step(stage, model=None):
-    model = model or small(frozen_trunk_norm=stage.batch_norm == "last_block")
+    model = model or small(frozen_backbone_norm=stage.batch_norm == "last_block")
     optimizer = stage.build_optimizer(COUNTS)
     regime = build_regime(stage, COUNTS, first_step=0)
     step = make_train_step(model, optimizer, stage.build_loss(COUNTS), 3, regime=regime)

@@ -17,7 +17,7 @@ from jaxlt.recipes.part import Part
 from jaxlt.recipes.stage import Stage
 from jaxlt.training import make_state_fn, make_train_step
 
-# From the table of optimisation recipes in the sources that jaxlt/recipes/named names.
+# From the table of optimization recipes in the sources that jaxlt/recipes/named names.
 PUBLISHED = {
     "focal_sam_cifar10": {
         "batch_size": 64,
@@ -141,7 +141,7 @@ def test_one_step_of_every_kind_of_stage_traces(name, number):
     num_classes = 10
     counts = profile_counts("exponential", 50.0, num_classes, 500)
     frozen = stage.batch_norm == "last_block"
-    model = recipe.network.build(num_classes, (8, 8, 1), head, frozen_trunk_norm=frozen)
+    model = recipe.network.build(num_classes, (8, 8, 1), head, frozen_backbone_norm=frozen)
     optimizer = stage.build_optimizer(counts)
     regime = build_regime(stage, counts)
     state_fn = make_state_fn(model, optimizer, (8, 8, 1), regime.spectral_norm)

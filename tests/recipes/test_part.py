@@ -35,7 +35,7 @@ class Paint(Choice, frozen=True):
     """How it is painted."""
 
     thickness: NonNegative = 1.0
-    """In millimetres."""
+    """In millimeters."""
 
 
 class Red(Paint, frozen=True, tag="red"):
@@ -117,12 +117,12 @@ def test_a_part_of_ones_own_is_of_the_base_that_the_others_share():
     class Green(Paint, frozen=True, tag="green"):
         """Green."""
 
-    class Grey(Choice, frozen=True, tag="grey"):
+    class Gray(Choice, frozen=True, tag="gray"):
         """No paint."""
 
     assert Box(paint=Green()).paint == Green()
     with pytest.raises(UsageError, match="paint must be one of the parts Red, Blue, or none, got"):
-        Box(paint=Grey())
+        Box(paint=Gray())
 
 
 def test_what_is_changed_is_checked_again():
@@ -155,7 +155,7 @@ def test_parts_are_called_by_their_tags():
 
 
 def test_a_field_says_what_it_means_and_needs():
-    assert field_docs(Red) == {"thickness": "In millimetres.", "shade": "Which red, of two."}
+    assert field_docs(Red) == {"thickness": "In millimeters.", "shade": "Which red, of two."}
     needs = {name: need(annotation) for name, annotation in annotations(Red).items()}
     assert needs == {"thickness": "at least 0", "shade": "one of dark, light"}
 
@@ -238,8 +238,8 @@ FIRST = ("stages", 0)
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("colour",), "red", "unknown field `colour`"),
-        (("data", "colour"), "red", r"unknown field `colour` - at `\$.data`"),
+        (("color",), "red", "unknown field `color`"),
+        (("data", "color"), "red", r"unknown field `color` - at `\$.data`"),
         ((*FIRST, "method", "rhoo"), 0.1, "unknown field `rhoo` - at .*method"),
         (
             (*FIRST, "method", "name"),

@@ -5,7 +5,7 @@ import pytest
 from jaxlt import UsageError
 from jaxlt.recipes.losses import LDAM, PaperAdversary
 from jaxlt.recipes.named import RECIPES, followed_by, vary
-from jaxlt.recipes.network import Adaptation, Cosine, RandomEncoder, Small
+from jaxlt.recipes.network import Adaptation, CosineLayer, RandomEncoder, Small
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
@@ -35,7 +35,7 @@ PARTLY = RandomEncoder(adaptation=Adaptation(kinds=("lora",)))
             "data.validation_per_class must be 0 unless evaluation.images is test, got 1",
         ),
         (
-            lambda: Recipe(network=Small(classifier=Cosine()), stages=(Stage(), LWS)),
+            lambda: Recipe(network=Small(classifier=CosineLayer()), stages=(Stage(), LWS)),
             "network.classifier must be linear or scaled_linear where a scale is learned, got .*",
         ),
         (
@@ -55,7 +55,7 @@ PARTLY = RandomEncoder(adaptation=Adaptation(kinds=("lora",)))
             "then must be train or tau_norm before the last stage, got ncm",
         ),
         (
-            lambda: vary(Recipe(network=Small(classifier=Cosine(scale=25.0))), loss=LDAM()),
+            lambda: vary(Recipe(network=Small(classifier=CosineLayer(scale=25.0))), loss=LDAM()),
             "network.classifier.scale must be 1 with a loss with a scale, got 25.0",
         ),
         (

@@ -72,6 +72,9 @@ def test_what_is_begun_goes_on_and_another_recipe_is_refused(tmp_path):
     assert (again.path / "metrics.jsonl").read_bytes() == before
     with pytest.raises(UsageError, match=r"got another: .*epochs is 2 there and 3 here.*--workdir"):
         recipes.train(recipe_of(epochs=3), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"^recipe must be a Recipe, such as named.*got 'sgd_d"):
+        recipes.train("sgd_digits", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_method_of_ones_own_from_outside_the_package(tmp_path):

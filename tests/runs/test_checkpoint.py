@@ -136,7 +136,9 @@ def test_states_that_an_earlier_version_laid_out_otherwise_are_said_to_be_so(tmp
     rewritten_record(tmp_path, 1, lambda record: record.pop("format"))
     checkpoints = Checkpoints(tmp_path)
     other = dataclasses.replace(state_at(0), opt_state=({"trace": jnp.zeros(()), "more": 1},))
-    with pytest.raises(UsageError, match="can be read by this version, an earlier one wrote them"):
+    with pytest.raises(
+        UsageError, match="must be readable, got 1 that are not: an earlier version wrote them"
+    ):
         checkpoints.restore_latest(lambda step: other)
     assert int(checkpoints.restore_latest(template_at)[0].step) == 1
     checkpoints.close()
@@ -200,7 +202,7 @@ def test_no_checkpoint_readable_leaves_all_in_place(two_checkpoints, tmp_path):
     for step in (1, 2):
         shutil.rmtree(directory / str(step) / "state")
     checkpoints = Checkpoints(directory)
-    with pytest.raises(UsageError, match="none of the 2 can be read"):
+    with pytest.raises(UsageError, match="must be readable, got 2 that are not"):
         checkpoints.restore_latest(template_at)
     checkpoints.close()
     assert steps_in(directory) == [1, 2]

@@ -46,7 +46,7 @@ def test_a_vast_shape_is_told_and_not_believed(saved):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"chunks": [2**34]}, "is in pieces of"),
+        ({"chunks": [2**34]}, "must be in pieces within"),
         ({"chunks": [1, 1]}, "zip"),
         ({"dtype": [["x", "<f4", [2**33]]]}, "must be of numbers"),
         ({"dtype": "|V2000000000"}, "must be of numbers"),

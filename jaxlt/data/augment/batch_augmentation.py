@@ -1,4 +1,4 @@
-"""Augmentation of whole batches in TensorFlow, by draws made beforehand, and normalisation."""
+"""Augmentation of whole batches in TensorFlow, by draws made beforehand, and normalization."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def cut_out(images: tf.Tensor, draws: Any, side: int) -> tf.Tensor:
     return tf.where(hole[..., tf.newaxis], tf.zeros_like(images), images)
 
 
-def normalise(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
+def normalize(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
     """Maps uint8 (B, H, W, C), of which H, W and C are known, to (pixel / 255 - mean) / std."""
     tf = import_tensorflow()
     scale, shift = scale_and_shift(mean, std)

@@ -15,7 +15,7 @@ _PLACES = 2**16
 
 
 def draw_cutout(seed: int, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Draws the squares' centres, two fields of `Draws`, for int64 positions (...,)."""
+    """Draws the squares' centers, two fields of `Draws`, for int64 positions (...,)."""
     row, column = (
         random_integers(stream_key(seed, f"cutout {axis}"), positions, _PLACES).astype(np.int32)
         for axis in ("row", "column")
@@ -23,9 +23,9 @@ def draw_cutout(seed: int, positions: np.ndarray) -> dict[str, np.ndarray]:
     return {"cutout_row": row, "cutout_column": column}
 
 
-def cutout_start(centre: Any, extent: int, side: int) -> Any:
+def cutout_start(center: Any, extent: int, side: int) -> Any:
     """Returns the squares' first row (or column), maybe outside the image's extent, by draws."""
-    return centre * extent // _PLACES - side // 2
+    return center * extent // _PLACES - side // 2
 
 
 def cutout_hole(draws: Any, shape: Any, side: int, arange: Callable[[Any], Any]) -> Any:
@@ -34,8 +34,8 @@ def cutout_hole(draws: Any, shape: Any, side: int, arange: Callable[[Any], Any])
     The draws are arrays of any library, and `arange` is of the same.
     """
 
-    def covered(centre: Any, extent: Any) -> Any:
-        distance = arange(extent) - cutout_start(centre, extent, side)[:, None]
+    def covered(center: Any, extent: Any) -> Any:
+        distance = arange(extent) - cutout_start(center, extent, side)[:, None]
         return (distance >= 0) & (distance < side)
 
     rows, columns = covered(draws.cutout_row, shape[0]), covered(draws.cutout_column, shape[1])

@@ -1,7 +1,7 @@
-"""The image operations of colour jitter, AutoAugment and RandAugment, by Pillow.
+"""The image operations of color jitter, AutoAugment and RandAugment, by Pillow.
 
 Shears are bicubic; rotations and translations take the nearest pixel. What lies outside the image
-is mid-grey (128), as in the code of Balanced Meta-Softmax (Ren et al., NeurIPS 2020). AutoAugment's
+is mid-gray (128), as in the code of Balanced Meta-Softmax (Ren et al., NeurIPS 2020). AutoAugment's
 own code fills with the mean of each channel.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 # At amount 0 each operation leaves an image as it is, except the three that take no amount.
 MAX_AMOUNTS: dict[str, float] = {
     "posterize": 4.0,  # bits of 8 taken away, rounded
-    "solarize": 256.0,  # grey levels, counted from the brightest, that are inverted
+    "solarize": 256.0,  # gray levels, counted from the brightest, that are inverted
     "color": 0.9,  # saturation added, in parts of the image's own
     "contrast": 0.9,  # in parts of the image's own
     "brightness": 0.9,  # in parts of the image's own
@@ -37,9 +37,9 @@ def apply_operations(images: np.ndarray, operations: np.ndarray, amounts: np.nda
     These are numbers in `OPERATIONS` (B, K), and amounts up to `MAX_AMOUNTS` in magnitude.
     """
     result = np.empty_like(images)
-    grey = images.shape[-1] == 1
+    gray = images.shape[-1] == 1
     for number, pixels in enumerate(images):
-        image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+        image = Image.fromarray(pixels[:, :, 0] if gray else pixels)
         for operation, amount in zip(
             operations[number].tolist(), amounts[number].tolist(), strict=True
         ):

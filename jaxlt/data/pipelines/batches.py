@@ -33,15 +33,21 @@ class Pipeline(Protocol):
         ...
 
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
-        """Yields steps `start_step` to `stop_step - 1`, `size` a chunk, the last maybe fewer."""
+        """Yields the batches of consecutive steps in chunks.
+
+        Args:
+            start_step: the first step.
+            stop_step: one after the last step.
+            size: steps a chunk; the last chunk may have fewer.
+        """
         ...
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the labels (K, B) of the same steps' whole batches, without their images."""
+        """Returns the labels (K, B) of the same steps' whole batches; Args as of `chunks`."""
         ...
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns which images (K, B) of the training set the same steps see, readable or not."""
+        """Returns which images (K, B), readable or not, the steps see; Args as of `chunks`."""
         ...
 
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
@@ -52,7 +58,7 @@ class Pipeline(Protocol):
             payload: one step of a chunk's payload, without the leading axis.
 
         Returns:
-            Images, float32 (B, H, W, C), normalised per channel, and their labels, int32 (B,).
+            Images, float32 (B, H, W, C), normalized per channel, and their labels, int32 (B,).
         """
         ...
 
@@ -61,8 +67,8 @@ class Batch(NamedTuple):
     """One batch, or several stacked along a leading axis.
 
     Attributes:
-        images: float32 array (B, H, W, C), normalised per channel. In the payload of a
-            `TfDataPipeline` uint8, to be normalised on the device.
+        images: float32 array (B, H, W, C), normalized per channel. In the payload of a
+            `TfDataPipeline` uint8, to be normalized on the device.
         labels: int32 array (B,), on the host; -1 marks the padding of a last evaluation batch.
     """
 

@@ -23,7 +23,7 @@ _SHARE_OF_DEVICE = 0.5
 
 
 class ResidentImages(NamedTuple):
-    """Labelled images on the device: uint8 (N, H, W, C), and their int32 labels (N,)."""
+    """Labeled images on the device: uint8 (N, H, W, C), and their int32 labels (N,)."""
 
     pixels: jax.Array
     labels: jax.Array
@@ -48,10 +48,12 @@ def upload(images: ImageSet, indices: np.ndarray) -> ResidentImages:
 class DevicePipeline:
     """A `Pipeline` whose images stay on the device; the host sends the draws alone.
 
-    The batches are those of `TfDataPipeline` with the same arguments, but the stream has no policy,
-    resized crops or colour jitter. Attribute `resident` holds the images of the split, shared by
-    the pipelines of `with_stream`. A `UsageError` says that the augmentation needs the host, or the
-    images more than half of the device's memory.
+    The batches are those of `TfDataPipeline`; Args as there, but the stream has no policy, resized
+    crops or color jitter. Attribute `resident` holds the images of the split, shared by the
+    pipelines of `with_stream`.
+
+    Raises:
+        UsageError: the augmentation needs the host, or the images half of the device's memory.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class DevicePipeline:
         return self._indices[self._stream.whole.images(start_step, stop_step)]
 
     def read(self, resident: ResidentImages, payload: Draws) -> tuple[jax.Array, jax.Array]:
-        """Gathers, augments and normalises the images of one step; see `Pipeline`."""
+        """Gathers, augments and normalizes the images of one step; see `Pipeline`."""
         pixels = _shifted(resident.pixels, payload)
         if payload.cutout_row is not None:
             side = self._stream.augmentation.cutout
@@ -103,7 +105,7 @@ class DevicePipeline:
 
 
 class DeviceEvaluation:
-    """The batches of `evaluation_batches`, by the same arguments, from images on the device."""
+    """The batches of `evaluation_batches` from images on the device; Args as there."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class DeviceEvaluation:
         indices: np.ndarray | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        self._rows, self._part = rows_of_shard(batch_size, shard, "batch_size"), shard[0]
+        self._rows, self._part = rows_of_shard(batch_size, shard), shard[0]
         chosen = np.arange(len(images.labels)) if indices is None else indices
         self._batch_size = batch_size
         self._scale_and_shift = scale_and_shift(mean, std)

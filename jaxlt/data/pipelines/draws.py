@@ -21,8 +21,8 @@ _EXAMPLES_AT_ONCE = 2048
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """What is done to each training image: shift, colour jitter, policy and Cutout, in this order.
+class ImageAugmentation:
+    """What is done to each training image: shift, color jitter, policy and Cutout, in this order.
 
     Attributes:
         shift: "crop" shifts by up to 4 pixels, "crop_flip" also mirrors half the images.
@@ -77,7 +77,7 @@ class Draws(NamedTuple):
         crop_tries, crop_place: float64 (..., NUM_TRIES, 2) and (..., 2), see `augment.crops`.
         flip: bool, whether the crop is mirrored left to right.
         operations, amounts: int32 and float32 (..., K), see `augment.policies`.
-        cutout_row, cutout_column: int32, the square's centre, see `augment.cutout`.
+        cutout_row, cutout_column: int32, the square's center, see `augment.cutout`.
     """
 
     indices: np.ndarray
@@ -110,7 +110,7 @@ class DrawStream:
     sampler: Sampler
     batch_size: int
     seed: int
-    augmentation: Augmentation
+    augmentation: ImageAugmentation
     shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
@@ -134,12 +134,12 @@ class DrawStream:
         return dataclasses.replace(self, shard=(0, 1))
 
     def images(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the `indices` of what `draw` draws for the same steps, alone."""
+        """Returns the `indices` of what `draw` draws, alone; Args as of `Pipeline.chunks`."""
         positions = self._positions(start_step, stop_step)
         return self.indices[self.sampler(positions)].astype(np.int32)
 
     def draw(self, start_step: int, stop_step: int) -> Draws:
-        """Draws for steps `start_step` to `stop_step - 1`."""
+        """Draws for some steps; Args as of `Pipeline.chunks`."""
         positions = self._positions(start_step, stop_step)
         drawn: dict[str, Any] = {"indices": self.images(start_step, stop_step)}
         chosen = self.augmentation
@@ -170,11 +170,11 @@ class DrawStream:
         return random_integers(stream_key(self.seed, use), positions, bound).astype(np.int32)
 
 
-def rows_of_shard(batch_size: int, shard: tuple[int, int], name: str = "batch_size") -> int:
+def rows_of_shard(batch_size: int, shard: tuple[int, int]) -> int:
     """Returns how many examples of each batch a shard has, the i-th of n parts, if n divides it."""
     if batch_size < 1 or batch_size % shard[1]:
         raise UsageError(
-            f"{name} must be positive and divisible by the number of data shards, {shard[1]}, "
+            f"batch_size must be positive and divisible by the number of data shards, {shard[1]}, "
             f"got {batch_size}"
         )
     return batch_size // shard[1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxlt.data.augment.batch_augmentation import augment, normalise
+from jaxlt.data.augment.batch_augmentation import augment, normalize
 from jaxlt.data.pipelines.batches import Batch, Chunk
 from jaxlt.data.pipelines.draws import Draws, DrawStream, rows_of_shard
 from jaxlt.data.sources.image_set import ImageSet, refuse_undecodable
@@ -59,11 +59,6 @@ class TfDataPipeline:
         if unreadable == "skip":
             self._skips, self._substitutes = SkipLog(images), Substitutes(images, stream.indices)
 
-    @property
-    def num_skipped(self) -> int:
-        """How often an unreadable image was skipped in the batches handed out."""
-        return self._skips.count if self._skips else 0
-
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
         """Yields steps `start_step` to `stop_step - 1`, as `Batch`es (K, B, ...); see `Pipeline`.
 
@@ -106,7 +101,7 @@ class TfDataPipeline:
         return self._stream.whole.images(start_step, stop_step)
 
     def read(self, resident: tuple[()], payload: Any) -> tuple[jax.Array, jax.Array]:
-        """Normalises the images of one step's `Batch`; see `Pipeline`."""
+        """Normalizes the images of one step's `Batch`; see `Pipeline`."""
         return payload.images * self._scale + self._shift, payload.labels
 
 
@@ -136,7 +131,7 @@ def evaluation_batches(
         skips: logs and counts what is skipped; None takes a new one.
         shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
     """
-    rows = rows_of_shard(batch_size, shard, "batch_size")
+    rows = rows_of_shard(batch_size, shard)
     tf = import_tensorflow()
     numbers = np.arange(len(images.labels)) if indices is None else indices
     order, all_labels = tf.constant(numbers, tf.int32), tf.constant(images.labels)
@@ -155,9 +150,9 @@ def evaluation_batches(
         else:
             pixels = images.read(chosen)
         present = tf.cast(labels >= 0, tf.float32)[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        normalised = normalise(pixels, mean, std) * present
+        normalized = normalize(pixels, mean, std) * present
         missing = rows - tf.size(chosen)
-        padded = tf.pad(normalised, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        padded = tf.pad(normalized, [(0, missing), (0, 0), (0, 0), (0, 0)])
         return padded, tf.pad(labels, [(0, missing)], constant_values=-1), skipped
 
     def suspects(number: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from jaxlt.data.sampling.random_numbers import (
 from jaxlt.data.sampling.samplers import REMEMBERED_EPOCHS, SamplerName, ShuffledCycles
 
 
-class ClassAware:
+class ClassAwareSampler:
     """Walks through the classes in shuffled cycles, and through the images of each class.
 
     Each cycle takes every class that has images once, with `consecutive` of its images. These come

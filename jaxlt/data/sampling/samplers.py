@@ -52,8 +52,13 @@ class ShuffledCycles:
         return random_permutation(self._size, words)
 
 
-class InstanceBalanced(ShuffledCycles):
-    """Visits every image once an epoch, in an order that is new each epoch."""
+class InstanceBalancedSampler(ShuffledCycles):
+    """Visits every image once an epoch, in an order that is new each epoch.
+
+    Args:
+        num_examples: how many images, at least 1.
+        seed: any integer, of the order.
+    """
 
     def __init__(self, num_examples: int, seed: int) -> None:
         if num_examples < 1:
@@ -74,13 +79,13 @@ def create_sampler(
     """Makes a sampler by its name; a `UsageError` says which argument is out of range.
 
     Args:
-        name: "instance" is `InstanceBalanced`, "class_aware" `ClassAware`. The others are
-            `ClassProbability` with the distribution of their name.
+        name: "instance" is `InstanceBalancedSampler`, "class_aware" `ClassAwareSampler`. The
+            others are `ClassProbability` with the distribution of their name.
         labels: integer array (n,), the class of each image of the split.
         seed: any integer.
         num_classes: number of classes, C.
         num_epochs: length of the training, for "progressive".
-        consecutive: see `ClassAware`, at least 1.
+        consecutive: see `ClassAwareSampler`, at least 1.
         beta: see `effective_number_probabilities`, in [0, 1).
     """
     if name not in (known := get_args(SamplerName)):
@@ -90,11 +95,15 @@ def create_sampler(
     if not 0 <= beta < 1:
         raise UsageError(f"beta must lie in [0, 1), got {beta}")
     if name == "instance":
-        return InstanceBalanced(len(labels), seed)
-    from jaxlt.data.sampling.class_samplers import ClassAware, ClassProbability, class_probabilities
+        return InstanceBalancedSampler(len(labels), seed)
+    from jaxlt.data.sampling.class_samplers import (
+        ClassAwareSampler,
+        ClassProbability,
+        class_probabilities,
+    )
 
     if name == "class_aware":
-        return ClassAware(labels, seed, consecutive)
+        return ClassAwareSampler(labels, seed, consecutive)
     counts = np.bincount(labels, minlength=num_classes)
     probabilities = class_probabilities(name, counts, num_epochs=num_epochs, beta=beta)
     return ClassProbability(labels, seed, probabilities)

@@ -1,1 +1,1 @@
-"""Where labelled images come from."""
+"""Where labeled images come from."""

@@ -17,14 +17,14 @@ from jaxlt.devices.backends import import_tensorflow
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Pillow's and so torchvision's: TensorFlow's own default differs by several grey levels.
+# Pillow's and so torchvision's: TensorFlow's own default differs by several gray levels.
 _DCT = "INTEGER_ACCURATE"
 
 
 class EncodedImages(ImageSet):
     """BMP, GIF, JPEG and PNG images, decoded to RGB and brought to one square shape.
 
-    Grey JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some, are
+    Gray JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some, are
     read by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does. A truncated
     file is unreadable, but for crops from the part that is there. `resize` is how `read` brings an
     image to its size, see `resampling`.

@@ -1,4 +1,4 @@
-"""Sets of labelled images with random access."""
+"""Sets of labeled images with random access."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REPORTED = 5
 
 
 class ImageSet(abc.ABC):
-    """Labelled images of one shape, whose labels are known before any image is read.
+    """Labeled images of one shape, whose labels are known before any image is read.
 
     Attributes:
         labels: int32 array (N,), the class of each image.
@@ -46,7 +46,10 @@ class ImageSet(abc.ABC):
     ) -> tf.Tensor:
         """Reads a random crop of each image as it is stored, resized to the shape of all.
 
-        The tries (B, NUM_TRIES, 2) and places (B, 2) are float64 tensors, see `resized_crop_box`.
+        Args:
+            indices: integer array (B,), which images.
+            tries: float64 (B, NUM_TRIES, 2), see `resized_crop_box`.
+            places: float64 (B, 2), likewise.
         """
 
     def five_crops(self, expand: int) -> Self:
@@ -57,7 +60,7 @@ class ImageSet(abc.ABC):
         is the test-time augmentation of LIFT (Shi et al., "Long-tail learning with foundation
         model: heavy fine-tuning hurts", ICML 2024), where `expand` is 24 for S = 224, and 21 with
         patches of 14 pixels. The new set shares labels and storage with this one. A `UsageError`
-        says that `expand` is negative, or the images are not square, grey or RGB.
+        says that `expand` is negative, or the images are not square, gray or RGB.
         """
         height, width, channels = self.image_shape
         if height != width or channels not in (1, 3):

@@ -19,10 +19,7 @@ _logger = logging.getLogger(__name__)
 _REPORTED = 5
 # A part of the path that is empty (so an absolute path), . or ..
 _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
-# What is in a text of paths in which one has such a part.
-_STRANGE = ("//", "/.", "\n/", "\n.", "/\n")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
-_GOOD_LINE = re.compile(r"^(\S+)[^\S\n]+(-?[0-9]{1,9})[^\S\n]*$", re.MULTILINE)
 
 
 class BadLine(NamedTuple):
@@ -61,23 +58,6 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
         raise UsageError(f"list file {path} must be readable: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"list file {path} must be UTF-8 text: {error}") from error
-    listed = _parse_flawless(path, text)
-    return (listed, []) if listed else _parse_lines(path, text)
-
-
-def _parse_flawless(path: Path, text: str) -> ListFile | None:
-    """Parses a file without bad or blank lines, twice as fast as line by line."""
-    rows = _GOOD_LINE.findall(text)
-    images = [image for image, _ in rows]
-    paths = "\n".join(("", *images, ""))
-    num_lines = text.removesuffix("\n").count("\n") + 1
-    if not num_lines == len(images) == len(set(images)) or any(part in paths for part in _STRANGE):
-        return None
-    labels = np.array([int(label) for _, label in rows], np.int32)
-    return ListFile(path, images, labels, np.arange(1, num_lines + 1, dtype=np.int32))
-
-
-def _parse_lines(path: Path, text: str) -> tuple[ListFile, list[BadLine]]:
     good: dict[str, tuple[int, int]] = {}
     bad: list[BadLine] = []
     for number, line in enumerate(text.split("\n"), start=1):

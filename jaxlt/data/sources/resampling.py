@@ -13,7 +13,7 @@ from jaxlt.devices.backends import import_tensorflow
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Resize = Literal["stretch", "centre_crop"]
+Resize = Literal["stretch", "center_crop"]
 NUM_CROPS = 5
 _RESIZE_CHUNK = 1024
 
@@ -23,7 +23,7 @@ def stretch(image: Image.Image, height: int, width: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
+def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Resizes the shorter side to 8/7 of `size`, then crops the middle, a square of side `size`.
 
     For 224 pixels this is the usual test transform of ImageNet, torchvision's `Resize(256)` and
@@ -39,7 +39,7 @@ def five_crops(image: Image.Image, size: int, expand: int) -> Image.Image:
 
     These are torchvision's `Resize(size + expand)` and `FiveCrop(size)`: the longer side is
     rounded down, the corner of the last crop to even. The crops lie one below the other: top left,
-    top right, bottom left, bottom right and centre.
+    top right, bottom left, bottom right and center.
     """
     whole = _resize_shorter(image, size + expand)
     right, bottom = (side - size for side in whole.size)
@@ -52,8 +52,8 @@ def five_crops(image: Image.Image, size: int, expand: int) -> Image.Image:
 
 def fit(pixels: tf.Tensor, size: int, resize: Resize = "stretch") -> tf.Tensor:
     """Brings a uint8 image (H, W, C) of 1 or 3 channels to (size, size, C), in a `tf.data` map."""
-    if resize == "centre_crop":
-        return _by_pillow(pixels, lambda image: centre_crop(image, size), (size, size))
+    if resize == "center_crop":
+        return _by_pillow(pixels, lambda image: center_crop(image, size), (size, size))
     return _by_pillow(pixels, lambda image: stretch(image, size, size), (size, size))
 
 

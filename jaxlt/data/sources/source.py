@@ -1,4 +1,4 @@
-"""Data sources: where labelled images come from, and how their pixels are normalised."""
+"""Data sources: where labeled images come from, and how their pixels are normalized."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,8 +12,6 @@ from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.idx import load_idx
 from jaxlt.data.sources.image_set import ImageSet, LoadedImages
 from jaxlt.data.sources.listed import load_listed
-from jaxlt.data.sources.published_statistics import published_statistics
-from jaxlt.data.sources.relabel import relabelled_by_size
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.data.sources.tfds import load_tfds
 from jaxlt.data.sources.tfds_listed import load_listed_tfds
@@ -25,6 +23,18 @@ _STATISTICS_SAMPLE = 1024
 _MAX_DIGIT_INTENSITY = 16
 Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
 Relabel = Literal["none", "by_size"]
+
+# Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
+# ICLR 2020, and of the code after it. Places-LT is normalized by ImageNet's. CLIP's are those of
+# the code of Radford et al., "Learning transferable visual models from natural language
+# supervision", ICML 2021, which its weights were trained with. CIFAR-10's and CIFAR-100's are
+# those of all code of the long-tailed literature.
+_STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +94,12 @@ def load_source(
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
-            random: "stretch" or "centre_crop", see `jaxlt.data.sources.resampling`.
+            random: "stretch" or "center_crop", see `jaxlt.data.sources.resampling`.
         normalization: "imagenet", "inaturalist2018" and "clip" are published means and deviations.
             "dataset" takes those that the literature uses for CIFAR-10 and CIFAR-100, and for any
             other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
-        relabel: "by_size" is `relabelled_by_size`, as MiSLAS and Saddle-LongTail have it.
+        relabel: "by_size" is `relabeled_by_size`, as MiSLAS and Saddle-LongTail have it.
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"image_size must be at least 1, got {image_size}")
@@ -98,7 +108,7 @@ def load_source(
         _check_labels(spec, part, images.labels, len(loaded.class_names))
     class_numbers = tuple(range(len(loaded.class_names)))
     if relabel == "by_size":
-        loaded, class_numbers = relabelled_by_size(loaded)
+        loaded, class_numbers = _relabeled_by_size(loaded)
     mean, std = _statistics(spec, loaded.train, normalization, unreadable)
     return Source(spec, **loaded._asdict(), mean=mean, std=std, class_numbers=class_numbers)
 
@@ -155,13 +165,13 @@ def _statistics(
     is_cifar = spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100")
     if is_cifar or normalization != "dataset":
         name = "cifar" if normalization == "dataset" else normalization
-        return published_statistics(name, images.image_shape[2], spec)
+        return _published_statistics(name, images.image_shape[2], spec)
     count = min(len(images.labels), _STATISTICS_SAMPLE)
     numbers = np.linspace(0, len(images.labels) - 1, count, dtype=np.int64)
     if unreadable == "skip":
         numbers = images.readable(numbers)
     pixels = images.load(numbers).reshape(-1, images.image_shape[2]) / 255
-    # A channel that never varies must be centred, not divided by zero.
+    # A channel that never varies must be centered, not divided by zero.
     std = np.maximum(pixels.std(axis=0), 1 / 255)
     return tuple(pixels.mean(axis=0).tolist()), tuple(std.tolist())
 
@@ -174,7 +184,7 @@ def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.nda
 
 
 def _load_digits(image_size: int | None) -> LoadedImages:
-    """Loads the 1797 digits of scikit-learn, 8 by 8 pixels of 17 grey levels stretched to 0..255.
+    """Loads the 1797 digits of scikit-learn, 8 by 8 pixels of 17 gray levels stretched to 0..255.
 
     Every third image of a class is a test image: 1201 are for training and 596 for tests. (Alpaydin
     and Kaynak, "Optical recognition of handwritten digits", UCI, 1998, its test part.)
@@ -191,3 +201,34 @@ def _load_digits(image_size: int | None) -> LoadedImages:
         train=ArrayImages(pixels[~is_test], labels[~is_test], image_size),
         test=ArrayImages(pixels[is_test], labels[is_test], image_size),
     )
+
+
+def _published_statistics(
+    name: str, num_channels: int, spec: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and deviation per channel by the name of a `Normalization`, or "cifar".
+
+    A `UsageError` says that the images of the source `spec` have not 3 channels.
+    """
+    if num_channels != 3:
+        raise UsageError(
+            f"images must have 3 channels for normalization {name}, got {num_channels} in {spec}"
+        )
+    return _STATISTICS[name]
+
+
+def _relabeled_by_size(loaded: LoadedImages) -> tuple[LoadedImages, tuple[int, ...]]:
+    """Numbers the classes by their training images, the largest first, equal ones in old order.
+
+    Returns the images, whose labels are changed in place, and the numbers of before.
+    """
+    counts = np.bincount(loaded.train.labels, minlength=len(loaded.class_names))
+    old = np.argsort(-counts, kind="stable")
+    # Label -1, of no class, finds the last entry and stays.
+    labels = np.full(len(old) + 1, -1, np.int32)
+    labels[old] = np.arange(len(old))
+    for images in (loaded.train, loaded.test, loaded.val, loaded.open):
+        if images is not None:
+            images.labels = labels[images.labels]
+    class_names = tuple(loaded.class_names[number] for number in old)
+    return loaded._replace(class_names=class_names), tuple(old.tolist())

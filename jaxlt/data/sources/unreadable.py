@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Unreadable = Literal["error", "skip"]
 
-# More unreadable neighbours in a row mean that something else is wrong.
+# More unreadable neighbors in a row mean that something else is wrong.
 _MAX_TRIES = 8
 
 _logger = logging.getLogger(__name__)

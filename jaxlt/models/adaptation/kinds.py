@@ -24,7 +24,7 @@ def bottleneck_rank(num_classes: int, num_blocks: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Adaptation:
+class EncoderAdaptation:
     """What is added to a pretrained vision transformer and which of its own parameters train.
 
     The classifier trains with every kind. Kinds can be combined, except "full" and "linear_probe",
@@ -84,7 +84,7 @@ class Adaptation:
     def _has_rank(self) -> bool:
         return any(kind in self for kind in _OF_RANK)
 
-    def with_rank(self, num_classes: int, num_blocks: int) -> "Adaptation":
+    def with_rank(self, num_classes: int, num_blocks: int) -> "EncoderAdaptation":
         """Returns the adaptation with its rank by `bottleneck_rank` where it needs and has none."""
         if self.rank is None and self._has_rank:
             return dataclasses.replace(self, rank=bottleneck_rank(num_classes, num_blocks))

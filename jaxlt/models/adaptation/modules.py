@@ -1,4 +1,4 @@
-"""The modules that an `Adaptation` adds to a vision transformer, and where it adds them.
+"""The modules that an `EncoderAdaptation` adds to a vision transformer, and where it adds them.
 
 The modules map `(..., features)` to the same shape and type, if they do not say otherwise. The
 functions are called in the compact methods of a block, whose modules then hold what is added. The
@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.networks.layer_norm import LayerNorm
 
-UNADAPTED = Adaptation(("linear_probe",))
+UNADAPTED = EncoderAdaptation(("linear_probe",))
 """Adds nothing to a network."""
 
 # PyTorch's Kaiming-normal with a = sqrt(5), untruncated: a variance of 1 / (3 fan_in).
@@ -110,7 +110,7 @@ class Prompts(nn.Module):
 
 
 def prompted(
-    adaptation: Adaptation, x: jax.Array, *, block: int, tokens: int, patch: int
+    adaptation: EncoderAdaptation, x: jax.Array, *, block: int, tokens: int, patch: int
 ) -> jax.Array:
     """Returns a block's input: `x`, with `Prompts` behind it if the block, from 0, has any."""
     if "vpt_deep" in adaptation or ("vpt_shallow" in adaptation and block == 0):
@@ -118,7 +118,7 @@ def prompted(
     return x
 
 
-def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+def adapted(adaptation: EncoderAdaptation, operation: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns what a block's layer norm or `Projection` makes of x with LoRA and SSF, y without."""
     if "lora" in adaptation and operation in adaptation.lora_projections:
         y = y + LowRank(adaptation.set_rank, y.shape[-1], name=f"lora_{operation}")(x)
@@ -127,7 +127,7 @@ def adapted(adaptation: Adaptation, operation: str, x: jax.Array, y: jax.Array) 
     return y
 
 
-def adapted_mlp(adaptation: Adaptation, stream: jax.Array, y: jax.Array) -> jax.Array:
+def adapted_mlp(adaptation: EncoderAdaptation, stream: jax.Array, y: jax.Array) -> jax.Array:
     """Returns what is added to the stream (before the second layer norm) for an MLP's output y."""
     if "adapter" in adaptation:
         y = y + Adapter(adaptation.set_rank, name="adapter")(y)

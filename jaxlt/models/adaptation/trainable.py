@@ -6,7 +6,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.errors import UsageError
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 
 _BLOCK = r"/encoder_layers_(\d+)/"
 # What each kind trains, in paths such as /vision_model/encoder_layers_0/layer_norm1/scale; what
@@ -24,7 +24,7 @@ _TRAINED = {
 }
 
 
-def trainable(adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
+def trainable(adaptation: EncoderAdaptation, params: dict[str, Any]) -> dict[str, Any]:
     """Returns a tree like the parameters that says which of them an adaptation trains.
 
     It goes by names: blocks are `encoder_layers_0` and so on, their layer norms `layer_norm1` and

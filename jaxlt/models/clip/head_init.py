@@ -10,7 +10,7 @@ from jaxlt.errors import UsageError
 def text_kernel(text_features: Any, projection: Any) -> np.ndarray:
     """Returns the kernel (D, C) whose unit columns are the classes' texts, seen as image features.
 
-    This is LIFT's semantic-aware initialisation: column c is `norm(P t_c)`, where t_c is the unit
+    This is LIFT's semantic-aware initialization: column c is `norm(P t_c)`, where t_c is the unit
     mean of the unit features of the class's texts (Shi et al., "Long-tail learning with foundation
     model: heavy fine-tuning hurts", ICML 2024).
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
-from jaxlt.files.file_digest import file_digest
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.files.foreign_files import file_digest
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.clip.config import VisionConfig, read_config
 from jaxlt.models.clip.dinov2 import load_dinov2, read_dinov2_config
 from jaxlt.models.clip.model import ClipClassifier, ImageEncoder
@@ -49,7 +49,7 @@ def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfi
     """Returns the sizes of an encoder for images of a shape, or raises a `UsageError`.
 
     The model is "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see `find_snapshot`, or "random:SIZE" with a
-    key of `RANDOM`. Grey images are shown to it in each channel.
+    key of `RANDOM`. Gray images are shown to it in each channel.
     """
     kind, place = _kind_and_place(model)
     if kind == "random":
@@ -61,17 +61,20 @@ def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfi
     if height != width or height % config.patch_size or channels not in (1, config.num_channels):
         raise UsageError(
             f"images for {model} must be squares whose side is a multiple of {config.patch_size}, "
-            f"grey or of {config.num_channels} channels, got {height}x{width}x{channels}"
+            f"gray or of {config.num_channels} channels, got {height}x{width}x{channels}"
         )
     return dataclasses.replace(config, image_size=height)
 
 
 def create_encoder(
-    model: str, image_shape: tuple[int, int, int], adaptation: Adaptation | None, **fields: Any
+    model: str,
+    image_shape: tuple[int, int, int],
+    adaptation: EncoderAdaptation | None,
+    **fields: Any,
 ) -> ClipClassifier:
     """Builds a classifier on an encoder; for the arguments see `create_model`."""
     config = encoder_config(model, image_shape)
-    added = adaptation or Adaptation(("full",))
+    added = adaptation or EncoderAdaptation(("full",))
     added = added.with_rank(fields["num_classes"], config.num_hidden_layers)
     return ClipClassifier(config=config, adaptation=added, **fields)
 

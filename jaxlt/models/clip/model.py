@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.adaptation.modules import UNADAPTED, adapted, adapted_mlp, prompted
 from jaxlt.models.adaptation.trainable import split, trainable
 from jaxlt.models.clip.config import (
@@ -32,7 +32,7 @@ class _Part(nn.Module):
 
     config: EncoderConfig
     dtype: jnp.dtype | type = jnp.float32
-    adaptation: Adaptation = UNADAPTED
+    adaptation: EncoderAdaptation = UNADAPTED
 
     def _dense(self, name: str, width: int, deviation: float, x: jax.Array) -> jax.Array:
         y = nn.Dense(width, kernel_init=normal(deviation), dtype=self.dtype, name=name)(x)
@@ -127,7 +127,7 @@ class ImageEncoder(nn.Module):
     config: VisionConfig
     dtype: jnp.dtype | type = jnp.float32
     remat: bool = False
-    adaptation: Adaptation = UNADAPTED
+    adaptation: EncoderAdaptation = UNADAPTED
 
     def setup(self):
         """Makes the parts."""
@@ -154,9 +154,9 @@ class ImageEncoder(nn.Module):
         return x
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps `(B, side, side, channels)` to `(B, width)` float32: the class token, normalised.
+        """Maps `(B, side, side, channels)` to `(B, width)` float32: the class token, normalized.
 
-        Images are normalised by the checkpoint's means and deviations: CLIP has its own, DINOv2 has
+        Images are normalized by the checkpoint's means and deviations: CLIP has its own, DINOv2 has
         ImageNet's. A `ValueError` says that their sides are not those of the configuration.
         """
         return self.post_layernorm(self.tokens(images)[:, 0])
@@ -209,7 +209,7 @@ class TextEncoder(nn.Module):
         return self.final_layer_norm(x[jnp.arange(x.shape[0]), ends])
 
 
-class Clip(nn.Module):
+class ClipModel(nn.Module):
     """Both encoders, and the projections of their features to one space, in float32."""
 
     config: ClipConfig
@@ -224,11 +224,11 @@ class Clip(nn.Module):
         self.text_projection = project(kernel_init=normal(text**-0.5))
 
     def image_embeddings(self, images: jax.Array) -> jax.Array:
-        """Maps `(B, side, side, channels)` images to `(B, projection_dim)`, not normalised."""
+        """Maps `(B, side, side, channels)` images to `(B, projection_dim)`, not normalized."""
         return self.visual_projection(self.vision_model(images))
 
     def text_embeddings(self, tokens: jax.Array) -> jax.Array:
-        """Maps `(B, T)` tokens to `(B, projection_dim)`, not normalised."""
+        """Maps `(B, T)` tokens to `(B, projection_dim)`, not normalized."""
         return self.text_projection(self.text_model(tokens))
 
     def __call__(self, images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -239,14 +239,14 @@ class Clip(nn.Module):
 class ClipClassifier(ImageClassifier, kw_only=True):
     """A classifier on the class token's features, before their projection to the space of texts.
 
-    The encoder's parameters lie under `params["vision_model"]`, as a `Clip`'s do. Fields are as of
-    `ImageEncoder`.
+    The encoder's parameters lie under `params["vision_model"]`, as a `ClipModel`'s do. Fields are
+    as of `ImageEncoder`.
     """
 
     suits_loops = True
 
     config: VisionConfig
-    adaptation: Adaptation = UNADAPTED
+    adaptation: EncoderAdaptation = UNADAPTED
     remat: bool = False
 
     def setup(self):
@@ -256,7 +256,7 @@ class ClipClassifier(ImageClassifier, kw_only=True):
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(B, side, side, channels)` images to `(B, width)` float32 features.
 
-        Grey images, of one channel, are shown to the encoder in each of its channels.
+        Gray images, of one channel, are shown to the encoder in each of its channels.
         """
         del train
         if images.shape[-1] == 1:

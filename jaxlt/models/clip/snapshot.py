@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlt.errors import UsageError
 from jaxlt.models.clip.config import ClipConfig, read_config
-from jaxlt.models.clip.model import Clip
+from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.weights.pretrained import fill_tree
 from jaxlt.models.weights.torch_files import read_tensors
 
@@ -23,7 +23,7 @@ _IGNORED = re.compile(r"logit_scale|.*\.position_ids")
 
 
 class ClipSnapshot(NamedTuple):
-    """The float32 parameters of `Clip(config)`, and where their and the tokenizer's files lie."""
+    """The float32 parameters of `ClipModel(config)`, and where the files lie."""
 
     directory: Path
     config: ClipConfig
@@ -55,7 +55,7 @@ def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSna
     }
     images = jax.ShapeDtypeStruct(config.vision.image_shape, jnp.float32)
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(Clip(config).init, jax.random.key(0), images, tokens)["params"]
+    shapes = jax.eval_shape(ClipModel(config).init, jax.random.key(0), images, tokens)["params"]
     params = fill_tree(path, tensors, shapes, _tensor_name, in_flax_order)
     if image_size is not None and image_size != config.vision.image_size:
         config = config.for_images_of(image_size)
@@ -100,13 +100,13 @@ def interpolate_positions(positions: jax.Array | np.ndarray, grid: int) -> np.nd
 
 
 def _cubic_weights(source: int, target: int) -> np.ndarray:
-    """`(target, source)` weights of cubic convolution, with positions at the pixels' centres."""
-    centres = (np.arange(target) + 0.5) * source / target - 0.5
+    """`(target, source)` weights of cubic convolution, with positions at the pixels' centers."""
+    centers = (np.arange(target) + 0.5) * source / target - 0.5
     weights = np.zeros((target, source))
     for offset in (-1, 0, 1, 2):
-        nearby = np.floor(centres).astype(int) + offset
+        nearby = np.floor(centers).astype(int) + offset
         columns = np.clip(nearby, 0, source - 1)
-        distance, a = np.abs(centres - nearby), -0.75
+        distance, a = np.abs(centers - nearby), -0.75
         near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
         far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
         np.add.at(weights, (np.arange(target), columns), np.where(distance <= 1, near, far))

@@ -1,4 +1,4 @@
-"""Batch norm whose forward pass XLA recognises when it meets it twice.
+"""Batch norm whose forward pass XLA recognizes when it meets it twice.
 
 The norms of this package compute what Flax's do, under the same names. Flax's reshape the
 statistics, and XLA moves such reshapes about depending on whether a backward pass follows. Two
@@ -21,11 +21,11 @@ class BatchNorm(nn.Module):
 
     A training-mode pass with the collection "held_statistics" mutable stores the batch's mean and
     variance there, and lets no gradient flow through them. A pass that finds the collection among
-    its variables normalises by these constants, in training mode too, and leaves the running
+    its variables normalizes by these constants, in training mode too, and leaves the running
     statistics as they are. Then no example's result depends on the other rows of its batch.
 
     Attributes:
-        use_running_average: Normalise by the running statistics and leave them as they are.
+        use_running_average: Normalize by the running statistics and leave them as they are.
         momentum: Share of the running statistics that one batch keeps.
         epsilon: Added to the variance.
         dtype: Type of the result; parameters and statistics are float32.
@@ -38,7 +38,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises (..., C)."""
+        """Normalizes (..., C)."""
         channels = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))

@@ -30,10 +30,10 @@ class ScaledLinearClassifier(nn.Module):
 
 
 class NearestClassMeanClassifier(nn.Module):
-    """NCM: nearest class mean, with centred features of unit norm.
+    """NCM: nearest class mean, with centered features of unit norm.
 
-    Logit c is `-||u - centre_c||^2`, where u is `features - mean` scaled to unit norm, or zero.
-    Mean (D,) and centres (C, D) start at zero. They are computed from the training images (see
+    Logit c is `-||u - center_c||^2`, where u is `features - mean` scaled to unit norm, or zero.
+    Mean (D,) and centers (C, D) start at zero. They are computed from the training images (see
     `jaxlt.training.step.decoupling.nearest_class_mean`), never learned.
     """
 
@@ -45,10 +45,10 @@ class NearestClassMeanClassifier(nn.Module):
         features = jnp.asarray(features, jnp.float32)
         width, zeros = features.shape[-1], nn.initializers.zeros
         mean = self.param("mean", zeros, (width,), jnp.float32)
-        centres = self.param("centres", zeros, (self.num_classes, width), jnp.float32)
+        centers = self.param("centers", zeros, (self.num_classes, width), jnp.float32)
         unit = unit_norm(features - mean, axis=-1)
         # Expanded, as (B, C, D) differences would not fit; the default precision of a GPU's
-        # products would show where centres lie close together.
-        products = jnp.matmul(unit, centres.T, precision="highest")
-        squares = jnp.square(unit).sum(-1, keepdims=True) + jnp.square(centres).sum(-1)
+        # products would show where centers lie close together.
+        products = jnp.matmul(unit, centers.T, precision="highest")
+        squares = jnp.square(unit).sum(-1, keepdims=True) + jnp.square(centers).sum(-1)
         return 2 * products - squares

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlt.batch.classifiers import Cosine, Linear, unit_norm
 from jaxlt.errors import UsageError
 
-# He initialisation as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.
+# He initialization as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -148,11 +148,16 @@ class ImageClassifier(nn.Module, kw_only=True):
         return params, {}
 
     def features(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `(B, H, W, channels)` images to `(B, D)` float32 features, the head's input."""
+        """Computes `(B, D)` float32 features, the head's input.
+
+        Args:
+            images: (B, H, W, channels).
+            train: whether batch norm takes and updates the batch's statistics.
+        """
         raise NotImplementedError
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps normalised `(B, H, W, channels)` images to `(B, num_classes)` float32 logits.
+        """Maps normalized `(B, H, W, channels)` images to `(B, num_classes)` float32 logits.
 
         `train` says whether batch norm, where there is any, uses the batch's own statistics.
         """

@@ -10,7 +10,7 @@ class GroupNorm(nn.Module):
     """Group norm of images (Wu and He, ECCV 2018).
 
     Attributes:
-        groups: Number of groups of neighbouring channels, a divisor of the channels.
+        groups: Number of groups of neighboring channels, a divisor of the channels.
         epsilon: Added to the variance.
         dtype: Type of the result; parameters are float32.
     """
@@ -21,17 +21,17 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises (B, H, W, C) over the pixels and the channels of each group."""
+        """Normalizes (B, H, W, C) over the pixels and the channels of each group."""
         channels = x.shape[-1]
         if channels % self.groups:
             raise ValueError(f"channels must be a multiple of {self.groups}, got {channels}")
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x = x.astype(jnp.float32)
-        centred = x - self._group_means(x)[:, None, None]
-        inverse_deviation = jax.lax.rsqrt(self._group_means(jnp.square(centred)) + self.epsilon)
+        centered = x - self._group_means(x)[:, None, None]
+        inverse_deviation = jax.lax.rsqrt(self._group_means(jnp.square(centered)) + self.epsilon)
         factor = (inverse_deviation * scale)[:, None, None]
-        return (centred * factor + bias).astype(self.dtype)
+        return (centered * factor + bias).astype(self.dtype)
 
     def _group_means(self, x: jax.Array) -> jax.Array:
         """Maps (B, H, W, C) to (B, C): each channel's entry is the mean of its group."""
@@ -49,10 +49,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises each row of (..., D)."""
+        """Normalizes each row of (..., D)."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         x = x.astype(jnp.float32)
-        centred = x - x.mean(-1)[..., None]
-        inverse_deviation = jax.lax.rsqrt(jnp.square(centred).mean(-1) + self.epsilon)
-        return (centred * inverse_deviation[..., None] * scale + bias).astype(self.dtype)
+        centered = x - x.mean(-1)[..., None]
+        inverse_deviation = jax.lax.rsqrt(jnp.square(centered).mean(-1) + self.epsilon)
+        return (centered * inverse_deviation[..., None] * scale + bias).astype(self.dtype)

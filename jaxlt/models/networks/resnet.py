@@ -17,10 +17,10 @@ _conv = partial(nn.Conv, use_bias=False, kernel_init=_kaiming_normal_fan_out)
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution, each normalised, added to a shortcut.
+    """A 1x1, a 3x3 and a 1x1 convolution, each normalized, added to a shortcut.
 
     The stride is the 3x3 convolution's, as in torchvision ("v1.5"; the paper has it on the first
-    1x1). A shortcut that changes the shape is a normalised 1x1 convolution.
+    1x1). A shortcut that changes the shape is a normalized 1x1 convolution.
 
     The first two convolutions have `inner` channels, those of the 3x3 one in `groups`.
     """
@@ -64,7 +64,7 @@ class ResNet(ImageClassifier, kw_only=True):
         width_per_group: Its channels in each group where `width` is 64, in the first stage.
         remat: Keeps the input of each block alone and computes the rest again in the backward
             pass: less memory for about a third more work, and the same results.
-        frozen_trunk_norm: In training, batch norm below the last block normalises by its running
+        frozen_backbone_norm: In training, batch norm below the last block normalizes by its running
             statistics, which stay.
     """
 
@@ -74,7 +74,7 @@ class ResNet(ImageClassifier, kw_only=True):
     groups: int = 1
     width_per_group: int = 64
     remat: bool = False
-    frozen_trunk_norm: bool = False
+    frozen_backbone_norm: bool = False
 
     @property
     def couples_examples(self) -> bool:
@@ -88,14 +88,15 @@ class ResNet(ImageClassifier, kw_only=True):
         D is 32 times the stem's width with bottlenecks, 8 times without, for four stages.
         """
         batch_norm = partial(BatchNorm, dtype=self.dtype)
-        trunk_norm = partial(batch_norm, use_running_average=not train or self.frozen_trunk_norm)
+        held = not train or self.frozen_backbone_norm
+        backbone_norm = partial(batch_norm, use_running_average=held)
         stem = _conv(self.width, (7, 7), strides=2, padding=3, dtype=self.dtype, name="conv1")
-        x = nn.relu(trunk_norm(name="bn1")(stem(images)))
+        x = nn.relu(backbone_norm(name="bn1")(stem(images)))
         # Flax's annotation is that of its default, "VALID".
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         places = [(stage, index) for stage, n in enumerate(self.blocks) for index in range(n)]
         for stage, index in places[:-1]:
-            x = self._block(stage, index, trunk_norm)(x)
+            x = self._block(stage, index, backbone_norm)(x)
         x = self._block(*places[-1], partial(batch_norm, use_running_average=not train))(x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 

@@ -25,10 +25,10 @@ def _subsample_and_pad(x: jax.Array, width: int, stride: int) -> jax.Array:
 
 
 class BasicBlock(nn.Module):
-    """Two normalised 3x3 convolutions of `width` channels, the first with the stride.
+    """Two normalized 3x3 convolutions of `width` channels, the first with the stride.
 
     They are added to a shortcut, which is free of parameters where it changes the shape ("option
-    A"), or with `projection` a normalised 1x1 convolution ("option B").
+    A"), or with `projection` a normalized 1x1 convolution ("option B").
     """
 
     width: int

@@ -12,7 +12,6 @@ from jaxlt.recipes.losses.loss import (
 )
 from jaxlt.recipes.losses.loss import ClassBalanced as ClassBalanced
 from jaxlt.recipes.losses.loss import Loss as Loss
-from jaxlt.recipes.losses.loss import PerExampleLoss as PerExampleLoss
 from jaxlt.recipes.losses.margins import GCL, LADE, LDAM, LabelAwareSmoothing
 
 if TYPE_CHECKING:

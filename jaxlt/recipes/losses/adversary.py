@@ -1,13 +1,15 @@
 """CC-SAM's feature adversary, around any loss."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
 from jaxlt.losses.feature_adversary import adversarial_losses, released_class_weights
-from jaxlt.recipes.losses.loss import PerExampleLoss
 from jaxlt.recipes.methods import ClassCounts
 from jaxlt.recipes.part import Choice, Clock, NonNegative, Positive, Share
+
+if TYPE_CHECKING:
+    from jaxlt.training import PerExampleLoss
 
 
 class Adversary(Choice, frozen=True):
@@ -24,8 +26,14 @@ class Adversary(Choice, frozen=True):
     def weights(self, class_counts: ClassCounts) -> Any:
         """Returns the classes' weights (C,), None for none."""
 
-    def build(self, per_example: PerExampleLoss, class_counts: ClassCounts, clock: Clock) -> Any:
-        """Builds the loss of features, see `jaxlt.training.step.network_pass.Regime`."""
+    def build(self, per_example: "PerExampleLoss", class_counts: ClassCounts, clock: Clock) -> Any:
+        """Builds the loss of features, see `jaxlt.training.step.network_pass.Regime`.
+
+        Args:
+            per_example: the loss of the features as they are.
+            class_counts: training images of each class.
+            clock: turns epochs into steps.
+        """
         weights = self.weights(class_counts)
 
         def losses_of_features(features: Any, classifier: Any, labels: Any, moment: Any) -> Any:

@@ -1,7 +1,6 @@
 """What all losses have in common, the softmax losses, and class weights."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import jax
 
@@ -9,8 +8,8 @@ from jaxlt import losses
 from jaxlt.recipes.methods import ClassCounts
 from jaxlt.recipes.part import BelowOne, Choice, Clock, CountOrZero, NonNegative
 
-# (logits (B, C), labels (B,), moment) -> losses (B,); see jaxlt.training.step.network_pass
-PerExampleLoss: TypeAlias = Callable[[jax.Array, jax.Array, Any], jax.Array]
+if TYPE_CHECKING:
+    from jaxlt.training import PerExampleLoss
 
 
 class Loss(Choice, frozen=True):
@@ -28,7 +27,7 @@ class Loss(Choice, frozen=True):
         """The factor that the loss puts on the logits."""
         return 1.0
 
-    def build(self, class_counts: ClassCounts) -> PerExampleLoss:
+    def build(self, class_counts: ClassCounts) -> "PerExampleLoss":
         """Builds the loss for training images counted by class."""
         raise NotImplementedError
 
@@ -97,9 +96,15 @@ class ClassBalanced(Choice, frozen=True, tag="class_balanced"):
     """What the losses are divided by: the batch's size, or the sum of its weights."""
 
     def build(
-        self, per_example: PerExampleLoss, class_counts: ClassCounts, clock: Clock
-    ) -> PerExampleLoss:
-        """Puts the weights on a loss."""
+        self, per_example: "PerExampleLoss", class_counts: ClassCounts, clock: Clock
+    ) -> "PerExampleLoss":
+        """Puts the weights on a loss.
+
+        Args:
+            per_example: the loss.
+            class_counts: training images of each class.
+            clock: turns epochs into steps.
+        """
         start = clock.steps(self.epoch)
         class_weights = losses.deferred_reweighting(class_counts, start, self.beta)
 

@@ -1,4 +1,4 @@
-"""The losses with margins or a regulariser: LDAM, GCL, label-aware smoothing and LADE."""
+"""The losses with margins or a regularizer: LDAM, GCL, label-aware smoothing and LADE."""
 
 from typing import Literal
 
@@ -69,12 +69,12 @@ class LabelAwareSmoothing(Loss, frozen=True, tag="label_aware_smoothing"):
 
 
 class LADE(Loss, frozen=True, tag="lade"):
-    """LADE (Hong et al., CVPR 2021): balanced softmax with a regulariser of the batch."""
+    """LADE (Hong et al., CVPR 2021): balanced softmax with a regularizer of the batch."""
 
     label = "LADE"
     of_rows = False
     weight: NonNegative = 0.1
-    """Weight of the regulariser."""
+    """Weight of the regularizer."""
 
     def build(self, class_counts):  # noqa: D102
         return lambda x, y, _: losses.lade(x, y, class_counts, weight=self.weight)

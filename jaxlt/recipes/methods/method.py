@@ -40,7 +40,12 @@ class Method(Choice, frozen=True):
         return ()
 
     def perturbed_alone(self, class_counts: ClassCounts, phase: int) -> np.ndarray | None:
-        """Returns the classes (C,) bool that alone are perturbed; None where it is not so."""
+        """Returns the classes (C,) bool that alone are perturbed; None where it is not so.
+
+        Args:
+            class_counts: training images of each class.
+            phase: as of `build`.
+        """
 
     def scaled(self, factor: float) -> Self:
         """Returns the method with everything given in epochs, times a factor."""
@@ -160,7 +165,12 @@ def has_radius(method: Method) -> bool:
 
 
 def with_radius(method: Method, rho: float | jax.Array) -> Method:
-    """Returns the method with another radius, which may be traced and so is not checked."""
+    """Changes the radius.
+
+    Args:
+        method: one that has a radius.
+        rho: the radius; it may be traced, so it is not checked.
+    """
     changed = copy.copy(method)
     msgspec.structs.force_setattr(changed, "rho", rho)
     return changed

@@ -106,5 +106,10 @@ def vary(base: _Varied, **fields: Any) -> _Varied:
 
 
 def followed_by(base: Recipe, *stages: Any) -> Recipe:
-    """Returns a recipe's first stage with other stages after it."""
+    """Puts stages after a recipe's first.
+
+    Args:
+        base: the recipe.
+        *stages: in place of those after its first.
+    """
     return base.replace(stages=(base.first, *stages))

@@ -11,12 +11,12 @@ from jaxlt.recipes.data import TFDS, Exponential
 from jaxlt.recipes.losses import LADE, LDAM, ClassBalanced, Focal, LogitAdjusted, VectorScaling
 from jaxlt.recipes.methods import SAM, SGD, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import vary
-from jaxlt.recipes.network import Cosine, Small
+from jaxlt.recipes.network import CosineLayer, Small
 from jaxlt.recipes.optimizer import CosineSteppedFirst, MultiStep
 from jaxlt.recipes.recipe import Recipe
 
 CIFAR = Recipe()  # ResNet-32, 200 epochs of SGD at 0.1, momentum 0.9
-COSINE_CLASSIFIER = Small(classifier=Cosine())
+COSINE_CLASSIFIER = Small(classifier=CosineLayer())
 FACTORS = (200, 100, 50, 10)
 
 SADDLE_SOURCE = "val-iisc/Saddle-LongTail (NeurIPS 2022)"

@@ -13,13 +13,13 @@ from jaxlt.recipes.named import vary
 from jaxlt.recipes.named.cifar import FOCAL_SOURCE
 from jaxlt.recipes.named.large_scale import IMAGENET, INATURALIST, PLACES
 from jaxlt.recipes.named.standin import FASHION, SOURCE
-from jaxlt.recipes.network import Adaptation, Clip, Cosine, DINOv2, Network, RandomEncoder
+from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, DINOv2, Network, RandomEncoder
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.recipe import Recipe
 
 _ENCODER: dict[str, Any] = {
     "adaptation": Adaptation(kinds=("adaptformer",)),
-    "classifier": Cosine(scale=25.0),
+    "classifier": CosineLayer(scale=25.0),
 }
 _OPTIMIZER = Optimizer(lr=0.01, weight_decay=5e-4)
 

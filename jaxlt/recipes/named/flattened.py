@@ -9,11 +9,11 @@ from typing import Any
 from jaxlt.recipes.methods import SAM, GradientNormPenalty, RandomPerturbation
 from jaxlt.recipes.named.cifar import RECIPES as ONE_STAGE
 from jaxlt.recipes.named.cifar_stages import RECIPES as IN_STAGES
-from jaxlt.recipes.network import Cosine
+from jaxlt.recipes.network import CosineLayer
 from jaxlt.recipes.recipe import Recipe
 
 BASELINES = ("crt", "ldam_drw", "mislas", "gcl")
-# Spectral normalisation, gradient-norm penalty, model perturbation along noise and along the
+# Spectral normalization, gradient-norm penalty, model perturbation along noise and along the
 # gradient. Weight averaging has epochs of its own in each stage.
 OPERATIONS: dict[str, dict[str, Any]] = {
     "swa": {},
@@ -40,7 +40,7 @@ def flattened(recipe: Recipe, operation: str, stages: tuple[int, ...]) -> Recipe
 
 def _variants(baseline: Recipe, operation: str) -> tuple[tuple[int, ...], ...]:
     # What a cosine classifier gives does not depend on its kernel's norm.
-    cosine = isinstance(baseline.network.classifier, Cosine)
+    cosine = isinstance(baseline.network.classifier, CosineLayer)
     if len(baseline.stages) == 1 or (operation == "sn" and cosine):
         return ((1,),)
     return ((1,), (2,), (1, 2))

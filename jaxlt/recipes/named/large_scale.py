@@ -11,7 +11,7 @@ from jaxlt.recipes.methods import CCSAM, SAM, FocalSAM
 from jaxlt.recipes.named import cifar_stages, followed_by, vary
 from jaxlt.recipes.named.cifar import FOCAL_SOURCE, SADDLE_SOURCE
 from jaxlt.recipes.named.cifar_stages import GCL_SOURCE, KANG_SOURCE, MISLAS_SOURCE
-from jaxlt.recipes.network import Cosine, ImageNetResNet
+from jaxlt.recipes.network import CosineLayer, ImageNetResNet
 from jaxlt.recipes.optimizer import CCSAMMultiStep, CosineSteppedFirst, MultiStep
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
@@ -24,7 +24,7 @@ IMAGENET = vary(
     source=data.Lists(lists=_LISTS.format("imagenet", "ImageNet_LT")),
     profile=data.Native(),
     image_size=224,
-    resize="centre_crop",
+    resize="center_crop",
     normalization="imagenet",
     augmentation=_AUGMENTATION,
 )
@@ -55,7 +55,7 @@ _SADDLE: dict[str, Any] = {
     **_NUMBERED,
     "epochs": 90,
     "batch_size": 256,
-    "network": ImageNetResNet(classifier=Cosine()),
+    "network": ImageNetResNet(classifier=CosineLayer()),
     "loss": losses.LDAM(max_margin=0.3),
     "reweighting": losses.ClassBalanced(epoch=60, mean="weights"),
     "method": SAM(rho=0.05, rho_epochs=(5, 60), rho_values=(0.1, 0.5)),
@@ -116,7 +116,7 @@ def _add_baselines(benchmark: str, recipe: Recipe, source: str, **tau_norm: Reci
 
 
 def _add_gcl(benchmark: str, recipe: Recipe, stage: Stage = _GCL_STAGE) -> None:
-    network = recipe.network.replace(classifier=Cosine())
+    network = recipe.network.replace(classifier=CosineLayer())
     _add(f"gcl_{benchmark}", recipe, _GCL_SOURCE, stage, network=network, **_GCL)
 
 
@@ -146,7 +146,7 @@ for _name, _base in (("cc_sam", _resnet), ("cc_sam_resnext50", _resnext)):
     _recipe = vary(IMAGENET, network=_base.network, batch_size=256)
     _add(f"{_name}_imagenet_lt", _recipe, _CC_SAM_SOURCE, _stage, **_CC_SAM)
 
-# Without colour jitter in all but MiSLAS's and Saddle's code.
+# Without color jitter in all but MiSLAS's and Saddle's code.
 _plain, _decay = vary(INATURALIST, color_jitter=0.0), {"weight_decay": 1e-4}
 _add_baselines("inaturalist", vary(_plain, **{**_KANG, **_decay}), KANG_SOURCE)
 _add("sam_ldam_drw_inaturalist", INATURALIST, SADDLE_SOURCE, **_SADDLE, lr=0.1, **_decay)

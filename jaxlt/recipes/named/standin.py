@@ -9,7 +9,7 @@ from jaxlt.recipes import losses
 from jaxlt.recipes.data import IDX, ClassAware, ClassBalancedSampler, Data, Digits, Exponential
 from jaxlt.recipes.methods import CCSAM, SAM, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import followed_by, vary
-from jaxlt.recipes.network import Cosine, Small
+from jaxlt.recipes.network import CosineLayer, Small
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.stage import NearestClassMean, TauNorm
 
@@ -37,7 +37,7 @@ _DIGITS = vary(
 def _recipes(base: Recipe, tail: int) -> dict[str, Recipe]:
     first = base.first
     adjusted, mixup = vary(base, loss=losses.LogitAdjusted()), vary(base, mixup=1.0)
-    cosine = _SMALL_CONV.replace(classifier=Cosine())
+    cosine = _SMALL_CONV.replace(classifier=CosineLayer())
     drw = losses.ClassBalanced(epoch=first.epochs * 4 // 5, mean="weights")
     # A sixth of the epochs, on balanced batches.
     second = first.replace(

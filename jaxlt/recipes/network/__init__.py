@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from jaxlt.recipes.network.encoders import Adaptation as Adaptation
 from jaxlt.recipes.network.encoders import Clip, DINOv2, RandomEncoder
 from jaxlt.recipes.network.encoders import Encoder as Encoder
-from jaxlt.recipes.network.network import Cosine as Cosine
+from jaxlt.recipes.network.network import CosineLayer as CosineLayer
 from jaxlt.recipes.network.network import ImageNetResNet, Small
-from jaxlt.recipes.network.network import Linear as Linear
+from jaxlt.recipes.network.network import LinearLayer as LinearLayer
 from jaxlt.recipes.network.network import Network as Network
 
 if TYPE_CHECKING:

@@ -32,9 +32,9 @@ class Adaptation(Part, frozen=True):
 
     def build(self) -> Any:
         """Returns the `jaxlt.models` adaptation; UsageError if kinds do not go together."""
-        from jaxlt.models.adaptation.kinds import Adaptation as Adapted
+        from jaxlt.models.adaptation.kinds import EncoderAdaptation
 
-        return Adapted(**msgspec.structs.asdict(self))
+        return EncoderAdaptation(**msgspec.structs.asdict(self))
 
 
 class Encoder(Network, frozen=True):

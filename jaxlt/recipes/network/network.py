@@ -11,12 +11,12 @@ CifarResNet: TypeAlias = Literal[
 SmallArchitecture: TypeAlias = Literal[CifarResNet, "resnet34", "small_vit", "small_conv", "mlp"]
 
 
-class Linear(Choice, frozen=True, tag="linear"):
+class LinearLayer(Choice, frozen=True, tag="linear"):
     """An affine last layer."""
 
 
-class Cosine(Choice, frozen=True, tag="cosine"):
-    """A last layer of normalised features and weights, as LDAM needs."""
+class CosineLayer(Choice, frozen=True, tag="cosine"):
+    """A last layer of normalized features and weights, as LDAM needs."""
 
     scale: Positive = 1.0
     """Constant factor on the cosines; 1 with ldam and gcl, which have their own."""
@@ -25,7 +25,7 @@ class Cosine(Choice, frozen=True, tag="cosine"):
 class Network(Choice, frozen=True):
     """A backbone with a classifier."""
 
-    classifier: Linear | Cosine = Linear()
+    classifier: LinearLayer | CosineLayer = LinearLayer()
     """Last layer: linear or cosine."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the network's computations. Parameters and logits stay float32."""
@@ -44,7 +44,7 @@ class Network(Choice, frozen=True):
         image_shape: tuple[int, int, int],
         head: str | None = None,
         *,
-        frozen_trunk_norm: bool = False,
+        frozen_backbone_norm: bool = False,
     ) -> Any:
         """Builds the network.
 
@@ -52,7 +52,7 @@ class Network(Choice, frozen=True):
             num_classes: C.
             image_shape: height, width, channels.
             head: kind of classifier in place of the recipe's, see `create_model`.
-            frozen_trunk_norm: see there.
+            frozen_backbone_norm: see there.
 
         Raises:
             UsageError: the network cannot do what is asked for.
@@ -69,7 +69,7 @@ class Network(Choice, frozen=True):
             image_shape=image_shape,
             cosine_scale=self.cosine_scale,
             remat=getattr(self, "remat", False),
-            frozen_trunk_norm=frozen_trunk_norm,
+            frozen_backbone_norm=frozen_backbone_norm,
             adaptation=self.adapted(),
         )
 
@@ -84,8 +84,12 @@ class Network(Choice, frozen=True):
     def initial_weights(self, source: Any, pipelines: Any) -> dict[str, Any]:
         """Returns variables that take the place of those drawn, see `jaxlt.training.make_state_fn`.
 
-        The `source` has class names and the images' shape; `pipelines`, its `InputPipelines`, the
-        images for class means. UsageError says that files are missing or do not fit.
+        Args:
+            source: has the class names and the images' shape.
+            pipelines: its `InputPipelines`, with the images for class means.
+
+        Raises:
+            UsageError: files are missing or do not fit.
         """
         return {}
 
@@ -150,7 +154,7 @@ class ImageNetResNet(Backbone, frozen=True, tag="imagenet_resnet"):
 
 def file_digests(part: Network, name: str) -> dict[str, str]:
     """Returns what the file in a field holds, see `Network.contents`; none without a file."""
-    from jaxlt.files.file_digest import file_digest
+    from jaxlt.files.foreign_files import file_digest
 
     path = getattr(part, name)
     return {} if path is None else {name: f"sha256:{file_digest(name, Path(path))}"}

@@ -40,7 +40,12 @@ class Steps:
         return 0 if self.measurements is None else self.measurements.every
 
     def chunks(self, step: int, stop: int) -> Iterator[Chunk]:
-        """Yields the chunks up to the evaluation after step `stop - 1` of the stage."""
+        """Yields the chunks of steps between two evaluations.
+
+        Args:
+            step: the first step, counted from the stage's first.
+            stop: one after the last, behind which the evaluation comes.
+        """
         begun = step // self.eval_steps * self.eval_steps
         for first, last, size in self.program.cut(begun, stop, self.measure_every):
             if step < last:

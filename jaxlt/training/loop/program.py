@@ -86,8 +86,12 @@ class Program:
         """Yields the stretches between two evaluations as (first, last + 1, steps a chunk).
 
         Chunks are as even as they can be, so that programs of few lengths are compiled. Where they
-        end depends on the arguments alone, so that a resumed run meets the same chunks. They also
-        end after each multiple of `measure_every` steps, 0 for none.
+        end depends on the arguments alone, so that a resumed run meets the same chunks.
+
+        Args:
+            start: the first step.
+            stop: one after the last.
+            measure_every: chunks also end after each multiple of so many steps; 0 for none.
         """
         edges = [start, *(step for step in self._boundaries if start < step < stop), stop]
         for first, last in itertools.pairwise(edges):
@@ -109,13 +113,18 @@ class Program:
         return self.compiled(state, step, chunk)(state, self._resident, chunk.payload)
 
     def measure(self, state: TrainState, chunk: Chunk) -> dict[str, np.ndarray]:
-        """Measures at a state, which lives on, with the images of a chunk's first step."""
+        """Measures with the images of a chunk's first step.
+
+        Args:
+            state: where it is measured; it lives on.
+            chunk: of the program's pipeline.
+        """
         chunk = self.spread(first_step(chunk))
         measured = self.compiled_measure(state, chunk)(state, self._resident, chunk.payload)
         return jax.tree.map(np.asarray, measured)
 
     def compiled(self, state: TrainState, step: int, chunk: Chunk) -> jax.stages.Compiled:
-        """Returns the program for a state and a chunk that is spread."""
+        """Compiles the steps of a spread chunk, `step` the first; Args as of `measure`."""
         path, num_steps = self._choose(step, chunk.labels), len(jax.tree.leaves(chunk.payload)[0])
         if (key := (path, num_steps)) not in self._executables:
             began, layout = time.perf_counter(), self._layout
@@ -142,7 +151,7 @@ class Program:
         return run
 
     def compiled_measure(self, state: TrainState, chunk: Chunk) -> jax.stages.Compiled:
-        """Returns the program of `measure` for a state and a chunk of one step that is spread."""
+        """Compiles `measure` for a spread chunk of one step; Args as there."""
         if "measure" not in self._executables:
             began = time.perf_counter()
             measure_fn = self._measure_fn

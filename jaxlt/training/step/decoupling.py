@@ -35,8 +35,8 @@ def next_stage(
     )
 
 
-def tau_normalised(classifier: dict[str, Any], tau: float) -> dict[str, Any]:
-    """tau-normalisation: column W_j of the kernel becomes `W_j / ||W_j||^tau`, the bias zero.
+def tau_normalized(classifier: dict[str, Any], tau: float) -> dict[str, Any]:
+    """tau-normalization: column W_j of the kernel becomes `W_j / ||W_j||^tau`, the bias zero.
 
     A column that is zero stays zero.
 
@@ -49,10 +49,10 @@ def tau_normalised(classifier: dict[str, Any], tau: float) -> dict[str, Any]:
     """
     kernel = classifier["kernel"]
     norms = jnp.linalg.norm(kernel, axis=0)
-    normalised = {"kernel": kernel / jnp.where(norms > 0, norms, 1) ** tau}
+    normalized = {"kernel": kernel / jnp.where(norms > 0, norms, 1) ** tau}
     if "bias" in classifier:
-        normalised["bias"] = jnp.zeros_like(classifier["bias"])
-    return normalised
+        normalized["bias"] = jnp.zeros_like(classifier["bias"])
+    return normalized
 
 
 def with_unit_scale(classifier: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def with_unit_scale(classifier: dict[str, Any]) -> dict[str, Any]:
 def nearest_class_mean(
     features: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> dict[str, np.ndarray]:
-    """Nearest class mean (NCM) on centred features of unit Euclidean norm.
+    """Nearest class mean (NCM) on centered features of unit Euclidean norm.
 
     The mean of all features is subtracted from each and the differences are scaled to unit norm;
-    a class's centre is their mean over the class, not scaled to unit norm again.
+    a class's center is their mean over the class, not scaled to unit norm again.
 
     Args:
         features: (N, D), of all training images; sums are taken in float64.
@@ -81,16 +81,16 @@ def nearest_class_mean(
         num_classes: C.
 
     Returns:
-        Parameters of a "nearest_class_mean" head: mean (D,) and centres (C, D), float32.
+        Parameters of a "nearest_class_mean" head: mean (D,) and centers (C, D), float32.
 
     Raises:
         UsageError: a class has no image.
     """
     features, labels = np.asarray(features), np.asarray(labels)
     if labels.max() >= num_classes:
-        raise ValueError(f"labels ran up to {labels.max()}, must lie in 0..{num_classes - 1}")
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {labels.max()}")
     members = members_by_class(labels, num_classes)
     mean = features.mean(axis=0, dtype=np.float64)
     # Class by class: a float64 copy of all features may not fit.
-    centres = np.stack([unit_rows(features[rows] - mean).mean(axis=0) for rows in members])
-    return {"mean": mean.astype(np.float32), "centres": centres.astype(np.float32)}
+    centers = np.stack([unit_rows(features[rows] - mean).mean(axis=0) for rows in members])
+    return {"mean": mean.astype(np.float32), "centers": centers.astype(np.float32)}

@@ -29,22 +29,22 @@ class EnsemblePipeline:
         self.resident = pipelines[0].resident
 
     def chunks(self, start_step: int, stop_step: int, size: int) -> Iterator[Chunk]:
-        """Yields chunks with a payload a member and the labels of all, (R * K, B)."""
+        """Yields chunks of a payload a member and the labels of all, (R * K, B); see `Pipeline`."""
         streams = [pipeline.chunks(start_step, stop_step, size) for pipeline in self._pipelines]
         for chunks in zip(*streams, strict=True):
             payloads = tuple(chunk.payload for chunk in chunks)
             yield Chunk(payloads, np.concatenate([chunk.labels for chunk in chunks]))
 
     def labels(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the labels of all, (R * K, B), as the chunks have them."""
+        """Returns the labels of all, (R * K, B), as the chunks have them; see `Pipeline`."""
         return np.concatenate([one.labels(start_step, stop_step) for one in self._pipelines])
 
     def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
-        """Returns the images of all, (R * K, B), likewise."""
+        """Returns the images of all, (R * K, B), likewise; see `Pipeline`."""
         return np.concatenate([one.image_numbers(start_step, stop_step) for one in self._pipelines])
 
     def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns one step's images (R, B, H, W, C) and labels (R, B)."""
+        """Returns one step's images (R, B, H, W, C) and labels (R, B); see `Pipeline`."""
         # Stacked on the device: on the host it would be one more copy of every image.
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *payload)
         return jax.vmap(self._pipelines[0].read, in_axes=(None, 0))(resident, stacked)

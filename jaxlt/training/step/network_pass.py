@@ -49,8 +49,8 @@ class Regime:
         row_losses: whether each row's loss depends on that row alone: it draws no noise for each
             row of the batch, and has no term of the whole batch.
         loss_of_features: in place of classifier and loss, where a stage changes features between.
-        running_statistics: batch norm normalises by its running statistics, which then stay.
-        hold_statistics: batch norm normalises in all passes by the clean pass's batch statistics as
+        running_statistics: batch norm normalizes by its running statistics, which then stay.
+        hold_statistics: batch norm normalizes in all passes by the clean pass's batch statistics as
             constants: no gradient flows through them, and images do not depend on each other.
         spectral_norm: of kernels.
         micro_batch: images that pass through the network together, the batch being taken in turns:
@@ -90,7 +90,7 @@ class BatchLosses:
     """The losses of a batch by class in training, as a function of the parameters.
 
     All passes of a step draw the same random numbers. A pass returns the collections `keep` of
-    variables too. Batch norm normalises by `held`, or else by each batch's own statistics.
+    variables too. Batch norm normalizes by `held`, or else by each batch's own statistics.
     """
 
     model: nn.Module

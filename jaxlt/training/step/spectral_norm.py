@@ -1,4 +1,4 @@
-"""Spectral normalisation of kernels, as a function of the parameters."""
+"""Spectral normalization of kernels, as a function of the parameters."""
 
 import dataclasses
 from typing import Any, Literal

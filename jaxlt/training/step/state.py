@@ -25,7 +25,7 @@ class TrainState:
         step: () int32, steps taken, in all stages of the run.
         params: parameters of the network: what is trained, in whichever stage.
         batch_stats: running statistics of batch norm, empty without it.
-        singular_vectors: of the kernels under spectral normalisation, empty without it.
+        singular_vectors: of the kernels under spectral normalization, empty without it.
         opt_state: state of the optax transformation.
         key: PRNG key of the run; step s draws from `fold_in(key, s)`.
         loss_sum: () sum of the batch-mean losses since the last evaluation, here so that a run
@@ -57,7 +57,7 @@ def make_state_fn(
     spectral_norm: SpectralNorm | None = None,
     weights: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[int], TrainState]:
-    """Builds the jitted initialisation, from a seed to the state before the first step.
+    """Builds the jitted initialization, from a seed to the state before the first step.
 
     The seed is that of the initial parameters and of whatever the steps draw. ValueError if the
     network has no place for some of the weights.
@@ -71,7 +71,7 @@ def make_state_fn(
     """
 
     @jax.jit
-    def initialise(init_key: jax.Array, key: jax.Array, weights: Any) -> TrainState:
+    def initialize(init_key: jax.Array, key: jax.Array, weights: Any) -> TrainState:
         drawn = model.init(init_key, jnp.zeros((1, *image_shape)), train=False)
         variables = _overlaid(drawn, weights)
         params, frozen = variables["params"], {}
@@ -89,7 +89,7 @@ def make_state_fn(
         )
 
     # Arguments, since constants of hundreds of megabytes would be part of the program.
-    return lambda seed: initialise(*jax.random.split(jax.random.key(seed)), weights or {})
+    return lambda seed: initialize(*jax.random.split(jax.random.key(seed)), weights or {})
 
 
 def _overlaid(drawn: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:

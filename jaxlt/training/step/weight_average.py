@@ -94,7 +94,7 @@ def recomputed_statistics(
 
     Mean and variance of each layer, a `jaxlt.models.BatchNorm`, are averages, with equal weights,
     of those of each batch of images (B, H, W, channels) in training mode. They stay where a layer
-    normalises by its running statistics in training mode too.
+    normalizes by its running statistics in training mode too.
     """
     if not jax.tree.leaves(batch_stats):
         return batch_stats

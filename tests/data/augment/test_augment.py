@@ -56,8 +56,8 @@ def squares(row, column):
 
 
 @pytest.mark.parametrize("side", [1, 4, 5, 40])
-def test_a_black_square_is_cut_out_around_each_centre(side):
-    # Centres at every pixel of 6 rows and 5 columns, whatever the fraction of a pixel.
+def test_a_black_square_is_cut_out_around_each_center(side):
+    # Centers at every pixel of 6 rows and 5 columns, whatever the fraction of a pixel.
     rows: Any = np.repeat(np.arange(6), 5)
     columns: Any = np.tile(np.arange(5), 6)
     row, column = (-(-k * 2**16 // n) for k, n in ((rows, 6), (columns, 5)))

@@ -20,7 +20,7 @@ def apply(images, operation, amount=0.0):
     return apply_operations(images, np.full(shape, number), np.full(shape, amount, np.float32))
 
 
-def grey(images):
+def gray(images):
     """The luma of ITU-R BT.601, rounded."""
     if images.shape[-1] == 1:
         return images.astype(float)
@@ -32,7 +32,7 @@ def blended(images, degenerate, amount):
 
 
 def smoothed(images):
-    """Weights 5 for a pixel and 1 for its neighbours; the border is left as it is."""
+    """Weights 5 for a pixel and 1 for its neighbors; the border is left as it is."""
     result = images.astype(float)
     total = 4 * result[:, 1:-1, 1:-1]
     for y in range(3):
@@ -60,7 +60,7 @@ def stretched(plane):
 
 
 def equalized(plane):
-    """Histogram equalisation in integers, which leaves the brightest level out of its step."""
+    """Histogram equalization in integers, which leaves the brightest level out of its step."""
     counts = np.bincount(plane.ravel(), minlength=256)
     step = (plane.size - counts[plane.max()]) // 255
     if step == 0:
@@ -74,10 +74,10 @@ class TestOperations:
     @pytest.mark.parametrize("amount", [-0.9, -0.4, 0.0, 0.3, 0.9])
     def test_enhancements_blend_with_their_degenerate_image(self, channels, amount):
         images = WIDE[channels]
-        means = np.floor(grey(images).mean(axis=(1, 2, 3), keepdims=True) + 0.5)
+        means = np.floor(gray(images).mean(axis=(1, 2, 3), keepdims=True) + 0.5)
         degenerate = {
             "brightness": 0.0,
-            "color": grey(images),
+            "color": gray(images),
             "contrast": means,
             "sharpness": smoothed(images),
         }
@@ -85,7 +85,7 @@ class TestOperations:
             found = apply(images, operation, amount)
             np.testing.assert_allclose(found, blended(images, other, amount), atol=2.0)
 
-    def test_color_leaves_a_grey_image_as_it_is(self, channels):
+    def test_color_leaves_a_gray_image_as_it_is(self, channels):
         images = np.repeat(WIDE[1], channels, axis=-1)
         np.testing.assert_allclose(apply(images, "color", 0.9), images, atol=1)
 
@@ -179,7 +179,7 @@ class TestOperations:
         for operation in (*MAX_AMOUNTS, "identity"):
             np.testing.assert_array_equal(apply(WIDE[channels], operation), WIDE[channels])
 
-    def test_every_operation_at_its_limits_changes_images_or_their_colours(self, channels):
+    def test_every_operation_at_its_limits_changes_images_or_their_colors(self, channels):
         for operation, limit in MAX_AMOUNTS.items():
             for amount in (limit,) if operation in UNSIGNED else (limit, -limit):
                 changed = (apply(WIDE[channels], operation, amount) != WIDE[channels]).any()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxlt.data.pipelines.device_pipeline import DevicePipeline
-from jaxlt.data.pipelines.draws import Augmentation, DrawStream
+from jaxlt.data.pipelines.draws import DrawStream, ImageAugmentation
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline
-from jaxlt.data.sampling.samplers import InstanceBalanced
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler
 from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.errors import UsageError
 
@@ -17,20 +17,20 @@ RNG = np.random.default_rng(0)
 IMAGES = ArrayImages(RNG.integers(0, 256, (50, 6, 9, 3), np.uint8), RNG.integers(0, 5, 50))
 INDICES = RNG.permutation(50)[:23]
 STATISTICS = {"mean": (0.5, 0.25, 0.75), "std": (0.25, 0.5, 0.2)}
-# Whose normalised pixels are the pixels themselves, so that nothing is rounded.
+# Whose normalized pixels are the pixels themselves, so that nothing is rounded.
 AS_THEY_ARE = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
-CROP_FLIP = Augmentation("crop_flip")
+CROP_FLIP = ImageAugmentation("crop_flip")
 AUGMENTATIONS = [
-    Augmentation(),
-    Augmentation("crop"),
+    ImageAugmentation(),
+    ImageAugmentation("crop"),
     CROP_FLIP,
-    Augmentation(cutout=4),
-    Augmentation("crop_flip", cutout=5),
+    ImageAugmentation(cutout=4),
+    ImageAugmentation("crop_flip", cutout=5),
 ]
 
 
 def draw_stream(*, indices=INDICES, seed=0, augmentation=CROP_FLIP, shard=(0, 1)):
-    sampler = InstanceBalanced(len(indices), seed)
+    sampler = InstanceBalancedSampler(len(indices), seed)
     return DrawStream(indices, sampler, 8, seed, augmentation, shard)
 
 
@@ -88,7 +88,7 @@ def test_a_part_of_the_batches_knows_the_labels_and_images_of_whole_ones(kind):
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_normalised_images_are_those_of_tf_data_under_jit_and_vmap(augmentation):
+def test_normalized_images_are_those_of_tf_data_under_jit_and_vmap(augmentation):
     expected, labels = batches(build(TfDataPipeline, augmentation=augmentation))
     pipeline = build(DevicePipeline, augmentation=augmentation)
     (chunk,) = pipeline.chunks(0, 7, 7)
@@ -130,9 +130,9 @@ def test_a_stream_of_other_images_has_no_place_on_the_device():
 @pytest.mark.parametrize(
     ("augmentation", "named"),
     [
-        (Augmentation(policy="autoaugment"), "policy autoaugment"),
-        (Augmentation("resized_crop_flip"), "augmentation resized_crop_flip"),
-        (Augmentation(color_jitter=0.4), "color jitter 0.4"),
+        (ImageAugmentation(policy="autoaugment"), "policy autoaugment"),
+        (ImageAugmentation("resized_crop_flip"), "augmentation resized_crop_flip"),
+        (ImageAugmentation(color_jitter=0.4), "color jitter 0.4"),
     ],
 )
 def test_some_augmentations_need_the_host(augmentation, named):
@@ -167,12 +167,13 @@ def test_sets_in_memory_need_no_tensorflow():
         import jax
         import numpy as np
         sys.modules["tensorflow"] = None  # importing it fails
-        from jaxlt.data import Augmentation, DeviceEvaluation, DevicePipeline, DrawStream
-        from jaxlt.data import InstanceBalanced, load_source
+        from jaxlt.data import ImageAugmentation, DeviceEvaluation, DevicePipeline, DrawStream
+        from jaxlt.data import InstanceBalancedSampler, load_source
 
         source = load_source("digits")
         statistics = dict(mean=source.mean, std=source.std)
-        stream = DrawStream(np.arange(99), InstanceBalanced(99, 0), 8, 0, Augmentation("crop"))
+        sampler, crops = InstanceBalancedSampler(99, 0), ImageAugmentation("crop")
+        stream = DrawStream(np.arange(99), sampler, 8, 0, crops)
         pipeline = DevicePipeline(source.train, stream, **statistics)
         (chunk,) = pipeline.chunks(0, 1, 1)
         step = jax.tree.map(lambda x: x[0], chunk.payload)

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxlt.data.augment.cutout import cutout_start
-from jaxlt.data.pipelines.draws import CROP_PAD, Augmentation, DrawStream
-from jaxlt.data.sampling.samplers import InstanceBalanced
+from jaxlt.data.pipelines.draws import CROP_PAD, DrawStream, ImageAugmentation
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler
 from jaxlt.errors import UsageError
 
 INDICES = np.random.default_rng(0).permutation(90)[:70]
 
 
-STRONG = Augmentation("crop_flip", policy="autoaugment", cutout=16)
+STRONG = ImageAugmentation("crop_flip", policy="autoaugment", cutout=16)
 POLICY = ("operations", "amounts")
 SHAPES = {
     **dict.fromkeys(POLICY, (2,)),
@@ -36,7 +36,7 @@ def used(draws):
 
 
 def stream(*, seed=0, batch_size=8, augmentation=STRONG, shard=(0, 1)) -> Any:
-    sampler = InstanceBalanced(len(INDICES), seed)
+    sampler = InstanceBalancedSampler(len(INDICES), seed)
     return DrawStream(INDICES, sampler, batch_size, seed, augmentation, shard)
 
 
@@ -48,20 +48,20 @@ def assert_same(left, right):
 @pytest.mark.parametrize(
     ("augmentation", "used"),
     [
-        (Augmentation(), set()),
-        (Augmentation("crop"), {"top", "left"}),
-        (Augmentation("crop_flip"), {"top", "left", "flip"}),
-        (Augmentation(policy="autoaugment"), {"operations", "amounts"}),
-        (Augmentation(policy="randaugment"), {"operations", "amounts"}),
-        (Augmentation(cutout=3), {"cutout_row", "cutout_column"}),
+        (ImageAugmentation(), set()),
+        (ImageAugmentation("crop"), {"top", "left"}),
+        (ImageAugmentation("crop_flip"), {"top", "left", "flip"}),
+        (ImageAugmentation(policy="autoaugment"), {"operations", "amounts"}),
+        (ImageAugmentation(policy="randaugment"), {"operations", "amounts"}),
+        (ImageAugmentation(cutout=3), {"cutout_row", "cutout_column"}),
         (STRONG, {"top", "left", "flip", *POLICY, "cutout_row", "cutout_column"}),
-        (Augmentation("resized_crop_flip"), {"crop_tries", "crop_place", "flip"}),
+        (ImageAugmentation("resized_crop_flip"), {"crop_tries", "crop_place", "flip"}),
     ],
 )
 def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
     draws = stream(augmentation=augmentation).draw(3, 9)._asdict()
     assert {name for name, values in draws.items() if values is not None} == used | {"indices"}
-    crops = stream(augmentation=Augmentation("resized_crop_flip")).draw(3, 9)
+    crops = stream(augmentation=ImageAugmentation("resized_crop_flip")).draw(3, 9)
     full = stream(augmentation=STRONG).draw(3, 9)._asdict() | {
         "crop_tries": crops.crop_tries,
         "crop_place": crops.crop_place,
@@ -75,10 +75,14 @@ def test_an_augmentation_draws_what_it_uses_alone(augmentation, used):
 
 
 def test_jitter_comes_before_the_policy():
-    both = Augmentation(policy="autoaugment", color_jitter=0.4)
+    both = ImageAugmentation(policy="autoaugment", color_jitter=0.4)
     jittered, policy, draws = (
         stream(augmentation=chosen).draw(3, 9)
-        for chosen in (Augmentation(color_jitter=0.4), Augmentation(policy="autoaugment"), both)
+        for chosen in (
+            ImageAugmentation(color_jitter=0.4),
+            ImageAugmentation(policy="autoaugment"),
+            both,
+        )
     )
     for name in POLICY:
         parts = getattr(jittered, name), getattr(policy, name)
@@ -87,14 +91,14 @@ def test_jitter_comes_before_the_policy():
 
 
 def test_randaugment_draws_as_many_operations_as_it_is_told():
-    augmentation = Augmentation(policy="randaugment", randaugment_ops=5)
+    augmentation = ImageAugmentation(policy="randaugment", randaugment_ops=5)
     draws = stream(augmentation=augmentation).draw(0, 0)
     assert draws.operations.shape == draws.amounts.shape == (0, 8, 5)
 
 
 def test_images_are_those_that_the_sampler_names():
-    indices = stream(augmentation=Augmentation()).draw(0, 35).indices
-    places = InstanceBalanced(70, 0)(np.arange(35 * 8))
+    indices = stream(augmentation=ImageAugmentation()).draw(0, 35).indices
+    places = InstanceBalancedSampler(70, 0)(np.arange(35 * 8))
     np.testing.assert_array_equal(indices.ravel(), INDICES[places])
     for epoch in indices.reshape(4, 70):
         assert set(epoch) == set(INDICES)
@@ -112,9 +116,9 @@ def test_crops_are_uniform_and_half_the_images_flipped():
 
 
 @pytest.mark.parametrize("extent", [28, 32])
-def test_cutout_is_centred_at_uniform_pixels(extent):
+def test_cutout_is_centered_at_uniform_pixels(extent):
     draws = stream(batch_size=50).draw(0, 1000)
-    # A square of side 1 starts at its centre.
+    # A square of side 1 starts at its center.
     rows = cutout_start(draws.cutout_row, extent, 1).ravel()
     columns = cutout_start(draws.cutout_column, extent, 1).ravel()
     counts = np.bincount(rows * extent + columns, minlength=extent**2)
@@ -125,7 +129,7 @@ def test_cutout_is_centred_at_uniform_pixels(extent):
 
 
 @pytest.mark.parametrize(("side", "start"), [(1, 7), (2, 6), (5, 5), (16, -1)])
-def test_cutout_surrounds_its_centre(side, start):
+def test_cutout_surrounds_its_center(side, start):
     # Row 7 of 32.
     assert cutout_start(np.array(7 * 2**11), 32, side) == start
 
@@ -197,7 +201,7 @@ def test_bad_options_are_refused(options, message):
 )
 def test_an_augmentation_checks_itself(options, message):
     with pytest.raises(UsageError) as caught:
-        Augmentation(**options)
+        ImageAugmentation(**options)
     assert str(caught.value) == message
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlt.data.augment.pillow_operations import apply_operations
-from jaxlt.data.pipelines.draws import Augmentation, DrawStream
+from jaxlt.data.pipelines.draws import DrawStream, ImageAugmentation
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline, evaluation_batches
-from jaxlt.data.sampling.samplers import InstanceBalanced
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler
 from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.errors import UsageError
 
@@ -17,15 +17,15 @@ IMAGES = ArrayImages(RNG.integers(0, 256, (50, 6, 6, 3), np.uint8), RNG.integers
 INDICES = RNG.permutation(50)[:23]
 MEAN, STD = (0.5, 0.25, 0.75), (0.25, 0.5, 0.2)
 PIXELS = IMAGES.load(np.arange(50))
-NORMALISED = (PIXELS / 255 - MEAN) / STD
+NORMALIZED = (PIXELS / 255 - MEAN) / STD
 
 
-CROP_FLIP = Augmentation("crop_flip")
-STRONG = Augmentation("crop_flip", "autoaugment", cutout=3)
+CROP_FLIP = ImageAugmentation("crop_flip")
+STRONG = ImageAugmentation("crop_flip", "autoaugment", cutout=3)
 
 
 def pipeline(*, images=IMAGES, seed=0, batch_size=8, augmentation=CROP_FLIP, shard=(0, 1)):
-    sampler = InstanceBalanced(len(INDICES), seed)
+    sampler = InstanceBalancedSampler(len(INDICES), seed)
     stream = DrawStream(INDICES, sampler, batch_size, seed, augmentation, shard)
     return TfDataPipeline(images, stream, mean=MEAN, std=STD)
 
@@ -49,27 +49,27 @@ def assert_same(left, right):
         np.testing.assert_array_equal(a, b)
 
 
-def test_plain_batches_are_the_normalised_images_the_sampler_names():
-    images, labels = joined(batches(augmentation=Augmentation()))
-    chosen = INDICES[InstanceBalanced(len(INDICES), 0)(np.arange(48))]
+def test_plain_batches_are_the_normalized_images_the_sampler_names():
+    images, labels = joined(batches(augmentation=ImageAugmentation()))
+    chosen = INDICES[InstanceBalancedSampler(len(INDICES), 0)(np.arange(48))]
     assert images.dtype == np.float32
     assert labels.dtype == np.int32
-    np.testing.assert_allclose(images, NORMALISED[chosen], atol=2e-6)
+    np.testing.assert_allclose(images, NORMALIZED[chosen], atol=2e-6)
     np.testing.assert_array_equal(labels, IMAGES.labels[chosen])
 
 
 def test_an_epoch_visits_the_split_once_across_batch_borders():
-    images, _ = joined(batches(0, 23, augmentation=Augmentation()))
+    images, _ = joined(batches(0, 23, augmentation=ImageAugmentation()))
     for epoch in images.reshape(8, 23, -1):
         rows = sorted(map(tuple, epoch.round(4).tolist()))
         split = sorted(
-            map(tuple, NORMALISED[INDICES].reshape(23, -1).astype("f4").round(4).tolist())
+            map(tuple, NORMALIZED[INDICES].reshape(23, -1).astype("f4").round(4).tolist())
         )
         np.testing.assert_allclose(rows, split, atol=1e-3)
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.integers(0, 5), st.sampled_from([Augmentation(), Augmentation("crop"), STRONG]))
+@given(st.integers(0, 5), st.sampled_from([ImageAugmentation(), ImageAugmentation("crop"), STRONG]))
 def test_starting_at_a_step_equals_reaching_it(start, augmentation):
     reached = batches(augmentation=augmentation)[start:]
     assert_same(joined(batches(start, augmentation=augmentation)), joined(reached))
@@ -107,7 +107,7 @@ def test_shards_put_together_are_the_global_batch(num_shards):
 
 def test_the_seed_decides_the_augmentation():
     plain, cropped, flipped = (
-        joined(batches(augmentation=Augmentation(shift)))[0]
+        joined(batches(augmentation=ImageAugmentation(shift)))[0]
         for shift in ("none", "crop", "crop_flip")
     )
     assert_same(joined(batches()), joined(batches()))
@@ -122,10 +122,10 @@ def test_the_seed_decides_the_augmentation():
 
 @pytest.mark.parametrize("policy", ["autoaugment", "randaugment"])
 def test_a_policy_comes_after_the_shift_and_before_cutout(policy):
-    augmentation = Augmentation("crop_flip", policy, cutout=3)
+    augmentation = ImageAugmentation("crop_flip", policy, cutout=3)
     shifted = joined(batches())[0].reshape(48, 6, 6, 3)
     pixels = np.rint((shifted * STD + MEAN) * 255).astype(np.uint8)
-    stream = DrawStream(INDICES, InstanceBalanced(len(INDICES), 0), 8, 0, augmentation)
+    stream = DrawStream(INDICES, InstanceBalancedSampler(len(INDICES), 0), 8, 0, augmentation)
     draws = stream.draw(0, 6)
     operations, amounts = draws.operations, draws.amounts
     assert operations is not None
@@ -144,9 +144,9 @@ def test_images_of_one_channel_have_policies_and_those_of_two_have_none():
         pixels = RNG.integers(0, 256, (50, 6, 6, channels), np.uint8)
         return ArrayImages(pixels, IMAGES.labels)
 
-    stream = DrawStream(INDICES, InstanceBalanced(len(INDICES), 0), 8, 0, STRONG)
-    grey = TfDataPipeline(images(1), stream, mean=(0.5,), std=(0.5,))
-    assert next(grey.chunks(0, 1, 1)).payload.images.shape == (1, 8, 6, 6, 1)
+    stream = DrawStream(INDICES, InstanceBalancedSampler(len(INDICES), 0), 8, 0, STRONG)
+    gray = TfDataPipeline(images(1), stream, mean=(0.5,), std=(0.5,))
+    assert next(gray.chunks(0, 1, 1)).payload.images.shape == (1, 8, 6, 6, 1)
     for channels in (2, 4):
         with pytest.raises(UsageError) as caught:
             pipeline(images=images(channels), augmentation=STRONG)
@@ -171,7 +171,7 @@ def test_evaluation_covers_every_image_once_in_order(batch_size, indices):
     assert len(stream) == -(-len(order) // batch_size)
     assert {batch.images.shape for batch in stream} == {(batch_size, 6, 6, 3)}
     images, labels = joined(stream)
-    np.testing.assert_allclose(images[: len(order)], NORMALISED[order], atol=2e-6)
+    np.testing.assert_allclose(images[: len(order)], NORMALIZED[order], atol=2e-6)
     np.testing.assert_array_equal(labels[: len(order)], IMAGES.labels[order])
     assert (labels[len(order) :] == -1).all()
     assert (images[len(order) :] == 0).all()

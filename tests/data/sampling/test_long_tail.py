@@ -3,8 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.sampling.long_tail import long_tailed_counts, profile_counts, select_images
-from jaxlt.data.sampling.validation import validation_images
+from jaxlt.data.sampling.long_tail import (
+    long_tailed_counts,
+    profile_counts,
+    select_images,
+    validation_images,
+)
 from jaxlt.errors import UsageError
 
 # The published class counts of CIFAR-100-LT at imbalance factor 100.

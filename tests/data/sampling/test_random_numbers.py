@@ -47,7 +47,7 @@ def test_a_word_depends_on_its_own_counter_alone(counter, key):
 
 
 @pytest.mark.parametrize("bound", [2, 9])
-def test_integers_are_uniform_and_neighbours_independent(bound):
+def test_integers_are_uniform_and_neighbors_independent(bound):
     draws = random_integers(stream_key(0, "test"), np.arange(20000), bound)
     pairs = np.bincount(draws[:-1] * bound + draws[1:], minlength=bound**2)
     expected = pairs.sum() / bound**2

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlt.data.sampling.class_samplers import ClassAware, ClassProbability
-from jaxlt.data.sampling.samplers import InstanceBalanced, SamplerName, create_sampler
+from jaxlt.data.sampling.class_samplers import ClassAwareSampler, ClassProbability
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler, SamplerName, create_sampler
 from jaxlt.errors import UsageError
 
 # 30, 7, 2, 0 and 1 images of classes 0 to 4; those of class 2 are 1 and 9.
@@ -35,7 +35,7 @@ def assert_distributed(counts, probabilities):
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 200), st.integers(-(2**70), 2**70), st.integers(0, 2**35))
 def test_an_epoch_visits_every_image_once(num_examples, seed, epoch):
-    sampler = InstanceBalanced(num_examples, seed)
+    sampler = InstanceBalancedSampler(num_examples, seed)
     visited = places(sampler, epoch * num_examples, (epoch + 1) * num_examples)
     assert sorted(visited.tolist()) == list(range(num_examples))
 
@@ -43,13 +43,13 @@ def test_an_epoch_visits_every_image_once(num_examples, seed, epoch):
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 100), st.integers(1, 50), st.integers(5, 40))
 def test_places_do_not_depend_on_how_positions_are_batched(start, size, num_examples):
-    sampler = InstanceBalanced(num_examples, 3)
+    sampler = InstanceBalancedSampler(num_examples, 3)
     whole = places(sampler, 0, 150)
     np.testing.assert_array_equal(places(sampler, start, start + size), whole[start : start + size])
 
 
 def test_places_have_the_shape_of_their_positions():
-    sampler = InstanceBalanced(40, 3)
+    sampler = InstanceBalancedSampler(40, 3)
     positions = np.arange(30, 150)
     grid = sampler(positions.reshape(4, 5, 6))
     np.testing.assert_array_equal(grid.ravel(), sampler(positions))
@@ -67,12 +67,12 @@ def test_places_have_the_shape_of_their_positions():
 def test_every_run_ever_started_keeps_its_order(num_examples, expected):
     n = num_examples
     positions = np.array([0, 1, 2, n - 1, n, 5 * n + 1, 10**12])
-    assert InstanceBalanced(n, 3)(positions).tolist() == expected
+    assert InstanceBalancedSampler(n, 3)(positions).tolist() == expected
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     orders = [
-        tuple(places(InstanceBalanced(100, seed), epoch * 100, epoch * 100 + 100))
+        tuple(places(InstanceBalancedSampler(100, seed), epoch * 100, epoch * 100 + 100))
         for seed in range(3)
         for epoch in range(3)
     ]
@@ -81,7 +81,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 def test_all_orders_are_equally_likely():
     num_examples, epochs = 10, 1000
-    sampler = InstanceBalanced(num_examples, 0)
+    sampler = InstanceBalancedSampler(num_examples, 0)
     orders = places(sampler, 0, epochs * num_examples).reshape(epochs, num_examples)
     first, second = orders[:, 0], orders[:, 1]
     pairs = np.bincount(first * num_examples + second, minlength=num_examples**2)
@@ -95,12 +95,12 @@ def test_all_orders_are_equally_likely():
 
 def test_no_image_is_a_programming_error():
     with pytest.raises(ValueError, match="num_examples must be at least 1, got 0"):
-        InstanceBalanced(0, 0)
+        InstanceBalancedSampler(0, 0)
 
 
 def test_a_class_aware_cycle_has_every_class_once_with_consecutive_images():
     for consecutive in (1, 3):
-        sampler = ClassAware(LABELS, 0, consecutive)
+        sampler = ClassAwareSampler(LABELS, 0, consecutive)
         drawn = LABELS[places(sampler, 0, 40 * 4 * consecutive)].reshape(40, 4, consecutive)
         assert (drawn == drawn[:, :, :1]).all()
         for cycle in drawn[:, :, 0]:
@@ -110,7 +110,7 @@ def test_a_class_aware_cycle_has_every_class_once_with_consecutive_images():
 
 @pytest.mark.parametrize("consecutive", [1, 3])
 def test_each_class_walks_through_shuffled_cycles_of_its_images(consecutive):
-    visited = places(ClassAware(LABELS, 0, consecutive), 0, 4 * 80 * consecutive)
+    visited = places(ClassAwareSampler(LABELS, 0, consecutive), 0, 4 * 80 * consecutive)
     for label in (0, 1, 2, 4):
         images = np.flatnonzero(np.equal(LABELS, label))
         own = visited[LABELS[visited] == label]
@@ -187,14 +187,14 @@ def test_every_run_ever_started_keeps_its_samples():
 
 def test_the_instance_sampler_is_that_of_plain_training():
     positions = np.arange(200)
-    expected = InstanceBalanced(len(LABELS), 4)(positions)
+    expected = InstanceBalancedSampler(len(LABELS), 4)(positions)
     np.testing.assert_array_equal(named("instance", seed=4)(positions), expected)
 
 
 def test_thousands_of_classes_take_their_turns():
     # As many classes as iNaturalist 2018 has.
     labels = np.repeat(np.arange(8142), 20)
-    drawn = labels[ClassAware(labels, 0, 4)(np.arange(8142 * 4))]
+    drawn = labels[ClassAwareSampler(labels, 0, 4)(np.arange(8142 * 4))]
     np.testing.assert_array_equal(np.bincount(drawn), np.full(8142, 4))
 
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
-from jaxlt.data.pipelines.draws import Augmentation, DrawStream
+from jaxlt.data.pipelines.draws import DrawStream, ImageAugmentation
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline, evaluation_batches
-from jaxlt.data.sampling.samplers import InstanceBalanced
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler
 from jaxlt.data.sources.folder import FileImages
 from jaxlt.data.sources.unreadable import successors
 from jaxlt.devices.backends import import_tensorflow
@@ -19,7 +19,7 @@ LABELS = np.array([0, 0, 0, 1, 1, 2])
 
 
 def picture(shape=(90, 120), seed=0):
-    """A picture with edges and colours, smooth enough to survive JPEG."""
+    """A picture with edges and colors, smooth enough to survive JPEG."""
     grid = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(grid).resize(shape[::-1], Image.Resampling.BICUBIC)
 
@@ -44,17 +44,17 @@ def drawn(count):
 
 def batches(made, steps=3, unreadable="error", augmentation=None, start=0):
     indices = np.arange(len(made.labels))
-    chosen = augmentation or Augmentation("resized_crop_flip", color_jitter=0.4)
-    stream = DrawStream(indices, InstanceBalanced(len(indices), 0), 6, 0, chosen)
+    chosen = augmentation or ImageAugmentation("resized_crop_flip", color_jitter=0.4)
+    stream = DrawStream(indices, InstanceBalancedSampler(len(indices), 0), 6, 0, chosen)
     pipeline = TfDataPipeline(made, stream, **STATISTICS, unreadable=unreadable)
     chunks = list(pipeline.chunks(start, steps, 1))
     pixels = np.concatenate([chunk.payload.images[0] for chunk in chunks])
     return pixels, np.concatenate([chunk.labels[0] for chunk in chunks]), pipeline
 
 
-def colour_spaces(tmp_path):
+def color_spaces(tmp_path):
     rgb = picture()
-    cases = {"rgb": rgb, "grey": rgb.convert("L"), "cmyk": rgb.convert("CMYK")}
+    cases = {"rgb": rgb, "gray": rgb.convert("L"), "cmyk": rgb.convert("CMYK")}
     for name, image in cases.items():
         image.save(tmp_path / f"{name}.jpg", quality=95)
     rgb.save(tmp_path / "png.JPEG", "PNG")
@@ -62,8 +62,8 @@ def colour_spaces(tmp_path):
     return [tmp_path / f"{name}.jpg" for name in (*cases, "progressive")] + [tmp_path / "png.JPEG"]
 
 
-def test_grey_cmyk_progressive_and_misnamed_files_are_read_as_pillow_reads_them(tmp_path):
-    paths = colour_spaces(tmp_path)
+def test_gray_cmyk_progressive_and_misnamed_files_are_read_as_pillow_reads_them(tmp_path):
+    paths = color_spaces(tmp_path)
     made = FileImages(list(map(str, paths)), np.zeros(5, int), 48, "stretch")
     found = made.load(np.arange(5)).astype(int)
     for pixels, path in zip(found, paths, strict=True):
@@ -75,7 +75,7 @@ def test_grey_cmyk_progressive_and_misnamed_files_are_read_as_pillow_reads_them(
 def test_crops_are_pillows(tmp_path):
     """Decoding a part of a JPEG file differs from decoding it all at the part's borders alone."""
     tf = import_tensorflow()
-    paths = colour_spaces(tmp_path)
+    paths = color_spaces(tmp_path)
     made = FileImages(list(map(str, paths)), np.zeros(5, int), 40, "stretch")
     for seed in range(6):
         random = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ def test_crops_are_pillows(tmp_path):
             assert difference[1:-1, 1:-1].mean() < 1, path.name
 
 
-@pytest.mark.parametrize("resize", ["stretch", "centre_crop"])
+@pytest.mark.parametrize("resize", ["stretch", "center_crop"])
 def test_five_crops_are_cut_out_of_the_whole_file(tmp_path, resize):
     paths = [tmp_path / name for name in ("wide.jpg", "wide.png", "high.png")]
     for path in paths:
@@ -142,7 +142,7 @@ def test_a_bad_image_is_named_without_a_look_at_the_others(paths):
 
 @pytest.mark.parametrize("shift", ["none", "resized_crop_flip"])
 def test_a_skipped_image_is_replaced_by_the_next_of_its_class(paths, shift, caplog):
-    augmentation = Augmentation(shift)
+    augmentation = ImageAugmentation(shift)
     whole, labels, _ = batches(images(paths), augmentation=augmentation, unreadable="skip")
     for number in (2, 3):
         paths[number].write_bytes(b"\xff\xd8\xff damaged")
@@ -150,10 +150,10 @@ def test_a_skipped_image_is_replaced_by_the_next_of_its_class(paths, shift, capl
     with caplog.at_level(logging.WARNING):
         found, found_labels, pipeline = batches(made, augmentation=augmentation, unreadable="skip")
     np.testing.assert_array_equal(found_labels, labels)
-    stream = InstanceBalanced(6, 0)(np.arange(18))
+    stream = InstanceBalancedSampler(6, 0)(np.arange(18))
     damaged = np.isin(stream, (2, 3))
     np.testing.assert_array_equal(found[~damaged], whole[~damaged])
-    assert pipeline.num_skipped == 6
+    assert pipeline._skips.count == 6
     assert [record.getMessage() for record in caplog.records] == [
         f"image {paths[number]} cannot be decoded and is skipped: {total} unreadable images so far"
         for total, number in enumerate(sorted((2, 3), key=list(stream).index), start=1)

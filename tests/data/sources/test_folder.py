@@ -8,10 +8,10 @@ from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 
-def write_image(path, shape, colour):
+def write_image(path, shape, color):
     tf = import_tensorflow()
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.broadcast_to(np.uint8(colour), (*shape, 3))
+    image = np.broadcast_to(np.uint8(color), (*shape, 3))
     encode = tf.io.encode_jpeg if path.suffix == ".jpg" else tf.io.encode_png
     path.write_bytes(encode(image).numpy())
 
@@ -33,8 +33,8 @@ def test_files_are_found_in_order_decoded_and_resized(directory):
     assert loaded.test.labels.tolist() == [1]
     images = loaded.train.read(np.array([2, 0, 1])).numpy()
     assert images.shape == (3, 8, 8, 3)
-    colours = np.array([(10, 20, 30), (0, 255, 0), (200, 200, 200)])
-    expected = np.broadcast_to(colours[:, None, None], images.shape)
+    colors = np.array([(10, 20, 30), (0, 255, 0), (200, 200, 200)])
+    expected = np.broadcast_to(colors[:, None, None], images.shape)
     np.testing.assert_allclose(images, expected, atol=1)
 
 

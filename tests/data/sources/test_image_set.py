@@ -10,16 +10,16 @@ from PIL import Image
 
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
 from jaxlt.data.pipelines.device_pipeline import DeviceEvaluation, DevicePipeline
-from jaxlt.data.pipelines.draws import Augmentation, DrawStream
+from jaxlt.data.pipelines.draws import DrawStream, ImageAugmentation
 from jaxlt.data.pipelines.tf_pipeline import TfDataPipeline, evaluation_batches
-from jaxlt.data.sampling.samplers import InstanceBalanced
+from jaxlt.data.sampling.samplers import InstanceBalancedSampler
 from jaxlt.data.sources import array_images
 from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.data.sources.resampling import resize_array
 from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
-# Whose normalised pixels are the pixels themselves.
+# Whose normalized pixels are the pixels themselves.
 STATISTICS: Any = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
 
 
@@ -118,14 +118,16 @@ def test_random_crops_of_enlarged_arrays_are_cut_out_of_the_original_pixels(
         np.testing.assert_array_equal(found[number].squeeze(), np.asarray(resized))
 
 
-@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation("crop_flip", cutout=5)])
+@pytest.mark.parametrize(
+    "augmentation", [ImageAugmentation(), ImageAugmentation("crop_flip", cutout=5)]
+)
 @pytest.mark.parametrize("kind", [TfDataPipeline, DevicePipeline])
 def test_training_batches_are_those_of_images_enlarged_beforehand(monkeypatch, kind, augmentation):
     monkeypatch.setattr(array_images, "_LARGE", 0)
     pixels = noise(30, 6, 6, 3)
 
     def batches(images):
-        stream = DrawStream(np.arange(30), InstanceBalanced(30, 0), 8, 0, augmentation)
+        stream = DrawStream(np.arange(30), InstanceBalancedSampler(30, 0), 8, 0, augmentation)
         pipeline = kind(images, stream, **STATISTICS)
         for chunk in pipeline.chunks(0, 3, 1):
             yield pipeline.read(pipeline.resident, jax.tree.map(lambda x: x[0], chunk.payload))
@@ -183,7 +185,7 @@ def test_a_set_and_its_five_crops_are_read_from_one_tensor():
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 5))
-def test_five_crops_of_one_colour_are_of_that_colour(side, size, expand):
+def test_five_crops_of_one_color_are_of_that_color(side, size, expand):
     pixels = np.full((1, side, side, 1), 93, np.uint8)
     crops = ArrayImages(pixels, np.zeros(1, int), size).five_crops(expand)
     found = crops.load(np.arange(1))

@@ -34,7 +34,7 @@ def edited(tree, tmp_path, change):
 def test_the_published_layouts_are_read(tmp_path, layout, newline):
     counts = long_tail(12, 9, 1)
     tree = write_tree(tmp_path, layout, counts, open_images=3, newline=newline)
-    source = load_source(tree.spec, image_size=16, resize="centre_crop", normalization="imagenet")
+    source = load_source(tree.spec, image_size=16, resize="center_crop", normalization="imagenet")
     assert source.image_shape == (16, 16, 3)
     assert (source.num_classes, len(set(source.class_names))) == (12, 12)
     np.testing.assert_array_equal(np.bincount(source.train.labels), counts)
@@ -95,9 +95,9 @@ def test_published_statistics_are_taken_by_name(tree):
 def test_what_is_for_files_is_refused_for_arrays():
     with pytest.raises(
         UsageError,
-        match=r"resize must be stretch but for image files .* got centre_crop for digits",
+        match=r"resize must be stretch but for image files .* got center_crop for digits",
     ):
-        load_source("digits", resize="centre_crop")
+        load_source("digits", resize="center_crop")
 
 
 def test_all_bad_lines_of_all_lists_are_reported_at_once(tree, tmp_path, caplog):

@@ -22,13 +22,13 @@ def test_stretching_is_tensorflows_antialiased_resize(shape, size):
     tf = import_tensorflow()
     pixels = noise(shape)
     expected = tf.image.resize(pixels, (size, size), antialias=True).numpy()
-    # Pillow rounds to whole grey levels between rows and columns, TensorFlow does not.
+    # Pillow rounds to whole gray levels between rows and columns, TensorFlow does not.
     assert np.abs(fitted(pixels, size) - expected).max() < 1.01
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [224, 32])
-def test_the_centre_crop_is_the_middle_of_an_image_whose_shorter_side_is_larger(shape, size):
+def test_the_center_crop_is_the_middle_of_an_image_whose_shorter_side_is_larger(shape, size):
     pixels = noise(shape)
     short = size * 8 // 7
     height, width = (
@@ -37,13 +37,13 @@ def test_the_centre_crop_is_the_middle_of_an_image_whose_shorter_side_is_larger(
     whole = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     top, left = round((height - size) / 2), round((width - size) / 2)
     expected = whole[top : top + size, left : left + size]
-    np.testing.assert_array_equal(fitted(pixels, size, "centre_crop"), expected)
+    np.testing.assert_array_equal(fitted(pixels, size, "center_crop"), expected)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (32, 32), (1, 3)])
 @pytest.mark.parametrize(("size", "expand"), [(224, 24), (32, 5), (32, 0)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_five_crops_are_corners_and_centre_of_an_image_whose_shorter_side_is_larger(
+def test_five_crops_are_corners_and_center_of_an_image_whose_shorter_side_is_larger(
     shape, size, expand, channels
 ):
     pixels = noise(shape, channels)
@@ -69,11 +69,11 @@ def test_five_crops_are_corners_and_centre_of_an_image_whose_shorter_side_is_lar
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
-@pytest.mark.parametrize("resize", ["stretch", "centre_crop"])
-def test_grey_images_are_those_of_three_equal_channels(resize):
+@pytest.mark.parametrize("resize", ["stretch", "center_crop"])
+def test_gray_images_are_those_of_three_equal_channels(resize):
     pixels = noise((50, 31), channels=1)
-    coloured = fitted(np.repeat(pixels, 3, axis=-1), 28, resize)
-    np.testing.assert_array_equal(fitted(pixels, 28, resize), coloured[..., :1])
+    colored = fitted(np.repeat(pixels, 3, axis=-1), 28, resize)
+    np.testing.assert_array_equal(fitted(pixels, 28, resize), colored[..., :1])
 
 
 def test_images_of_many_sizes_are_fitted_inside_a_data_set():

@@ -27,7 +27,7 @@ def tfds(tmp_path, monkeypatch) -> Any:
 
 
 def examples(features, split, count):
-    """Image number i is filled with grey level i and has label i modulo 3.
+    """Image number i is filled with gray level i and has label i modulo 3.
 
     An image shape of unknown size gets sides 4, 7 and 50 in turn.
     """
@@ -60,7 +60,7 @@ def tiny_features(tfds, side: int | None = 4):
     )
 
 
-def grey_levels(images):
+def gray_levels(images):
     pixels = images.read(np.arange(len(images.labels))).numpy()
     assert (pixels == pixels[:, :1, :1, :1]).all()
     return pixels[:, 0, 0, 0]
@@ -73,9 +73,9 @@ def grey_levels(images):
 def test_cifar_comes_in_its_original_order(tfds, tmp_path, name, class_name, num_classes):
     prepare_known(tfds, tmp_path, name, class_name, train=40, test=9)
     source = load_source(f"tfds:{name}")
-    assert grey_levels(source.train).tolist() == list(range(40))
+    assert gray_levels(source.train).tolist() == list(range(40))
     assert source.train.labels.tolist() == [i % NUM_CLASSES for i in range(40)]
-    assert grey_levels(source.test).tolist() == list(range(9))
+    assert gray_levels(source.test).tolist() == list(range(9))
     assert (source.num_classes, source.image_shape) == (num_classes, (32, 32, 3))
     assert source.mean == (0.4914, 0.4822, 0.4465)
     assert source.std == (0.2023, 0.1994, 0.2010)
@@ -88,11 +88,11 @@ def test_cifar_comes_in_its_original_order(tfds, tmp_path, name, class_name, num
 def test_known_sets_pair_images_with_their_labels(tfds, tmp_path, name, class_name, shape):
     prepare_known(tfds, tmp_path, name, class_name, train=40, test=9, extra=3)
     source = load_source(f"tfds:{name}")
-    levels = grey_levels(source.train)
+    levels = gray_levels(source.train)
     assert sorted(levels.tolist()) == list(range(40))
     np.testing.assert_array_equal(source.train.labels, levels % NUM_CLASSES)
     assert source.image_shape == shape
-    # The grey levels 0..39 have mean 19.5 and variance (40**2 - 1) / 12.
+    # The gray levels 0..39 have mean 19.5 and variance (40**2 - 1) / 12.
     np.testing.assert_allclose(source.mean, [19.5 / 255] * shape[2], rtol=1e-6)
     np.testing.assert_allclose(source.std, [np.sqrt(1599 / 12) / 255] * shape[2], rtol=1e-6)
 
@@ -101,7 +101,7 @@ def test_a_set_of_ones_own_is_loaded_in_one_order_always(tfds, tmp_path):
     prepare(tfds, tmp_path, "TinySet", tiny_features(tfds), splits={"train": 300, "test": 3})
     first, second = (load_source("tfds:tiny_set:1.0.0") for _ in range(2))
     assert first.class_names == ("ant", "bee", "cat")
-    np.testing.assert_array_equal(grey_levels(first.train), grey_levels(second.train))
+    np.testing.assert_array_equal(gray_levels(first.train), gray_levels(second.train))
     np.testing.assert_array_equal(first.train.labels, second.train.labels)
 
 
@@ -111,7 +111,7 @@ def test_images_of_many_sizes_are_resized(tfds, tmp_path):
     assert load_source("tfds:tiny_set").image_shape == (32, 32, 3)
     source = load_source("tfds:tiny_set", image_size=6)
     assert source.image_shape == (6, 6, 3)
-    assert sorted(grey_levels(source.train).tolist()) == list(range(40))
+    assert sorted(gray_levels(source.train).tolist()) == list(range(40))
 
 
 @pytest.mark.parametrize("image_size", [4, 9, 3])

@@ -57,7 +57,7 @@ def prepared(tfds, tmp_path, layout, file_format="array_record"):
 def test_a_list_selects_the_images_of_its_lines(tfds, tmp_path, layout):
     tree, spec = prepared(tfds, tmp_path, layout)
     files, records = (
-        load_source(place, image_size=16, resize="centre_crop") for place in (tree.spec, spec)
+        load_source(place, image_size=16, resize="center_crop") for place in (tree.spec, spec)
     )
     assert records.class_names == files.class_names
     assert (records.mean, records.std) == (files.mean, files.std)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import jaxlt
 from jaxlt.errors import UsageError
 from jaxlt.models import ImageClassifier, LayerNorm
-from jaxlt.models.adaptation.kinds import Adaptation, bottleneck_rank
+from jaxlt.models.adaptation.kinds import EncoderAdaptation, bottleneck_rank
 from jaxlt.models.adaptation.modules import (
     UNADAPTED,
     Adapter,
@@ -36,7 +36,7 @@ EXACT_AT_FIRST = ("adaptformer", "adapter", "lora")
 
 
 class Attention(nn.Module):
-    adaptation: Adaptation
+    adaptation: EncoderAdaptation
 
     @nn.compact
     def __call__(self, x):
@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    adaptation: Adaptation
+    adaptation: EncoderAdaptation
 
     @nn.compact
     def __call__(self, x):
@@ -59,7 +59,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    adaptation: Adaptation
+    adaptation: EncoderAdaptation
     number: int
 
     @nn.compact
@@ -74,7 +74,7 @@ class Block(nn.Module):
 class Transformer(ImageClassifier, kw_only=True):
     """CLIP's image encoder in small: class token, layer norms before and after the blocks."""
 
-    adaptation: Adaptation
+    adaptation: EncoderAdaptation
 
     @nn.compact
     def features(self, images, *, train):
@@ -102,8 +102,8 @@ def _model(adaptation) -> Any:
     return Transformer(num_classes=CLASSES, adaptation=adaptation)
 
 
-def _of(*kinds, **fields) -> Adaptation:
-    return Adaptation(kinds, **fields).with_rank(100, BLOCKS)
+def _of(*kinds, **fields) -> EncoderAdaptation:
+    return EncoderAdaptation(kinds, **fields).with_rank(100, BLOCKS)
 
 
 def _init(adaptation) -> Any:
@@ -163,19 +163,19 @@ class TestRank:
         assert classes < 2 * blocks * 2 * rank
 
     def test_one_that_is_given_stays(self):
-        assert Adaptation(rank=3).with_rank(1000, 12).rank == 3
-        assert Adaptation().with_rank(1000, 12).rank == 32
+        assert EncoderAdaptation(rank=3).with_rank(1000, 12).rank == 3
+        assert EncoderAdaptation().with_rank(1000, 12).rank == 32
         assert FROZEN.with_rank(1000, 12) == FROZEN
 
     def test_must_be_set_before_the_network_is_built(self):
         with pytest.raises(ValueError, match="with_rank"):
-            _shapes(Adaptation())
+            _shapes(EncoderAdaptation())
 
 
 class TestCounts:
     @pytest.mark.parametrize(("classes", "count"), [(100, 8453), (1000, 51_489)])
     def test_of_a_block_of_vit_b_with_adaptformer(self, classes, count):
-        adaptation = Adaptation().with_rank(classes, 12)
+        adaptation = EncoderAdaptation().with_rank(classes, 12)
         added = added_parameters(adaptation, width=768, hidden=3072, num_blocks=12)
         assert added == {"adaptformer": 12 * count}
         block = jax.eval_shape(
@@ -264,7 +264,7 @@ class TestBottlenecks:
 
 
 class _Holder(nn.Module):
-    adaptation: Adaptation
+    adaptation: EncoderAdaptation
 
     @nn.compact
     def __call__(self, stream, y):
@@ -525,11 +525,11 @@ class TestChoice:
     )
     def test_a_mistake_is_told_in_one_line(self, fields, message):
         with pytest.raises(UsageError, match=message) as error:
-            Adaptation(**fields)
+            EncoderAdaptation(**fields)
         assert "\n" not in str(error.value)
 
     def test_default_is_lifts(self):
-        default = Adaptation()
+        default = EncoderAdaptation()
         assert default.kinds == ("adaptformer",)
         assert default.lora_projections == ("q_proj", "v_proj")
         assert default.prompt_length == 10

@@ -8,7 +8,7 @@ from clip_snapshots import GOLDEN, MERGES, vocabulary, write_golden_snapshot
 from safetensors.numpy import load_file
 
 from jaxlt.models.clip.config import ClipConfig, TextConfig, VisionConfig
-from jaxlt.models.clip.model import Clip, ImageEncoder, TextEncoder
+from jaxlt.models.clip.model import ClipModel, ImageEncoder, TextEncoder
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
 
@@ -27,7 +27,7 @@ def snapshot(tmp_path_factory):
 
 def test_embeddings_are_the_golden_ones(snapshot, golden):
     variables = {"params": snapshot.params}
-    images, texts = jax.jit(Clip(snapshot.config).apply)(
+    images, texts = jax.jit(ClipModel(snapshot.config).apply)(
         variables, golden["pixel_values_nhwc"], golden["input_ids"]
     )
     np.testing.assert_allclose(images, golden["image_embeds"], atol=1e-4)
@@ -81,7 +81,7 @@ def test_sizes_are_the_published_ones():
     images = jnp.zeros((1, 224, 224, 3))
     assert _size_of(ImageEncoder(VisionConfig(patch_size=16)), images) == 85_799_424
     # Hugging Face's CLIPModel for ViT-B/32 has 151,277,313 with the temperature.
-    assert _size_of(Clip(ClipConfig()), images, jnp.zeros((1, 77), int)) == 151_277_312
+    assert _size_of(ClipModel(ClipConfig()), images, jnp.zeros((1, 77), int)) == 151_277_312
 
 
 def test_new_weights_are_drawn_as_openai_drew_them():
@@ -203,7 +203,7 @@ def test_images_get_hugging_faces_embeddings(huggingface, side):
     ours = load_clip(directory, image_size=side)
     assert ours.config.vision.image_size == side
     variables = {"params": ours.params}
-    embed = jax.jit(partial(Clip(ours.config).apply, method="image_embeddings"))
+    embed = jax.jit(partial(ClipModel(ours.config).apply, method="image_embeddings"))
     embeddings = embed(variables, images)
     np.testing.assert_allclose(embeddings, expected, atol=1e-4)
 
@@ -218,7 +218,7 @@ def test_prompts_get_hugging_faces_embeddings(huggingface):
         expected = network.text_projection(pooled).numpy()
     ours = load_clip(directory)
     tokens = PromptTokenizer(directory, ours.config.text)(PROMPTS)
-    embed = jax.jit(partial(Clip(ours.config).apply, method="text_embeddings"))
+    embed = jax.jit(partial(ClipModel(ours.config).apply, method="text_embeddings"))
     embeddings = embed({"params": ours.params}, tokens)
     np.testing.assert_allclose(embeddings, expected, atol=1e-4)
     assert np.abs(np.diff(expected, axis=0)).max(1).min() > 0.01

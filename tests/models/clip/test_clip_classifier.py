@@ -7,7 +7,7 @@ from adaptation_sizes import added_parameters
 from clip_snapshots import GOLDEN, write_golden_snapshot
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxlt.models.adaptation.kinds import Adaptation
+from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.adaptation.modules import UNADAPTED
 from jaxlt.models.adaptation.trainable import trainable
 from jaxlt.models.clip.config import VisionConfig
@@ -30,7 +30,7 @@ def snapshot(tmp_path_factory):
 
 
 def classifier(config, *kinds, **fields):
-    adaptation = Adaptation(kinds, **fields) if kinds else UNADAPTED
+    adaptation = EncoderAdaptation(kinds, **fields) if kinds else UNADAPTED
     adaptation = adaptation.with_rank(CLASSES, config.num_hidden_layers)
     return ClipClassifier(
         num_classes=CLASSES, classifier="cosine", config=config, adaptation=adaptation
@@ -86,7 +86,7 @@ def test_every_added_parameter_trains_and_nothing_else_of_the_encoder(snapshot, 
 @pytest.mark.parametrize(("num_classes", "a_block"), [(100, 8453), (1000, 51_489)])
 def test_adaptformers_published_size_on_vit_b_16(num_classes, a_block):
     config = VisionConfig(patch_size=16)
-    adaptation = Adaptation().with_rank(num_classes, config.num_hidden_layers)
+    adaptation = EncoderAdaptation().with_rank(num_classes, config.num_hidden_layers)
     model = ClipClassifier(
         num_classes=num_classes, classifier="cosine", config=config, adaptation=adaptation
     )

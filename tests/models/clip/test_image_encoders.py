@@ -53,12 +53,12 @@ def test_a_dinov2_encoder_is_its_snapshots(tmp_path):
     assert not config.pre_layernorm
 
 
-def test_grey_images_are_shown_in_every_channel(snapshot):
+def test_gray_images_are_shown_in_every_channel(snapshot):
     model = create_model(snapshot, 3, image_shape=(32, 32, 1))
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
     params = model.init(jax.random.key(0), images, train=False)
-    grey = model.apply(params, images, train=False)
-    np.testing.assert_array_equal(grey, model.apply(params, images.repeat(3, -1), train=False))
+    gray = model.apply(params, images, train=False)
+    np.testing.assert_array_equal(gray, model.apply(params, images.repeat(3, -1), train=False))
 
 
 class TestDigest:

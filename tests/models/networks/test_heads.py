@@ -107,19 +107,19 @@ def test_scaled_linear_classifier_starts_as_a_linear_one_and_scales_each_logit()
 def test_nearest_class_mean_has_negative_squared_distances_as_logits(seed, scale):
     rng = np.random.default_rng(seed)
     mean = rng.normal(size=7).astype(np.float32)
-    centres = rng.normal(size=(3, 7)).astype(np.float32)
+    centers = rng.normal(size=(3, 7)).astype(np.float32)
     differences = rng.normal(size=(5, 7))
     x = (mean + scale * differences).astype(np.float32)
-    logits = _logits(NearestClassMeanClassifier(3), {"mean": mean, "centres": centres}, x)
+    logits = _logits(NearestClassMeanClassifier(3), {"mean": mean, "centers": centers}, x)
     for i, j in np.ndindex(5, 3):
         unit = x[i].astype(np.float64) - mean
         unit = unit / np.sqrt(unit @ unit)
-        assert logits[i, j] == pytest.approx(-((unit - centres[j]) ** 2).sum(), abs=2e-5)
+        assert logits[i, j] == pytest.approx(-((unit - centers[j]) ** 2).sum(), abs=2e-5)
 
 
 def test_nearest_class_mean_is_nowhere_before_it_is_computed():
     params = _init(NearestClassMeanClassifier(3), jnp.zeros((1, 7)))
-    assert {name: leaf.shape for name, leaf in params.items()} == {"mean": (7,), "centres": (3, 7)}
+    assert {name: leaf.shape for name, leaf in params.items()} == {"mean": (7,), "centers": (3, 7)}
     assert not any(np.any(leaf) for leaf in params.values())
     np.testing.assert_array_equal(
         _logits(NearestClassMeanClassifier(3), params, np.zeros((2, 7))), np.zeros((2, 3))
@@ -132,7 +132,7 @@ def test_logits_of_features_are_those_of_the_network(name):
     model = MLP(num_classes=3, hidden=8, classifier=name)
     variables = model.init(jax.random.key(0), images, train=False)
     if name == "nearest_class_mean":
-        variables["params"]["classifier"]["centres"] = jnp.asarray(_features(1, 3, 8))
+        variables["params"]["classifier"]["centers"] = jnp.asarray(_features(1, 3, 8))
     features = model.apply(variables, images, train=False, method="features")
     logits = model.apply(variables, features, method="logits_of")
     assert logits.shape == (4, 3)

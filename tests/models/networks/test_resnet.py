@@ -33,14 +33,14 @@ def shapes(model, size=64):
     return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
 
 
-def initialised(model, size=32):
+def initialized(model, size=32):
     images = jnp.zeros((1, size, size, 3))
     return jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
 
 
 @cache
 def variables() -> Any:
-    return initialised(tiny())
+    return initialized(tiny())
 
 
 def images(rows=4, size=32):
@@ -71,14 +71,14 @@ def test_parameters_are_as_many_as_published(name):
 
 
 def test_convolutions_start_kaiming_normal_with_fan_out():
-    drawn = initialised(ResNet(num_classes=2, blocks=(1, 1), width=16, groups=2))["params"]
+    drawn = initialized(ResNet(num_classes=2, blocks=(1, 1), width=16, groups=2))["params"]
     for kernel, fan_out in (
         (drawn["conv1"]["kernel"], 49 * 16),
         (drawn["layer2_0"]["conv2"]["kernel"], 9 * 64),
         (drawn["layer2_0"]["downsample_0"]["kernel"], 128),
     ):
         assert np.std(kernel) == pytest.approx(np.sqrt(2 / fan_out), rel=0.06)
-    basic = initialised(tiny(bottleneck=False))["params"]["layer4_0"]
+    basic = initialized(tiny(bottleneck=False))["params"]["layer4_0"]
     assert np.std(basic["conv1"]["kernel"]) == pytest.approx(np.sqrt(2 / (9 * 32)), rel=0.06)
     assert np.std(basic["downsample_0"]["kernel"]) == pytest.approx(np.sqrt(2 / 32), rel=0.1)
 
@@ -96,7 +96,7 @@ def gradient_fn(model):
 @pytest.mark.parametrize("bottleneck", [True, False])
 def test_remat_changes_no_result(bottleneck):
     plain, remat = (tiny(bottleneck=bottleneck, remat=remat) for remat in (False, True))
-    drawn, again = initialised(plain), initialised(remat)
+    drawn, again = initialized(plain), initialized(remat)
     jax.tree.map(np.testing.assert_array_equal, drawn, again)
     arguments = drawn["params"], drawn["batch_stats"], images()
     jax.tree.map(
@@ -133,8 +133,8 @@ def kept_by(model, x, train):
     return apply(x)[1]
 
 
-def test_a_frozen_trunks_statistics_stay_and_are_what_it_normalises_by():
-    x, frozen = 3 * images() + 1, tiny(frozen_trunk_norm=True)
+def test_a_frozen_backbones_statistics_stay_and_are_what_it_normalizes_by():
+    x, frozen = 3 * images() + 1, tiny(frozen_backbone_norm=True)
     in_training, in_evaluation, unfrozen = (
         kept_by(*choice) for choice in ((frozen, x, True), (frozen, x, False), (tiny(), x, True))
     )
@@ -155,7 +155,10 @@ def test_a_frozen_trunks_statistics_stay_and_are_what_it_normalises_by():
 
 @pytest.mark.parametrize(
     ("choice", "called"),
-    [("remat", "remat"), ("frozen_trunk_norm", "batch norm that is frozen below the last block")],
+    [
+        ("remat", "remat"),
+        ("frozen_backbone_norm", "batch norm that is frozen below the last block"),
+    ],
 )
 def test_other_networks_have_no_such_choices(choice, called):
     model = create_model("resnet10", 3, image_shape=(64, 64, 3), **{choice: True})

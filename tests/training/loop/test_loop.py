@@ -79,7 +79,7 @@ def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path, monkeypatch,
     np.testing.assert_allclose(means, expected, rtol=1e-6)
 
 
-def signalled_at(at, signum):
+def signaled_at(at, signum):
     def one(step):
         if step == at:
             os.kill(os.getpid(), signum)
@@ -100,7 +100,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, uninterrupted, chunk_s
 def test_a_signal_saves_between_evaluations(tmp_path, uninterrupted, chunk_steps, signum):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="after step 14") as caught:
-        train(make_job(Batches(signalled_at(13, signum)), chunk_steps), Workdir(tmp_path, {}))
+        train(make_job(Batches(signaled_at(13, signum)), chunk_steps), Workdir(tmp_path, {}))
     assert caught.value.exit_status == 128 + signum
     seen = []
 
@@ -125,16 +125,16 @@ def test_a_resumed_run_meets_the_chunks_of_one_never_stopped(tmp_path, monkeypat
     monkeypatch.setattr(Program, "__call__", recording)
     train(make_job(chunk_steps=4), Workdir(tmp_path / "whole", {}))
     whole, chunks[:] = list(chunks), []
-    signalled = Batches(signalled_at(13, signal.SIGTERM))
+    signaled = Batches(signaled_at(13, signal.SIGTERM))
     with pytest.raises(Interrupted):
-        train(make_job(signalled, 4), Workdir(tmp_path / "parts", {}))
+        train(make_job(signaled, 4), Workdir(tmp_path / "parts", {}))
     train(make_job(chunk_steps=4), Workdir(tmp_path / "parts", {}))
     assert chunks == whole == [(0, 4), (4, 4), (8, 2), (10, 4), (14, 4), (18, 2), (20, 3), (23, 2)]
 
 
 @pytest.mark.parametrize("at", [9, 24])
 def test_a_signal_before_an_evaluation_is_not_lost(tmp_path, uninterrupted, chunk_steps, at):
-    one = Batches(signalled_at(at, signal.SIGTERM))
+    one = Batches(signaled_at(at, signal.SIGTERM))
     with pytest.raises(Interrupted, match=f"after step {at + 1}"):
         train(make_job(one, chunk_steps), Workdir(tmp_path, {}))
     assert (tmp_path / "checkpoints" / str(at + 1)).is_dir()

@@ -13,7 +13,7 @@ from jaxlt.models import (
     NearestClassMeanClassifier,
     ScaledLinearClassifier,
 )
-from jaxlt.training.step.decoupling import nearest_class_mean, tau_normalised, with_unit_scale
+from jaxlt.training.step.decoupling import nearest_class_mean, tau_normalized, with_unit_scale
 
 seeds = st.integers(0, 2**16)
 
@@ -31,42 +31,42 @@ def logits(head, params, x):
 
 
 @pytest.mark.parametrize("tau", [0.3, 0.7, 1, 2])
-def test_tau_normalisation_divides_each_column_by_a_power_of_its_norm(tau):
+def test_tau_normalization_divides_each_column_by_a_power_of_its_norm(tau):
     params = linear()
-    normalised = tau_normalised(params, tau)
+    normalized = tau_normalized(params, tau)
     for j in range(4):
         column = params["kernel"][:, j].astype(np.float64)
         expected = column / sum(w * w for w in column) ** (tau / 2)
-        np.testing.assert_allclose(normalised["kernel"][:, j], expected, rtol=1e-5)
-    np.testing.assert_array_equal(normalised["bias"], np.zeros(4))
+        np.testing.assert_allclose(normalized["kernel"][:, j], expected, rtol=1e-5)
+    np.testing.assert_array_equal(normalized["bias"], np.zeros(4))
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, factor=st.floats(0.01, 100))
-def test_laws_of_tau_normalisation(seed, factor):
+def test_laws_of_tau_normalization(seed, factor):
     params, x = linear(seed), normal(seed + 2, 5, 6)
-    unscaled = logits(LinearClassifier(4), tau_normalised(params, 0.0), x)
+    unscaled = logits(LinearClassifier(4), tau_normalized(params, 0.0), x)
     np.testing.assert_allclose(unscaled, x @ params["kernel"], atol=1e-5)
-    unit = tau_normalised(params, 1.0)["kernel"]
+    unit = tau_normalized(params, 1.0)["kernel"]
     np.testing.assert_allclose(np.linalg.norm(unit, axis=0), 1, rtol=1e-5)
     larger = {**params, "kernel": np.float32(factor) * params["kernel"]}
-    np.testing.assert_allclose(tau_normalised(larger, 1.0)["kernel"], unit, rtol=1e-5)
+    np.testing.assert_allclose(tau_normalized(larger, 1.0)["kernel"], unit, rtol=1e-5)
     np.testing.assert_allclose(
-        tau_normalised(larger, 0.5)["kernel"],
-        factor**0.5 * tau_normalised(params, 0.5)["kernel"],
+        tau_normalized(larger, 0.5)["kernel"],
+        factor**0.5 * tau_normalized(params, 0.5)["kernel"],
         rtol=1e-5,
     )
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 2.0])
-def test_tau_normalisation_leaves_zero_columns_and_cosines_alone(tau):
+def test_tau_normalization_leaves_zero_columns_and_cosines_alone(tau):
     kernel, x = normal(0, 6, 4), normal(1, 5, 6)
     kernel[:, 2] = 0
-    normalised = tau_normalised({"kernel": kernel}, tau)
-    assert set(normalised) == {"kernel"}
-    np.testing.assert_array_equal(normalised["kernel"][:, 2], np.zeros(6))
+    normalized = tau_normalized({"kernel": kernel}, tau)
+    assert set(normalized) == {"kernel"}
+    np.testing.assert_array_equal(normalized["kernel"][:, 2], np.zeros(6))
     before, after = (
-        logits(CosineClassifier(4), params, x) for params in ({"kernel": kernel}, normalised)
+        logits(CosineClassifier(4), params, x) for params in ({"kernel": kernel}, normalized)
     )
     np.testing.assert_allclose(after, before, atol=1e-6)
 
@@ -108,9 +108,9 @@ def test_class_means_are_those_of_a_loop():
         sums[label] += unit / np.sqrt(unit @ unit)
         counts[label] += 1
     np.testing.assert_allclose(params["mean"], mean, rtol=1e-6)
-    np.testing.assert_allclose(params["centres"], sums / counts[:, None], atol=1e-6)
+    np.testing.assert_allclose(params["centers"], sums / counts[:, None], atol=1e-6)
     assert {leaf.dtype for leaf in params.values()} == {np.dtype(np.float32)}
-    assert np.linalg.norm(params["centres"], axis=1).min() < 0.9  # not of unit norm again
+    assert np.linalg.norm(params["centers"], axis=1).min() < 0.9  # not of unit norm again
 
 
 @settings(max_examples=15, deadline=None)
@@ -126,7 +126,7 @@ def test_predictions_are_scikit_learns_and_ignore_the_features_scale(seed, facto
     predicted = oracle.predict(unit_differences(queries, mean))
     np.testing.assert_array_equal(scores.argmax(1)[clear], predicted[clear])
     scaled = nearest_class_mean(np.float32(factor) * features, labels, 4)
-    np.testing.assert_allclose(scaled["centres"], params["centres"], atol=1e-4)
+    np.testing.assert_allclose(scaled["centers"], params["centers"], atol=1e-4)
 
 
 def test_sums_do_not_lose_a_small_spread_on_a_large_offset():
@@ -140,11 +140,11 @@ def test_sums_do_not_lose_a_small_spread_on_a_large_offset():
 
 def test_features_at_the_mean_count_as_zero():
     params = nearest_class_mean(np.ones((4, 3), np.float32), np.array([0, 0, 1, 1]), 2)
-    np.testing.assert_array_equal(params["centres"], np.zeros((2, 3)))
+    np.testing.assert_array_equal(params["centers"], np.zeros((2, 3)))
 
 
 def test_a_class_without_image_is_named():
     with pytest.raises(UsageError, match=r"got none of class 2"):
         nearest_class_mean(normal(0, 4, 3), np.array([0, 1, 3, 3]), 4)
-    with pytest.raises(ValueError, match=r"labels ran up to 4, must lie in 0\.\.3"):
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.3, got 4"):
         nearest_class_mean(normal(0, 5, 3), np.arange(5), 4)

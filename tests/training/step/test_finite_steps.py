@@ -102,13 +102,13 @@ def test_a_resumed_run_has_skipped_the_same_steps_once(tmp_path, skipping, at):
     whole, parts = Workdir(tmp_path / "whole", {}), Workdir(tmp_path / "parts", {})
     train(job(skipping, nan_at(SKIPPED), 2), whole)
 
-    def signalled(step):
+    def signaled(step):
         if step == at:
             os.kill(os.getpid(), signal.SIGTERM)
         return nan_at(SKIPPED)(step)
 
     with pytest.raises(Interrupted):
-        train(job(skipping, signalled, 2), parts)
+        train(job(skipping, signaled, 2), parts)
     train(job(skipping, nan_at(SKIPPED), 2), parts)
     assert outcome(parts.path) == outcome(whole.path)
     assert parts.read_result()["skipped_steps"] == list(SKIPPED)

@@ -124,7 +124,7 @@ def test_a_loss_sees_the_moment_of_the_step():
     np.testing.assert_allclose(measure(state, *batch(1))["loss"][0], step_loss, rtol=1e-5)
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     @nn.compact
     def __call__(self, images, *, train):
         hidden = nn.Dense(4)(images.reshape(len(images), -1))
@@ -135,9 +135,9 @@ class Normalised(nn.Module):
 def test_batch_norm_is_that_of_the_steps_passes(hold):
     """SAM's own sharpness in the step, with the same radius, is that of all classes."""
     regime = Regime(hold_statistics=hold)
-    state = make_state_fn(Normalised(), optimizer(), (2, 2, 1))(0)
-    measured = jax.jit(make_measure_fn(Normalised(), loss, MASKS, regime=regime))(state, *batch(1))
-    step = make_train_step(Normalised(), optimizer(), loss, 3, regime=regime)
+    state = make_state_fn(Normalized(), optimizer(), (2, 2, 1))(0)
+    measured = jax.jit(make_measure_fn(Normalized(), loss, MASKS, regime=regime))(state, *batch(1))
+    step = make_train_step(Normalized(), optimizer(), loss, 3, regime=regime)
     after, _ = jax.jit(step)(state, *batch(1))
     np.testing.assert_allclose(measured["sharpness"][0], after.opt_state[0].sharpness[0], rtol=1e-4)
 

@@ -33,17 +33,17 @@ def matrix(params, name):
 def test_kernels_come_to_have_singular_values_up_to_one():
     params, norm = parameters(), SpectralNorm()
     vectors = converged(norm, params)
-    normalised = norm(params, vectors)
+    normalized = norm(params, vectors)
     for name in SHAPES:
         (largest,) = svds(matrix(params, name), k=1, return_singular_vectors=False)
         np.testing.assert_allclose(
-            matrix(normalised, name), matrix(params, name) / largest, rtol=1e-4
+            matrix(normalized, name), matrix(params, name) / largest, rtol=1e-4
         )
-        left, values, _ = np.linalg.svd(matrix(normalised, name))
+        left, values, _ = np.linalg.svd(matrix(normalized, name))
         assert values[0] == pytest.approx(1, abs=1e-4)
         assert abs(left[:, 0] @ vectors[name]["kernel"]) == pytest.approx(1, abs=1e-4)
-        np.testing.assert_array_equal(normalised[name]["bias"], params[name]["bias"])
-        assert normalised[name]["kernel"].shape == SHAPES[name]
+        np.testing.assert_array_equal(normalized[name]["bias"], params[name]["bias"])
+        assert normalized[name]["kernel"].shape == SHAPES[name]
 
 
 def test_several_iterations_at_once_are_as_many_single_ones():
@@ -77,10 +77,10 @@ def test_scope_of_the_classifier_leaves_the_backbone_alone():
     params, norm = parameters(), SpectralNorm(scope="classifier")
     vectors = norm.init(params)
     assert set(flatten_dict(vectors)) == {("classifier", "kernel")}
-    normalised = norm(params, norm.advance(params, vectors))
+    normalized = norm(params, norm.advance(params, vectors))
     for name in ("conv", "dense"):
-        jax.tree.map(np.testing.assert_array_equal, normalised[name], params[name])
-    assert np.abs(normalised["classifier"]["kernel"] - params["classifier"]["kernel"]).max() > 0.1
+        jax.tree.map(np.testing.assert_array_equal, normalized[name], params[name])
+    assert np.abs(normalized["classifier"]["kernel"] - params["classifier"]["kernel"]).max() > 0.1
 
 
 def test_vectors_are_unit_and_differ_from_kernel_to_kernel():
@@ -133,21 +133,21 @@ def test_zero_kernels_stay_zero_and_their_vectors_wait():
     assert np.isfinite(gradient["kernel"]).all()
 
 
-def test_normalises_every_kernel_of_a_network():
+def test_normalizes_every_kernel_of_a_network():
     model = SmallConvNet(num_classes=3, patch=2)
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
     variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
     norm, params = SpectralNorm(), variables["params"]
     vectors = jax.jit(lambda params: converged(norm, params, 100))(params)
-    normalised = jax.jit(norm)(params, vectors)
+    normalized = jax.jit(norm)(params, vectors)
     kernels = {
-        path: leaf for path, leaf in flatten_dict(normalised).items() if path[-1] == "kernel"
+        path: leaf for path, leaf in flatten_dict(normalized).items() if path[-1] == "kernel"
     }
     assert set(kernels) == set(flatten_dict(vectors))
     assert len(kernels) == 4
     for kernel in kernels.values():
         assert np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2) == pytest.approx(1, abs=0.01)
-    logits = model.apply({**variables, "params": normalised}, images, train=False)
+    logits = model.apply({**variables, "params": normalized}, images, train=False)
     assert np.isfinite(logits).all()
 
 

@@ -102,7 +102,7 @@ def test_running_statistics_are_those_of_the_clean_pass(method):
 
 
 class TestHeldStatistics:
-    """Normalising by the clean pass's statistics, against a network that is given them."""
+    """Normalizing by the clean pass's statistics, against a network that is given them."""
 
     counts, tail = (9, 5, 2, 1), jnp.array([0, 0, 1, 1])
 

@@ -143,8 +143,8 @@ def test_statistics_are_means_over_training_mode_batches():
     for images in np.float64(batches[0]), np.float64(batches[1]), np.float64(batches[2]):
         rows = images.reshape(-1, 3)
         inputs["first"].append(rows)
-        normalised = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
-        inputs["second"].append(np.tanh(normalised) @ kernel + bias)
+        normalized = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+        inputs["second"].append(np.tanh(normalized) @ kernel + bias)
     for name, rows_of_batches in inputs.items():
         mean = np.mean([rows.mean(0) for rows in rows_of_batches], axis=0)
         var = np.mean([rows.var(0) for rows in rows_of_batches], axis=0)

@@ -89,14 +89,14 @@ def split_variables(predictor: Predictor) -> tuple[Any, Any]:
 
 
 def check_same(
-    analysed: Sequence[AnalysedRun], names: Sequence[tuple[str, ...]], what: str
+    analyzed: Sequence[AnalysedRun], names: Sequence[tuple[str, ...]], what: str
 ) -> None:
     """Raises UsageError unless all runs can be shown group by group, or class by class."""
-    for one, own in zip(analysed, names, strict=True):
+    for one, own in zip(analyzed, names, strict=True):
         if own != names[0]:
             raise UsageError(
                 f"runs must have images of the same {what} to be shown together, "
-                f"{analysed[0].run.path} has {' '.join(names[0])} and {one.run.path} has "
+                f"{analyzed[0].run.path} has {' '.join(names[0])} and {one.run.path} has "
                 f"{' '.join(own)}"
             )
 
