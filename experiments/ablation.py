@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 from experiments import command_line
+from experiments.recipe_program import chosen_recipe
+from experiments.recipe_program import label as label_of
 from experiments.table.plan import Cell, Plan
 from experiments.table.program import Options, make_table
 from jaxlt.recipes.data import Augmentation, ClassAware
 from jaxlt.recipes.losses import Adversary, PaperAdversary
 from jaxlt.recipes.methods import CCSAM, SGD
-from jaxlt.recipes.named import Published, followed_by, named, vary
+from jaxlt.recipes.named import Published, followed_by, vary
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.part import check, part_name
 from jaxlt.recipes.recipe import Recipe
-from jaxlt.recipes.recorded import read_recipe
 from jaxlt.recipes.stage import Stage
 
 _REFERENCE = "CC-SAM (CVPR 2023), table 2: Places-LT, ResNet-152"
@@ -43,8 +44,8 @@ class Arguments:
     """Flags of the program."""
 
     recipe: str = "sgd_digits"
-    """Named recipe of one stage of SGD, or a file such as the recipe.json of a run; the other flags
-    override its values. Its method becomes cc_sam, whose parts the rows leave out."""
+    """Named recipe of one stage of SGD, a run or its recipe.json; the other flags override it. Its
+    method becomes cc_sam, whose parts the rows leave out."""
     workdir: Path | None = None
     """Directory of the runs and the table; none for runs/ablation_RECIPE."""
     constant_radius: float = 0.01
@@ -64,7 +65,7 @@ class Arguments:
 def main() -> None:
     """Parses the flags, trains what is missing, and prints and saves the table."""
     # The chosen recipe gives the defaults of all other flags, so it is read before them.
-    name = command_line.word_of("recipe", sys.argv[1:]) or Arguments.recipe
+    name = command_line.word_of("recipe", sys.argv[1:], Arguments.recipe)
     arguments: Arguments = command_line.parse(
         Arguments,
         "experiments.ablation",
@@ -75,14 +76,14 @@ def main() -> None:
     adversary = PaperAdversary(radius=arguments.adversary_radius, limit=arguments.adversary_limit)
     base, radius = arguments.base, arguments.constant_radius
     plan = plan_ablation(base, radius, arguments.second_epochs, adversary)
-    workdir = arguments.workdir or Path(f"runs/ablation_{Path(name).stem}")
+    workdir = arguments.workdir or Path(f"runs/ablation_{label_of(name)}")
     make_table(plan, workdir, arguments.options)
 
 
 def _with_cc_sam(name: str) -> Recipe:
-    recipe = read_recipe(Path(name)) if Path(name).suffix == ".json" else named(name)
+    recipe = chosen_recipe(name)
     method, stages = part_name(recipe.first.method), len(recipe.stages)
-    check("recipe", f"{name} of {method}", method == "sgd", "one of sgd")
+    check("recipe", f"{name} of {method}", method == "sgd", "one with method sgd")
     check("recipe", f"{name} of {stages}", stages == 1, "one of a single stage")
     return vary(recipe, method=_CC_SAM)
 

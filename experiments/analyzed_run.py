@@ -26,7 +26,7 @@ ALL = "all"
 _END: Any = Moment(step=np.int32(np.iinfo(np.int32).max), key=None)  # pyright: ignore[reportArgumentType]
 
 
-class AnalysedRun:
+class AnalyzedRun:
     """A run with the losses of the images examined as a function of its parameters theta.
 
     Theta are all parameters that were trained, or the classifier's alone: then the losses are
@@ -89,7 +89,7 @@ def split_variables(predictor: Predictor) -> tuple[Any, Any]:
 
 
 def check_same(
-    analyzed: Sequence[AnalysedRun], names: Sequence[tuple[str, ...]], what: str
+    analyzed: Sequence[AnalyzedRun], names: Sequence[tuple[str, ...]], what: str
 ) -> None:
     """Raises UsageError unless all runs can be shown group by group, or class by class."""
     for one, own in zip(analyzed, names, strict=True):

@@ -115,7 +115,7 @@ def _check_same(flags: Mapping[str, object]) -> None:
             if other != given[0]:
                 raise on_all_processes(
                     UsageError(
-                        f"{name} must be the same for all processes, it is {given[0]} for "
+                        f"{name} must be the same for all processes, got {given[0]} for "
                         f"process 0 and {other} for process {process}"
                     )
                 )

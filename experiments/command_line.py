@@ -64,13 +64,13 @@ def parse(
     return parsing.parse(default, words)
 
 
-def word_of(flag: str, words: Sequence[str]) -> str | None:
-    """Returns the word given for a flag, the last one if it is given twice; None for none."""
-    found = None
+def word_of(flag: str, words: Sequence[str], default: str) -> str:
+    """Returns the word given for a flag, the last one if it is given twice."""
+    found = default
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == f"--{flag}":
-            found = value if equals else next(iter(words[number + 1 :]), None)
+            found = value if equals else next(iter(words[number + 1 :]), default)
     return found
 
 

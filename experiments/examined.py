@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from experiments.analyzed_run import AnalysedRun, Scope
+    from experiments.analyzed_run import AnalyzedRun, Scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Examined:
     """Directory of the numbers and pictures; none for RUN/NAME with NAME the program's, or for NAME
     in the directory that several runs have in common."""
 
-    def load(self, scope: "Scope" = "all") -> tuple[Path, list["AnalysedRun"]]:
+    def load(self, scope: "Scope" = "all") -> tuple[Path, list["AnalyzedRun"]]:
         """Returns the directory to write to, which is not made yet, and the runs."""
-        from experiments.analyzed_run import AnalysedRun, check_same
+        from experiments.analyzed_run import AnalyzedRun, check_same
         from experiments.loaded_runs import load_runs
         from experiments.written_report import common_destination
         from jaxlt.devices.backends import enable_compilation_cache
@@ -39,7 +39,7 @@ class Examined:
         enable_compilation_cache()
         runs = load_runs(self.checkpoint)
         place = common_destination(runs, self.output, self.program)
-        analyzed = [AnalysedRun(run, self, scope) for run in runs]
+        analyzed = [AnalyzedRun(run, self, scope) for run in runs]
         check_same(analyzed, [tuple(one.groups) for one in analyzed], "groups of classes")
         return place, analyzed
 

@@ -7,7 +7,7 @@ from typing import Literal
 from experiments import command_line
 from experiments.table.methods import plan_methods, six_methods
 from experiments.table.program import Options, make_table
-from jaxlt.recipes.data import Exponential, source
+from jaxlt.recipes.data import AnySource, Exponential
 from jaxlt.recipes.named import named, vary
 from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import EXECUTION_OF_SHORT_RUNS, Evaluation
@@ -33,7 +33,7 @@ METHODS = {
 class Arguments:
     """Flags of the program."""
 
-    source: str = "idx:/usr/share/datasets/fashion-mnist"
+    source: AnySource = SETTINGS["native"].data.source
     """Source of Fashion-MNIST; the default is where Debian's dataset-fashion-mnist puts it."""
     setting: Literal["native", "hard"] = "native"
     """native: all images, classes in their own order. hard: at most 1000 images a class, and an
@@ -56,7 +56,7 @@ def main() -> None:
         "factor 100 and compares them in a table and a picture.",
     )
     setting = arguments.setting
-    base = vary(SETTINGS[setting], source=source(arguments.source))
+    base = vary(SETTINGS[setting], source=arguments.source)
     if arguments.epochs is not None:
         base = vary(base, epochs=arguments.epochs)
     title = f"Long-tailed Fashion-MNIST, imbalance factor 100, {setting}"

@@ -17,17 +17,17 @@ def nearest(word: str, names: Sequence[str]) -> str:
 def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
     """Says which part a flag belongs to, or which flags are nearest."""
     outer, _, field = name.rpartition(".")
-    flag = known.get(outer)
-    owners = [
-        str(part_name(kind))
-        for kind in (flag.kinds if flag else ())
-        if field.replace("-", "_") in kind.__struct_fields__
-    ]
-    if flag and owners:
-        chosen = "none" if flag.value is None else part_name(flag.value)
+    flag, number = known.get(outer), outer.removeprefix(f"{THEN}.")
+    if flag is None and number.isdigit() and int(number) < len(known[THEN].value):
+        flag = known[THEN]
+    inner = field.replace("-", "_")
+    kinds = flag.kinds if flag else ()
+    owners = [str(part_name(kind)) for kind in kinds if inner in kind.__struct_fields__]
+    if flag and owners and f"{outer}.{field}" not in known:
         return (
-            f"--{name} must belong to the chosen part, got --{outer} {chosen}: it is of "
-            f"{', '.join(owners)}; give --{outer} {owners[0]} as well"
+            f"--{name} must belong to the chosen part, got --{flag.name} "
+            f"{shown(flag.value)}: it is of {', '.join(owners)}; give --{flag.name} {owners[0]} "
+            "as well"
         )
     stage = ".".join(name.split(".")[:2]) + "."
     if (
@@ -41,12 +41,12 @@ def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
         )
     near = [one for one in known if one.rpartition(".")[2] == field]
     near = near or [
-        *difflib.get_close_matches(name, known, n=2, cutoff=0.5),
+        *difflib.get_close_matches(name, [*known, "help", "version"], n=2, cutoff=0.5),
         *(
             f"{one} {part_name(kind)} --{one}.{field}"
             for one, flag in known.items()
             for kind in flag.kinds
-            if "." not in one and field in kind.__struct_fields__
+            if "." not in one + name and inner in kind.__struct_fields__
         ),
     ]
     hint = f", such as {' or '.join(f'--{one}' for one in near[:3])}" if near else ""

@@ -9,15 +9,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from jaxlt.recipes.part import (
-    Choice,
-    Part,
-    annotations,
-    field_docs,
-    options,
-    own_docs,
-    part_types,
-)
+from jaxlt.recipes.part import Choice, Part, annotations, field_docs, options, own_docs, part_types
 from jaxlt.recipes.recipe import Recipe
 
 POSITIONAL = "positional"

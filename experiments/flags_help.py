@@ -14,7 +14,11 @@ _END = "In brackets stands what holds now. --version prints the version."
 
 def render(arguments: Any, program: str, description: str) -> str:
     """Renders the help of a program from its dataclass of flags, with the chosen parts in place."""
-    loose = "".join(f" {one.name.upper()} ..." for one in flags_of(arguments) if one.is_positional)
+    loose = "".join(
+        f" {one.name.upper()}{' ...' * ('tuple[' in str(one.annotation))}"
+        for one in flags_of(arguments)
+        if one.is_positional
+    )
     lines = [f"usage: python3 -m {program}{loose} [flags]", *textwrap.wrap(description, _WIDTH)]
     groups: dict[str, list[Flag]] = {}
     for flag in flags_of(arguments):

@@ -107,8 +107,8 @@ def _open_images(run: "TrainedRun", spec: str | None) -> "ImageSet":
     if spec is None:
         if run.source.open is None:
             raise UsageError(
-                f"open must name a source, that of run {run.path} has no open list; it may be the "
-                "run's own with one more list, list:ROOT,TRAIN,VAL,TEST,OPEN"
+                f"open must name a source, got none, and that of run {run.path} has no open list; "
+                "it may be the run's own with one more list, list:ROOT,TRAIN,VAL,TEST,OPEN"
             )
         return run.source.open
     # Read as the run reads its own: otherwise how images are cut would tell open from closed.
@@ -116,9 +116,9 @@ def _open_images(run: "TrainedRun", spec: str | None) -> "ImageSet":
     if source.open is not None:
         return source.open
     if spec == run.source.name:
-        raise UsageError(f"open must be another source than run {run.path}'s own, {spec}")
+        raise UsageError(f"open must be another source than run {run.path}'s own, got {spec}")
     if len(source.test.labels) == 0:
-        raise UsageError(f"open must have a list of test images or an open one, {spec} has neither")
+        raise UsageError(f"open must have a list of test or open images, got neither in {spec}")
     return source.test
 
 

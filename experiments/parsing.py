@@ -12,15 +12,7 @@ import msgspec
 from experiments import flag_refusals
 from experiments.flags import MISSING, POSITIONAL, THEN, Flag, choices_of, choosable, flags_of
 from jaxlt.errors import UsageError
-from jaxlt.recipes.part import (
-    Choice,
-    Part,
-    annotations,
-    need,
-    options,
-    own_fields,
-    part_name,
-)
+from jaxlt.recipes.part import Choice, Part, annotations, need, options, own_fields, part_name
 
 # Each flag with the words behind it.
 _Given: TypeAlias = list[tuple[str, list[str]]]
@@ -71,8 +63,9 @@ def _by_name(tree: Any) -> dict[str, Flag]:
 def _split(words: Sequence[str], known: Mapping[str, Flag]) -> _Given:
     """Returns each flag with its words, those in front under the positional flag's name."""
     given: _Given = []
+    short = {name.rpartition(".")[2] for name in known}
     for word in words:
-        if re.match(r"-[a-z]{2}", word) and word != "-inf":
+        if word[:1] == "-" and word[1:].replace("_", "-") in short:
             raise UsageError(f"flags must begin with --, got {word}; give -{word}")
     loose = list(itertools.takewhile(lambda word: not _is_flag(word), words))
     if loose:
@@ -127,6 +120,8 @@ def convert(name: str, annotation: Any, words: Sequence[str]) -> Any:
         if callable(mark):
             try:
                 return mark(words)
+            except UsageError:
+                raise
             except ValueError as error:
                 raise UsageError(f"{name} must be {error}, got {text}") from None
         if mark == POSITIONAL:

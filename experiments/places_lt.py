@@ -9,7 +9,7 @@ def main() -> None:
     train_recipe(
         "places_lt",
         default="cc_sam_places_lt",
-        description="Trains a recipe on Places-LT, from weights of ImageNet (--init-weights).",
+        description="Trains a recipe on Places-LT, from weights of ImageNet (--network.weights).",
     )
 
 

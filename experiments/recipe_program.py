@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,25 +78,22 @@ def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) ->
     enable_compilation_cache()
     built = BuiltRecipe(arguments.options, arguments.execution, check_images=arguments.check_images)
     members = [Member(seed, path, rho) for (seed, rho), path in paths.items()]
-    results = train_members(built, members, label=_label(arguments.recipe))
+    results = train_members(built, members, label=label(arguments.recipe))
     for path, result in zip(paths.values(), results, strict=True):
         _report(path, result)
-    runs = " ".join(map(str, paths.values()))
+    places = [shlex.quote(str(path)) for path in paths.values()]
     command_line.say_next(
-        f"python3 -m experiments.report {runs}",
-        f"python3 -m experiments.predict --checkpoint {next(iter(paths.values()))} IMAGE...",
+        f"python3 -m experiments.report {' '.join(places)}",
+        f"python3 -m experiments.predict --checkpoint {places[0]} IMAGE...",
     )
 
 
-def _label(recipe: str) -> str:
-    path = _file(recipe)
-    # All runs' files have one name.
-    return path.parent.resolve().name if path.name == "recipe.json" else path.stem
-
-
-def _file(recipe: str) -> Path:
+def label(recipe: str) -> str:
+    """Returns what a recipe of the flag `--recipe` is called: by its name, file or run."""
     path = Path(recipe)
-    return path / "recipe.json" if path.is_dir() else path
+    # All runs' files have one name.
+    path = path.parent if path.name == "recipe.json" else path
+    return path.stem if path.suffix == ".json" else path.resolve().name
 
 
 def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None], Path]:
@@ -107,7 +105,7 @@ def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None
     if arguments.rhos and not has_radius(method):
         shown = " ".join(map(str, arguments.rhos))
         raise UsageError(f"rhos must be none for {method.label}, which has no rho, got {shown}")
-    recipe = _label(arguments.recipe)
+    recipe = label(arguments.recipe)
     runs = Path("runs") / benchmark
     if len(arguments.seeds) == 1 and not arguments.rhos:
         (seed,) = arguments.seeds
@@ -136,15 +134,19 @@ def _report(path: Path, result: dict[str, Any]) -> None:
 
 def _arguments(benchmark: str, default: str, description: str) -> Arguments:
     # The chosen recipe gives the defaults of all other flags, so it is read before them.
-    name = command_line.word_of("recipe", sys.argv[1:]) or default
-    arguments = Arguments(name, options=_named(benchmark, name))
+    name = command_line.word_of("recipe", sys.argv[1:], default)
+    arguments = Arguments(name, options=chosen_recipe(name, benchmark))
     return command_line.parse(Arguments, f"experiments.{benchmark}", description, default=arguments)
 
 
-def _named(benchmark: str, name: str) -> Recipe:
-    path = _file(name)
-    if path.suffix != ".json":
+def chosen_recipe(name: str, benchmark: str | None = None) -> Recipe:
+    """Returns the recipe that `--recipe` names, or reads it from a file or a run's directory."""
+    path = Path(name)
+    if path.suffix == ".json" and path.exists():
+        return read_recipe(path)
+    try:
         return named(name, benchmark)
-    if not path.exists():
-        raise UsageError(f"recipe must be a named one (see --list) or a file, got {name}: no file")
-    return read_recipe(path)
+    except UsageError:
+        if not (path / "recipe.json").exists():
+            raise
+    return read_recipe(path / "recipe.json")

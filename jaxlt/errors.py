@@ -33,12 +33,7 @@ class UsageError(ValueError):
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop and can go on)
-    """A signal asked the run to stop; its state is saved.
-
-    Args:
-        signum: the signal's number.
-        step: the last step that the saved state has taken.
-    """
+    """A signal of some number asked the run to stop; its state after a step is saved."""
 
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, state saved")

@@ -14,6 +14,9 @@ import jaxlt
 PACKAGES = ("batch", "sharpness", "methods", "losses")
 MODULES = [
     "jaxlt.errors",
+    "jaxlt.recipes.named",
+    "jaxlt.recipes.recipe",
+    "jaxlt.recipes.recorded",
     *(
         module.name
         for package in PACKAGES
@@ -60,8 +63,9 @@ def _with_arguments(package):
             yield name, value, [value.__doc__]
         if not inspect.isclass(value):
             continue
-        fields = hasattr(value, "__match_args__") or getattr(value, "_is_protocol", False)
-        if "__init__" in vars(value) and not fields:
+        # No constructor that others call: of fields, of a protocol, of what the package raises.
+        inner = hasattr(value, "__match_args__") or getattr(value, "_is_protocol", False)
+        if "__init__" in vars(value) and not (inner or issubclass(value, Exception)):
             yield name, value.__init__, [value.__doc__]
         for method, function in inspect.getmembers(value, inspect.isfunction):
             if not method.startswith("_") and function.__module__.startswith("jaxlt"):

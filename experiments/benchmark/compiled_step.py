@@ -95,7 +95,7 @@ class Training:
 
 
 def compile_step(problem: Problem, case: CaseName, *, by_group: bool = True) -> CompiledStep:
-    """Builds, compiles and analyses a case's step on the default device."""
+    """Builds, compiles and analyzes a case's step on the default device."""
     training = Training(problem, problem.stage(case), by_group=by_group)
     device = jax.devices()[0]
     arrays = training.initialize(0), problem.images, problem.labels

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from experiments.analyzed_run import AnalysedRun
+from experiments.analyzed_run import AnalyzedRun
 from experiments.loaded_runs import seeds_rows
 from experiments.presentation import deviation, legend_beside, picture, run_styles
 from experiments.ticker import ticking
@@ -25,7 +25,7 @@ _LOWEST_OF_BAND = 0.1
 
 
 def curves_of(
-    analyzed: Sequence[AnalysedRun],
+    analyzed: Sequence[AnalyzedRun],
     ranges: Mapping[str, float],
     points: int,
     seeds: Sequence[int],
@@ -40,13 +40,13 @@ def curves_of(
     total = sum(len(ranges) * (len(seeds) + len(one.groups)) for one in analyzed)
     with ticking("flatness", total, "curve") as tick:
 
-        def along(one: AnalysedRun, direction: Any, name: str) -> dict[str, np.ndarray]:
+        def along(one: AnalyzedRun, direction: Any, name: str) -> dict[str, np.ndarray]:
             distances = ratios[name] * float(norm(one.theta))
             by_class = losses_along(one.losses, one.theta, of_norm(direction, 1.0), distances)
             tick(1)
             return one.group_means(by_class)
 
-        def of_run(one: AnalysedRun) -> Curves:
+        def of_run(one: AnalyzedRun) -> Curves:
             random = [random_direction(jax.random.key(seed), one.theta) for seed in seeds]
             ascent = {
                 group: one.losses.of_classes(mask).gradient(one.theta)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-from experiments.analyzed_run import ALL, AnalysedRun, check_same
+from experiments.analyzed_run import ALL, AnalyzedRun, check_same
 from experiments.loaded_runs import seeds_rows
 from experiments.presentation import markdown_table, mean_and_deviation
 from experiments.ticker import ticking
@@ -54,7 +54,7 @@ MEASURES = {
 """From the name of a measure to its heading."""
 
 
-def spectra_of(analyzed: Sequence[AnalysedRun], settings: "Arguments") -> list[RowSpectra]:
+def spectra_of(analyzed: Sequence[AnalyzedRun], settings: "Arguments") -> list[RowSpectra]:
     """Computes the spectra of all runs."""
     masks = [_masks(one, settings.by) for one in analyzed]
     check_same(analyzed, [tuple(one) for one in masks], "classes")
@@ -65,7 +65,7 @@ def spectra_of(analyzed: Sequence[AnalysedRun], settings: "Arguments") -> list[R
         for mask in classes.values()
     )
 
-    def curvature(one: AnalysedRun, mask: np.ndarray, number: int) -> ClassCurvature:
+    def curvature(one: AnalyzedRun, mask: np.ndarray, number: int) -> ClassCurvature:
         losses = one.losses.of_classes(mask)
         product, dimension = hessian_product(losses, one.theta)
         key = jax.random.fold_in(jax.random.key(settings.seed), number)
@@ -105,7 +105,7 @@ def spectra_of(analyzed: Sequence[AnalysedRun], settings: "Arguments") -> list[R
     ]
 
 
-def _masks(one: AnalysedRun, by: Literal["class", "group"]) -> dict[str, np.ndarray]:
+def _masks(one: AnalyzedRun, by: Literal["class", "group"]) -> dict[str, np.ndarray]:
     if by == "group":
         return one.groups
     present = one.groups[ALL]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.analyzed_run import ALL, AnalysedRun, split_variables
+from experiments.analyzed_run import ALL, AnalyzedRun, split_variables
 from experiments.ticker import ticking
 from jaxlt.analysis import (
     PrincipalPlane,
@@ -52,7 +52,7 @@ class Trajectory(Plane):
     explained: np.ndarray
 
 
-def planes_of(analyzed: Sequence[AnalysedRun], reach: float, points: int, seed: int) -> list[Plane]:
+def planes_of(analyzed: Sequence[AnalyzedRun], reach: float, points: int, seed: int) -> list[Plane]:
     """Evaluates each run over the same two random directions, normalized by its own filters."""
     first, *others = analyzed
     for one in others:
@@ -76,7 +76,7 @@ def planes_of(analyzed: Sequence[AnalysedRun], reach: float, points: int, seed: 
     return planes
 
 
-def trajectories_of(analyzed: Sequence[AnalysedRun], points: int) -> list[Trajectory]:
+def trajectories_of(analyzed: Sequence[AnalyzedRun], points: int) -> list[Trajectory]:
     """Evaluates each run around its checkpoints; those with fewer than three have no trajectory."""
     ways = [(one, *way) for one in analyzed if (way := _way(one.run)) is not None]
     found = []

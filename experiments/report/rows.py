@@ -55,13 +55,13 @@ def read_runs(paths: Sequence[Path]) -> list[TrainedRun]:
 
 def _directories(path: Path) -> list[Path]:
     if not path.is_dir():
-        raise UsageError(f"run {path} must be a directory, it is none")
+        raise UsageError(f"run {path} must be a directory, got none")
     if (path / "recipe.json").exists():
         return [path]
     begun = sorted(file.parent for file in path.rglob("recipe.json"))
     finished = [run for run in begun if (run / "result.json").exists()]
     if not finished:
-        raise UsageError(f"run {path} must be a finished run or hold some, it holds none")
+        raise UsageError(f"run {path} must be a finished run or hold some, got none")
     for run in sorted(set(begun) - set(finished)):
         _logger.info("%s is not finished and is left out", run)
     return finished

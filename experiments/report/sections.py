@@ -163,6 +163,6 @@ def _embedded(file: Path, program: str, root: Path) -> Picture:
             image.verify()
     # Pillow's decoders raise whatever a broken file makes them stumble over.
     except Exception as error:
-        raise UsageError(f"{file} must be a PNG file, it is damaged: {error}") from error
+        raise UsageError(f"{file} must be a PNG file, got damage: {error}") from error
     name, uri = printable(str(file.relative_to(root))), data_uri(contents, "image/png")
     return Picture(uri, name, f"Picture of {program}: {name}", wide=True)

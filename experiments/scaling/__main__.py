@@ -53,7 +53,7 @@ class Arguments:
     devices: tuple[Count, ...] = (8, 64, 512)
     """Numbers of accelerators."""
     step_seconds: Positive | None = None
-    """Measured time of SGD's step on one accelerator, from which the others' follow by their FLOPs.
+    """Measured time of SGD's step on one accelerator, from which the others' follow by their FLOPs;
     none for FLOPs over peak and utilization."""
     measure: CountOrZero = 0
     """Images of a step that each method also takes on this machine's processor, for the ratio of

@@ -40,7 +40,7 @@ def main() -> None:
     """Parses the flags, then lists keys, or trains what is missing, prints and saves the table."""
     arguments: Arguments = command_line.parse(
         Arguments,
-        "experiments.table NAME",
+        "experiments.table",
         "Trains the recipes of a table with several seeds, goes on where it was stopped, and "
         "renders their accuracies beside the published ones.",
     )

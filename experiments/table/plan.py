@@ -8,7 +8,7 @@ from experiments import parsing
 from experiments.flag_refusals import nearest
 from experiments.presentation import MEASURES
 from jaxlt import UsageError
-from jaxlt.recipes.data import source
+from jaxlt.recipes.data import AnySource
 from jaxlt.recipes.named import PUBLISHED, RECIPES, Published, vary
 from jaxlt.recipes.named.tables import TableLayout
 from jaxlt.recipes.recipe import Recipe
@@ -67,7 +67,7 @@ class Plan:
 class Changes:
     """What the recipes of a table are run with in place of their own."""
 
-    source: str | None = None
+    source: AnySource | None = None
     """Source of the images: digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS."""
     network: str | None = None
     """Network, as --network of cifar_lt takes it, such as mlp or resnet32."""
@@ -83,7 +83,7 @@ class Changes:
                 raise UsageError(f"epochs must be at least 1, got {self.epochs}")
             recipe = recipe.shortened(self.epochs)
         if self.source is not None:
-            recipe = vary(recipe, source=source(self.source))
+            recipe = vary(recipe, source=self.source)
         if self.network is not None:
             recipe = parsing.parse(recipe, ["--network", self.network])
         if self.evaluation_epochs is not None:
@@ -93,7 +93,8 @@ class Changes:
 
     def note(self, *, published: bool) -> tuple[str, ...]:
         """Returns a line about changes that no reader of the numbers may miss, if there are any."""
-        values = {"source": self.source, "network": self.network, "epochs": self.epochs}
+        source = self.source and self.source.specification
+        values = {"source": source, "network": self.network, "epochs": self.epochs}
         given = [f"{name} {value}" for name, value in values.items() if value is not None]
         if not given:
             return ()
@@ -122,7 +123,7 @@ def plan_table(
                 cells.append(Cell(row, column, name, recipe, stage, published))
     if not cells:
         shown = f"rows {' '.join(rows) or '(all)'} and columns {' '.join(columns) or '(all)'}"
-        raise UsageError(f"{shown} must have a recipe in common, there is none")
+        raise UsageError(f"{shown} must have a recipe in common, got none")
     sources = dict.fromkeys(cell.published.source for cell in cells if cell.published)
     note = changes.note(published=bool(sources))
     cited = (f"Published in: {'; '.join(sources)}.",) if sources else ()

@@ -79,7 +79,7 @@ def _render(plan: Plan, directory: Path, options: Options) -> None:
 
     entries = read_entries(directory, plan, options.seeds)
     if not any(entry.values for entry in entries):
-        raise UsageError(f"workdir {directory} must hold finished runs of the table, it holds none")
+        raise UsageError(f"workdir {directory} must hold finished runs of the table, got none")
     table = format_markdown(plan, entries, options.seeds, code_version())
     (directory / "table.md").write_text(table + "\n")
     write_csv(directory / "table.csv", entries)

@@ -69,7 +69,7 @@ def _begun(path: Path, recipe: Recipe, seed: int) -> RunReader | None:
         return None
     run = RunReader(path)
     if not run.recipe_file.exists():
-        raise UsageError(f"workdir {path} must be new, empty or a run's, it holds something else")
+        raise UsageError(f"workdir {path} must be new, empty or a run's, got something else in it")
     # Which images a recipe selects is only known with its dataset, which nobody may have here.
     images = run.identity.get("images")
     check_identity(path, {**recipe.identity(), "seed": seed, "images": images})
@@ -81,5 +81,5 @@ def _evaluation(run: RunReader, stage: int | None) -> EvaluationRecord:
         return run.result
     records = [one for one in run.evaluations if one.stage == stage]
     if not records:
-        raise UsageError(f"{run.path} must hold evaluations of stage {stage}, it holds none")
+        raise UsageError(f"{run.path} must hold evaluations of stage {stage}, got none")
     return records[-1]

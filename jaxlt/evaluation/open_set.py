@@ -50,7 +50,7 @@ class Prototypes:
     The paper says no more than that "a simple, non-learnable prototype-based metric" tells closed
     from open images, and its code has none. Here a class's prototype is the mean of its training
     features after all were centered and scaled to unit norm, as in `nearest_class_mean`. (Features
-    that follow a ReLU are all in one orthant: without the centring every cosine would be large.) An
+    that follow a ReLU are all in one orthant: uncentered, every cosine would be large.) An
     image's score is its largest cosine similarity to a prototype. The metric decides about
     rejection alone, and the network's own classifier about the class: in the paper's open-set table
     CC-SAM's accuracies are those of its closed-set table.

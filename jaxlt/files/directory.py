@@ -26,7 +26,7 @@ def claim_directory(path: Path) -> None:
     except OSError as error:
         raise _not_writable(path, error) from error
     if not os.access(path, os.W_OK):
-        raise UsageError(f"workdir {path} must be a writable directory, it is read-only")
+        raise UsageError(f"workdir {path} must be a writable directory, got a read-only one")
 
 
 def lock_directory(directory: Path) -> TextIO:
@@ -47,7 +47,7 @@ def lock_directory(directory: Path) -> TextIO:
             file.seek(0)
             holder = file.read().strip() or "another process"
         raise UsageError(
-            f"workdir {directory} must be used by one process at a time, {holder} is at work in it"
+            f"workdir {directory} must be used by one process at a time, got {holder} at work in it"
         ) from None
     except OSError as error:
         _logger.warning(

@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
             f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
         ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} must be text, it is damaged: {error}") from error
+        raise UsageError(f"{path} must be text, got damage: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,9 +64,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = parse_json(read_text(path))
     except JsonError as error:
-        raise UsageError(f"{path} must be JSON, it is damaged: {error}") from error
+        raise UsageError(f"{path} must be JSON, got damage: {error}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{path} must be a JSON object, it is a {type(values).__name__}")
+        raise UsageError(f"{path} must be a JSON object, got a {type(values).__name__}")
     return values
 
 

@@ -2,12 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
 from jaxlt.recipes.part import (
+    AtLeastOne,
     BelowOne,
     Choice,
     Count,
@@ -15,7 +16,6 @@ from jaxlt.recipes.part import (
     NonNegative,
     Part,
     Share,
-    check,
     part_name,
 )
 
@@ -98,14 +98,14 @@ class Thinned(Profile, frozen=True):
 class Exponential(Thinned, frozen=True, tag="exponential"):
     """Class counts that fall exponentially from head to tail."""
 
-    imbalance_factor: float = 100.0
+    imbalance_factor: AtLeastOne = 100.0
     """Images of the largest class over images of the smallest, at least 1."""
 
 
 class Step(Thinned, frozen=True, tag="step"):
     """One count for the first half of the classes and one for the second."""
 
-    imbalance_factor: float = 100.0
+    imbalance_factor: AtLeastOne = 100.0
     """Images of a head class over images of a tail class, at least 1."""
 
 
@@ -170,7 +170,7 @@ class RandAugment(Policy, frozen=True, tag="randaugment"):
 
     ops: Count = 2
     """Operations an image."""
-    magnitude: CountOrZero = 9
+    magnitude: Annotated[int, msgspec.Meta(ge=0, le=30, extra={"need": "in 0..30"})] = 9
     """Their strength, 0 to 30."""
 
 
@@ -272,14 +272,3 @@ class Augmentation(Part, frozen=True):
             fields["randaugment_ops"] = self.policy.ops
             fields["randaugment_magnitude"] = self.policy.magnitude
         return ImageAugmentation(**fields)
-
-
-def source(specification: str) -> NamedSource:
-    """Returns the source that a specification such as "idx:DIR" names; UsageError for none."""
-    kind, _, place = specification.partition(":")
-    kinds: dict[str, Any] = {part_name(one): one for one in (Digits, IDX, TFDS, Folder, Lists)}
-    fields = kinds[kind].__struct_fields__ if kind in kinds else ()
-    holds = kind in kinds and bool(place) == bool(fields)
-    need = "digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS"
-    check("source", specification, holds, need)
-    return kinds[kind](**dict(zip(fields, (place,), strict=False)))

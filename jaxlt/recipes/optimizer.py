@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlt.recipes.part import Choice, Clock, Count, NonNegative, Part, Share
+from jaxlt.recipes.part import BelowOne, Choice, Clock, Count, NonNegative, Part, Share
 
 EpochFn: TypeAlias = Callable[[jax.Array], jax.Array]
 
@@ -78,6 +78,11 @@ class MultiStep(Schedule, frozen=True, tag="multistep"):
     factors: tuple[NonNegative, ...] = (0.01, 0.0001)
     """Factors on the peak from then on, one for each share."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        holds = len(self.factors) == len(self.after)
+        self.check("factors", holds, f"as many numbers as after has, {len(self.after)}")
+
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
         def rate(epoch: jax.Array) -> jax.Array:
             begun = epoch + 1
@@ -123,7 +128,7 @@ class Optimizer(Part, frozen=True):
     """Peak learning rate."""
     schedule: AnySchedule = CosineAnnealing()
     """Learning rate by epoch."""
-    momentum: NonNegative = 0.9
+    momentum: BelowOne = 0.9
     """Momentum."""
     nesterov: bool = False
     """Nesterov's form of momentum."""

@@ -9,6 +9,7 @@ import operator
 import textwrap
 import types
 import typing
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, Union, get_args, get_origin
 
 import msgspec
@@ -19,6 +20,7 @@ from jaxlt.errors import UsageError
 # Each says in `extra` what a value must be.
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0, extra={"need": "at least 0"})]
 Positive: TypeAlias = Annotated[float, Meta(gt=0, extra={"need": "positive"})]
+AtLeastOne: TypeAlias = Annotated[float, Meta(ge=1, extra={"need": "at least 1"})]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1, extra={"need": "between 0 and 1"})]
 BelowOne: TypeAlias = Annotated[float, Meta(ge=0, lt=1, extra={"need": "in [0, 1)"})]
 Count: TypeAlias = Annotated[int, Meta(ge=1, extra={"need": "an integer of at least 1"})]
@@ -27,6 +29,7 @@ CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, extra={"need": "an integer of
 # What an int32 holds: steps and images are counted by it.
 _LARGEST = 2**31 - 1
 _KINDS = {float: "a number", int: "an integer", str: "a text", bool: "true or false"}
+_KINDS[Path] = "a path"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,6 +37,11 @@ class Evaluation(Part, frozen=True):
     few_below: CountOrZero = 20
     """Classes with fewer are few-shot; those between the two are medium-shot."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        most = self.many_above + 1
+        self.check("few_below", self.few_below <= most, f"at most many_above + 1, {most}")
+
     @property
     def shot_groups(self) -> Any:
         """The many-, medium- and few-shot classes, a `jaxlt.evaluation.ShotGroups`."""
@@ -138,7 +143,7 @@ class Recipe(Part, frozen=True):
 def code_version(recipe: Recipe | None = None) -> str:
     """Returns a digest of the code that decides a run's numbers, 12 hexadecimal digits.
 
-    It covers the package's Python files, and those that hold the recipe's parts of one's own.
+    It covers the package's Python and JSON files, and those of the recipe's parts of one's own.
     """
     digest = _digest_of_package().copy()
     for file in sorted(set(_own_files(recipe))):
@@ -149,7 +154,7 @@ def code_version(recipe: Recipe | None = None) -> str:
 @functools.cache
 def _digest_of_package() -> Any:
     package, digest = Path(jaxlt.__file__).parent, hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
+    for file in sorted([*package.rglob("*.py"), *package.rglob("*.json")]):
         name = str(file.relative_to(package))
         digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest

@@ -23,12 +23,12 @@ class OwnPartError(UsageError):
     """A run was made of a part of the user's own, whose class is not here."""
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: str | Path) -> Recipe:
     """Reads a recipe from a file, such as the `recipe.json` of a run.
 
     UsageError says that the file is damaged, of an earlier version, or holds no recipe.
     """
-    return recipe_of(read_json(path), path)
+    return recipe_of(read_json(Path(path)), Path(path))
 
 
 def recipe_of(identity: Mapping[str, Any], path: Path) -> Recipe:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlt.devices.processes import as_first_says, by_first, in_agreement
-from jaxlt.errors import UsageError
+from jaxlt.recipes.part import check
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.trained_run import TrainedRun
 
@@ -40,8 +40,10 @@ def train(
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 
-    if not isinstance(recipe, Recipe):
-        raise UsageError(f"recipe must be a Recipe, such as named(NAME), got {recipe!r:.80}")
+    check("recipe", recipe, isinstance(recipe, Recipe), "a Recipe, such as named(NAME)")
+    check("seed", seed, hasattr(seed, "__index__"), "an integer")
+    are_functions = isinstance(callbacks, Sequence) and all(map(callable, callbacks))
+    check("callbacks", callbacks, are_functions, "a list of functions")
     enable_compilation_cache()
     path = Path(workdir)
     built = BuiltRecipe(recipe, execution)

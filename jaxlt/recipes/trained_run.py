@@ -102,7 +102,7 @@ class TrainedRun:
         images = self.source.test
         if len(images.labels) == 0:
             raise UsageError(
-                f"run {self.path} must have a list of test images, {self.source.name} has none"
+                f"run {self.path} must have a list of test images, got none in {self.source.name}"
             )
         return images
 

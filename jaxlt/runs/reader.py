@@ -87,7 +87,7 @@ class RunReader(RunFiles):
                 evaluations.append(typed(values, EvaluationRecord, where))
                 self._check_classes(evaluations[-1], where)
         if not evaluations:
-            raise UsageError(f"{self.metrics_file} must hold the run's evaluations, it holds none")
+            raise UsageError(f"{self.metrics_file} must hold the run's evaluations, got none")
         return _in_order(evaluations), _in_order(measurements)
 
     def _check_classes(self, record: EvaluationRecord, where: str) -> None:

@@ -130,7 +130,7 @@ class Run:
             records = [self._evaluation] if self._evaluation else self.workdir.read_metrics()
             if not records:
                 raise UsageError(
-                    f"{self.workdir.path} must hold the metrics.jsonl of its run, none is"
+                    f"{self.workdir.path} must hold the metrics.jsonl of its run, got none"
                 )
             result = {**records[-1], **self._spent(session_seconds)}
             result["seconds"] = round(result["seconds"], 3)

@@ -56,9 +56,9 @@ class RunFiles:
             except JsonError as error:
                 if until_damaged:
                     return
-                raise UsageError(f"{where} must be JSON, it is damaged: {error}") from error
+                raise UsageError(f"{where} must be JSON, got damage: {error}") from error
             if not isinstance(record, dict) or type(record.get("step")) is not int:
-                raise UsageError(f"{where} must be an object with a step, it is {line:.80}")
+                raise UsageError(f"{where} must be an object with a step, got {line:.80}")
             yield where, record
 
     def saved_steps(self) -> list[int]:

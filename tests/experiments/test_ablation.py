@@ -100,7 +100,7 @@ def test_a_base_that_is_not_one_stage_of_cc_sam_is_refused(changed, named):
 @pytest.mark.parametrize(
     ("recipe", "named"),
     [
-        ("sam_digits", "recipe must be one of sgd, got sam_digits of sam"),
+        ("sam_digits", "recipe must be one with method sgd, got sam_digits of sam"),
         ("crt_digits", "recipe must be one of a single stage, got crt_digits of 2"),
         ("sgd_digit", "recipe must be a named one, such as sgd_digits"),
     ],

@@ -18,7 +18,7 @@ from written_runs import change_recipe
 import experiments.flatness.__main__ as flatness
 import experiments.hessian.__main__ as hessian
 import experiments.landscape.__main__ as landscape
-from experiments.analyzed_run import AnalysedRun
+from experiments.analyzed_run import AnalyzedRun
 from experiments.examined import Examined
 from experiments.loaded_runs import load_runs, seeds_rows
 from experiments.written_report import common_destination
@@ -93,7 +93,7 @@ def test_flatness_starts_at_the_trained_loss_and_is_the_same_each_time(
     assert texts[0] == texts[1]
     (row,) = json.loads(texts[0])["rows"].values()
     assert row["ratios"] == {"global": [0, 0.5, 1], "local": pytest.approx([0, 0.1, 0.2])}
-    analyzed = [AnalysedRun(run, Examined(tuple(runs))) for run in load_runs(runs[:2])]
+    analyzed = [AnalyzedRun(run, Examined(tuple(runs))) for run in load_runs(runs[:2])]
     for direction, curves in (("random", 2), ("adversarial", 1)):
         for range_ in ("global", "local"):
             assert list(row[direction][range_]) == GROUPS
@@ -112,7 +112,7 @@ def test_flatness_starts_at_the_trained_loss_and_is_the_same_each_time(
 def test_classifier_alone_is_the_same_function_with_the_rest_held(runs):
     (run,) = load_runs(runs[2:])
     examined = Examined((run.path,), images_per_class=4)
-    whole, head = AnalysedRun(run, examined), AnalysedRun(run, examined, "classifier")
+    whole, head = AnalyzedRun(run, examined), AnalyzedRun(run, examined, "classifier")
     moved = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, head.theta)
     expected = whole.losses.mean({**whole.theta, "classifier": moved})
     assert float(head.losses.mean(moved)) == pytest.approx(float(expected), rel=1e-5)
@@ -129,7 +129,7 @@ def test_loss_is_the_run_s_own_or_cross_entropy_of_its_scaled_logits(runs):
     margins = 0.5 * (run.class_counts.min() / run.class_counts[labels]) ** 0.25
     own = -jax.nn.log_softmax(30 * logits.at[rows, labels].add(-margins))[rows, labels].mean()
     for loss, expected in (("cross_entropy", plain), ("own", own)):
-        one = AnalysedRun(run, Examined((run.path,), loss=loss))
+        one = AnalyzedRun(run, Examined((run.path,), loss=loss))
         assert float(one.losses.mean(one.theta)) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -138,7 +138,7 @@ def test_networks_trained_in_16_bits_are_examined_in_32(runs, tmp_path):
     shutil.copytree(runs[2], run)
     described = json.loads((run / "model.json").read_text())
     (run / "model.json").write_text(json.dumps({**described, "precision": "bfloat16"}))
-    short, full = (AnalysedRun(load_runs([path])[0], Examined((path,))) for path in (run, runs[2]))
+    short, full = (AnalyzedRun(load_runs([path])[0], Examined((path,))) for path in (run, runs[2]))
     assert float(short.losses.mean(short.theta)) == float(full.losses.mean(full.theta))
 
 
@@ -151,7 +151,7 @@ def test_hessian_of_a_group_is_that_of_its_images(monkeypatch, capsys, tmp_path,
     (parts,) = row.values()
     (run,) = load_runs(runs[2:])
     assert list(parts) == GROUPS
-    one = AnalysedRun(run, Examined((run.path,)), "classifier")
+    one = AnalyzedRun(run, Examined((run.path,)), "classifier")
     losses = one.losses.of_classes(run.class_counts < 20)
     few = parts["few"]
     assert few["images"] == run.class_counts[run.class_counts < 20].sum()
@@ -345,4 +345,4 @@ def test_losses_that_are_of_no_image_alone_are_refused(runs, tmp_path):
     shutil.copytree(runs[2], run)
     change_recipe(run, "stages", 0, loss={"name": "gcl"})
     with pytest.raises(UsageError, match=r"must be cross_entropy for run .*gcl, is none of each"):
-        AnalysedRun(load_runs([run])[0], Examined((run,), loss="own"))
+        AnalyzedRun(load_runs([run])[0], Examined((run,), loss="own"))

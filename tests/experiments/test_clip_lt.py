@@ -15,6 +15,7 @@ from jpeg_trees import write_tree
 from small_runs import run_program
 
 from experiments import clip_lt
+from experiments.parsing import chosen_part
 from jaxlt import UsageError
 from jaxlt.evaluation import Predictor
 from jaxlt.models.clip.image_encoders import RANDOM
@@ -22,7 +23,7 @@ from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-from jaxlt.recipes.data import Data, Digits, Exponential, Native, source
+from jaxlt.recipes.data import AnySource, Data, Digits, Exponential, Native
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import RECIPES, vary
 from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, Small
@@ -228,7 +229,11 @@ class TestHead:
     def _recipe(self, tmp_path, dataset, **fields):
         snapshot = write_speaking_snapshot(tmp_path / "snapshot")
         return Recipe(
-            data=Data(source=source(dataset), profile=Native(), image_size=32),
+            data=Data(
+                source=chosen_part("source", AnySource, None, [dataset]),
+                profile=Native(),
+                image_size=32,
+            ),
             network=Clip(
                 snapshot=str(snapshot),
                 adaptation=Adaptation(kinds=("adaptformer",)),

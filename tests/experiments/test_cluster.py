@@ -187,7 +187,7 @@ def test_processes_with_other_flags_are_refused(tmp_path, user_environment):
     processes = Processes(run, 2, user_environment, told=by_flags_of_their_own)
     assert processes.wait() == [2, 2]
     (line,) = processes.lines()[0]
-    assert line.startswith("error: measure_every must be the same for all processes, it is 0 for")
+    assert line.startswith("error: measure_every must be the same for all processes, got 0 for")
     assert not run.exists()
 
 

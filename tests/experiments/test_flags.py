@@ -241,6 +241,7 @@ class TestValues:
             refusal("--optimizer.lr", "-.5e-3") == "--optimizer.lr must be at least 0, got -.5e-3"
         )
         assert refusal("--optimizer.lr=-1") == "--optimizer.lr must be at least 0, got -1"
+        assert "got -ab" in refusal("--optimizer.lr", "-ab")
 
     def test_an_equals_sign(self):
         assert options("--epochs=7").first.epochs == 7
@@ -288,6 +289,10 @@ class TestMistakes:
             (("--lr", "3"), ("--optimizer.lr", "got --lr")),
             (("--rho", "0.1", "--method", "sam"), ("such as --method.rho, got",)),
             (("--rho", "0.1"), ("--method sam --method.rho or", "got --rho")),
+            (("--tail-threshold", "3"), ("--method imb_sam --method.tail-threshold or",)),
+            (("--hlep",), ("such as --help", "got --hlep")),
+            (("--workdir",), ("--workdir must be a path, or none, got nothing",)),
+            (("--then", "ncm", "--then.0.epochs", "3"), ("got --then ncm", "it is of train")),
             (("--optimizer.l", "3"), ("--optimizer.lr",)),
             (("--method", "focalsam"), ("got focalsam", "the nearest is focal_sam")),
             (("--network", "resnet33"), ("got resnet33", "resnet32", "resnet34")),
@@ -342,19 +347,21 @@ class TestRecipeFiles:
         run.mkdir()
         file.rename(file := run / "recipe.json")
         assert self.arguments(monkeypatch, "--recipe", run).options == RECIPES[name]
+        # A run in a directory that is called as a named recipe does not take its place.
+        (tmp_path / "sgd_cifar10").symlink_to(run)
+        monkeypatch.chdir(tmp_path)
+        assert self.arguments(monkeypatch, "--recipe=sgd_cifar10").options == RECIPES["sgd_cifar10"]
         twice = self.arguments(monkeypatch, "--recipe", "sgd_cifar10", "--recipe", file)
         assert (twice.options, twice.recipe) == (RECIPES[name], str(file))
 
     def test_a_run_s_file_is_called_by_its_directory(self):
-        assert recipe_program._label("runs/mine/recipe.json") == "mine"
-        assert recipe_program._label(str(Path(__file__).parent)) == "experiments"
-        assert recipe_program._label("mine.json") == recipe_program._label("mine") == "mine"
+        assert recipe_program.label("runs/mine/recipe.json") == "mine"
+        assert recipe_program.label("runs/rho0.3-seed0") == "rho0.3-seed0"
+        assert recipe_program.label("mine.json") == recipe_program.label("mine") == "mine"
 
     def test_a_file_that_holds_none_is_refused(self, tmp_path, monkeypatch):
         file = tmp_path / "mine.json"
-        with pytest.raises(
-            UsageError, match=r"must be a named one .* or a file, got .*mine\.json: no file"
-        ):
+        with pytest.raises(UsageError, match=r"must be a named one, got .*mine\.json"):
             self.arguments(monkeypatch, "--recipe", file)
         file.write_text('{"format": 2, "recipe": {"color": 1}}')
         with pytest.raises(UsageError, match="unknown field `color`"):

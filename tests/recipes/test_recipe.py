@@ -3,10 +3,12 @@
 import pytest
 
 from jaxlt import UsageError
+from jaxlt.recipes.data import Exponential, RandAugment
 from jaxlt.recipes.losses import LDAM, PaperAdversary
 from jaxlt.recipes.named import RECIPES, followed_by, vary
 from jaxlt.recipes.network import Adaptation, CosineLayer, RandomEncoder, Small
-from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.optimizer import MultiStep, Optimizer
+from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
 LWS = Stage(learn_scale=True)
@@ -65,6 +67,20 @@ PARTLY = RandomEncoder(adaptation=Adaptation(kinds=("lora",)))
         (
             lambda: followed_by(Recipe(network=PARTLY), Stage(spectral_norm="all")),
             "spectral_norm must be none or classifier with an adaptation, got all",
+        ),
+        (
+            lambda: MultiStep(after=(0.5,), factors=(0.1, 0.2)),
+            "factors must be as many numbers as after has, 1, got 0.1 0.2",
+        ),
+        (
+            lambda: Exponential(imbalance_factor=0.5),
+            "imbalance_factor must be at least 1, got 0.5",
+        ),
+        (lambda: RandAugment(magnitude=99), "magnitude must be in 0..30, got 99"),
+        (lambda: Optimizer(momentum=2.0), r"momentum must be in \[0, 1\), got 2.0"),
+        (
+            lambda: Evaluation(many_above=10, few_below=20),
+            r"few_below must be at most many_above \+ 1, 11, got 20",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -72,8 +73,12 @@ def test_what_is_begun_goes_on_and_another_recipe_is_refused(tmp_path):
     assert (again.path / "metrics.jsonl").read_bytes() == before
     with pytest.raises(UsageError, match=r"got another: .*epochs is 2 there and 3 here.*--workdir"):
         recipes.train(recipe_of(epochs=3), tmp_path / "run")
-    with pytest.raises(UsageError, match=r"^recipe must be a Recipe, such as named.*got 'sgd_d"):
+    with pytest.raises(UsageError, match=r"^recipe must be a Recipe, such as named.*, got sgd_dig"):
         recipes.train("sgd_digits", tmp_path / "other")
+    with pytest.raises(UsageError, match=r"^seed must be an integer, got a"):
+        recipes.train(recipe_of(), tmp_path / "other", seed="a")
+    with pytest.raises(UsageError, match=r"^callbacks must be a list of functions, got 3"):
+        recipes.train(recipe_of(), tmp_path / "other", callbacks=[3])
     assert not (tmp_path / "other").exists()
 
 
@@ -107,6 +112,22 @@ def test_the_code_of_a_run_is_the_package_and_its_own_parts_whatever_program_run
     assert code_version(recipe_of(Halving())) != package
     monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     assert code_version(recipe_of()) == package
+
+
+def test_the_packages_data_are_part_of_its_code(tmp_path):
+    """Such as the policy of AutoAugment."""
+    package = Path(jaxlt.__file__).parent
+    shutil.copytree(package, tmp_path / "jaxlt")
+    program = "from jaxlt.recipes.recipe import code_version; print(code_version())"
+    versions = []
+    for place in ("", "recipes/named/published.json", "data/augment/autoaugment_cifar10.json"):
+        if place:
+            file = tmp_path / "jaxlt" / place
+            file.write_text(file.read_text() + "\n")
+        command = [sys.executable, "-c", program]
+        versions.append(subprocess.check_output(command, cwd=tmp_path, text=True))
+    assert versions[0].strip() == code_version()
+    assert len(set(versions)) == 3
 
 
 def test_a_loss_of_ones_own():

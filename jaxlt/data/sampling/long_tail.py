@@ -264,7 +264,7 @@ def validation_images(
         if len(candidates) < per_class:
             raise UsageError(
                 f"validation_per_class must be at most {len(candidates)}, the images of class "
-                f"{label} outside the split, got {per_class}: lower --max-per-class"
+                f"{label} outside the split, got {per_class}: lower --data.profile.max-per-class"
             )
         chosen.append(candidates[len(candidates) - per_class :])
     return np.concatenate(chosen)

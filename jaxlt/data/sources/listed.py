@@ -67,7 +67,7 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
     images, *names = place.split(",")
     if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):
         forms = " or ".join(",".join((form, *map(str.upper, parts))) for parts in _PARTS)
-        raise UsageError(f"dataset must be {forms}, got {form.partition(':')[0]}:{place}")
+        raise UsageError(f"source must be {forms}, got {form.partition(':')[0]}:{place}")
     lists, bad = {}, []
     for part, name in zip(_PARTS[len(names) - 1], names, strict=True):
         lists[part], wrong = list_file.read_list(Path(name))

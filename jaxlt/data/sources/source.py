@@ -142,7 +142,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
     raise UsageError(
-        "dataset must be digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,TRAIN,TEST or "
+        "source must be digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,TRAIN,TEST or "
         f"tfds:NAME,TRAIN,TEST, got {spec!r}"
     )
 

@@ -62,7 +62,7 @@ def make_builder(name: str, **options: Any) -> Any:
     """Returns what `tfds.builder` does, without a download; a `UsageError` says there is no set."""
     if not _OWN.fullmatch(name):
         raise UsageError(
-            "dataset must be one of tensorflow-datasets itself, as those of a namespace download "
+            "source must be one of tensorflow-datasets itself, as those of a namespace download "
             f"code and run it, got tfds:{name}"
         )
     import_tensorflow()

@@ -37,7 +37,7 @@ def _skip(run: Run, step: int, loss: float, batch: dict[str, list[int]]) -> None
         before = f", after {len(run.skipped)} skipped steps" if run.skipped else ""
         raise on_all_processes(
             UsageError(
-                f"training loss of {whose} must stay finite, it is {loss} at step {step}{before}: "
+                f"training loss of {whose} must stay finite, got {loss} at step {step}{before}: "
                 f"lower the learning rate or the perturbation radius; its batch is in {file}"
             )
         )

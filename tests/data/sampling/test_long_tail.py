@@ -196,7 +196,7 @@ def test_too_few_images_outside_the_split_are_named():
         validation_images(labels, indices, 2, 3)
     assert str(caught.value) == (
         "validation_per_class must be at most 1, the images of class 1 outside the split, got 2: "
-        "lower --max-per-class"
+        "lower --data.profile.max-per-class"
     )
     with pytest.raises(UsageError, match="validation_per_class must be at least 0, got -1"):
         validation_images(labels, indices, -1, 3)

@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_names_member_and_step(tmp_path, together):
         images, labels = batch(step, seed)
         return Batch(images * np.float32("inf" if (step, seed) == (12, 1) else 1), labels)
 
-    with pytest.raises(UsageError, match="loss of seed 1 must stay finite, it is nan at step 13"):
+    with pytest.raises(UsageError, match="loss of seed 1 must stay finite, got nan at step 13"):
         run(tmp_path, together, bad)
     assert (tmp_path / "seed2" / "checkpoints" / "10").is_dir()
 
