@@ -1,6 +1,7 @@
 """Why the words of a command line are refused, with the nearest that would not be."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,8 @@ def nearest(word: str, names: Sequence[str]) -> str:
 def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
     """Says which part a flag belongs to, or which flags are nearest."""
     outer, _, field = name.rpartition(".")
-    flag, number = known.get(outer), outer.removeprefix(f"{THEN}.")
-    if flag is None and number.isdigit() and int(number) < len(known[THEN].value):
+    flag, stage = known.get(outer), re.fullmatch(rf"{THEN}\.(\d+)", outer)
+    if stage and THEN in known and int(stage[1]) < len(known[THEN].value):
         flag = known[THEN]
     inner = field.replace("-", "_")
     kinds = flag.kinds if flag else ()
@@ -29,11 +30,11 @@ def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
             f"{shown(flag.value)}: it is of {', '.join(owners)}; give --{flag.name} {owners[0]} "
             "as well"
         )
-    stage = ".".join(name.split(".")[:2]) + "."
+    place = ".".join(name.split(".")[:2]) + "."
     if (
-        stage.startswith(f"{THEN}.")
+        place.startswith(f"{THEN}.")
         and THEN in known
-        and not any(one.startswith(stage) for one in known)
+        and not any(one.startswith(place) for one in known)
     ):
         return (
             f"flags must be of a stage that the recipe has, got --{name}: --{THEN} names those "

@@ -386,6 +386,8 @@ class TestDataclasses:
         assert parsing.parse(flags.blank(Needs), ["--place", "a"]) == Needs(Path("a"))
         with pytest.raises(UsageError, match=r"^--place must be given, got nothing"):
             parsing.parse(flags.blank(Needs), ["--number", "1"])
+        with pytest.raises(UsageError, match=r"^flags must be those of --help.*, got --0.number"):
+            parsing.parse(flags.blank(Needs), ["--0.number", "1"])
 
 
 @pytest.mark.parametrize(
