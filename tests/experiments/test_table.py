@@ -188,7 +188,7 @@ def test_a_directory_that_is_no_run_is_refused(program, tmp_path):
         "digits_lt", "--rows", "sgd", "--seeds", "0", "--workdir", tmp_path, "--render-only"
     )
     assert status == 2
-    assert "holds something else" in lines[0]
+    assert "got something else" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_directory_that_is_no_run_is_refused(program, tmp_path):
     [
         (["nonsense"], "name must be a table that --list prints, got nonsense"),
         ([], "name must be a table that --list prints, got nothing"),
-        (["digits_lt", "--source", "mnits"], "source must be digits, idx:DIR"),
+        (["digits_lt", "--source", "mnits"], "--source must be one of digits, idx, tfds"),
         (["digits_lt", "--network", "resnet33"], "got resnet33; the nearest is resnet34"),
         (["digits_lt", "--rows", "sdg"], "rows must be among sgd, mixup"),
         (["digits_lt", "--rows", "sgdd"], "cc_sam, got sgdd; the nearest is sgd"),
@@ -259,7 +259,7 @@ def test_every_layout_has_its_recipes():
 
 
 def test_changes_apply_to_every_recipe_and_are_said():
-    changes = Changes(source="digits", network="mlp", epochs=4, evaluation_epochs=2)
+    changes = Changes(source=Digits(), network="mlp", epochs=4, evaluation_epochs=2)
     of = plan_table(TABLES["cifar_lt"], ("crt",), ("cifar10",), changes)
     (recipe,) = of.recipes.values()
     published = RECIPES["crt_cifar10"]

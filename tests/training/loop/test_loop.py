@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, uninterrupted, chunk_
         images, labels = batch(step)
         return Batch(images * np.float32("nan" if step == 12 else 1), labels)
 
-    with pytest.raises(UsageError, match="it is nan at step 13: lower"):
+    with pytest.raises(UsageError, match="got nan at step 13: lower"):
         train(make_job(Batches(one), chunk_steps), Workdir(tmp_path, {}))
     assert (tmp_path / "checkpoints" / str(EVAL_STEPS)).is_dir()
     found = json.loads((tmp_path / "nonfinite_batch.json").read_text())
