@@ -17,12 +17,9 @@ def _programs() -> Iterator[tuple[str, str]]:
         if main.suffix != ".py" or path == Path(__file__) or not main.exists():
             continue
         if 'if __name__ == "__main__":' in main.read_text():
-            yield path.stem, _purpose(path / "__init__.py" if path.is_dir() else path)
-
-
-def _purpose(file: Path) -> str:
-    first, _, _ = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")
-    return re.sub(r":? `python3? -m [^`]*`", "", first)
+            said = ast.parse((path / "__init__.py" if path.is_dir() else path).read_text())
+            first, _, _ = (ast.get_docstring(said) or "").partition("\n")
+            yield path.stem, re.sub(r":? `python3? -m [^`]*`", "", first)
 
 
 def main() -> None:

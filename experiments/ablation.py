@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from experiments import command_line
-from experiments.recipe_program import chosen_recipe
-from experiments.recipe_program import label as label_of
+from experiments.recipe_program import chosen_recipe, label
 from experiments.table.plan import Cell, Plan
 from experiments.table.program import Options, make_table
 from jaxlt.recipes.data import Augmentation, ClassAware
@@ -76,7 +75,7 @@ def main() -> None:
     adversary = PaperAdversary(radius=arguments.adversary_radius, limit=arguments.adversary_limit)
     base, radius = arguments.base, arguments.constant_radius
     plan = plan_ablation(base, radius, arguments.second_epochs, adversary)
-    workdir = arguments.workdir or Path(f"runs/ablation_{label_of(name)}")
+    workdir = arguments.workdir or Path(f"runs/ablation_{label(name)}")
     make_table(plan, workdir, arguments.options)
 
 
@@ -101,10 +100,10 @@ def plan_ablation(
     crt = _crt(base.first, second_epochs)
     seconds = {"crt": crt, "adversary": crt.replace(adversary=adversary)}
     cells = []
-    for label, first, second, accuracy in _ROWS:
+    for row, first, second, accuracy in _ROWS:
         recipe = followed_by(firsts[first], seconds[second])
         published = Published(_REFERENCE, accuracy) if accuracy else None
-        cells.append(Cell(label, data, f"{first}_{second}", recipe, published=published))
+        cells.append(Cell(row, data, f"{first}_{second}", recipe, published=published))
     alone = dataclasses.replace(cells[0], row="SGD, no second stage", stage=0, published=None)
     factor = getattr(base.data.profile, "imbalance_factor", 1.0)
     title = f"CC-SAM's ablation on {data}, imbalance factor {factor:g}, {base.network.label}"

@@ -1,11 +1,16 @@
-"""A finished run as an analysis needs it: its losses as a function of its parameters."""
+"""A finished run as an analysis needs it: its losses by parameters; and an analysis's progress."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from experiments.examined import Examined
 from experiments.loaded_runs import first_of_each_class, in_chunks
@@ -15,15 +20,18 @@ from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor
 from jaxlt.models.adaptation.trainable import join
 from jaxlt.recipes.part import part_name
+from jaxlt.recipes.recorded import TrainedRun
 from jaxlt.recipes.stage import Stage
-from jaxlt.recipes.trained_run import TrainedRun
 from jaxlt.training import Moment, PerExampleLoss
+
+_logger = logging.getLogger(__name__)
 
 Scope = Literal["all", "classifier"]
 
 ALL = "all"
 # Losses whose weights change over a stage have the last ones.
 _END: Any = Moment(step=np.int32(np.iinfo(np.int32).max), key=None)  # pyright: ignore[reportArgumentType]
+_SECONDS_BETWEEN_LINES = 15.0
 
 
 class AnalyzedRun:
@@ -113,3 +121,24 @@ def _loss(run: TrainedRun, kind: Literal["cross_entropy", "own"]) -> PerExampleL
         return stage.build_loss(tuple(map(int, run.class_counts)))
     scale = stage.loss.logit_scale
     return lambda logits, labels, _: losses.cross_entropy(scale * logits, labels)
+
+
+@contextlib.contextmanager
+def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Yields what counts so many pieces as done, by a bar on a terminal or by lines in a log."""
+    began = said = time.perf_counter()
+    done = 0
+    with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty()) as bar:
+
+        def tick(pieces: int) -> None:
+            nonlocal done, said
+            done += pieces
+            bar.update(pieces)
+            now = time.perf_counter()
+            if bar.disable and (done == total or now - said > _SECONDS_BETWEEN_LINES):
+                said, rate = now, done / (now - began)
+                left = tqdm.format_interval((total - done) / rate)
+                counted = f"{label}: {unit} {done}/{total}"
+                _logger.info("%s, %.3g a second, ETA %s", counted, rate, left)
+
+        yield tick

@@ -8,8 +8,8 @@ def main() -> None:
     """Trains, or lists recipes; see `train_recipe`."""
     train_recipe(
         "cifar_lt",
-        default="sgd_cifar10",
-        description="Trains a recipe on CIFAR-10/100-LT or any other source.",
+        "sgd_cifar10",
+        "Trains a recipe on CIFAR-10/100-LT or any other source.",
     )
 
 

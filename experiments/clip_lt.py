@@ -8,8 +8,8 @@ def main() -> None:
     """Trains, or lists recipes; see `train_recipe`."""
     train_recipe(
         "clip_lt",
-        default="focal_sam_clip_cifar100",
-        description="Fine-tunes CLIP's image encoder, in full or by a few parameters, on "
+        "focal_sam_clip_cifar100",
+        "Fine-tunes CLIP's image encoder, in full or by a few parameters, on "
         "long-tailed images of any source.",
     )
 

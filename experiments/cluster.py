@@ -113,12 +113,11 @@ def _check_same(flags: Mapping[str, object]) -> None:
         given = texts_of_all(repr(value))
         for process, other in enumerate(given):
             if other != given[0]:
-                raise on_all_processes(
-                    UsageError(
-                        f"{name} must be the same for all processes, got {given[0]} for "
-                        f"process 0 and {other} for process {process}"
-                    )
+                reason = (
+                    f"{name} must be the same for all processes, got {given[0]} for process 0 and "
+                    f"{other} for process {process}"
                 )
+                raise on_all_processes(UsageError(reason))
 
 
 def _end(status: int) -> None:

@@ -92,9 +92,11 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UsageError as error:
-        sys.exit(_fail(error, 2))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except Interrupted as stop:
-        sys.exit(_fail(stop, stop.exit_status))
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_status)
     except KeyboardInterrupt:
         # Runs collect it themselves while there is something to save.
         print("stopped by SIGINT", file=sys.stderr)
@@ -108,8 +110,3 @@ def _unless_abandoned(unraisable: "sys.UnraisableHookArgs") -> None:
     """Keeps quiet of each write that Orbax waited for no longer once another one had failed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}" if status == 2 else str(error), file=sys.stderr)
-    return status

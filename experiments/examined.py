@@ -32,8 +32,7 @@ class Examined:
     def load(self, scope: "Scope" = "all") -> tuple[Path, list["AnalyzedRun"]]:
         """Returns the directory to write to, which is not made yet, and the runs."""
         from experiments.analyzed_run import AnalyzedRun, check_same
-        from experiments.loaded_runs import load_runs
-        from experiments.written_report import common_destination
+        from experiments.loaded_runs import common_destination, load_runs
         from jaxlt.devices.backends import enable_compilation_cache
 
         enable_compilation_cache()
@@ -45,7 +44,7 @@ class Examined:
 
     def write(self, place: Path, values: Mapping[str, Any]) -> None:
         """Makes the directory, with the file of the flags and the values."""
-        from experiments.written_report import write_values
+        from experiments.loaded_runs import write_values
         from jaxlt.files.directory import claim_directory
 
         flags = dataclasses.asdict(self)

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import command_line
-from experiments.table.methods import plan_methods, six_methods
-from experiments.table.program import Options, make_table
+from experiments.table.program import Options, make_table, plan_methods, six_methods
 from jaxlt.recipes.data import AnySource, Exponential
 from jaxlt.recipes.named import named, vary
 from jaxlt.recipes.part import part_name

@@ -23,7 +23,7 @@ def unknown_flag(name: str, known: Mapping[str, Flag]) -> str:
         flag = known[THEN]
     inner = field.replace("-", "_")
     kinds = flag.kinds if flag else ()
-    owners = [str(part_name(kind)) for kind in kinds if inner in kind.__struct_fields__]
+    owners = [part_name(kind) for kind in kinds if inner in kind.__struct_fields__]
     if flag and owners and f"{outer}.{field}" not in known:
         return (
             f"--{name} must belong to the chosen part, got --{flag.name} "
@@ -65,9 +65,7 @@ def wrong_value(name: str, annotation: Any, text: str) -> str:
 def no_part(name: str, annotation: Any, word: str) -> str:
     """Says which parts a flag chooses among."""
     kinds = choosable(annotation)
-    names = [str(part_name(kind)) for kind in kinds] + ["none"] * (
-        type(None) in options(annotation)
-    )
+    names = [*map(part_name, kinds), *["none"] * (type(None) in options(annotation))]
     for kind in kinds:
         for first in own_fields(kind)[:1]:
             names += map(str, choices_of(annotations(kind)[first]))

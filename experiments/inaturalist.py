@@ -6,11 +6,7 @@ from experiments.recipe_program import train_recipe
 
 def main() -> None:
     """Trains, or lists recipes; see `train_recipe`."""
-    train_recipe(
-        "inaturalist",
-        default="focal_sam_inaturalist",
-        description="Trains a recipe on iNaturalist 2018.",
-    )
+    train_recipe("inaturalist", "focal_sam_inaturalist", "Trains a recipe on iNaturalist 2018.")
 
 
 if __name__ == "__main__":

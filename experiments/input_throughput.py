@@ -12,8 +12,9 @@ from experiments import command_line
 from experiments.benchmark.timing import alternate, count_cores
 from experiments.presentation import markdown_table
 from jaxlt import UsageError
-from jaxlt.data import DrawStream, InstanceBalancedSampler, TfDataPipeline, is_of_files
+from jaxlt.data import DrawStream, InstanceBalancedSampler, TfDataPipeline
 from jaxlt.data.sources.encoded_images import EncodedImages
+from jaxlt.data.sources.source import is_of_files
 from jaxlt.devices.backends import import_tensorflow
 from jaxlt.recipes.data import AnySource, Augmentation, Data
 from jaxlt.recipes.part import Count

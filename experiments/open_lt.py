@@ -25,7 +25,7 @@ from jaxlt.errors import UsageError
 if TYPE_CHECKING:
     from jaxlt.data import ImageSet, Resize, Source
     from jaxlt.evaluation.open_set import Answers
-    from jaxlt.recipes.trained_run import TrainedRun
+    from jaxlt.recipes.recorded import TrainedRun
 
 _SOFTMAX_THRESHOLD = 0.1
 _ACCEPTED_SHARE = 0.95
@@ -79,8 +79,7 @@ def main() -> None:
         "experiments.open_lt",
         "Evaluates finished runs on their test set together with images of unknown classes.",
     )
-    from experiments.loaded_runs import load_runs
-    from experiments.written_report import destinations, say_written, write_reports
+    from experiments.loaded_runs import destinations, load_runs, say_written, write_reports
     from jaxlt.devices.backends import enable_compilation_cache
 
     enable_compilation_cache()
@@ -125,7 +124,8 @@ def _open_images(run: "TrainedRun", spec: str | None) -> "ImageSet":
 @functools.cache
 def _load(spec: str, image_size: int, resize: "Resize") -> "Source":
     """Loads an open source once for all runs of one image size."""
-    from jaxlt.data import is_of_files, load_source
+    from jaxlt.data import load_source
+    from jaxlt.data.sources.source import is_of_files
 
     resize = resize if is_of_files(spec) else "stretch"
     # Its training images are not asked for, so one that is unreadable does no harm.
@@ -184,7 +184,7 @@ def _answers(
 
 
 def _write(place: Path, results: list[OpenSetResult], arguments: Arguments) -> None:
-    from experiments.written_report import write_values
+    from experiments.loaded_runs import write_values
 
     (place / "table.md").write_text(f"{format_table(results)}\n\n{_NOTE}\n")
     values = {"open": arguments.open, "metric": arguments.metric, "runs": dict(results)}

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
@@ -48,7 +49,8 @@ def with_parts(tree: Any, words: Sequence[str]) -> Any:
     for name, values in sorted(_split(words, _by_name(tree)), key=lambda one: one[0].count(".")):
         flag = _by_name(tree).get(name)
         if flag is not None and flag.name == THEN:
-            tree = _put(tree, flag.path, (_at(tree, flag.path)[0], *_later_stages(flag, values)))
+            first, *_ = operator.attrgetter(".".join(map(str, flag.path)))(tree)
+            tree = _put(tree, flag.path, (first, *_later_stages(flag, values)))
         elif flag is not None and flag.kinds:
             part = chosen_part(flag.name, flag.annotation, flag.value, values)
             tree = _put(tree, flag.path, part)
@@ -169,8 +171,6 @@ def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -
 
 def _carried(before: Any, kind: type[Part]) -> dict[str, Any]:
     """Returns the fields that a part and the one before it have of a base that they share."""
-    if isinstance(before, kind):
-        return {name: getattr(before, name) for name in kind.__struct_fields__}
     shared = [
         base for base in kind.__mro__ if isinstance(before, base) and base not in (Part, Choice)
     ]
@@ -186,12 +186,6 @@ def _later_stages(flag: Flag, words: Sequence[str]) -> list[Part]:
             near = flag_refusals.nearest(word, choices)
             raise UsageError(f"--{THEN} must be some of {', '.join(choices)}, got {word}{near}")
     return [kinds[word]() for word in words if word != "none"]
-
-
-def _at(tree: Any, path: tuple[str | int, ...]) -> Any:
-    for step in path:
-        tree = tree[step] if isinstance(step, int) else getattr(tree, step)
-    return tree
 
 
 def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
@@ -214,12 +208,7 @@ def _checked(tree: Any) -> Any:
             return msgspec.convert(msgspec.to_builtins(tree), type(tree))
         except msgspec.ValidationError as error:
             raise UsageError(re.sub(r" - at `[^`]*`$", "", str(error))) from None
-    inner = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
-    return dataclasses.replace(
-        tree,
-        **{
-            name: _checked(value)
-            for name, value in inner.items()
-            if isinstance(value, Part) or dataclasses.is_dataclass(value)
-        },
-    )
+    if not dataclasses.is_dataclass(tree):
+        return tree
+    fields = {field.name: _checked(getattr(tree, field.name)) for field in dataclasses.fields(tree)}
+    return dataclasses.replace(tree, **fields)  # pyright: ignore[reportArgumentType] (an instance)

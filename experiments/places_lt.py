@@ -8,8 +8,8 @@ def main() -> None:
     """Trains, or lists recipes; see `train_recipe`."""
     train_recipe(
         "places_lt",
-        default="cc_sam_places_lt",
-        description="Trains a recipe on Places-LT, from weights of ImageNet (--network.weights).",
+        "cc_sam_places_lt",
+        "Trains a recipe on Places-LT, from weights of ImageNet (--network.weights).",
     )
 
 

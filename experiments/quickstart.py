@@ -4,8 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments import command_line
-from experiments.table.methods import plan_methods, six_methods
-from experiments.table.program import Options, make_table
+from experiments.table.program import Options, make_table, plan_methods, six_methods
 from jaxlt.recipes.named import named, vary
 from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import EXECUTION_OF_SHORT_RUNS, Evaluation

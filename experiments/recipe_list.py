@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -24,12 +23,11 @@ def format_list(benchmark: str, part: str = "") -> str:
         raise UsageError(f"list must be a part of a recipe's name{hint}, got {part}")
     headers = ["recipe", "after", *MEASURES.values()]
     room = max(20, _WIDTH - max(map(len, names)))
-    rows = [[name, re.split("[,;]", SOURCES[name])[0][:room], *_published(name)] for name in names]
+    rows = [
+        [name, re.split("[,;]", SOURCES[name])[0][:room]]
+        + [getattr(PUBLISHED[name], measure) for measure in MEASURES if name in PUBLISHED]
+        for name in names
+    ]
     cited = dict.fromkeys(PUBLISHED[name].source for name in names if name in PUBLISHED)
     table = tabulate(rows, headers, tablefmt="simple", floatfmt=".1f")
     return table + "".join(f"\npublished in: {source}" for source in cited)
-
-
-def _published(name: str) -> Sequence[object]:
-    published = PUBLISHED.get(name)
-    return () if published is None else [getattr(published, measure) for measure in MEASURES]

@@ -9,16 +9,11 @@ from typing import Annotated, Any
 
 from experiments import command_line
 from experiments.cluster import ONE_PROCESS, Cluster
-from experiments.command_line import check_distinct
 from jaxlt import UsageError
 from jaxlt.recipes.methods import has_radius
 from jaxlt.recipes.named import named
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.recorded import read_recipe
-
-
-def _filter(words: list[str]) -> str:
-    return " ".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +22,7 @@ class Arguments:
 
     recipe: str
     """Named recipe, see --list, a run or its recipe.json; the other flags override it."""
-    list: Annotated[str, _filter] | None = None
+    list: Annotated[str, " ".join] | None = None
     """Print the named recipes, or those whose names hold a word, and train nothing."""
     workdir: Path | None = None
     """Directory of the run; none for runs/BENCHMARK/RECIPE-seedN. With several seeds or with rhos,
@@ -98,9 +93,9 @@ def label(recipe: str) -> str:
 
 def _paths(benchmark: str, arguments: Arguments) -> dict[tuple[int, float | None], Path]:
     """Returns the directory of each seed and radius, the radius being None for the recipe's."""
-    check_distinct("seed", arguments.seeds)
+    command_line.check_distinct("seed", arguments.seeds)
     radii: tuple[float | None, ...] = arguments.rhos or (None,)
-    check_distinct("rho", radii)
+    command_line.check_distinct("rho", radii)
     method = arguments.options.first.method
     if arguments.rhos and not has_radius(method):
         shown = " ".join(map(str, arguments.rhos))

@@ -124,3 +124,8 @@ def outcome(path):
     """The digest of a finished run's last state, and its metrics."""
     record = json.loads((path / "checkpoints" / str(NUM_STEPS) / "record" / "metadata").read_text())
     return record["digest"], (path / "metrics.jsonl").read_bytes()
+
+
+def measurements_of(workdir):
+    """Returns the measurements recorded so far."""
+    return [record for record in workdir.read_lines() if "measurement" in record]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -90,7 +91,7 @@ def test_the_optax_example_runs_and_learns():
 
 
 def test_the_example_of_factored_losses_gives_the_gradient_of_plain_ones():
-    factored, _, _ = python_blocks("jaxlt/README.md")
+    factored, *_ = python_blocks("jaxlt/README.md")
     names = {}
     exec(factored, names)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(names["updates"]))
@@ -103,7 +104,7 @@ def test_the_example_of_factored_losses_gives_the_gradient_of_plain_ones():
 
 
 def test_the_method_of_ones_own_perturbs_classes_of_one_size_as_sam_does():
-    _, _, own = python_blocks("jaxlt/README.md")
+    _, _, own, _ = python_blocks("jaxlt/README.md")
     names = {}
     exec(own, names)
     labels = jnp.array([0, 0, 1, 2])
@@ -142,6 +143,20 @@ assert np.abs(np.asarray(own) - np.asarray(alike[0])).max() > 1e-5
     run_with_eight_devices(example + checks)
 
 
+def test_the_loop_without_a_recipe_learns_and_returns_at_once_the_second_time(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    *_, loop = python_blocks("jaxlt/README.md")
+    names, again = {}, {}
+    exec(loop, names)
+    assert names["workdir"].read_result()["balanced_accuracy"] > 0.5
+    written = (tmp_path / "runs/own/metrics.jsonl").read_bytes()
+    exec(loop, again)
+    chex.assert_trees_all_equal(names["trained"].params, again["trained"].params)
+    assert (tmp_path / "runs/own/metrics.jsonl").read_bytes() == written
+
+
 @pytest.mark.parametrize("name", ["jaxlt/data/README.md", "jaxlt/recipes/README.md"])
 def test_the_other_python_blocks_run_one_after_the_other(name, tmp_path, monkeypatch):
     """In an empty directory; trackers that are not installed are stood in for."""
@@ -159,7 +174,7 @@ def test_the_other_python_blocks_run_one_after_the_other(name, tmp_path, monkeyp
 def test_no_python_block_goes_unread():
     read = {"README.md", "jaxlt/README.md", "jaxlt/data/README.md", "jaxlt/recipes/README.md"}
     assert {name for name in NAMES if python_blocks(name)} == read
-    assert len(python_blocks("jaxlt/README.md")) == 3
+    assert len(python_blocks("jaxlt/README.md")) == 4
 
 
 def test_the_first_two_lines_of_code_install_run_and_test():

@@ -44,7 +44,7 @@ def main() -> None:
     for name, largest in ranges.items():
         check(f"{name}_range", largest, 0 < largest < math.inf, "positive and finite")
     from experiments.flatness.curves import curves_of, draw
-    from experiments.written_report import say_written
+    from experiments.loaded_runs import say_written
 
     place, analyzed = arguments.load(arguments.scope)
     rows = curves_of(analyzed, ranges, arguments.points, arguments.seeds)

@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from experiments.analyzed_run import AnalyzedRun
+from experiments.analyzed_run import AnalyzedRun, ticking
 from experiments.loaded_runs import seeds_rows
 from experiments.presentation import deviation, legend_beside, picture, run_styles
-from experiments.ticker import ticking
-from jaxlt.analysis import losses_along, of_norm, random_direction
+from jaxlt.analysis import losses_along, random_direction
+from jaxlt.analysis.landscape import of_norm
 from jaxlt.sharpness.perturbation import norm
 
 # Losses in nats by direction, range and group, (S, R): S curves, of all runs of a row and, where

@@ -39,12 +39,11 @@ def main() -> None:
     )
     for name in ("lanczos_steps", "vectors", "trace_samples"):
         check(name, getattr(arguments, name), getattr(arguments, name) >= 1, "at least 1")
-    from experiments.hessian.picture import draw_densities, draw_eigenvalues
-    from experiments.hessian.spectra import format_table, spectra_of
-    from experiments.written_report import say_written
+    from experiments.hessian import spectra
+    from experiments.loaded_runs import say_written
 
     place, analyzed = arguments.load(arguments.scope)
-    results = spectra_of(analyzed, arguments)
+    results = spectra.spectra_of(analyzed, arguments)
     rows = {
         row.label: {
             run: {name: one.measures for name, one in classes.items()}
@@ -53,10 +52,11 @@ def main() -> None:
         for row in results
     }
     arguments.write(place, {"rows": rows})
-    (place / "table.md").write_text(format_table(results) + "\n")
-    draw_densities(results, place / "densities.png")
-    draw_eigenvalues(results, place / "eigenvalues.png")
-    print(f"\n{format_table(results)}\n")
+    table = spectra.format_table(results)
+    (place / "table.md").write_text(table + "\n")
+    spectra.draw_densities(results, place / "densities.png")
+    spectra.draw_eigenvalues(results, place / "eigenvalues.png")
+    print(f"\n{table}\n")
     say_written([place], arguments.checkpoint, "flatness")
 
 

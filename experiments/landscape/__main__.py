@@ -34,20 +34,19 @@ def main() -> None:
     )
     check("points", arguments.points, arguments.points >= 3, "at least 3")
     check("reach", arguments.reach, 0 < arguments.reach < math.inf, "positive and finite")
-    from experiments.landscape.picture import draw_contours, draw_surfaces, draw_trajectories
-    from experiments.landscape.planes import planes_of, trajectories_of
-    from experiments.written_report import say_written
+    from experiments.landscape import planes
+    from experiments.loaded_runs import say_written
 
     place, analyzed = arguments.load()
-    planes = planes_of(analyzed, arguments.reach, arguments.points, arguments.seed)
-    trajectories = trajectories_of(analyzed, arguments.points)
-    shown = {"planes": planes, "trajectories": trajectories}
+    shared = planes.planes_of(analyzed, arguments.reach, arguments.points, arguments.seed)
+    own = planes.trajectories_of(analyzed, arguments.points)
+    shown = {"planes": shared, "trajectories": own}
     values = {kind: {one.label: one.values() for one in shown[kind]} for kind in shown}
     arguments.write(place, values)
-    draw_contours(planes, place / "contours.png")
-    draw_surfaces(planes, place / "surfaces.png")
-    if trajectories:
-        draw_trajectories(trajectories, place / "trajectories.png")
+    planes.draw_contours(shared, place / "contours.png")
+    planes.draw_surfaces(shared, place / "surfaces.png")
+    if own:
+        planes.draw_trajectories(own, place / "trajectories.png")
     say_written([place], arguments.checkpoint, "hessian")
 
 

@@ -53,16 +53,15 @@ def main() -> None:
         "other data sets of their classes, and corruptions.",
     )
     _check(arguments)
-    from experiments.loaded_runs import load_run, load_runs
+    from experiments import loaded_runs
     from experiments.ood import evaluations
     from experiments.ood.report import Report, format_tables
-    from experiments.written_report import destinations, say_written, write_reports
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.evaluation.corruptions import ALEXNET_ERRORS
 
     enable_compilation_cache()
-    runs = load_runs(arguments.checkpoint)
-    places = destinations(runs, arguments.output, "ood")
+    runs = loaded_runs.load_runs(arguments.checkpoint)
+    places = loaded_runs.destinations(runs, arguments.output, "ood")
     of_alexnet = arguments.baseline == _ALEXNET
     if of_alexnet and runs[0].num_classes != _IMAGENET_CLASSES:
         raise UsageError(
@@ -71,7 +70,8 @@ def main() -> None:
         )
     shifts = [evaluations.Shifts(run) for run in runs]
     if arguments.baseline is not None and not of_alexnet:
-        shifts.append(evaluations.Shifts(load_run(Path(arguments.baseline), "baseline")))
+        run = loaded_runs.load_run(Path(arguments.baseline), "baseline")
+        shifts.append(evaluations.Shifts(run))
     evaluations.check_alike([one.run for one in shifts], same_data=arguments.generate)
     if arguments.folders:
         evaluations.evaluate_folders(shifts, arguments.folders)
@@ -83,9 +83,9 @@ def main() -> None:
     if arguments.baseline is not None:
         baseline = ALEXNET_ERRORS if of_alexnet else shifts[-1].errors
     reports = [Report(one, baseline, arguments.baseline) for one in shifts[: len(runs)]]
-    write_reports(places, reports, lambda place, chosen: _write(place, chosen, arguments))
+    loaded_runs.write_reports(places, reports, lambda place, some: _write(place, some, arguments))
     print(f"\n{format_tables(reports)}\n")
-    say_written(places, arguments.checkpoint, "open_lt --open SOURCE")
+    loaded_runs.say_written(places, arguments.checkpoint, "open_lt --open SOURCE")
 
 
 def _check(arguments: Arguments) -> None:
@@ -107,8 +107,8 @@ def _check(arguments: Arguments) -> None:
 
 
 def _write(place: Path, reports: list["Report"], arguments: Arguments) -> None:
+    from experiments.loaded_runs import write_values
     from experiments.ood.report import draw_corruptions, draw_reliability, format_tables
-    from experiments.written_report import write_values
 
     (place / "table.md").write_text(format_tables(reports) + "\n")
     generated = {"seed": arguments.seed, "images_per_class": arguments.images_per_class}

@@ -18,7 +18,7 @@ from jaxlt.errors import UsageError
 from jaxlt.evaluation import ConfidenceBins, evaluate
 from jaxlt.evaluation.class_folders import LabeledFiles, find_class_folders, find_corruption_tree
 from jaxlt.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corruption
-from jaxlt.recipes.trained_run import TrainedRun
+from jaxlt.recipes.recorded import TrainedRun
 
 if TYPE_CHECKING:
     from experiments.ood.__main__ import Arguments
@@ -79,7 +79,7 @@ def evaluate_folders(shifts: Sequence[Shifts], directories: Sequence[Path]) -> N
     classes = first.predictor().class_names, first.predictor().class_numbers
     found = [find_class_folders(directory, *classes) for directory in directories]
     for name, files in zip(names, found, strict=True):
-        for one, measured in zip(shifts, _evaluated(shifts, _of_files(first, files)), strict=True):
+        for one, measured in _evaluated(shifts, _of_files(first, files)):
             one.sets[name] = measured
 
 
@@ -106,8 +106,7 @@ def evaluate_generated(shifts: Sequence[Shifts], arguments: "Arguments") -> None
     indices = usable[first_of_each_class(images.labels[usable], arguments.images_per_class)]
     with _mapping(arguments.workers) as mapped:
         originals = ((images.load(chunk), images.labels[chunk]) for chunk in chunks(indices))
-        clean = _evaluated(shifts, originals)
-        for one, measured in zip(shifts, clean, strict=True):
+        for one, measured in _evaluated(shifts, originals):
             one.sets["clean"] = measured
 
         def corrupted(name: str, severity: int) -> Batches:
@@ -123,8 +122,7 @@ def _evaluate_corruptions(
 ) -> None:
     for name in names:
         for severity in SEVERITIES:
-            found = _evaluated(shifts, batches_of(name, severity))
-            for one, measured in zip(shifts, found, strict=True):
+            for one, measured in _evaluated(shifts, batches_of(name, severity)):
                 one.corrupted.setdefault(name, {})[severity] = measured
         error = 100 * np.mean([one.errors[name] for one in shifts])
         logging.getLogger(__name__).info(
@@ -132,7 +130,7 @@ def _evaluate_corruptions(
         )
 
 
-def _evaluated(shifts: Sequence[Shifts], batches: Batches) -> list[Measured]:
+def _evaluated(shifts: Sequence[Shifts], batches: Batches) -> list[tuple[Shifts, Measured]]:
     """Evaluates all runs in one walk over the images, which may be costly to make."""
     logits: list[list[np.ndarray]] = [[] for _ in shifts]
     labels = []
@@ -142,7 +140,7 @@ def _evaluated(shifts: Sequence[Shifts], batches: Batches) -> list[Measured]:
             rows.append(one.run.predictor().logits(images))
     together = np.concatenate(labels)
     return [
-        _measured(one.run, np.concatenate(rows), together)
+        (one, _measured(one.run, np.concatenate(rows), together))
         for one, rows in zip(shifts, logits, strict=True)
     ]
 

@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _check_writable(output: Path) -> None:
-    from experiments.written_report import unwritable
+    from experiments.loaded_runs import unwritable
 
     obstacle = unwritable(output.absolute().parent)
     if output.is_dir() or obstacle is not None:

@@ -14,7 +14,7 @@ from experiments.report.page import Picture, Section, Table
 from experiments.report.rows import SeedsRow, by_classes, curve
 from jaxlt.evaluation import ConfidenceBins
 from jaxlt.evaluation.calibration import MOST_NAMED, draw_diagram
-from jaxlt.runs.records import GROUPS, PLACES, EvaluationRecord, MeasurementRecord, RecordedBins
+from jaxlt.runs.reader import GROUPS, PLACES, EvaluationRecord, MeasurementRecord, RecordedBins
 
 
 def curves(rows: Sequence[SeedsRow]) -> Section:

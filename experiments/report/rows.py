@@ -13,10 +13,9 @@ from experiments.curves import Curve, curve_of
 from experiments.presentation import COLORS, run_styles
 from jaxlt.errors import UsageError
 from jaxlt.recipes.part import shown
-from jaxlt.recipes.recorded import RecordedRecipe
-from jaxlt.recipes.trained_run import TrainedRun
+from jaxlt.recipes.recorded import RecordedRecipe, TrainedRun
 from jaxlt.runs.differences import differences, flattened, key_but_for_seed, shared_by_seeds
-from jaxlt.runs.records import EvaluationRecord, MeasurementRecord
+from jaxlt.runs.reader import EvaluationRecord, MeasurementRecord
 
 _logger = logging.getLogger(__name__)
 
@@ -108,8 +107,11 @@ def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
     groups: dict[object, list[TrainedRun]] = {}
     for run in runs:
         groups.setdefault((key_but_for_seed(run.files.identity), learned_by(run)), []).append(run)
-    styled = zip(groups.values(), _row_styles(), strict=False)
-    rows = [SeedsRow(_path_label(members, root), members, style) for members, style in styled]
+    rows = []
+    for number, (members, style) in enumerate(zip(groups.values(), run_styles(), strict=False)):
+        # Styles are all different up to the 32nd.
+        dashes = _LINES[number // len(COLORS) % len(_LINES)]
+        rows.append(SeedsRow(_path_label(members, root), members, {**style, "linestyle": dashes}))
     labels = [row.label for row in rows]
     if len(set(labels)) < len(rows):
         labels = _recipe_labels(rows)
@@ -118,12 +120,6 @@ def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
         labels = [f"{one} ({labels[: n + 1].count(one)})" for n, one in enumerate(labels)]
     named = zip(rows, map(printable, labels), strict=True)
     return [dataclasses.replace(row, label=label) for row, label in named]
-
-
-def _row_styles() -> Iterator[dict[str, str]]:
-    """Yields styles that are all different up to the 32nd."""
-    for number, style in enumerate(run_styles()):
-        yield {**style, "linestyle": _LINES[number // len(COLORS) % len(_LINES)]}
 
 
 def _path_label(runs: Sequence[TrainedRun], root: Path) -> str:

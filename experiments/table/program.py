@@ -1,19 +1,22 @@
-"""What programs that make tables share: their flags, the runs, the files."""
+"""What programs that make tables share: flags, methods to compare, the runs, the files."""
 
 import dataclasses
 import itertools
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import command_line
-from experiments.table.methods import write_by_class
-from experiments.table.plan import Plan
+from experiments.table.plan import Cell, Plan, chosen, finished_runs, read_entries, run_directory
 from experiments.table.processes import PlannedRun, train_in_processes
-from experiments.table.render import format_markdown, write_csv
-from experiments.table.results import finished_runs, read_entries, run_directory
+from experiments.table.render import draw_by_class, draw_table, format_markdown, write_csv
 from jaxlt import UsageError
-from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, code_version
+from jaxlt.files.directory import write_json
+from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM, Method
+from jaxlt.recipes.named import vary
+from jaxlt.recipes.part import part_name
+from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe, code_version
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +33,26 @@ class Options:
     render_only: bool = False
     """Train nothing, render what is finished."""
     execution: Execution = DEFAULT_EXECUTION
+
+
+def six_methods(rho: float, tail_threshold: int) -> tuple[Method, ...]:
+    """Returns SGD and the five sharpness-aware methods; classes of fewer images are the tail."""
+    return (
+        SGD(),
+        SAM(rho=rho),
+        ImbSAM(rho=rho, tail_threshold=tail_threshold),
+        SSESAM(head_rho=0.05, tail_rho=0.1, tail_threshold=tail_threshold),
+        FocalSAM(rho=0.1, gamma=2.0, sharpness_weight=0.9),
+        CCSAM(max_relative_radius=0.01),
+    )
+
+
+def plan_methods(title: str, base: Recipe, methods: Sequence[Method], names: Sequence[str]) -> Plan:
+    """Lays out a comparison: a row for each method that `names` keeps, all else as in `base`."""
+    command_line.check_distinct("method", names)
+    some = chosen("method", {part_name(method): method for method in methods}, names)
+    cells = [Cell(one.label, "", name, vary(base, method=one)) for name, one in some.items()]
+    return Plan(title, tuple(cells), by_group=True, compares_methods=True)
 
 
 def make_table(plan: Plan, directory: Path, options: Options) -> None:
@@ -75,8 +98,6 @@ def train_missing(plan: Plan, directory: Path, options: Options) -> None:
 
 
 def _render(plan: Plan, directory: Path, options: Options) -> None:
-    from experiments.table.pictures import draw_table
-
     entries = read_entries(directory, plan, options.seeds)
     if not any(entry.values for entry in entries):
         raise UsageError(f"workdir {directory} must hold finished runs of the table, got none")
@@ -86,6 +107,19 @@ def _render(plan: Plan, directory: Path, options: Options) -> None:
     draw_table(plan, entries, directory / "table.png")
     written = ["table.md", "table.csv", "table.png"]
     if plan.compares_methods:
-        written += write_by_class(plan, directory, options.seeds)
+        written += _write_by_class(plan, directory, options.seeds)
     print(f"\n{table}\n")
     _logger.info("%s and %s are in %s", ", ".join(written[:-1]), written[-1], directory)
+
+
+def _write_by_class(plan: Plan, directory: Path, seeds: Sequence[int]) -> list[str]:
+    """Writes the results of finished runs and their accuracy by class; returns the files' names."""
+    counts: list[int] = []
+    by_name, by_label = {}, {}
+    for cell in plan.cells:
+        if runs := list(finished_runs(directory, cell.name, cell.recipe, seeds).values()):
+            counts = [run.class_counts.tolist() for run in runs][-1]
+            by_name[cell.name] = by_label[cell.row] = [run.read_result() or {} for run in runs]
+    write_json(directory / "results.json", {"class_counts": counts, "runs": by_name})
+    draw_by_class(counts, by_label, directory / "accuracy_by_class.png")
+    return ["results.json", "accuracy_by_class.png"]

@@ -13,6 +13,5 @@ from jaxlt.analysis.landscape import PrincipalPlane as PrincipalPlane
 from jaxlt.analysis.landscape import filter_normalized as filter_normalized
 from jaxlt.analysis.landscape import losses_along as losses_along
 from jaxlt.analysis.landscape import losses_over_plane as losses_over_plane
-from jaxlt.analysis.landscape import of_norm as of_norm
 from jaxlt.analysis.landscape import principal_plane as principal_plane
 from jaxlt.analysis.landscape import random_direction as random_direction

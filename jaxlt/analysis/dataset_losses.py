@@ -32,6 +32,13 @@ class DatasetLosses:
         rest: what else the losses depend on: running statistics, frozen parameters.
         losses_fn: see `LossesFn`; each loss is a function of its own row.
         num_classes: C.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
+        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> print(losses.mean(jnp.ones(2)), losses.gradient(jnp.ones(2)))
+        1.25 [2.  0.5]
     """
 
     inputs: jax.Array

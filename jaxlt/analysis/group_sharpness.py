@@ -50,6 +50,14 @@ def group_sharpness(
 
     Raises:
         ValueError: `groups` has another shape, or as `jaxlt.sam` for mask and losses.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jnp.ones(2))
+        >>> found = group_sharpness(losses_fn, jnp.array([3.0, 4.0]), jnp.eye(2, dtype=bool))
+        >>> print(found.loss, found.sharpness)
+        [4.5 8. ] [0.15 0.2 ]
     """
     scope, groups = Scope(params, mask), jnp.asarray(groups)
     class_sums = class_sums_fn(class_losses_fn, scope)

@@ -93,6 +93,14 @@ def hessian_product(losses: DatasetLosses, theta: Any) -> tuple[Product, int]:
     Args:
         losses: of the data set.
         theta: parameters; vectors have their components in the order of `ravel_pytree(theta)`.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
+        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> product, dimension = hessian_product(losses, jnp.zeros(2))
+        >>> print(product(jnp.ones(2)), dimension)
+        [2.  0.5] 2
     """
     flat, unravel = ravel_pytree(theta)
 
@@ -122,6 +130,12 @@ def spectrum(
         num_steps: M, products for each of them; P where that is less.
         num_vectors: S.
         dtype: of the vectors.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> found = spectrum(lambda v: jnp.array([4.0, 1.0, -1.0]) * v, 3, jax.random.key(0))
+        >>> round(found.largest, 3), round(found.smallest, 3)
+        (4.0, -1.0)
     """
     num_steps = min(num_steps, dimension)
     found = [
@@ -179,6 +193,11 @@ def trace(
         key: of the samples.
         num_samples: products.
         dtype: of the vectors.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> trace(lambda v: jnp.array([4.0, -1.0]) * v, 2, jax.random.key(0), num_samples=2).mean
+        3.0
     """
     samples = []
     for one in jax.random.split(key, num_samples):

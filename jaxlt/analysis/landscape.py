@@ -19,6 +19,11 @@ def random_direction(key: jax.Array, theta: Any) -> Any:
     Args:
         key: PRNG key.
         theta: pytree of arrays, whose structure and shapes the direction has.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> random_direction(jax.random.key(0), {"bias": jnp.zeros(2)})["bias"].shape
+        (2,)
     """
     leaves, treedef = jax.tree.flatten(theta)
     return jax.tree.unflatten(treedef, standard_normal(key, leaves))
@@ -46,6 +51,13 @@ def filter_normalized(direction: Any, theta: Any) -> Any:
     Args:
         direction: pytree of arrays.
         theta: parameters, a pytree like it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> theta = jnp.array([[3.0, 1.0], [4.0, 0.0]])
+        >>> print(filter_normalized(jnp.array([[0.0, 1.0], [2.0, 0.0]]), theta))
+        [[0. 1.]
+         [5. 0.]]
     """
 
     def normalized(d: jax.Array, w: jax.Array) -> jax.Array:
@@ -76,6 +88,12 @@ def principal_plane(trajectory: Sequence[Any]) -> PrincipalPlane:
     """Finds the principal directions of the differences to the last point (Li et al., section 7).
 
     A ValueError says that the pytrees of `trajectory` are fewer than three or lie on a line.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> points = [jnp.array([3.0, 0.0]), jnp.array([0.0, 1.0]), jnp.zeros(2)]
+        >>> print(principal_plane(points).explained)
+        [0.9 0.1]
     """
     if len(trajectory) < 3:
         raise ValueError(f"trajectory must have at least 3 points, got {len(trajectory)}")
@@ -101,6 +119,14 @@ def losses_along(
         theta: parameters.
         direction: pytree like theta.
         distances: (T,) values of t.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
+        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> print(losses_along(losses, jnp.ones(2), jnp.array([1.0, 0.0]), np.array([0.0, 1.0])))
+        [[2.  0.5]
+         [8.  0.5]]
     """
     zero = jax.tree.map(jnp.zeros_like, direction)
     return np.asarray(_row(losses, theta, direction, zero, jnp.asarray(distances, float), 0.0))
@@ -126,6 +152,13 @@ def losses_over_plane(
         xs: (X,).
         ys: (Y,).
         on_row: called after each y.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
+        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> losses_over_plane(losses, jnp.ones(2), tuple(jnp.eye(2)), np.ones(3), np.ones(4)).shape
+        (4, 3, 2)
     """
     rows = []
     for y in ys:

@@ -28,12 +28,9 @@ from jaxlt.data.sampling.samplers import SamplerName as SamplerName
 from jaxlt.data.sampling.samplers import create_sampler as create_sampler
 from jaxlt.data.sources.array_images import ArrayImages as ArrayImages
 from jaxlt.data.sources.image_set import ImageSet as ImageSet
-from jaxlt.data.sources.image_set import refuse_undecodable as refuse_undecodable
 from jaxlt.data.sources.resampling import Resize as Resize
 from jaxlt.data.sources.source import Normalization as Normalization
 from jaxlt.data.sources.source import Relabel as Relabel
 from jaxlt.data.sources.source import Source as Source
-from jaxlt.data.sources.source import is_of_files as is_of_files
 from jaxlt.data.sources.source import load_source as load_source
-from jaxlt.data.sources.unreadable import SkipLog as SkipLog
 from jaxlt.data.sources.unreadable import Unreadable as Unreadable

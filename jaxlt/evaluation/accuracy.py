@@ -71,6 +71,13 @@ def evaluate(
 
     Raises:
         ValueError: A label or the logits' width does not fit `num_classes`, or there is no image.
+
+    Example:
+        >>> import numpy as np
+        >>> logits, labels = np.eye(3), np.array([0, 1, 1])
+        >>> result = evaluate(lambda images: images, [(logits, labels)], num_classes=3)
+        >>> result.confusion.tolist(), result.balanced_accuracy
+        ([[1, 0, 0], [0, 1, 1], [0, 0, 0]], 0.75)
     """
     confusion = jnp.zeros((num_classes, num_classes), jnp.int32)
     # In float32 they count exactly up to 2**24 images.
@@ -136,6 +143,11 @@ def group_accuracy(
         per_class: (C,) accuracies, `Evaluated.per_class`; NaN entries are left out.
         class_counts: (C,) training images of each class.
         groups: The thresholds.
+
+    Example:
+        >>> import numpy as np
+        >>> group_accuracy(np.array([0.9, 0.7, 0.4]), np.array([500, 50, 5]), ShotGroups())
+        {'many': 0.9, 'medium': 0.7, 'few': 0.4}
     """
     means = {}
     for name, mask in groups.assign(class_counts).items():
@@ -157,6 +169,12 @@ def group_confusion(
         confusion: (C, C) images of class i predicted as class j, `Evaluated.confusion`.
         class_counts: (C,) training images of each class.
         groups: The thresholds.
+
+    Example:
+        >>> import numpy as np
+        >>> confusion = np.array([[9, 1, 0], [2, 8, 0], [5, 0, 5]])
+        >>> group_confusion(confusion, np.array([500, 50, 5]), ShotGroups())["few"]
+        {'correct': 0.5, 'many': 0.5, 'medium': 0.0, 'few': 0.0}
     """
     masks, correct = groups.assign(class_counts), np.diagonal(confusion)
     wrong = confusion - np.diag(correct)

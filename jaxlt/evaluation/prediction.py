@@ -50,6 +50,14 @@ class Predictor:
         class_numbers: what the classes are numbered outside the run, by label, see `Source`.
         resize: how image files are brought to the run's shape.
         image_shape: height, width and channels of the images that the network takes.
+
+    Example:
+        >>> from jaxlt import recipes
+        >>> from jaxlt.evaluation import Predictor
+        >>> run = recipes.train(recipes.named("sam_digits"), "runs/sam")
+        >>> predictor = Predictor.load(run.path)
+        >>> predictor.class_names[:3]
+        ('0', '1', '2')
     """
 
     def __init__(self, description: ModelDescription, variables: Any):

@@ -22,13 +22,11 @@ from jaxlt.models.networks.vit import VisionTransformer as VisionTransformer
 
 if TYPE_CHECKING:
     from jaxlt.models.clip.model import ClipClassifier as ClipClassifier
-    from jaxlt.models.weights.pretrained import load_initial_weights as load_initial_weights
     from jaxlt.models.weights.pretrained import load_torch_weights as load_torch_weights
 
 # Image encoders and files of weights, which few runs need, are imported when they are first used.
 _LATER = {
     "ClipClassifier": "jaxlt.models.clip.model",
-    "load_initial_weights": "jaxlt.models.weights.pretrained",
     "load_torch_weights": "jaxlt.models.weights.pretrained",
 }
 

@@ -64,6 +64,14 @@ def create_model(
     Raises:
         UsageError: `name` or `classifier` is unknown, the images do not fit the network, or it has
             no such choice.
+
+    Example:
+        >>> import jax
+        >>> model = create_model("mlp", 10, image_shape=(8, 8, 1))
+        >>> images = jax.numpy.zeros((4, 8, 8, 1))
+        >>> variables = model.init(jax.random.key(0), images, train=False)
+        >>> model.apply(variables, images, train=False).shape
+        (4, 10)
     """
     fields: dict[str, Any] = {
         "num_classes": num_classes,

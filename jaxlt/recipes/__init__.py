@@ -73,10 +73,10 @@ from jaxlt.recipes.part import Part as Part
 from jaxlt.recipes.recipe import Evaluation as Evaluation
 from jaxlt.recipes.recipe import Execution as Execution
 from jaxlt.recipes.recipe import Recipe as Recipe
+from jaxlt.recipes.recorded import TrainedRun as TrainedRun
 from jaxlt.recipes.recorded import read_recipe as read_recipe
 from jaxlt.recipes.recorded import write_recipe as write_recipe
 from jaxlt.recipes.stage import NearestClassMean as NearestClassMean
 from jaxlt.recipes.stage import Stage as Stage
 from jaxlt.recipes.stage import TauNorm as TauNorm
 from jaxlt.recipes.train import train as train
-from jaxlt.recipes.trained_run import TrainedRun as TrainedRun

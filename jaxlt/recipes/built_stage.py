@@ -18,7 +18,9 @@ from jaxlt.recipes.parameters import trained
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.stage import AnyStage, Stage
 from jaxlt.training import Measurements, Program, Regime, TrainState
+from jaxlt.training.loop.program import steps_per_chunk
 from jaxlt.training.step.measurement import MeasureFn
+from jaxlt.training.step.shards import over_shards
 from jaxlt.training.step.spectral_norm import SpectralNorm
 from jaxlt.training.step.train_step import TrainStep
 
@@ -132,7 +134,7 @@ def build_step(
         skip_nonfinite=skip_nonfinite,
         axis_name=axis_name,
     )
-    return step if axis_name is None else training.over_shards(step, data_mesh())
+    return step if axis_name is None else over_shards(step, data_mesh())
 
 
 def steps_of(stage: AnyStage, num_images: int) -> int:
@@ -223,7 +225,7 @@ class BuiltStage:
                 self._forms.choose,
                 measure_fn=measure_fn,
                 boundaries=self._forms.boundaries,
-                chunk_steps=training.steps_per_chunk(sent),
+                chunk_steps=steps_per_chunk(sent),
                 layout=self.feed.layout,
             )
         return self._programs[key]

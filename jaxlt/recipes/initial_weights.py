@@ -9,14 +9,14 @@ import numpy as np
 
 from jaxlt import UsageError
 from jaxlt.data import Source
-from jaxlt.data.sources.class_names import names_in_words
-from jaxlt.models import create_model, load_initial_weights
+from jaxlt.models import create_model
 from jaxlt.models.adaptation.modules import UNADAPTED
+from jaxlt.models.clip import prompts
 from jaxlt.models.clip.head_init import class_mean_kernel, classifier_params, text_kernel
 from jaxlt.models.clip.image_encoders import PretrainedEncoder, load_encoder
 from jaxlt.models.clip.model import ClipModel
-from jaxlt.models.clip.prompts import IMAGENET_TEMPLATES, PromptTokenizer, class_prompts
 from jaxlt.models.clip.snapshot import ClipSnapshot
+from jaxlt.models.weights.pretrained import load_initial_weights
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.network.encoders import ENSEMBLE, Encoder
 from jaxlt.recipes.network.network import Backbone
@@ -72,15 +72,15 @@ def _text_kernel(network: Encoder, source: Source, snapshot: ClipSnapshot | None
         raise UsageError(
             f"network must be clip:SNAPSHOT for classifier_init text, got {network.label}"
         )
-    names = names_in_words(source.class_names, network.class_names)
-    templates = IMAGENET_TEMPLATES if network.prompt == ENSEMBLE else (network.prompt,)
-    texts = [text for template in templates for text in class_prompts(names, template)]
+    names = prompts.names_in_words(source.class_names, network.class_names)
+    templates = prompts.IMAGENET_TEMPLATES if network.prompt == ENSEMBLE else (network.prompt,)
+    texts = [text for template in templates for text in prompts.class_prompts(names, template)]
     features = _text_features(snapshot, texts).reshape(len(templates), len(names), -1)
     return text_kernel(features.swapaxes(0, 1), snapshot.params["visual_projection"]["kernel"])
 
 
 def _text_features(snapshot: ClipSnapshot, texts: list[str]) -> np.ndarray:
-    tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)(texts)
+    tokens = prompts.PromptTokenizer(snapshot.directory, snapshot.config.text)(texts)
     embed = jax.jit(functools.partial(ClipModel(snapshot.config).apply, method="text_embeddings"))
     params = {"params": snapshot.params}
     # Batches of one size, so that one program serves them all.

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxlt import UsageError, data
-from jaxlt.data import Batch, DrawStream, ImageSet, Pipeline, SkipLog, Source, Split, Unreadable
+from jaxlt.data import Batch, DrawStream, ImageSet, Pipeline, Source, Split, Unreadable
 from jaxlt.data.sampling.random_numbers import stream_key
+from jaxlt.data.sources.image_set import refuse_undecodable
 from jaxlt.data.sources.resampling import NUM_CROPS
+from jaxlt.data.sources.unreadable import SkipLog
 from jaxlt.devices.processes import rows_of_all
 from jaxlt.devices.sharding import Layout
 from jaxlt.recipes.recipe import PipelineKind, Recipe
@@ -98,7 +100,7 @@ class InputPipelines:
         found = self._source.train.undecodable(self.split.indices)
         found += self._evaluated.undecodable(self._evaluated_indices)
         if self._unreadable == "error":
-            data.refuse_undecodable(found)
+            refuse_undecodable(found)
         for image in found:
             _logger.warning("image %s", image)
 

@@ -185,13 +185,13 @@ def _checked_part(name: str, annotation: Any, value: Any) -> Any:
 
 
 @functools.cache
-def field_docs(part: type[Part]) -> dict[str, str]:
-    """Returns the docstring of each field, by name, those of its bases among them."""
-    return {name: doc for base in reversed(part.__mro__) for name, doc in own_docs(base).items()}
+def field_docs(kind: type) -> dict[str, str]:
+    """Returns the docstring of each field of a class, by name, those of its bases among them."""
+    return {name: doc for base in reversed(kind.__mro__) for name, doc in _own_docs(base).items()}
 
 
 @functools.cache
-def own_docs(kind: type) -> dict[str, str]:
+def _own_docs(kind: type) -> dict[str, str]:
     """Returns the docstrings behind the fields that a class declares itself, by name."""
     try:
         source = inspect.getsource(kind)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jaxlt.devices.processes import as_first_says, by_first, in_agreement
 from jaxlt.recipes.part import check
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
-from jaxlt.recipes.trained_run import TrainedRun
+from jaxlt.recipes.recorded import TrainedRun
 
 if TYPE_CHECKING:
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member
@@ -36,6 +36,12 @@ def train(
     Raises:
         UsageError: the recipe does not fit its data, or the workdir holds another run.
         Interrupted: a signal asked to stop; the state is saved.
+
+    Example:
+        >>> from jaxlt import recipes
+        >>> run = recipes.train(recipes.named("sam_digits"), "runs/sam", seed=1)
+        >>> run.result["balanced_accuracy"] > 0.8
+        True
     """
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.recipes.built_recipe import BuiltRecipe, Member

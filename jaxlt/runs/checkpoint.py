@@ -69,13 +69,12 @@ class Checkpoints:
             return
         saved = jax.tree.map(jnp.copy, storable(state))
         if not _are_finite((saved.params, saved.batch_stats)):
-            raise on_all_processes(
-                UsageError(
-                    f"parameters must stay finite, after step {step} they are not: lower the "
-                    "learning rate or the perturbation radius; the checkpoints in "
-                    f"{self._directory} stay as they are"
-                )
+            reason = (
+                f"parameters must stay finite, after step {step} they are not: lower the learning "
+                "rate or the perturbation radius; the checkpoints in "
+                f"{self._directory} stay as they are"
             )
+            raise on_all_processes(UsageError(reason))
         record = {**record, "format": FORMAT, "digest": digest(saved)}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(saved), record=ocp.args.JsonSave(record)

@@ -1,16 +1,13 @@
 """What a run's directory says of its network, in `model.json`."""
 
 import math
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from jaxlt.data import Resize
 from jaxlt.errors import UsageError
-from jaxlt.files.directory import write_json
-from jaxlt.files.typed_json import read_typed
 from jaxlt.models.adaptation.kinds import EncoderAdaptation
 
 # More pixels or classes than any network has; shapes beyond would not be shapes of arrays.
@@ -48,12 +45,3 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         ):
             if not holds:
                 raise UsageError(f"{name} must be {need}, got {getattr(self, name)!r:.80}")
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Reads `model.json`; raises UsageError where it is missing, or of another form."""
-        return read_typed(path, cls)
-
-    def write(self, path: Path) -> None:
-        """Writes `model.json`."""
-        write_json(path, msgspec.to_builtins(self))

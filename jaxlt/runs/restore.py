@@ -43,12 +43,11 @@ def restore_newest(
         record = _agreed(lambda: manager.restore(step, args=args)["record"])
         formats.append(record.pop("format", 0))
         if formats[-1] > FORMAT:
-            raise on_all_processes(
-                UsageError(
-                    f"checkpoint of step {step} in {directory} must be of format {FORMAT} or "
-                    f"earlier, got {formats[-1]}: a later version of jaxlt wrote it"
-                )
+            reason = (
+                f"checkpoint of step {step} in {directory} must be of format {FORMAT} or earlier, "
+                f"got {formats[-1]}: a later version of jaxlt wrote it"
             )
+            raise on_all_processes(UsageError(reason))
         template = template_at(step)
         state = _agreed(lambda: _read_state(manager, step, storable(template)))
         if record.pop("digest") != digest(state):
@@ -59,12 +58,11 @@ def restore_newest(
     restored, damaged = newest_whole(directory, steps, restore)
     if restored is None:
         earlier = ": an earlier version wrote them" if 0 in formats else ""
-        raise on_all_processes(
-            UsageError(
-                f"checkpoints in {directory} must be readable, got {len(damaged)} that are not"
-                f"{earlier}; they are left as they are, choose another workdir to start again"
-            )
+        reason = (
+            f"checkpoints in {directory} must be readable, got {len(damaged)} that are not"
+            f"{earlier}; they are left as they are, choose another workdir to start again"
         )
+        raise on_all_processes(UsageError(reason))
     by_first(lambda: _set_aside(directory, damaged))
     if damaged:
         manager.reload()

@@ -67,12 +67,11 @@ class Run:
         state, record = restored or (initial, {"seconds": 0.0, "code": [], **self._frozen})
         found, own = record.get("frozen"), self._frozen.get("frozen")
         if found != own:
-            raise on_all_processes(
-                UsageError(
-                    f"the pretrained network must be the one that the checkpoints in "
-                    f"{self.workdir.checkpoints} were trained on, with digest {found}, got {own}"
-                )
+            reason = (
+                f"the pretrained network must be the one that the checkpoints in "
+                f"{self.workdir.checkpoints} were trained on, with digest {found}, got {own}"
             )
+            raise on_all_processes(UsageError(reason))
         self.seconds, self.skipped = record["seconds"], list(record.get("skipped_steps", []))
         # Which code trained, in the order of first use.
         self._code = list(dict.fromkeys([*record["code"], *self.workdir.code]))

@@ -37,12 +37,8 @@ class RunFiles:
         """Returns the evaluations so far; a line cut short by a kill ends the list."""
         return [record for record in self.read_lines() if "measurement" not in record]
 
-    def read_measurements(self) -> list[dict[str, Any]]:
-        """Returns the measurements so far, which have their numbers under `measurement`."""
-        return [record for record in self.read_lines() if "measurement" in record]
-
     def read_lines(self) -> list[dict[str, Any]]:
-        """Returns the evaluations and measurements so far."""
+        """Returns the evaluations, and the measurements with their numbers under `measurement`."""
         if not self.metrics_file.exists():
             return []
         return [record for _, record in self._lines(until_damaged=True)]
@@ -97,7 +93,10 @@ class Workdir(RunFiles):
         is_begun = self.recipe_file.exists()
         if is_begun:
             check_identity(self.path, recipe)
-        elif self.path.is_dir() and not all(map(_left_by_a_kill, self.path.iterdir())):
+        # Nothing but what a run leaves that is killed before it has a recipe.
+        elif self.path.is_dir() and not all(
+            file.suffix == PARTIAL or file.name == LOCK_FILE for file in self.path.iterdir()
+        ):
             raise UsageError(
                 f"workdir must be new, empty or a run's, got {self.path}: it holds something else"
             )
@@ -147,8 +146,3 @@ def is_step(name: str) -> bool:
     """Whether a directory's name is a step's number, as a checkpoint's is."""
     # Unicode has further digits, and zeros in front would make two names of one number.
     return re.fullmatch(r"0|[1-9][0-9]{0,17}", name) is not None
-
-
-def _left_by_a_kill(file: Path) -> bool:
-    """Whether a run may have left the file before it had a recipe."""
-    return file.suffix == PARTIAL or file.name == LOCK_FILE

@@ -7,7 +7,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from sklearn.decomposition import TruncatedSVD
 
-from jaxlt.analysis import filter_normalized, of_norm, principal_plane, random_direction
+from jaxlt.analysis import filter_normalized, principal_plane, random_direction
+from jaxlt.analysis.landscape import of_norm
 
 
 def parameters():

@@ -20,8 +20,7 @@ import experiments.hessian.__main__ as hessian
 import experiments.landscape.__main__ as landscape
 from experiments.analyzed_run import AnalyzedRun
 from experiments.examined import Examined
-from experiments.loaded_runs import load_runs, seeds_rows
-from experiments.written_report import common_destination
+from experiments.loaded_runs import common_destination, load_runs, seeds_rows
 from jaxlt.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

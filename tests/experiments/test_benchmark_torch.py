@@ -17,7 +17,7 @@ from jaxlt.training import make_state_fn, make_train_step
 
 torch = pytest.importorskip("torch", reason="PyTorch is no dependency")
 
-from experiments.benchmark import torch_networks  # noqa: E402
+from experiments.benchmark import torch_steps  # noqa: E402
 from experiments.benchmark.torch_steps import Trainer, build_steps  # noqa: E402
 
 WITH_PEER: list[CaseName] = [case for case in CASES if case != "cc_sam_all"]
@@ -103,8 +103,8 @@ def tensors_of(problem, params):
 
 def peers_network(problem):
     if problem.network.label == "resnet8":
-        return torch_networks.PeerNetwork(torch_networks.cifar_resnet(1), 64, 10)
-    return torch_networks.create_network(problem.network.label, 10, problem.images.shape[1])
+        return torch_steps.PeerNetwork(torch_steps.cifar_resnet(1), 64, 10)
+    return torch_steps.create_network(problem.network.label, 10, problem.images.shape[1])
 
 
 def our_step(problem, stage):
@@ -183,7 +183,7 @@ def test_resnet32_has_as_many_parameters_as_ours():
             .init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
         )
     )
-    peer = torch_networks.create_network("resnet32", num_classes=100, image_size=32)
+    peer = torch_steps.create_network("resnet32", num_classes=100, image_size=32)
     number = sum(parameter.numel() for parameter in peer.parameters())
     # 464,154 with 10 classes, as published.
     assert number == optax.tree.size(own["params"]) == 464154 + 90 * (64 + 1)
@@ -224,4 +224,4 @@ def test_cases_without_a_peer_are_left_out():
 
 def test_a_network_without_a_peer():
     with pytest.raises(UsageError, match=r"network must be .* got small_conv"):
-        torch_networks.create_network("small_conv", 10, 8)
+        torch_steps.create_network("small_conv", 10, 8)

@@ -31,7 +31,8 @@ from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import UNMEASURED, Recipe
 from jaxlt.recipes.train import train_members
 from jaxlt.runs.differences import differences
-from jaxlt.training import bytes_needed, train
+from jaxlt.training import train
+from jaxlt.training.loop.together import bytes_needed
 
 _FASHION = RECIPES["sgd_tiny_fashion"]
 TINY = vary(

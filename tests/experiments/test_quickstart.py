@@ -10,10 +10,9 @@ from small_runs import run_program
 
 from experiments import command_line, fashion_lt, quickstart
 from experiments.presentation import COLORS, MARKERS
-from experiments.table.methods import plan_methods
-from experiments.table.pictures import draw_by_class
-from experiments.table.render import format_markdown
-from experiments.table.results import Entry
+from experiments.table.plan import Entry
+from experiments.table.program import plan_methods
+from experiments.table.render import draw_by_class, format_markdown
 from jaxlt.recipes.methods import Method
 from jaxlt.recipes.part import annotations, part_name, part_types
 from jaxlt.recipes.stage import Stage

@@ -28,7 +28,7 @@ from experiments.report.rows import (
     shared_fields,
 )
 from jaxlt.recipes import CCSAM, SAM, ImbSAM
-from jaxlt.runs.records import RecordTime
+from jaxlt.runs.reader import RecordTime
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "img", "br", "hr"}

@@ -18,10 +18,8 @@ from written_runs import COUNTS, MODEL
 from experiments import command_line
 from experiments.table import __main__ as table
 from experiments.table import program as table_program
-from experiments.table.pictures import draw_table
-from experiments.table.plan import Cell, Changes, Plan, plan_table
-from experiments.table.render import format_markdown, write_csv
-from experiments.table.results import read_entries
+from experiments.table.plan import Cell, Changes, Plan, plan_table, read_entries
+from experiments.table.render import draw_table, format_markdown, write_csv
 from jaxlt import UsageError
 from jaxlt.recipes import Data, Digits, Recipe, Small
 from jaxlt.recipes.named import RECIPES, Published, vary

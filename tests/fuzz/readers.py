@@ -14,14 +14,13 @@ import numpy as np
 from experiments.img_focus import write_snapshot
 from experiments.report.rows import learned_by, read_run
 from jaxlt.data.sampling.long_tail import Split
-from jaxlt.data.sources.class_names import read_names
 from jaxlt.data.sources.idx import read_idx
 from jaxlt.data.sources.listed import load_listed
 from jaxlt.evaluation.prediction import Predictor
 from jaxlt.files.directory import write_json
-from jaxlt.files.typed_json import typed
+from jaxlt.files.foreign_files import read_typed, typed
 from jaxlt.models.clip.config import TextConfig
-from jaxlt.models.clip.prompts import PromptTokenizer
+from jaxlt.models.clip.prompts import PromptTokenizer, read_names
 from jaxlt.models.weights.torch_files import read_tensors
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.recorded import read_recipe, write_recipe
@@ -87,7 +86,7 @@ def metrics(directory, content):
     write_json(directory / "recipe.json", {"seed": 0})
     _written(directory, "metrics.jsonl", content)
     workdir = Workdir(directory, {"seed": 0})
-    found = len(workdir.read_metrics()) + len(workdir.read_measurements())
+    found = len(workdir.read_lines())
     assert found <= content.count(b"\n") + 1 or b"\r" in content
     workdir.keep_metrics_until(1)
     assert all(record["step"] <= 1 for record in workdir.read_metrics())
@@ -116,7 +115,7 @@ def finished_run(directory, content):
 
 
 def model(directory, content):
-    description = ModelDescription.read(_written(directory, "model.json", content))
+    description = read_typed(_written(directory, "model.json", content), ModelDescription)
     assert math.isfinite(sum(description.mean))
     build_network(description)
 

@@ -26,7 +26,7 @@ from jaxlt.recipes import (
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 from jaxlt.recipes.recipe import UNMEASURED
 from jaxlt.recipes.train import train_members
-from jaxlt.training import bytes_needed, device_memory
+from jaxlt.training.loop.together import bytes_needed, device_memory
 
 ROOT = Path(__file__).parents[2]
 TOGETHER, APART = (Execution("device", mode, measure_every=0) for mode in ("together", "apart"))

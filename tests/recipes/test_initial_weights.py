@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxlt import UsageError
-from jaxlt.models import ResNet, create_model, load_initial_weights
+from jaxlt.models import ResNet, create_model
+from jaxlt.models.weights.pretrained import load_initial_weights
 from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 from jaxlt.recipes.built_stage import build_regime
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, FocalSAM

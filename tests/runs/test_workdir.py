@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from small_training import measurements_of
 
 from jaxlt import UsageError
 from jaxlt.training import Workdir
@@ -87,9 +88,9 @@ def test_measurements_are_kept_apart_and_made_again_at_the_step_of_a_resumption(
         workdir.append_metrics({"step": step, "measurement": {"loss": {"few": 0.25}}})
     workdir.keep_metrics_until(20)
     assert [record["step"] for record in workdir.read_metrics()] == [10, 20]
-    measured = workdir.read_measurements()
+    measured = measurements_of(workdir)
     assert [record["step"] for record in measured] == [5, 10, 15]
     assert measured[0] == {"step": 5, "measurement": {"loss": {"few": None}}}
     workdir.keep_metrics_until(10)
     assert [record["step"] for record in workdir.read_metrics()] == [10]
-    assert [record["step"] for record in workdir.read_measurements()] == [5]
+    assert [record["step"] for record in measurements_of(workdir)] == [5]

@@ -22,7 +22,8 @@ from jaxlt.devices.processes import is_first
 from jaxlt.devices.sharding import DATA, Layout
 from jaxlt.models import ImageClassifier
 from jaxlt.models.networks.batch_norm import BatchNorm
-from jaxlt.training import Program, Regime, make_state_fn, make_train_step, over_shards
+from jaxlt.training import Program, Regime, make_state_fn, make_train_step
+from jaxlt.training.step.shards import over_shards
 
 BATCH, SHAPE, NUM_STEPS, NUM_SHARDS = 32, (4, 4, 2), 3, 8
 

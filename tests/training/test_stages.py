@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_training import GROUPS, Batches, Killed, Linear, batch, evaluate, killed_at
+from small_training import (
+    GROUPS,
+    Batches,
+    Killed,
+    Linear,
+    batch,
+    evaluate,
+    killed_at,
+    measurements_of,
+)
 
 import jaxlt
 from jaxlt.training import (
@@ -21,12 +30,11 @@ from jaxlt.training import (
     make_measure_fn,
     make_state_fn,
     make_train_step,
-    next_stage,
-    stack,
     train,
-    train_together,
 )
-from jaxlt.training.step.ensemble import EnsemblePipeline
+from jaxlt.training.loop.together import train_together
+from jaxlt.training.step.decoupling import next_stage
+from jaxlt.training.step.ensemble import EnsemblePipeline, stack
 from jaxlt.training.step.network_pass import Regime
 
 FIRST, LAST, EVERY = 7, 5, 3
@@ -129,7 +137,7 @@ def test_each_stage_is_evaluated_by_its_own_steps(uninterrupted):
 
 
 def test_each_stage_is_measured_by_its_own_steps(uninterrupted):
-    records = Workdir(uninterrupted, {}).read_measurements()
+    records = measurements_of(Workdir(uninterrupted, {}))
     places = [(record["stage"], record["step"]) for record in records]
     assert places == [(0, 2), (0, 4), (0, 6), (2, 10), (2, 12)]
     # Adam measures no sharpness of its own.

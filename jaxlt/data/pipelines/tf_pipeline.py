@@ -130,6 +130,13 @@ def evaluation_batches(
         unreadable: "error", or "skip" to give zeros with label -1 for what cannot be decoded.
         skips: logs and counts what is skipped; None takes a new one.
         shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
+
+    Example:
+        >>> from jaxlt.data import evaluation_batches, load_source
+        >>> digits = load_source("digits")
+        >>> of = {"batch_size": 256, "mean": digits.mean, "std": digits.std}
+        >>> [batch.images.shape for batch in evaluation_batches(digits.test, **of)]
+        [(256, 8, 8, 1), (256, 8, 8, 1), (256, 8, 8, 1)]
     """
     rows = rows_of_shard(batch_size, shard)
     tf = import_tensorflow()

@@ -94,6 +94,11 @@ def long_tailed_split(
         class_order: see there.
         rule: see `select_images`.
         seed: see there.
+
+    Example:
+        >>> from jaxlt.data import load_source, long_tailed_split
+        >>> long_tailed_split(load_source("digits"), imbalance_factor=20.0).class_counts
+        (116, 83, 59, 42, 30, 21, 15, 11, 8, 5)
     """
     labels, num_classes = source.train.labels, source.num_classes
     if profile == "native":
@@ -143,6 +148,12 @@ def long_tailed_counts(
         imbalance_factor: see `profile_counts`.
         max_per_class: upper bound on the images of the head class; None sets none.
         class_order: labels from head to tail; None is ascending order.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.repeat([0, 1, 2], 50)
+        >>> long_tailed_counts(labels, 3, profile="step", imbalance_factor=5.0)
+        (50, 50, 10)
     """
     smallest = int(_images_of_classes(labels, num_classes).min())
     order = list(range(num_classes)) if class_order is None else list(class_order)
@@ -181,6 +192,10 @@ def profile_counts(
         imbalance_factor: images of the largest class over those of the smallest, at least 1.
         num_classes: number of classes.
         max_per_class: `n_max`, images of the head class.
+
+    Example:
+        >>> profile_counts("exponential", 100.0, num_classes=3, max_per_class=500)
+        (500, 50, 5)
     """
     if not 1 <= imbalance_factor < float("inf"):
         raise UsageError(f"imbalance_factor must be finite and at least 1, got {imbalance_factor}")
@@ -221,6 +236,11 @@ def select_images(
         counts: number of images to keep of each class, by label.
         rule: which images.
         seed: of the "shuffled" rule, in [0, 2**32).
+
+    Example:
+        >>> import numpy as np
+        >>> print(select_images(np.array([0, 1, 0, 1, 0]), (2, 1), rule="first"))
+        [0 2 1]
     """
     if rule not in ("shuffled", "first"):
         raise UsageError(f"rule must be shuffled or first, got {rule!r}")
@@ -253,6 +273,11 @@ def validation_images(
         indices: integer array (n,), the images of the split.
         per_class: number of validation images of each class.
         num_classes: number of classes, C.
+
+    Example:
+        >>> import numpy as np
+        >>> print(validation_images(np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1]), 1, 2))
+        [4 5]
     """
     if per_class < 0:
         raise UsageError(f"validation_per_class must be at least 0, got {per_class}")

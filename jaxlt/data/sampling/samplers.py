@@ -87,6 +87,13 @@ def create_sampler(
         num_epochs: length of the training, for "progressive".
         consecutive: see `ClassAwareSampler`, at least 1.
         beta: see `effective_number_probabilities`, in [0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([0, 0, 0, 0, 1])
+        >>> sampler = create_sampler("class_aware", labels, 0, num_classes=2, num_epochs=1)
+        >>> print(labels[sampler(np.arange(8))])
+        [0 1 0 1 1 0 1 0]
     """
     if name not in (known := get_args(SamplerName)):
         raise UsageError(f"sampler must be {' or '.join(known)}, got {name!r}")

@@ -100,6 +100,12 @@ def load_source(
             other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
         relabel: "by_size" is `relabeled_by_size`, as MiSLAS and Saddle-LongTail have it.
+
+    Example:
+        >>> from jaxlt.data import load_source
+        >>> digits = load_source("digits")
+        >>> digits.image_shape, digits.num_classes, len(digits.train.labels)
+        ((8, 8, 1), 10, 1201)
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"image_size must be at least 1, got {image_size}")

@@ -49,6 +49,17 @@ def make_measure_fn(
         A function to the fields of `GroupSharpness` by name, and, where the optimizer has a
         sharpness-aware method, what that measured in the step before: `perturbation_norm` and
         `method_sharpness`, one of each for each of the method's own groups.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxlt, numpy as np, optax
+        >>> from jaxlt import models, training
+        >>> model = models.create_model("mlp", 2, image_shape=(2, 2, 1))
+        >>> loss = lambda logits, labels, moment: jaxlt.losses.cross_entropy(logits, labels)
+        >>> measure = jax.jit(training.make_measure_fn(model, loss, np.eye(2, dtype=bool)))
+        >>> state = training.make_state_fn(model, optax.sgd(0.1), (2, 2, 1))(0)
+        >>> images, labels = jnp.eye(4).reshape(4, 2, 2, 1), jnp.array([0, 1, 0, 1])
+        >>> sorted(measure(state, images, labels))
+        ['cosine', 'gradient_norm', 'loss', 'sharpness']
     """
     regime = dataclasses.replace(regime or Regime(), mixup=0.0, loss_of_features=None)
     losses_of = functools.partial(BatchLosses, model, per_example_loss, groups.shape[1], regime)

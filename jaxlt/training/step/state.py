@@ -68,6 +68,14 @@ def make_state_fn(
         image_shape: (height, width, channels).
         spectral_norm: of the first stage.
         weights: variables, as `load_initial_weights` returns, that replace those drawn.
+
+    Example:
+        >>> import optax
+        >>> from jaxlt import models, training
+        >>> model = models.create_model("mlp", 10, image_shape=(8, 8, 1))
+        >>> state = training.make_state_fn(model, optax.sgd(0.1), (8, 8, 1))(0)
+        >>> state.params["classifier"]["kernel"].shape
+        (256, 10)
     """
 
     @jax.jit

@@ -58,6 +58,19 @@ def make_train_step(
         axis_name: mapped axis along which each shard is a batch of its own until its gradient is
             there (see `over_shards`), which the transformation averages, as `jaxlt.per_shard` does.
             None where the step sees the whole batch.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxlt, optax
+        >>> from jaxlt import models, training
+        >>> model = models.create_model("mlp", 2, image_shape=(2, 2, 1))
+        >>> tx = optax.chain(jaxlt.sam(0.05), optax.sgd(0.1))
+        >>> loss = lambda logits, labels, moment: jaxlt.losses.cross_entropy(logits, labels)
+        >>> step = jax.jit(training.make_train_step(model, tx, loss, num_classes=2))
+        >>> state = training.make_state_fn(model, tx, image_shape=(2, 2, 1))(0)
+        >>> images, labels = jnp.eye(4).reshape(4, 2, 2, 1), jnp.array([0, 1, 0, 1])
+        >>> state, mean_loss = step(state, images, labels)
+        >>> int(state.step)
+        1
     """
     regime = regime or Regime()
     transformation = optax.with_extra_args_support(transformation)
@@ -120,6 +133,14 @@ def make_logits_fn(
         model: called as `model(images, train=...)`.
         spectral_norm: of the stage.
         out_sharding: of the logits; None for what follows from the arguments'.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from jaxlt import models, training
+        >>> model = models.create_model("mlp", 10, image_shape=(8, 8, 1))
+        >>> state = training.make_state_fn(model, optax.sgd(0.1), (8, 8, 1))(0)
+        >>> training.make_logits_fn(model)(state, jnp.zeros((4, 8, 8, 1))).shape
+        (4, 10)
     """
 
     @functools.partial(jax.jit, out_shardings=out_sharding)

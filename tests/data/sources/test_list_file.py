@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.sources.list_file import (
+from jaxlt.data.sources.listed import (
     class_names,
     missing_images,
     outside_labels,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_training import Batches, batch, initial_state, measure_fn, step_of
 
-from jaxlt.training import Program, steps_per_chunk
+from jaxlt.training import Program
+from jaxlt.training.loop.program import steps_per_chunk
 from jaxlt.training.loop.together import bytes_of
 
 

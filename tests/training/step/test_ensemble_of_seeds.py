@@ -19,15 +19,9 @@ from small_training import (
 
 from jaxlt import UsageError
 from jaxlt.data import Batch
-from jaxlt.training import (
-    EnsemblePipeline,
-    Program,
-    Workdir,
-    at_one_step,
-    stack,
-    train,
-    train_together,
-)
+from jaxlt.training import Program, Workdir, train
+from jaxlt.training.loop.together import at_one_step, train_together
+from jaxlt.training.step.ensemble import EnsemblePipeline, stack
 
 SEEDS = (0, 1, 2)
 

@@ -26,18 +26,9 @@ from small_training import (
 
 from jaxlt import UsageError
 from jaxlt.data import Batch
-from jaxlt.training import (
-    EnsemblePipeline,
-    Interrupted,
-    Program,
-    Workdir,
-    make_state_fn,
-    make_train_step,
-    over_members,
-    stack,
-    train,
-    train_together,
-)
+from jaxlt.training import Interrupted, Program, Workdir, make_state_fn, make_train_step, train
+from jaxlt.training.loop.together import train_together
+from jaxlt.training.step.ensemble import EnsemblePipeline, over_members, stack
 
 SKIPPED = (13, 21)
 

@@ -22,6 +22,7 @@ from small_training import (
     loss,
     make_job,
     measure_fn,
+    measurements_of,
     optimizer,
     outcome,
     program,
@@ -34,7 +35,6 @@ from jaxlt.data import Batch
 from jaxlt.models.networks.batch_norm import BatchNorm
 from jaxlt.runs.run import Events
 from jaxlt.training import (
-    EnsemblePipeline,
     Measurements,
     Program,
     Regime,
@@ -42,12 +42,15 @@ from jaxlt.training import (
     make_measure_fn,
     make_state_fn,
     make_train_step,
+    train,
+)
+from jaxlt.training.loop.together import train_together
+from jaxlt.training.step.ensemble import (
+    EnsemblePipeline,
+    measured_over_members,
     over_members,
     stack,
-    train,
-    train_together,
 )
-from jaxlt.training.step.ensemble import measured_over_members
 
 MASKS = np.stack(list(GROUPS.values()))
 DUE = [4, 8, 12, 16, 20, 24]
@@ -197,7 +200,7 @@ def test_before_each_step_that_is_due_and_not_after_the_last(measured_run):
     measured = [(step, True) for step in DUE]
     assert order == sorted([*measured, (10, False), (20, False), (25, False)])
     workdir = Workdir(measured_run, {})
-    assert [line["step"] for line in workdir.read_measurements()] == DUE
+    assert [line["step"] for line in measurements_of(workdir)] == DUE
     assert [line["step"] for line in workdir.read_metrics()] == [10, 20, 25]
     assert "measurement" not in workdir.read_result()
 
@@ -213,7 +216,7 @@ def test_the_numbers_are_those_of_the_step_that_follows(tmp_path, monkeypatch, m
 
     monkeypatch.setattr(Program, "__call__", recording)
     train(make_job(), Workdir(tmp_path, {}))
-    for line in Workdir(measured_run, {}).read_measurements():
+    for line in measurements_of(Workdir(measured_run, {})):
         step, measured = line["step"], line["measurement"]
         np.testing.assert_allclose(measured["loss"]["all"], losses[step], rtol=1e-5)
 
@@ -224,7 +227,7 @@ def test_batches_without_a_group_are_those_since_the_measurement_before(tmp_path
 
     workdir = Workdir(tmp_path, {})
     train(job_of(program(1), Batches(of_one_class), initial_state(), MEASUREMENTS), workdir)
-    for line in workdir.read_measurements():
+    for line in measurements_of(workdir):
         classes = np.arange(line["step"] - 4, line["step"]) % 5 // 2
         without = line["measurement"]["batches_without"]
         assert without["first"] == np.mean(classes != 0)
@@ -268,7 +271,7 @@ def test_members_measure_as_they_would_alone(tmp_path):
     for seed, workdir in enumerate(workdirs):
         alone = Workdir(tmp_path / f"alone{seed}", {})
         train(job_of(program(1), pipelines[seed], initial_state(seed), MEASUREMENTS), alone)
-        pairs = zip(workdir.read_measurements(), alone.read_measurements(), strict=True)
+        pairs = zip(measurements_of(workdir), measurements_of(alone), strict=True)
         for mine, other in pairs:
             assert mine["step"] == other["step"]
             assert jax.tree.structure(mine) == jax.tree.structure(other)

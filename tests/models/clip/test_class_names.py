@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlt.data.sources.class_names import names_in_words, read_names
 from jaxlt.errors import UsageError
+from jaxlt.models.clip.prompts import names_in_words, read_names
 
 # As in iNaturalist 2018: labels are the numbers of categories, which are not sorted by name.
 CATEGORIES = {
