@@ -1,4 +1,4 @@
-"""A finished run as an analysis needs it: its losses by parameters; and an analysis's progress."""
+"""A finished run as an analysis needs it: its losses as a function of parameters; progress."""
 
 import contextlib
 import functools
@@ -125,7 +125,7 @@ def _loss(run: TrainedRun, kind: Literal["cross_entropy", "own"]) -> PerExampleL
 
 @contextlib.contextmanager
 def ticking(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yields what counts so many pieces as done, by a bar on a terminal or by lines in a log."""
+    """Shows progress, a bar or lines in a log; yields a function to call after so many pieces."""
     began = said = time.perf_counter()
     done = 0
     with tqdm(total=total, desc=label, unit=unit, disable=not sys.stderr.isatty()) as bar:

@@ -1,5 +1,7 @@
 """Docstrings of what packages export: examples give what they show, arguments are explained."""
 
+import ast
+import builtins
 import doctest
 import importlib
 import inspect
@@ -52,8 +54,19 @@ def test_examples_give_what_they_show(module, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_all_that_is_public_has_an_example(name):
-    assert ">>> " in (PUBLIC[name].__doc__ or "")
+def test_all_that_is_public_has_an_example_that_imports_what_it_uses(name):
+    found = doctest.DocTestParser().get_examples(PUBLIC[name].__doc__ or "")
+    assert found
+    here = compile("".join(one.source for one in found), name, "exec", ast.PyCF_ONLY_AST)
+    read, known = set(), {*vars(builtins)}
+    for node in ast.walk(here):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else known).add(node.id)
+        elif isinstance(node, ast.alias):
+            known.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.arg)):
+            known.add(node.arg if isinstance(node, ast.arg) else node.name)
+    assert read <= known
 
 
 def test_public_names_are_found():

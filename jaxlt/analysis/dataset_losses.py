@@ -34,9 +34,9 @@ class DatasetLosses:
         num_classes: C.
 
     Example:
-        >>> import jax.numpy as jnp, numpy as np
+        >>> import jax.numpy as jnp, numpy as np, jaxlt.analysis as analysis
         >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
-        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> losses = analysis.DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
         >>> print(losses.mean(jnp.ones(2)), losses.gradient(jnp.ones(2)))
         1.25 [2.  0.5]
     """

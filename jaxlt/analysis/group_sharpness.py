@@ -52,10 +52,10 @@ def group_sharpness(
         ValueError: `groups` has another shape, or as `jaxlt.sam` for mask and losses.
 
     Example:
-        >>> import jax.numpy as jnp, jaxlt
+        >>> import jax.numpy as jnp, jaxlt, jaxlt.analysis as analysis
         >>> def losses_fn(w):  # class c loses w[c]**2 / 2
         ...     return jaxlt.ClassLosses(w**2 / 2, counts=jnp.ones(2))
-        >>> found = group_sharpness(losses_fn, jnp.array([3.0, 4.0]), jnp.eye(2, dtype=bool))
+        >>> found = analysis.group_sharpness(losses_fn, jnp.array([3.0, 4.0]), jnp.eye(2) > 0)
         >>> print(found.loss, found.sharpness)
         [4.5 8. ] [0.15 0.2 ]
     """

@@ -95,10 +95,10 @@ def hessian_product(losses: DatasetLosses, theta: Any) -> tuple[Product, int]:
         theta: parameters; vectors have their components in the order of `ravel_pytree(theta)`.
 
     Example:
-        >>> import jax.numpy as jnp, numpy as np
+        >>> import jax.numpy as jnp, numpy as np, jaxlt.analysis as analysis
         >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
-        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
-        >>> product, dimension = hessian_product(losses, jnp.zeros(2))
+        >>> losses = analysis.DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> product, dimension = analysis.hessian_product(losses, jnp.zeros(2))
         >>> print(product(jnp.ones(2)), dimension)
         [2.  0.5] 2
     """
@@ -132,8 +132,8 @@ def spectrum(
         dtype: of the vectors.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> found = spectrum(lambda v: jnp.array([4.0, 1.0, -1.0]) * v, 3, jax.random.key(0))
+        >>> import jax, jax.numpy as jnp, jaxlt.analysis as analysis
+        >>> found = analysis.spectrum(lambda v: jnp.array([4.0, -1.0]) * v, 2, jax.random.key(0))
         >>> round(found.largest, 3), round(found.smallest, 3)
         (4.0, -1.0)
     """
@@ -195,8 +195,8 @@ def trace(
         dtype: of the vectors.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> trace(lambda v: jnp.array([4.0, -1.0]) * v, 2, jax.random.key(0), num_samples=2).mean
+        >>> import jax, jax.numpy as jnp, jaxlt.analysis as analysis
+        >>> analysis.trace(lambda v: v * jnp.arange(3), 3, jax.random.key(0), num_samples=2).mean
         3.0
     """
     samples = []

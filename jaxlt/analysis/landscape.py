@@ -21,8 +21,8 @@ def random_direction(key: jax.Array, theta: Any) -> Any:
         theta: pytree of arrays, whose structure and shapes the direction has.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> random_direction(jax.random.key(0), {"bias": jnp.zeros(2)})["bias"].shape
+        >>> import jax, jax.numpy as jnp, jaxlt.analysis as analysis
+        >>> analysis.random_direction(jax.random.key(0), {"bias": jnp.zeros(2)})["bias"].shape
         (2,)
     """
     leaves, treedef = jax.tree.flatten(theta)
@@ -53,9 +53,9 @@ def filter_normalized(direction: Any, theta: Any) -> Any:
         theta: parameters, a pytree like it.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax.numpy as jnp, jaxlt.analysis as analysis
         >>> theta = jnp.array([[3.0, 1.0], [4.0, 0.0]])
-        >>> print(filter_normalized(jnp.array([[0.0, 1.0], [2.0, 0.0]]), theta))
+        >>> print(analysis.filter_normalized(jnp.array([[0.0, 1.0], [2.0, 0.0]]), theta))
         [[0. 1.]
          [5. 0.]]
     """
@@ -90,9 +90,9 @@ def principal_plane(trajectory: Sequence[Any]) -> PrincipalPlane:
     A ValueError says that the pytrees of `trajectory` are fewer than three or lie on a line.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax.numpy as jnp, jaxlt.analysis as analysis
         >>> points = [jnp.array([3.0, 0.0]), jnp.array([0.0, 1.0]), jnp.zeros(2)]
-        >>> print(principal_plane(points).explained)
+        >>> print(analysis.principal_plane(points).explained)
         [0.9 0.1]
     """
     if len(trajectory) < 3:
@@ -121,10 +121,10 @@ def losses_along(
         distances: (T,) values of t.
 
     Example:
-        >>> import jax.numpy as jnp, numpy as np
+        >>> import jax.numpy as jnp, numpy as np, jaxlt.analysis as analysis
         >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
-        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
-        >>> print(losses_along(losses, jnp.ones(2), jnp.array([1.0, 0.0]), np.array([0.0, 1.0])))
+        >>> losses = analysis.DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> print(analysis.losses_along(losses, jnp.ones(2), jnp.eye(2)[0], np.array([0.0, 1.0])))
         [[2.  0.5]
          [8.  0.5]]
     """
@@ -154,11 +154,12 @@ def losses_over_plane(
         on_row: called after each y.
 
     Example:
-        >>> import jax.numpy as jnp, numpy as np
+        >>> import jax.numpy as jnp, numpy as np, jaxlt.analysis as analysis
         >>> losses_fn = lambda w, rest, inputs, labels: (inputs @ w) ** 2 / 2
-        >>> losses = DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
-        >>> losses_over_plane(losses, jnp.ones(2), tuple(jnp.eye(2)), np.ones(3), np.ones(4)).shape
-        (4, 3, 2)
+        >>> losses = analysis.DatasetLosses.of(losses_fn, np.diag([2.0, 1.0]), np.array([0, 1]), 2)
+        >>> xs, ys = np.ones(2), np.ones(1)
+        >>> analysis.losses_over_plane(losses, jnp.ones(2), tuple(jnp.eye(2)), xs, ys).shape
+        (1, 2, 2)
     """
     rows = []
     for y in ys:

@@ -73,9 +73,9 @@ def evaluate(
         ValueError: A label or the logits' width does not fit `num_classes`, or there is no image.
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, jaxlt.evaluation as evaluation
         >>> logits, labels = np.eye(3), np.array([0, 1, 1])
-        >>> result = evaluate(lambda images: images, [(logits, labels)], num_classes=3)
+        >>> result = evaluation.evaluate(lambda images: images, [(logits, labels)], num_classes=3)
         >>> result.confusion.tolist(), result.balanced_accuracy
         ([[1, 0, 0], [0, 1, 1], [0, 0, 0]], 0.75)
     """
@@ -145,8 +145,9 @@ def group_accuracy(
         groups: The thresholds.
 
     Example:
-        >>> import numpy as np
-        >>> group_accuracy(np.array([0.9, 0.7, 0.4]), np.array([500, 50, 5]), ShotGroups())
+        >>> import numpy as np, jaxlt.evaluation as evaluation
+        >>> per_class, counts = np.array([0.9, 0.7, 0.4]), np.array([500, 50, 5])
+        >>> evaluation.group_accuracy(per_class, counts, evaluation.ShotGroups())
         {'many': 0.9, 'medium': 0.7, 'few': 0.4}
     """
     means = {}
@@ -171,9 +172,9 @@ def group_confusion(
         groups: The thresholds.
 
     Example:
-        >>> import numpy as np
-        >>> confusion = np.array([[9, 1, 0], [2, 8, 0], [5, 0, 5]])
-        >>> group_confusion(confusion, np.array([500, 50, 5]), ShotGroups())["few"]
+        >>> import numpy as np, jaxlt.evaluation as evaluation
+        >>> confusion, counts = np.array([[9, 1, 0], [2, 8, 0], [5, 0, 5]]), np.array([500, 50, 5])
+        >>> evaluation.group_confusion(confusion, counts, evaluation.ShotGroups())["few"]
         {'correct': 0.5, 'many': 0.5, 'medium': 0.0, 'few': 0.0}
     """
     masks, correct = groups.assign(class_counts), np.diagonal(confusion)

@@ -1,4 +1,4 @@
-"""Files that others wrote, read within bounds that do not depend on them; JSON, also typed."""
+"""Files that others wrote, read within bounds whatever is in them; JSON as typed structures."""
 
 import errno
 import hashlib

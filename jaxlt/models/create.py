@@ -66,8 +66,8 @@ def create_model(
             no such choice.
 
     Example:
-        >>> import jax
-        >>> model = create_model("mlp", 10, image_shape=(8, 8, 1))
+        >>> import jax, jaxlt.models as models
+        >>> model = models.create_model("mlp", 10, image_shape=(8, 8, 1))
         >>> images = jax.numpy.zeros((4, 8, 8, 1))
         >>> variables = model.init(jax.random.key(0), images, train=False)
         >>> model.apply(variables, images, train=False).shape

@@ -1,4 +1,4 @@
-"""What files hold: a recipe in its own, and in a finished run's directory all of the run."""
+"""Recipes in files, and finished runs: `TrainedRun`."""
 
 import functools
 import json
@@ -73,9 +73,8 @@ def write_recipe(recipe: Recipe) -> str:
 
     Example:
         >>> from jaxlt import recipes
-        >>> print(recipes.write_recipe(recipes.named("sam_digits"))[:15])
-        {
-          "format": 2
+        >>> recipes.write_recipe(recipes.named("sam_digits"))[4:15]
+        '"format": 2'
     """
     values = {"format": FORMAT, "recipe": msgspec.to_builtins(recipe), "contents": {}}
     return json.dumps(values, indent=2) + "\n"

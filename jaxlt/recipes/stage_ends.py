@@ -14,13 +14,8 @@ from jaxlt.models import ImageClassifier
 from jaxlt.recipes.built_stage import BuiltStage
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.stage import NearestClassMean, TauNorm
-from jaxlt.training import TrainState
-from jaxlt.training.step.decoupling import (
-    nearest_class_mean,
-    next_stage,
-    tau_normalized,
-    with_unit_scale,
-)
+from jaxlt.training import TrainState, next_stage
+from jaxlt.training.step.decoupling import nearest_class_mean, tau_normalized, with_unit_scale
 from jaxlt.training.step.weight_average import averaged_params, recomputed_statistics
 
 # What entering a stage draws from the step's key, beside what the steps draw.

@@ -1,4 +1,4 @@
-"""The one reader of a run's directory: recipe, typed records and result, network, checkpoints."""
+"""The one reader of a run's directory: recipe, split, typed records, network, checkpoints."""
 
 import functools
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple

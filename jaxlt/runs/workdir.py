@@ -73,7 +73,7 @@ class Workdir(RunFiles):
 
     Args:
         path: created if missing.
-        recipe: JSON values that determine the run's numbers, with their `format`.
+        recipe: JSON values that determine the run's numbers; those of other values are refused.
         code: version of the code that trains, for the record; empty if unknown.
 
     Raises:
@@ -93,7 +93,7 @@ class Workdir(RunFiles):
         is_begun = self.recipe_file.exists()
         if is_begun:
             check_identity(self.path, recipe)
-        # Nothing but what a run leaves that is killed before it has a recipe.
+        # A run that was killed before it had a recipe leaves these alone.
         elif self.path.is_dir() and not all(
             file.suffix == PARTIAL or file.name == LOCK_FILE for file in self.path.iterdir()
         ):

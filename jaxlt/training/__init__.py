@@ -8,6 +8,7 @@ from jaxlt.training.loop.job import JobStage as JobStage
 from jaxlt.training.loop.job import Steps as Steps
 from jaxlt.training.loop.program import Program as Program
 from jaxlt.training.loop.train import train as train
+from jaxlt.training.step.decoupling import next_stage as next_stage
 from jaxlt.training.step.measurement import Measurements as Measurements
 from jaxlt.training.step.measurement import make_measure_fn as make_measure_fn
 from jaxlt.training.step.network_pass import Moment as Moment

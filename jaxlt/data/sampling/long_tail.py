@@ -150,9 +150,9 @@ def long_tailed_counts(
         class_order: labels from head to tail; None is ascending order.
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, jaxlt.data as data
         >>> labels = np.repeat([0, 1, 2], 50)
-        >>> long_tailed_counts(labels, 3, profile="step", imbalance_factor=5.0)
+        >>> data.long_tailed_counts(labels, 3, profile="step", imbalance_factor=5.0)
         (50, 50, 10)
     """
     smallest = int(_images_of_classes(labels, num_classes).min())
@@ -194,6 +194,7 @@ def profile_counts(
         max_per_class: `n_max`, images of the head class.
 
     Example:
+        >>> from jaxlt.data import profile_counts
         >>> profile_counts("exponential", 100.0, num_classes=3, max_per_class=500)
         (500, 50, 5)
     """
@@ -238,8 +239,8 @@ def select_images(
         seed: of the "shuffled" rule, in [0, 2**32).
 
     Example:
-        >>> import numpy as np
-        >>> print(select_images(np.array([0, 1, 0, 1, 0]), (2, 1), rule="first"))
+        >>> import numpy as np, jaxlt.data as data
+        >>> print(data.select_images(np.array([0, 1, 0, 1, 0]), (2, 1), rule="first"))
         [0 2 1]
     """
     if rule not in ("shuffled", "first"):
@@ -275,8 +276,8 @@ def validation_images(
         num_classes: number of classes, C.
 
     Example:
-        >>> import numpy as np
-        >>> print(validation_images(np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1]), 1, 2))
+        >>> import numpy as np, jaxlt.data as data
+        >>> print(data.validation_images(np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1]), 1, 2))
         [4 5]
     """
     if per_class < 0:

@@ -89,9 +89,9 @@ def create_sampler(
         beta: see `effective_number_probabilities`, in [0, 1).
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, jaxlt.data as data
         >>> labels = np.array([0, 0, 0, 0, 1])
-        >>> sampler = create_sampler("class_aware", labels, 0, num_classes=2, num_epochs=1)
+        >>> sampler = data.create_sampler("class_aware", labels, 0, num_classes=2, num_epochs=1)
         >>> print(labels[sampler(np.arange(8))])
         [0 1 0 1 1 0 1 0]
     """

@@ -34,11 +34,11 @@ def load_torch_weights(path: str | Path, variables: Mapping[str, Any]) -> dict[s
             place for, or holds one of another shape.
 
     Example:
-        >>> import numpy as np, safetensors.numpy
+        >>> import numpy as np, safetensors.numpy, jaxlt.models as models
         >>> tensors = {"fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)}
         >>> safetensors.numpy.save_file(tensors, "head.safetensors")
         >>> head = {"kernel": np.zeros((2, 3), "f4"), "bias": np.zeros(3, "f4")}
-        >>> loaded = load_torch_weights("head.safetensors", {"params": {"classifier": head}})
+        >>> loaded = models.load_torch_weights("head.safetensors", {"params": {"classifier": head}})
         >>> loaded["params"]["classifier"]["kernel"].shape
         (2, 3)
     """

@@ -43,6 +43,7 @@ def named(name: str, benchmark: str | None = None) -> Recipe:
     Raises:
         UsageError: there is none of this name; the message has the nearest.
 
+    >>> from jaxlt.recipes import named
     >>> named("sam_digits").first.method.rho
     0.01
     """

@@ -92,7 +92,7 @@ class PlacedStage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to train; see `jaxlt.training.train` and `train_together`.
+    """What to train; see `jaxlt.training.train`.
 
     Attributes:
         initial_state: before the first step; of members, stacked.

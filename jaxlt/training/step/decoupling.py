@@ -25,6 +25,13 @@ def next_stage(
         params: to go on from, like the state's.
         transformation: of the new stage.
         spectral_norm: of the new stage.
+
+    Example:
+        >>> import optax, jaxlt.models, jaxlt.training as training
+        >>> model = jaxlt.models.MLP(num_classes=10)
+        >>> state = training.make_state_fn(model, optax.sgd(0.1), (8, 8, 1))(0)
+        >>> int(training.next_stage(state, state.params, optax.adam(1e-3)).step)
+        0
     """
     return dataclasses.replace(
         state,

@@ -67,7 +67,7 @@ def make_state_fn(
         transformation: the whole optimizer.
         image_shape: (height, width, channels).
         spectral_norm: of the first stage.
-        weights: variables, as `load_initial_weights` returns, that replace those drawn.
+        weights: variables that replace those drawn, such as those of `load_torch_weights`.
 
     Example:
         >>> import optax
