@@ -1,4 +1,7 @@
-"""A finished run as an analysis needs it: its losses as a function of parameters; progress."""
+"""A finished run as an analysis needs it, its losses as a function of its parameters.
+
+`ticking` shows how far an analysis is.
+"""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""The finished runs that a program is given, by seeds; their images; where it writes its report."""
+"""The finished runs that a program is given, their images, and where it writes its report."""
 
 import json
 import logging

@@ -143,18 +143,19 @@ assert np.abs(np.asarray(own) - np.asarray(alike[0])).max() > 1e-5
     run_with_eight_devices(example + checks)
 
 
-def test_the_loop_without_a_recipe_learns_and_returns_at_once_the_second_time(
-    tmp_path, monkeypatch
-):
+def test_the_loop_without_a_recipe_learns_once_and_refuses_another_radius(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     *_, loop = python_blocks("jaxlt/README.md")
     names, again = {}, {}
     exec(loop, names)
-    assert names["workdir"].read_result()["balanced_accuracy"] > 0.5
-    written = (tmp_path / "runs/own/metrics.jsonl").read_bytes()
+    result = names["workdir"].read_result()
+    assert result["balanced_accuracy"] > 0.5
     exec(loop, again)
     chex.assert_trees_all_equal(names["trained"].params, again["trained"].params)
-    assert (tmp_path / "runs/own/metrics.jsonl").read_bytes() == written
+    # With its seconds, which would not be the same.
+    assert again["workdir"].read_result() == result
+    with pytest.raises(jaxlt.UsageError, match=r"rho is 0\.05 there and 0\.5 here"):
+        exec(loop.replace('"rho": 0.05', '"rho": 0.5'), {})
 
 
 @pytest.mark.parametrize("name", ["jaxlt/data/README.md", "jaxlt/recipes/README.md"])

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import msgspec
 import numpy as np
 
 from jaxlt.data import Pipeline
 from jaxlt.devices.processes import are_several, by_first, in_agreement
 from jaxlt.devices.sharding import Layout, on_host
 from jaxlt.evaluation import evaluate, group_accuracy, group_confusion
-from jaxlt.files.directory import write_json
 from jaxlt.recipes.built_stage import BuiltStage, steps_of
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.methods import with_radius
@@ -148,7 +146,7 @@ class BuiltRecipe:
             class_numbers=tuple(map(int, source.class_numbers)),
             cosine_scale=network.cosine_scale,
         )
-        write_json(model_file, msgspec.to_builtins(description))
+        description.write(model_file)
 
     def describe(self, label: str, where: str) -> None:
         """Logs what is about to be trained."""

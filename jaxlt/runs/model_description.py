@@ -1,6 +1,7 @@
 """What a run's directory says of its network, in `model.json`."""
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec import Meta
 
 from jaxlt.data import Resize
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import write_json
 from jaxlt.models.adaptation.kinds import EncoderAdaptation
 
 # More pixels or classes than any network has; shapes beyond would not be shapes of arrays.
@@ -45,3 +47,7 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         ):
             if not holds:
                 raise UsageError(f"{name} must be {need}, got {getattr(self, name)!r:.80}")
+
+    def write(self, path: Path) -> None:
+        """Writes `model.json`."""
+        write_json(path, msgspec.to_builtins(self))

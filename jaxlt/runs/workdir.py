@@ -73,7 +73,7 @@ class Workdir(RunFiles):
 
     Args:
         path: created if missing.
-        recipe: JSON values that determine the run's numbers; those of other values are refused.
+        recipe: JSON values that determine the run's numbers; a run of other values is refused.
         code: version of the code that trains, for the record; empty if unknown.
 
     Raises:

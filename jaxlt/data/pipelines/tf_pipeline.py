@@ -128,7 +128,7 @@ def evaluation_batches(
         std: per channel, in the same units.
         indices: integer array (n,), the images to take; None takes all.
         unreadable: "error", or "skip" to give zeros with label -1 for what cannot be decoded.
-        skips: of `data.sources.unreadable`, logs and counts what is skipped; None for a new one.
+        skips: counts and logs what is skipped, see `data.sources.unreadable`; None for a new one.
         shard: (i, n) yields only the i-th of n equal contiguous parts of each batch.
 
     Example:

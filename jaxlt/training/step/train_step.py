@@ -56,7 +56,7 @@ def make_train_step(
         regime: what the stage does beside; None for nothing.
         skip_nonfinite: whether a step that is not finite changes nothing, see `unless_finite`.
         axis_name: mapped axis along which each shard is a batch of its own until its gradient is
-            there (see `step.shards`), which the transformation averages, as `jaxlt.per_shard` does.
+            there (see `shards.py`), which the transformation averages, as `jaxlt.per_shard` does.
             None where the step sees the whole batch.
 
     Example:
