@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 # 71 steps of ImbSAM with batches that straddle epochs and 305 of CC-SAM's second stage, an
 # evaluation and a checkpoint every 18 or so.
