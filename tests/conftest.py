@@ -4,7 +4,7 @@ import gc
 import os
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ import pytest
 _TESTS = Path(__file__).parent
 _CORE = {_TESTS / name for name in ("batch", "losses", "methods", "sharpness")}
 
-# Processes that tests start, and kill, neither read nor fill a compilation cache. Compiling is what
-# small problems wait for: the same HLO, less work by LLVM.
-for _name, _value in (("enable_compilation_cache", False), ("disable_most_optimizations", True)):
-    os.environ[f"JAX_{_name.upper()}"] = str(_value).lower()
-    jax.config.update(f"jax_{_name}", _value)
+
+def _set(name: str, value: Any) -> None:
+    """For this process and for those that tests start."""
+    os.environ[f"JAX_{name.upper()}"] = str(value)
+    jax.config.update(f"jax_{name}", value)
 
 
 class Precision(NamedTuple):
@@ -48,14 +48,13 @@ _compilations = Compilations()
 
 
 def pytest_configure(config):
-    """What one process compiles, the others and the next run of the tests find."""
-    for name, value in {
-        "enable_compilation_cache": True,
-        "compilation_cache_dir": str(config.cache.mkdir("compiled")),
-        "persistent_cache_min_compile_time_secs": 0.05,
-        "persistent_cache_min_entry_size_bytes": -1,
-    }.items():
-        jax.config.update(f"jax_{name}", value)
+    # Compiling is what small problems wait for: the same HLO, less work by LLVM.
+    _set("disable_most_optimizations", True)
+    # What one process compiles, the others and the next run of the tests find.
+    _set("enable_compilation_cache", True)
+    _set("compilation_cache_dir", str(config.cache.mkdir("compiled")))
+    _set("persistent_cache_min_compile_time_secs", 0.05)
+    _set("persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
