@@ -53,7 +53,7 @@ def pytest_configure(config):
     # What one process compiles, the others and the next run of the tests find.
     _set("enable_compilation_cache", True)
     _set("compilation_cache_dir", str(config.cache.mkdir("compiled")))
-    _set("persistent_cache_min_compile_time_secs", 0.05)
+    _set("persistent_cache_min_compile_time_secs", 0.0)
     _set("persistent_cache_min_entry_size_bytes", -1)
 
 
