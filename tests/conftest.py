@@ -6,8 +6,10 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import array_checks as array_checks  # before jaxlt, which it makes check its arrays
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import pytest
 
 _TESTS = Path(__file__).parent
@@ -82,6 +84,22 @@ def small_heap():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def strict_promotion(request):
+    """In the core neither a shape nor a dtype changes unless the code says so."""
+    if request.path.parent not in _CORE:
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def unchecked_arrays(monkeypatch):
+    """For tests of what a function itself says of arrays that do not fit."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="class")

@@ -98,8 +98,8 @@ def test_core_imports_its_declared_dependencies_alone():
 
 
 def test_core_works_where_only_its_dependencies_are_installed():
-    """Every distribution that jax and optax do not require is hidden from the process."""
-    needed, queue = set(), ["jax", "optax"]
+    """Each distribution that jax, jaxtyping and optax do not require is hidden from the process."""
+    needed, queue = set(), ["jax", "jaxtyping", "optax"]
     while queue:
         name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
         if name in needed:
@@ -113,7 +113,7 @@ def test_core_works_where_only_its_dependencies_are_installed():
         for module, distributions in importlib.metadata.packages_distributions().items()
         if not {re.sub(r"[-_.]+", "-", d).lower() for d in distributions} & needed
     }
-    assert {"flax", "tensorflow", "chex"} <= hidden
+    assert {"beartype", "flax", "tensorflow", "chex"} <= hidden
     hidden.discard("jaxlt")
     run(f"""
 import sys

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from jaxlt.batch.class_losses import FactoredLosses, batch_size
 from jaxlt.batch.passes import Capacity, Passes
@@ -16,7 +17,7 @@ from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
 
 # Sums over some images: the losses, weighted and plain, and the gradient of the weighted sum.
-_Part: TypeAlias = tuple[tuple[jax.Array, jax.Array], tuple[Leaves, Leaves]]
+_Part: TypeAlias = tuple[tuple[Array, Array], tuple[Leaves, Leaves]]
 
 
 def gradient_by_parts(
@@ -24,7 +25,7 @@ def gradient_by_parts(
     scope: Scope,
     gradient: Any,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " groups"],
     rule: PerturbationRule,
     passes: Passes,
 ) -> Perturbed:
@@ -40,7 +41,7 @@ def gradient_by_parts(
     # Made of the counts: in a loop under `jax.shard_map` it must be a shard's own, as they are.
     zero = jnp.zeros_like(counts[0])
 
-    def part(theta: Leaves, group: jax.Array) -> _Part:
+    def part(theta: Leaves, group: Int[Array, ""]) -> _Part:
         def of_rows(images, labels, weights) -> _Part:
             def loss(theta, rest):
                 values = losses.losses(scope.join(theta, rest), images, labels)
@@ -85,10 +86,10 @@ def gradient_by_parts(
 
 def _clean_part(
     losses: FactoredLosses, scope: Scope, gradient: Any, objective: Objective, no_gradient
-) -> tuple[tuple[Leaves, Leaves], jax.Array | None, jax.Array]:
+) -> tuple[tuple[Leaves, Leaves], Float[Array, ""] | None, Float[Array, " groups"]]:
     """Returns what the whole batch gives of the part of F that is taken at w.
 
-    It is a gradient, the mean loss or None, and (G,) factors of the groups' gradients at w.
+    It is a gradient, the mean loss or None, and factors of the groups' gradients at w.
     """
     clean, groups, mix = objective
     if clean is None:
@@ -112,7 +113,7 @@ class _GroupedImages:
     Groups have `sizes` (G,); `present_first` (G,) are their numbers, those with images first.
     """
 
-    def __init__(self, losses: FactoredLosses, groups: jax.Array):
+    def __init__(self, losses: FactoredLosses, groups: Array):
         labels, num_groups = losses.labels, len(groups)
         if groups.ndim == 1:
             group_of_class, weight_of_class = jnp.arange(num_groups), groups
@@ -130,7 +131,7 @@ class _GroupedImages:
         self._starts = jnp.cumsum(self.sizes) - self.sizes
         self.present_first = jnp.argsort(self.sizes == 0, stable=True)
 
-    def sum_over(self, group: jax.Array, fn: Callable[..., Any], zero: Any, passes: Passes) -> Any:
+    def sum_over(self, group: Array, fn: Callable[..., Any], zero: Any, passes: Passes) -> Any:
         """Sums a function of rows, `zero` for no rows, over the images of a group."""
         start, left = self._starts[group], self.sizes[group]
         if isinstance(passes, Capacity):
@@ -150,7 +151,7 @@ class _GroupedImages:
             start, left = start + num_blocks * size, left - num_blocks * size
         return total
 
-    def _rows(self, start: jax.Array, count: int, limit: jax.Array) -> tuple[Any, ...]:
+    def _rows(self, start: Array, count: int, limit: Array) -> tuple[Any, ...]:
         """Returns images, labels and weights of rows; beyond the first `limit` they are 0."""
         places = jnp.arange(count)
         # Rows beyond the limit repeat real images, on which any network is finite.
