@@ -107,7 +107,13 @@ def batch_size(counts: Real[Array, " classes"]) -> Real[Array, ""]:
 def at_least_32_bits(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Returns an array in float32, or as it is where it is wider."""
     x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(wide(x.dtype))
+
+
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns float32 for types of fewer bits and for integers, else the type itself."""
+    narrow = not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32
+    return jnp.dtype(jnp.float32) if narrow else dtype
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,7 +68,7 @@ def adversarial_features(
         # Of the class-mean loss both gradient and norm would be smaller by the class's size.
         squares = (members * (members * squares[:, None]).sum(0)[None]).sum(1)
     norms = jnp.sqrt(jnp.where(squares > 0, squares, jnp.inf))
-    steps = (members * radius[None]).sum(1) / norms
+    steps = (members * radius[None].astype(members.dtype)).sum(1) / norms
     moved = features + (steps[:, None] * gradient).astype(features.dtype)
     return jax.lax.stop_gradient(moved)
 
@@ -122,7 +122,8 @@ def adversarial_losses(
         features, classifier, loss_fn, labels, num_classes, radius=radius, grouping=grouping
     )
     clean, moved = (loss_fn(classifier.logits(z), labels) for z in (features, adversarial))
-    weight = (jax.nn.one_hot(labels, num_classes, dtype=moved.dtype) * weights[None]).sum(1)
+    members = jax.nn.one_hot(labels, num_classes, dtype=moved.dtype)
+    weight = (members * weights[None].astype(moved.dtype)).sum(1)
     return (1 - ratio) * clean + ratio * weight * moved
 
 
@@ -149,7 +150,7 @@ def released_class_weights(
 
 
 def _of_each_class(name: str, value: ArrayLike, num_classes: int) -> Array:
-    value = jnp.asarray(value)
+    value = jnp.asarray(value, dtype=float)
     if value.shape not in ((), (num_classes,)):
         raise ValueError(f"{name} must have shape () or ({num_classes},), got {value.shape}")
     return jnp.broadcast_to(value, (num_classes,))

@@ -53,7 +53,8 @@ def lade(
     # A batch of nothing but padding would have no term in its sum of exponentials.
     counted = (real | ~real.any())[:, None]
     ratio = logits - (jnp.log(prior) + jnp.log(num_classes))[None]
-    log_mean = jax.nn.logsumexp(ratio, axis=0, where=counted) - jnp.log(counted.sum())
+    num_images = counted.sum(dtype=logits.dtype)
+    log_mean = jax.nn.logsumexp(ratio, axis=0, where=counted) - jnp.log(num_images)
 
     bound = own - log_mean - regularization * jnp.square(log_mean)
     regularizer = -(prior * bound).sum()

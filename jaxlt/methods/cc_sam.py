@@ -128,7 +128,7 @@ def cc_sam(
                 radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
             if max_relative_radius is None:
                 return radius
-            bound = at_step(max_relative_radius, step.number) * theta_norm
+            bound = at_step(max_relative_radius, step.number).astype(theta_norm.dtype) * theta_norm
             whole = jnp.linalg.norm(radius)
             return radius * jnp.where(whole > bound, bound / whole, 1)
 

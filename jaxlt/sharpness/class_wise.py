@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, wide
 from jaxlt.batch.passes import Blocks
 from jaxlt.sharpness.closed_form import gradient_in_closed_form, perturbs_classifier_alone
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn
@@ -132,7 +132,7 @@ def _gradient_by_chunks(
         start = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
     else:
         start = pullback(clean)
-    norms = jnp.zeros_like(sums, dtype=jnp.promote_types(sums.dtype, jnp.float32))
+    norms = jnp.zeros_like(sums, dtype=wide(sums.dtype))
     carry = (start, norms, jnp.zeros_like(sums))
     total, norms, sharpness = jax.lax.fori_loop(0, num_chunks, chunk, carry)
     return Perturbed(scope.join(*total), losses.mean(), norms, sharpness)

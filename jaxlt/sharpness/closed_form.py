@@ -36,7 +36,7 @@ def gradient_in_closed_form(
     at_w, loss_pullback = jax.vjp(lambda x: losses.loss(x, labels), logits)
     members = jax.nn.one_hot(labels, losses.num_classes, dtype=at_w.dtype)
     counts = members.sum(0)
-    clean, means, mix = objective_fn(counts)
+    clean, means, mix = jax.tree.map(lambda x: x.astype(counts.dtype), objective_fn(counts))
 
     def of_images(values: Float[Array, " classes"]) -> Float[Array, " batch"]:
         """Gives each image its class's value; no matrix product, which a GPU would round."""

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, batch_size
+from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, batch_size, wide
 from jaxlt.batch.passes import Blocks, Capacity
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
@@ -82,8 +82,8 @@ def class_sums_fn(
                 "class_losses_fn must return sums and counts of shape (C,), got sums "
                 f"{losses.sums.shape} and counts {losses.counts.shape}"
             )
-        dtype = jnp.promote_types(losses.sums.dtype, jnp.float32)
-        return losses.sums, ClassLosses(losses.sums, losses.counts.astype(dtype))
+        counts = losses.counts.astype(wide(losses.sums.dtype))
+        return losses.sums, ClassLosses(losses.sums, counts)
 
     return class_sums
 
@@ -160,7 +160,7 @@ def sharpness_aware_gradient(
             moved = [w + 0 * loss.astype(w.dtype) for w in moved]
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
         gradients.append(
-            jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)
+            jax.tree.map(lambda x, factor=group_mix: factor.astype(x.dtype) * x, gradient)
         )
         norms.append(norm(eps))
         sharpness.append(loss - (weights * sums).sum())

@@ -59,7 +59,8 @@ class StepContext(NamedTuple):
                     f"class_losses_fn must return losses of {num_classes} classes, as many as "
                     f"class_counts holds, got {counts.size}"
                 )
-            return objective(counts, self.number)
+            # In the precision of the hyperparameters, which is JAX's own.
+            return objective(counts.astype(float), self.number)
 
         return objective_fn
 
@@ -72,15 +73,9 @@ class StepContext(NamedTuple):
 def sharpness_transformation(
     gradient_fn: Callable[[StepContext], Perturbed], num_groups: int, mask: Mask
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes a link of `optax.chain` of a method.
+    """Makes a link of `optax.chain` of a method with so many groups.
 
-    Args:
-        gradient_fn: from a `StepContext` to the method's gradient and measurements.
-        num_groups: G.
-        mask: the leaves to perturb, as the method takes it.
-
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+    Its `update` takes `params` and the keyword `class_losses_fn`.
     """
 
     def init_fn(params: optax.Params) -> SharpnessState:

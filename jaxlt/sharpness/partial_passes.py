@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxlt.batch.class_losses import FactoredLosses, batch_size
+from jaxlt.batch.class_losses import FactoredLosses, at_least_32_bits, batch_size, wide
 from jaxlt.batch.passes import Capacity, Passes
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
@@ -35,8 +35,8 @@ def gradient_by_parts(
     """
     dtype = jax.eval_shape(losses.losses, scope.params, losses.images, losses.labels).dtype
     counts = jax.nn.one_hot(losses.labels, losses.num_classes, dtype=dtype).sum(0)
-    objective = objective_fn(counts)
-    batch = _GroupedImages(losses, objective.groups.astype(dtype))
+    objective = jax.tree.map(lambda x: x.astype(dtype), objective_fn(counts))
+    batch = _GroupedImages(losses, objective.groups)
     no_gradient = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
     # Made of the counts: in a loop under `jax.shard_map` it must be a shard's own, as they are.
     zero = jnp.zeros_like(counts[0])
@@ -60,18 +60,18 @@ def gradient_by_parts(
         (before, plain), at_w = part(scope.theta, group)
         eps = rule.perturbation(at_w[0], scope.theta, rho[group], group)
         (after, _), moved = part(add(scope.theta, eps), group)
-        total = jax.tree.map(
-            lambda t, d, g: (t + share[group] * d + objective.mix[group] * g).astype(t.dtype),
-            total,
-            at_w,
-            moved,
-        )
+
+        def added(total, *gradients):
+            t, d, g = map(at_least_32_bits, (total, *gradients))
+            return (t + share[group] * d + objective.mix[group] * g).astype(total.dtype)
+
+        total = jax.tree.map(added, total, at_w, moved)
         norms = norms.at[group].set(norm(eps).astype(norms.dtype))
         change = after - before
         return total, loss + plain, norms, sharpness.at[group].set(change)
 
     num_groups = len(objective.mix)
-    norms = jnp.full(num_groups, zero, jnp.promote_types(dtype, jnp.float32))
+    norms = jnp.full(num_groups, zero, wide(dtype))
     carry = (total, zero, norms, jnp.full(num_groups, zero))
     if num_groups == 1:
         # No loop around what may be convolutions.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.class_losses import at_least_32_bits, wide
 
 Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one; None for all
 Leaves: TypeAlias = list[Array]
@@ -54,7 +54,7 @@ class PerturbationRule(NamedTuple):
             lengths = self._norms(direction)
         factors = jnp.broadcast_to(self.factors(norms, theta, rho, lengths), (len(theta),))
         return [
-            jax.lax.stop_gradient((f * s * d).astype(w.dtype))
+            jax.lax.stop_gradient((f * s * at_least_32_bits(d)).astype(w.dtype))
             for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
         ]
 
@@ -72,7 +72,8 @@ class PerturbationRule(NamedTuple):
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
         lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)
-        return self.radius_fn(rho, norms, norm(theta), sum(w.size for w in theta)) / lengths
+        rho, size = rho.astype(norms.dtype), sum(w.size for w in theta)
+        return self.radius_fn(rho, norms, norm(theta), size) / lengths
 
     def _norms(self, direction: Leaves) -> Array:
         return jnp.stack([norm(d) for d in direction] if self.per_leaf else [norm(direction)])
@@ -81,10 +82,7 @@ class PerturbationRule(NamedTuple):
 def standard_normal(key: PRNGKeyArray, like: Leaves) -> Leaves:
     """Draws independent standard normal numbers in the shapes of leaves, in at least 32 bits."""
     keys = jax.random.split(key, len(like))
-    return [
-        jax.random.normal(k, w.shape, jnp.promote_types(w.dtype, jnp.float32))
-        for k, w in zip(keys, like, strict=True)
-    ]
+    return [jax.random.normal(k, w.shape, wide(w.dtype)) for k, w in zip(keys, like, strict=True)]
 
 
 def norm(tree: Any) -> Float[Array, ""]:
