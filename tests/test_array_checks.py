@@ -20,7 +20,7 @@ from jaxlt.training.step.mixup import mixup
 
 CHECKS = str(Path(jaxtyping.__file__).parent)
 LABELS, LOGITS = np.array([0, 1, 1]), np.ones((3, 2), np.float32)
-KEY, PARAMS = jax.random.key(0), np.array([3.0, 4.0], np.float32)
+ONE, PARAMS = np.ones([], np.float32), np.array([3.0, 4.0], np.float32)
 
 
 def class_losses_fn(w):
@@ -52,8 +52,8 @@ CALLS = {
     ),
     "sharpness: rank": (
         constant_radius,
-        {"rho": jnp.ones([]), "norms": jnp.ones(2)},
-        {"norms": jnp.ones((2, 1))},
+        {"rho": ONE, "norms": PARAMS},
+        {"norms": PARAMS[None]},
     ),
     "analysis: axis": (
         analysis.group_sharpness,
@@ -62,7 +62,7 @@ CALLS = {
     ),
     "training.step: axis": (
         mixup,
-        {"key": KEY, "images": jnp.ones((3, 2, 2, 1)), "labels": LABELS, "alpha": 1.0},
+        {"key": np.zeros(2, np.uint32), "images": LOGITS, "labels": LABELS, "alpha": 1.0},
         {"labels": LABELS[:2]},
     ),
 }
@@ -71,6 +71,10 @@ CALLS = {
 @pytest.mark.parametrize("case", CALLS)
 def test_an_array_that_does_not_fit_is_refused(case):
     function, arguments, wrong = CALLS[case]
+    if function in (constant_radius, mixup):  # within the package arrays are JAX's
+        arguments, wrong = jax.tree.map(
+            lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, (arguments, wrong)
+        )
     function(**arguments)
     with pytest.raises(jaxtyping.TypeCheckError, match=f"parameter '{next(iter(wrong))}'"):
         function(**arguments | wrong)

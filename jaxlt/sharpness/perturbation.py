@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 from jaxlt.batch.class_losses import at_least_32_bits, wide
 
 Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one; None for all
-Leaves: TypeAlias = list[Array]
+Leaves: TypeAlias = list[Any]  # arrays, NumPy's where the parameters are
 RadiusFn: TypeAlias = Callable[
     [Float[Array, ""], Float[Array, " leaves"], Float[Array, ""], int], Float[Array, " leaves"]
 ]
