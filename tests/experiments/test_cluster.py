@@ -125,7 +125,8 @@ def check_alike(workdir, other):
     assert len(lines) == len(expected)
     for one, two in zip(lines, expected, strict=True):
         # An image may fall into the next bin.
-        one.pop("confidence_bins", None), two.pop("confidence_bins", None)
+        one.pop("confidence_bins", None)
+        two.pop("confidence_bins", None)
         np.testing.assert_allclose(list(numbers(one)), list(numbers(two)), rtol=2e-3, atol=2e-3)
 
 

@@ -223,7 +223,7 @@ def batch():
 
 def assert_equal(ours, theirs):
     def check(one, other):
-        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             one, other = jax.random.key_data(one), jax.random.key_data(other)
         tolerance = 2e-5 * max(1.0, float(np.abs(other).max()))
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
