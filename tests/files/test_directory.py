@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import json
 import os
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 from small_training import make_job
 
 from jaxlt import UsageError
-from jaxlt.files.directory import LOCK_FILE, lock_directory
+from jaxlt.files.directory import LOCK_FILE, lock_directory, write_json
 from jaxlt.training import Workdir, train
 
 HOLDER = """
@@ -76,3 +77,15 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(fcntl, "flock", none)
     train(make_job(), Workdir(tmp_path, {}))
     assert caplog.text.count(f"{tmp_path} cannot be locked (No locks available)") == 1
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = tmp_path / "result.json"
+    write_json(file, {"step": 10})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match="must have room for the run: No space left"):
+        write_json(file, {"step": 20})
+    assert json.loads(file.read_text()) == {"step": 10}

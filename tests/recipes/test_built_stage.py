@@ -238,3 +238,9 @@ def test_images_of_validation_are_none_of_the_split(tmp_path):
     assert int(state.step) == built.num_steps
     with pytest.raises(UsageError, match=r"(held_out|validation_per_class) .*500"):
         BuiltRecipe(vary(recipe, validation_per_class=500))
+
+
+def test_stages_of_one_run_see_draws_of_their_own():
+    built = BuiltRecipe(followed_by(FIRST, FIRST.first))
+    first, second = (built.pipeline(number, seed=0).image_numbers(0, 2) for number in (0, 1))
+    assert (first != second).any()

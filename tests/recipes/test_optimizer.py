@@ -4,9 +4,11 @@ import pytest
 
 from jaxlt.recipes.optimizer import (
     CCSAMMultiStep,
+    Constant,
     CosineAnnealing,
     CosineSteppedFirst,
     MultiStep,
+    Optimizer,
     by_epoch,
 )
 from jaxlt.recipes.part import Clock
@@ -54,3 +56,20 @@ def test_by_epoch_changes_at_the_first_step_of_an_epoch(images):
         first = -(-epoch * images // batch_size)
         assert float(schedule(first)) == epoch
         assert float(schedule(first - 1)) == epoch - 1
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_weights_decay_through_momentum_and_learning_rate(nesterov):
+    """Against PyTorch's SGD, written out."""
+    lr, momentum, decay = 0.1, 0.9, 0.05
+    optimizer = Optimizer(lr, Constant(), momentum, nesterov, weight_decay=decay)
+    tx = optimizer.build(Clock(64, 8, EPOCHS))
+    params = jnp.array([2.0, -3.0])
+    state, w, velocity = tx.init(params), np.array(params), np.zeros(2)
+    for gradient in ([1.0, -2.0], [-0.5, 4.0], [3.0, 0.0]):
+        updates, state = tx.update(jnp.array(gradient), state, params)
+        params += updates
+        decayed = gradient + decay * w
+        velocity = momentum * velocity + decayed
+        w = w - lr * (decayed + momentum * velocity if nesterov else velocity)
+        np.testing.assert_allclose(params, w, rtol=1e-5)

@@ -24,7 +24,7 @@ from small_training import (
 
 from jaxlt import UsageError
 from jaxlt.data import Batch
-from jaxlt.training import Interrupted, Program, Workdir, train
+from jaxlt.training import Checkpoints, Interrupted, Program, Workdir, train
 
 
 @pytest.fixture(params=[1, 4], ids=["step by step", "in chunks"])
@@ -59,6 +59,18 @@ def test_evaluates_and_reports(tmp_path, caplog, chunk_steps):
     assert result["few"] is None
     assert "trial: step 10/25, train_loss" in caplog.text
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_the_result_is_written_once_the_last_checkpoint_is_whole(tmp_path, monkeypatch):
+    told = []
+
+    def noting(name, function):
+        return lambda *arguments: [told.append(name), function(*arguments)][1]
+
+    for owner, name in ((Checkpoints, "save"), (Checkpoints, "wait"), (Workdir, "write_result")):
+        monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
+    train(make_job(), Workdir(tmp_path, {}))
+    assert told[-3:] == ["save", "wait", "write_result"]
 
 
 def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path, monkeypatch, chunk_steps):

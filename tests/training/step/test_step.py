@@ -1,5 +1,6 @@
 """The jitted step: what it costs, and which pass updates the running statistics."""
 
+import dataclasses
 import functools
 
 import jax
@@ -99,6 +100,22 @@ def test_running_statistics_are_those_of_the_clean_pass(method):
     )()
     after, _ = jax.jit(make_train_step(model, transformation, loss, 4))(state, images, labels)
     assert_equal(after.batch_stats, dict(clean["batch_stats"]))
+
+
+def drawn(logits, labels, moment):
+    """A loss that is drawn."""
+    return jax.random.uniform(moment.key, labels.shape) + 0 * logits.sum(1)
+
+
+@pytest.mark.parametrize(("per_example", "mixup"), [(drawn, 0.0), (loss, 1.0)])
+def test_each_step_and_each_key_draws_anew(per_example, mixup):
+    model, transformation = create_model("mlp", 4, image_shape=(8, 8, 1)), optax.sgd(0.1)
+    step = make_train_step(model, transformation, per_example, 4, regime=Regime(mixup=mixup))
+    first, other = map(make_state_fn(model, transformation, (8, 8, 1)), (0, 1))
+    later, rekeyed = (dataclasses.replace(first, **f) for f in ({"step": 1}, {"key": other.key}))
+    losses = [float(jax.jit(step)(state, *batch())[1]) for state in (first, later, rekeyed, first)]
+    assert len(set(losses)) == 3
+    assert losses[0] == losses[3]
 
 
 class TestHeldStatistics:

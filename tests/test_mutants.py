@@ -1,0 +1,58 @@
+"""The faults of `tests/mutants.py` still fit the code and the tests, and what is said of them."""
+
+import collections
+from pathlib import Path
+
+import pytest
+from mutants import FAULTS, Copy, Outcome, faulty, try_all
+
+TESTS = Path(__file__).parent
+PASSED, FAILED, NOT_COLLECTED = 0, 1, 2
+
+
+def test_faults_fit_the_code_and_the_tests():
+    for fault in FAULTS:
+        changed = faulty(fault, (TESTS.parent / "jaxlt" / fault.file).read_text())
+        compile(changed, f"{fault.file}, {fault.name}", "exec")
+        file, _, name = fault.test.partition("::")
+        assert any(f"{kind} {name}" in (TESTS / file).read_text() for kind in ("def", "class"))
+    assert max(collections.Counter(fault.name for fault in FAULTS).values()) == 1
+
+
+@pytest.mark.parametrize("whole", ["nothing of it", "a + a"])
+def test_a_fault_has_one_place(whole):
+    with pytest.raises(ValueError, match="must hold 'a' once"):
+        faulty(FAULTS[0]._replace(before="a"), whole)
+
+
+class Canned(Copy):
+    """In place of a copy, in which tests would run."""
+
+    def __init__(self, **statuses):
+        self._statuses = statuses
+
+    def outcome(self, test, fault=None):
+        status = self._statuses[test if fault is None else fault.name]
+        return Outcome(status, f"{test}::test_it" if status == FAILED else "1 ran", 0.25, 3.0)
+
+
+def test_a_table_says_what_catches_each_fault(capsys):
+    caught, survives, breaks = (
+        FAULTS[0]._replace(name=name, file="file.py", test="whole")
+        for name in ("caught", "survives", "breaks")
+    )
+    statuses = {"whole": PASSED, "caught": FAILED, "survives": PASSED, "breaks": NOT_COLLECTED}
+    assert try_all([caught], [Canned(**statuses)]) == ""
+    wrong = try_all([caught, survives, breaks], [Canned(**statuses)] * 2)
+    assert wrong == "faults must be caught, got survives (nothing), breaks (broken: 1 ran)"
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "| caught | file.py | whole::test_it | 0.2 | 3 |",
+        "| survives | file.py | nothing | 0.0 | 3 |",
+        "| breaks | file.py | broken: 1 ran | 0.0 | 3 |",
+    ]
+
+
+def test_tests_that_fail_without_a_fault_tell_nothing():
+    whole = FAULTS[0]._replace(test="whole")
+    wrong = try_all([whole], [Canned(whole=FAILED)])
+    assert wrong == "tests must pass without a fault, got failures of whole"
