@@ -41,7 +41,9 @@ class ClassLosses:
 
     def mean(self) -> Float[Array, ""]:
         """Returns the batch-mean loss; 0 for a batch of nothing but padding."""
-        return self.sums.sum() / batch_size(self.counts)
+        integers = jnp.issubdtype(self.counts.dtype, jnp.integer)
+        counts = self.counts.astype(self.sums.dtype) if integers else self.counts
+        return self.sums.sum() / batch_size(counts)
 
 
 ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]

@@ -61,7 +61,7 @@ class TestClassGradients:
     )
     def test_perturbed_logits_and_their_gradients(self, name, features, residuals, labels, factors):
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
-        factors = factors[:, : len(jax.tree.leaves(classifier))]
+        factors = jnp.asarray(factors[:, : len(jax.tree.leaves(classifier))])
         residuals, same = map(jnp.asarray, (residuals, (labels[:, None] == labels) * 1.0))
         gradients = classifier.class_gradients(features, residuals, same)
         eps = [class_gradient(classifier, features, residuals, labels == c) for c in range(5)]

@@ -231,7 +231,6 @@ class TestReleasedClassWeights:
         ),
     ],
 )
-@pytest.mark.usefixtures("unchecked_arrays")
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         stage_two(linear(), **options)

@@ -105,7 +105,6 @@ class TestLaws:
         ((0.4, 0.1, "power"), "shape must be one of concave, linear, convex, got 'power'"),
     ],
 )
-@pytest.mark.usefixtures("unchecked_arrays")
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         losses.smoothing_factors(COUNTS, *arguments)

@@ -138,7 +138,6 @@ class TestArguments:
             ("magnitude", 1, "magnitude must be one of characteristic, constant, got 1"),
         ],
     )
-    @pytest.mark.usefixtures("unchecked_arrays")
     def test_option_of_cc_sam(self, argument, value, message):
         with pytest.raises(ValueError, match=f"^{message}"):
             METHODS["cc_sam"](**{argument: value})
