@@ -1,9 +1,11 @@
 """Shapes and dtypes of arrays, checked by beartype as the annotations of the packages state them.
 
-Whoever imports jaxlt afterwards gets functions that check what they are handed and what they
-return. In the tests alone: a run pays nothing.
+Whoever imports jaxlt afterwards gets functions that check the arrays that they are handed and
+those that they return. In the tests alone: a run pays nothing. What is no array is not checked,
+since tests hand over stand-ins.
 """
 
+import typing
 from typing import Any
 
 import beartype
@@ -23,9 +25,19 @@ _checked: Any = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=Tru
 
 
 def checked(function: Any) -> Any:
-    """Returns a function that checks its arguments and its result."""
+    """Returns a function that checks the arrays among its arguments and results."""
     # Constructors are left alone: JAX builds the classes that are pytrees around anything.
-    return function if function.__name__ == "__init__" else _checked(function)
+    if function.__name__ == "__init__":
+        return function
+    hints = function.__annotations__.items()
+    function.__annotations__ = {name: hint for name, hint in hints if _of_arrays(hint)}
+    return _checked(function)
+
+
+def _of_arrays(hint: Any) -> bool:
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return True
+    return any(_of_arrays(part) for part in typing.get_args(hint))
 
 
 jaxtyping.install_import_hook(PACKAGES, "array_checks.checked")

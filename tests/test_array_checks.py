@@ -100,4 +100,4 @@ def test_a_result_that_does_not_fit_is_refused():
         return jnp.ones(2)
 
     with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
-        at_step(broken, 0)
+        at_step(broken, jnp.zeros([], jnp.int32))

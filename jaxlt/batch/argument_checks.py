@@ -13,7 +13,7 @@ ScalarOrSchedule: TypeAlias = Real[ArrayLike, ""] | optax.Schedule | Callable[[A
 ClassCounts: TypeAlias = Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]
 
 
-def at_step(value: ScalarOrSchedule, step: Int[ArrayLike, ""]) -> Float[Array, ""]:
+def at_step(value: ScalarOrSchedule, step: Int[Array, ""]) -> Float[Array, ""]:
     """Returns a number, or a schedule's value after so many steps, as a floating scalar."""
     return jnp.asarray(value(step) if callable(value) else value, dtype=float)
 
@@ -72,7 +72,7 @@ def check_class_counts(
     return counts
 
 
-def _positive_numbers(class_counts: Any) -> list[float]:
+def _positive_numbers(class_counts: Any) -> list[Any]:
     values = class_counts.tolist() if hasattr(class_counts, "tolist") else class_counts
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ValueError(f"class_counts must hold one count for each class, got {class_counts!r}")

@@ -11,9 +11,12 @@ from jaxtyping import Array, ArrayLike, Float, Integer, Real
 from jaxlt.batch.classifiers import Cosine, Linear
 from jaxlt.batch.passes import Blocks, Passes
 
-Logits: TypeAlias = Float[ArrayLike, "batch classes"]
-Labels: TypeAlias = Integer[ArrayLike, " batch"]
+Logits: TypeAlias = Float[Array, "batch classes"]
+Labels: TypeAlias = Integer[Array, " batch"]
 Losses: TypeAlias = Float[Array, " batch"]
+# NumPy's arrays too.
+AnyLogits: TypeAlias = Float[ArrayLike, "batch classes"]
+AnyLabels: TypeAlias = Integer[ArrayLike, " batch"]
 LossFn: TypeAlias = Callable[[Logits, Labels], Losses]
 
 
@@ -38,7 +41,9 @@ class ClassLosses:
 
     def mean(self) -> Float[Array, ""]:
         """Returns the batch-mean loss; 0 for a batch of nothing but padding."""
-        return self.sums.sum() / batch_size(self.counts)
+        integers = jnp.issubdtype(self.counts.dtype, jnp.integer)
+        counts = self.counts.astype(self.sums.dtype) if integers else self.counts
+        return self.sums.sum() / batch_size(counts)
 
 
 ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]
@@ -46,7 +51,7 @@ ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]
 
 def class_losses(
     per_example: Real[ArrayLike, " batch"],
-    labels: Labels | Real[ArrayLike, "batch classes"],
+    labels: AnyLabels | Real[ArrayLike, "batch classes"],
     num_classes: int,
     *,
     axis_name: str | tuple[str, ...] | None = None,
@@ -164,11 +169,11 @@ class FactoredLosses:
         losses = self.losses(params, self.images, self.labels)
         return class_losses(losses, self.labels, self.num_classes)
 
-    def losses(self, params: Any, images: Any, labels: Labels) -> Losses:
+    def losses(self, params: Any, images: Any, labels: AnyLabels) -> Losses:
         """Returns the loss of each image, of any number of them; see `FactoredLosses`."""
         logits = self.classifier_fn(params).logits(self.features_fn(params, images))
         return self.loss(logits, labels)
 
-    def loss(self, logits: Logits, labels: Labels) -> Losses:
+    def loss(self, logits: Logits, labels: AnyLabels) -> Losses:
         """Returns the loss of each row in at least 32 bits; see `FactoredLosses`."""
-        return at_least_32_bits(self.loss_fn(logits, labels))
+        return at_least_32_bits(self.loss_fn(logits, jnp.asarray(labels)))

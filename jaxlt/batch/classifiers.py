@@ -10,7 +10,8 @@ from jaxtyping import Array, ArrayLike, Float
 if TYPE_CHECKING:
     from jaxlt.batch.class_gradients import CosineGradients, LinearGradients
 
-Features: TypeAlias = Float[ArrayLike, "batch features"]
+Features: TypeAlias = Float[Array, "batch features"]
+AnyFeatures: TypeAlias = Float[ArrayLike, "batch features"]
 # One number for each pair of images.
 Pairs: TypeAlias = Float[Array, "batch batch"]
 
@@ -31,12 +32,12 @@ class Linear(NamedTuple):
     kernel: Float[Array, "features classes"]
     bias: Float[Array, " classes"]
 
-    def logits(self, features: Features) -> Float[Array, "batch classes"]:
+    def logits(self, features: AnyFeatures) -> Float[Array, "batch classes"]:
         """Maps features to logits."""
-        return jnp.matmul(features, self.kernel) + self.bias[None]
+        return jnp.asarray(features) @ self.kernel + self.bias[None]
 
     def class_gradients(
-        self, features: Features, residuals: Float[Array, "batch classes"], same_class: Pairs
+        self, features: AnyFeatures, residuals: Float[Array, "batch classes"], same_class: Pairs
     ) -> "LinearGradients":
         """Returns the gradients of the class losses; for the arguments see `LinearGradients`."""
         from jaxlt.batch.class_gradients import LinearGradients
@@ -65,22 +66,23 @@ class Cosine:
     kernel: Float[Array, "features classes"]
     scale: float = dataclasses.field(default=1.0, metadata={"static": True})
 
-    def logits(self, features: Features) -> Float[Array, "batch classes"]:
+    def logits(self, features: AnyFeatures) -> Float[Array, "batch classes"]:
         """Maps features to cosines times the scale."""
         cosines = unit_norm(features, axis=-1) @ unit_norm(self.kernel, axis=0)
         return self.scale * cosines
 
     def class_gradients(
-        self, features: Features, residuals: Float[Array, "batch classes"], same_class: Pairs
+        self, features: AnyFeatures, residuals: Float[Array, "batch classes"], same_class: Pairs
     ) -> "CosineGradients":
         """Returns the gradients of the class losses; see `Linear.class_gradients`."""
         from jaxlt.batch.class_gradients import CosineGradients
 
-        return CosineGradients.at(self, features, self.scale * residuals, same_class)
+        return CosineGradients.at(self, jnp.asarray(features), self.scale * residuals, same_class)
 
 
 def unit_norm(x: Float[ArrayLike, "*shape"], axis: int) -> Float[Array, "*shape"]:
     """Scales the vectors along an axis to unit Euclidean norm; zero ones and gradients stay 0."""
+    x = jnp.asarray(x)
     return x * reciprocal_norm(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
 
 

@@ -15,17 +15,17 @@ from jaxlt.batch.argument_checks import (
     check_class_counts,
     check_positive,
 )
-from jaxlt.batch.class_losses import Labels, Losses, LossFn, at_least_32_bits
-from jaxlt.batch.classifiers import Cosine, Features, Linear
+from jaxlt.batch.class_losses import AnyLabels, Losses, LossFn, at_least_32_bits
+from jaxlt.batch.classifiers import AnyFeatures, Cosine, Linear
 
 Grouping: TypeAlias = Literal["example", "class"]
 
 
 def adversarial_features(
-    features: Features,
+    features: AnyFeatures,
     classifier: Linear | Cosine,
     loss_fn: LossFn,
-    labels: Labels,
+    labels: AnyLabels,
     num_classes: int,
     *,
     radius: Real[ArrayLike, ""] | Real[ArrayLike, " classes"],
@@ -59,7 +59,8 @@ def adversarial_features(
         [[2.29 4.71]]
     """
     check_choice("grouping", grouping, ("example", "class"))
-    features, radius = jnp.asarray(features), _of_each_class("radius", radius, num_classes)
+    features, labels = jnp.asarray(features), jnp.asarray(labels)
+    radius = _of_each_class("radius", radius, num_classes)
     gradient = jax.grad(lambda z: loss_fn(classifier.logits(z), labels).sum())(features)
     gradient = at_least_32_bits(gradient)
     members = jax.nn.one_hot(labels, num_classes, dtype=gradient.dtype)
@@ -74,13 +75,13 @@ def adversarial_features(
 
 
 def adversarial_losses(
-    features: Features,
+    features: AnyFeatures,
     classifier: Linear | Cosine,
     loss_fn: LossFn,
-    labels: Labels,
+    labels: AnyLabels,
     num_classes: int,
     *,
-    ratio: Real[ArrayLike, ""],
+    ratio: float | Real[Array, ""],
     radius: Real[ArrayLike, ""] | Real[ArrayLike, " classes"],
     grouping: Grouping = "example",
     class_weights: Real[ArrayLike, " classes"] | None = None,
@@ -116,7 +117,7 @@ def adversarial_losses(
     """
     weights = 1.0 if class_weights is None else class_weights
     weights = _of_each_class("class_weights", weights, num_classes)
-    features = jax.lax.stop_gradient(jnp.asarray(features))
+    features, labels = jax.lax.stop_gradient(jnp.asarray(features)), jnp.asarray(labels)
     radius = _of_each_class("radius", radius, num_classes) * weights
     adversarial = adversarial_features(
         features, classifier, loss_fn, labels, num_classes, radius=radius, grouping=grouping

@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 
-from jaxlt.batch.class_losses import Labels, Logits, Losses
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses
 from jaxlt.losses.softmax import cross_entropy
 
 
-def focal(logits: Logits, labels: Labels, gamma: float) -> Losses:
+def focal(logits: AnyLogits, labels: AnyLabels, gamma: float) -> Losses:
     """Focal loss, `(1 - p_y)**gamma * -log p_y` (Lin et al., ICCV 2017, equation 4).
 
     Args:

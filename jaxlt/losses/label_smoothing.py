@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import ClassCounts, check_choice, check_class_counts, check_share
-from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]
 
 
 def label_aware_smoothing(
-    logits: Logits,
-    labels: Labels,
+    logits: AnyLogits,
+    labels: AnyLabels,
     class_counts: ClassCounts,
     head: float,
     tail: float,

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
 from jaxlt.losses.softmax import balanced_softmax, one_hot
 
 
 def lade(
-    logits: Logits,
-    labels: Labels,
+    logits: AnyLogits,
+    labels: AnyLabels,
     class_counts: ClassCounts,
     *,
     weight: float = 0.1,

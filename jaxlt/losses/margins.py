@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts
-from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 
 def ldam(
-    logits: Logits,
-    labels: Labels,
+    logits: AnyLogits,
+    labels: AnyLabels,
     class_counts: ClassCounts,
     max_margin: float = 0.5,
     scale: float = 30.0,
@@ -43,10 +43,10 @@ def ldam(
 
 
 def gcl(
-    logits: Logits,
-    labels: Labels,
+    logits: AnyLogits,
+    labels: AnyLabels,
     class_counts: ClassCounts,
-    noise: Logits,
+    noise: AnyLogits,
     *,
     noise_scale: float = 0.5,
     margin: float = 0.0,

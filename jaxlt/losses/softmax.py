@@ -6,10 +6,10 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
 
 
-def cross_entropy(logits: Logits, labels: Labels) -> Losses:
+def cross_entropy(logits: AnyLogits, labels: AnyLabels) -> Losses:
     """Softmax cross-entropy, `-log p_y`.
 
     Args:
@@ -26,7 +26,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> Losses:
 
 
 def logit_adjusted(
-    logits: Logits, labels: Labels, class_counts: ClassCounts, tau: float = 1.0
+    logits: AnyLogits, labels: AnyLabels, class_counts: ClassCounts, tau: float = 1.0
 ) -> Losses:
     """Logit-adjusted loss: cross-entropy of `x + tau * log pi` (Menon et al., ICLR 2021, eq. 10).
 
@@ -45,7 +45,7 @@ def logit_adjusted(
     return vector_scaling(logits, labels, class_counts, gamma=0.0, tau=tau)
 
 
-def balanced_softmax(logits: Logits, labels: Labels, class_counts: ClassCounts) -> Losses:
+def balanced_softmax(logits: AnyLogits, labels: AnyLabels, class_counts: ClassCounts) -> Losses:
     """Balanced softmax (Ren et al., NeurIPS 2020, eq. 4): `logit_adjusted` with `tau = 1`.
 
     Args:
@@ -62,7 +62,7 @@ def balanced_softmax(logits: Logits, labels: Labels, class_counts: ClassCounts) 
 
 
 def vector_scaling(
-    logits: Logits, labels: Labels, class_counts: ClassCounts, gamma: float, tau: float
+    logits: AnyLogits, labels: AnyLabels, class_counts: ClassCounts, gamma: float, tau: float
 ) -> Losses:
     """Vector-scaling loss: cross-entropy of `x / Delta + tau * log pi` (Kini et al., NeurIPS 2021).
 
@@ -88,6 +88,6 @@ def vector_scaling(
     return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)
 
 
-def one_hot(labels: Labels, logits: Array) -> Float[Array, "batch classes"]:
+def one_hot(labels: AnyLabels, logits: Array) -> Float[Array, "batch classes"]:
     """Returns 1 at each row's label, else 0, in the logits' precision; padding has none."""
     return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

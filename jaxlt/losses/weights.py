@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Integer, Real
+from jaxtyping import Array, Float, Integer
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts
 
 
 def class_balanced_weights(
-    class_counts: ClassCounts, beta: Real[ArrayLike, ""] = 0.9999
+    class_counts: ClassCounts, beta: float | Float[Array, ""] = 0.9999
 ) -> Float[Array, " classes"]:
     """Class weights by effective number, `(1 - beta) / (1 - beta**N_c)` (Cui et al., CVPR 2019).
 
@@ -39,8 +39,8 @@ def class_balanced_weights(
 
 
 def deferred_reweighting(
-    class_counts: ClassCounts, start_step: int, beta: Real[ArrayLike, ""] = 0.9999
-) -> Callable[[Integer[ArrayLike, ""]], Float[Array, " classes"]]:
+    class_counts: ClassCounts, start_step: int, beta: float | Float[Array, ""] = 0.9999
+) -> Callable[[int | Integer[Array, ""]], Float[Array, " classes"]]:
     """Deferred re-weighting (DRW; Cao et al., NeurIPS 2019, section 3.3) as a schedule.
 
     Returns a function from the step to class weights. Multiply each example's loss by its

@@ -4,7 +4,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxlt.batch.argument_checks import (
     ClassCounts,
@@ -32,7 +32,7 @@ def cc_sam(
     class_weighting: Literal["sample", "class"] = "sample",
     direction: Literal["gradient", "random"] = "gradient",
     magnitude: Literal["characteristic", "constant"] = "characteristic",
-    seed: int = 0,
+    seed: Int[ArrayLike, ""] = 0,
     chunk_size: int | None = None,
     mask: Mask = None,
     adaptive: bool = False,

@@ -2,6 +2,7 @@
 
 import jax
 import optax
+from jaxtyping import ArrayLike, Int
 
 from jaxlt.batch.argument_checks import (
     ScalarOrSchedule,
@@ -64,7 +65,7 @@ def gradient_norm_penalty(
 
 
 def random_perturbation(
-    rho: ScalarOrSchedule, seed: int, *, mask: Mask = None
+    rho: ScalarOrSchedule, seed: Int[ArrayLike, ""], *, mask: Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     """SAM in a random direction: the gradient of L at `w + rho * xi / ||xi||`, xi standard normal.
 

@@ -144,7 +144,9 @@ def sharpness_aware_gradient(
     if clean is not None and mean_gradient is None:
         gradients.append(pullback(clean.astype(sums.dtype)))
     elif clean is not None:
-        gradients.append(jax.tree.map(lambda x, *d: x - sum(d), mean_gradient, *directions))
+        gradients.append(
+            jax.tree.map(lambda x, *d: x.astype(d[0].dtype) - sum(d), mean_gradient, *directions)
+        )
     for group, (weights, direction, group_rho, group_mix) in enumerate(
         zip(groups, directions, rho, mix, strict=True)
     ):

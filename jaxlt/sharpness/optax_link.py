@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step
 from jaxlt.batch.class_losses import ClassLossesFn
@@ -64,7 +64,7 @@ class StepContext(NamedTuple):
 
         return objective_fn
 
-    def random_key(self, seed: int | Int[Array, ""]) -> PRNGKeyArray:
+    def random_key(self, seed: Int[ArrayLike, ""]) -> PRNGKeyArray:
         """Returns the key of this step's random directions, made of the caller's key if any."""
         run = jax.random.key(seed) if self.key is None else jax.random.fold_in(self.key, seed)
         return jax.random.fold_in(run, self.number)
@@ -73,10 +73,7 @@ class StepContext(NamedTuple):
 def sharpness_transformation(
     gradient_fn: Callable[[StepContext], Perturbed], num_groups: int, mask: Mask
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes a link of `optax.chain` of a method with so many groups.
-
-    Its `update` takes `params` and the keyword `class_losses_fn`.
-    """
+    """Makes a link of `optax.chain`; its `update` takes params and `class_losses_fn=`."""
 
     def init_fn(params: optax.Params) -> SharpnessState:
         _check_whole_tree(params)
@@ -122,7 +119,7 @@ def objective_gradient_fn(
     disjoint: bool = False,
     mask: Mask,
     adaptive: bool = False,
-    seed: int | None = None,
+    seed: Int[ArrayLike, ""] | None = None,
 ) -> Callable[[StepContext], Perturbed]:
     """Returns what computes a method's gradient from its objective and radii.
 

@@ -65,10 +65,7 @@ class PerturbationRule(NamedTuple):
         rho: Float[Array, ""],
         lengths: Float[Array, " leaves"] | None = None,
     ) -> Float[Array, " leaves"]:
-        """Returns the factors that turn directions into eps.
-
-        Norms are of the gradients, lengths of the directions where those are not the gradients.
-        """
+        """Turns gradients' norms, and lengths of directions of other kinds, into factors of eps."""
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
         lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)

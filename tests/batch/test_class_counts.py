@@ -27,6 +27,7 @@ def test_kinds(kind):
     np.testing.assert_allclose(class_prior(checked), [0.5, 0.3, 0.2], rtol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_traced_counts_are_checked_for_their_shape():
     checked = jax.jit(lambda c: check_class_counts(c, 3))(jnp.asarray([5, 3, 2]))
     np.testing.assert_array_equal(checked, [5, 3, 2])
@@ -51,6 +52,7 @@ def test_traced_counts_are_checked_for_their_shape():
         ((5, 3), "class_counts must hold one count for each of the 3 classes, got 2 counts"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_error_names_the_counts(counts, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         check_class_counts(counts, 3)

@@ -44,7 +44,7 @@ class TestLaws:
         result = jaxlt.class_losses(losses, labels, 4)
         expected = losses[real].mean() if real.any() else 0.0
         np.testing.assert_allclose(result.mean(), expected, atol=1e-12)
-        assert result.counts.sum() == real.sum()
+        assert int(result.counts.sum()) == real.sum()
 
 
 def test_mixup_shares_both_classes():
@@ -95,6 +95,7 @@ def test_axis_name_sums_over_a_mapped_axis():
         ((4,), (), r"labels must have shape \(4,\) or \(4, 3\), got \(\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_shape_errors_name_the_argument(losses, labels, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         jaxlt.class_losses(jnp.zeros(losses), jnp.zeros(labels, int), 3)

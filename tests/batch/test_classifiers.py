@@ -30,7 +30,9 @@ matrices = {
 
 def class_gradient(classifier, features, residuals, members):
     """Gradient of the class's loss, linear in the logits, in the classifier's leaves."""
-    return jax.grad(lambda c: (members[:, None] * residuals * c.logits(features)).sum())(classifier)
+    return jax.grad(lambda c: ((members * 1.0)[:, None] * residuals * c.logits(features)).sum())(
+        classifier
+    )
 
 
 def moved(classifier, gradient, factors):
@@ -45,7 +47,7 @@ class TestClassGradients:
     @given(name=classifiers, **matrices)
     def test_norms(self, name, features, residuals, labels):
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
-        same = (labels[:, None] == labels).astype(float)
+        residuals, same = map(jnp.asarray, (residuals, (labels[:, None] == labels) * 1.0))
         shares = classifier.class_gradients(features, residuals, same).squared_norms
         for label in set(labels.tolist()):
             gradient = class_gradient(classifier, features, residuals, labels == label)
@@ -59,8 +61,8 @@ class TestClassGradients:
     )
     def test_perturbed_logits_and_their_gradients(self, name, features, residuals, labels, factors):
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
-        factors = factors[:, : len(jax.tree.leaves(classifier))]
-        same = (labels[:, None] == labels).astype(float)
+        factors = jnp.asarray(factors[:, : len(jax.tree.leaves(classifier))])
+        residuals, same = map(jnp.asarray, (residuals, (labels[:, None] == labels) * 1.0))
         gradients = classifier.class_gradients(features, residuals, same)
         eps = [class_gradient(classifier, features, residuals, labels == c) for c in range(5)]
 
@@ -81,6 +83,7 @@ class TestClassGradients:
         assert_close(pullback(cotangent), expected(cotangent), 1e-8)
 
 
+@pytest.mark.usefixtures("x64")
 def test_linear_logits():
     features = RNG.normal(size=(2, FEATURES))
     linear = CLASSIFIERS["linear"]

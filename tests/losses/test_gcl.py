@@ -118,6 +118,7 @@ def test_expected_logits_follow_from_the_mean_absolute_noise():
     np.testing.assert_allclose(clouded.mean(0), expected, rtol=0, atol=3e-3)
 
 
+@pytest.mark.usefixtures("unchecked_arrays")
 def test_noise_of_another_shape():
     with pytest.raises(
         ValueError, match=r"^noise must have the logits' shape \(7, 4\), got \(4,\)"

@@ -107,7 +107,7 @@ class TestArguments:
             (int, -1),
             (jnp.float32, -0.5),
             (float, "nan"),
-            (lambda value: lambda step: value + step, -0.25),
+            (lambda value: lambda step: value + jnp.asarray(step, float), -0.25),
         ],
     )
     def test_negative_radius(self, name, radius, kind, value):

@@ -185,7 +185,7 @@ class TestInjectHyperparams:
         factory, arguments = METHODS[name]
         radius = "radius_scale" if name == "cc_sam" else "rho"
         params, (x, y) = initial_params(), batch(2)
-        tx = factory(**arguments | {radius: lambda step: 0.01 + 0.02 * step})
+        tx = factory(**arguments | {radius: lambda step: 0.01 + 0.02 * jnp.asarray(step, float)})
         before = tx.init(params)._replace(count=jnp.ones([], jnp.int32))
         gradient, state = update(tx, before, params, x, y)
         fixed = factory(**arguments | {radius: 0.03})

@@ -118,8 +118,9 @@ def test_multi_steps_behind(name):
     accumulate = optax.MultiSteps(optax.sgd(1.0), 2).gradient_transformation()
     tx = optax.chain(METHODS[name](), optax.GradientTransformationExtraArgs(*accumulate))
     step, state = compiled(tx, params), tx.init(params)
-    first, state = step(state, *batch(1))
-    second, state = step(state, *batch(2))
+    with jax.numpy_dtype_promotion("standard"):  # optax's own link mixes float32 and float64
+        first, state = step(state, *batch(1))
+        second, state = step(state, *batch(2))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(first))
     gradients = [first_update(METHODS[name](), *batch(index))[0] for index in (1, 2)]
     assert_close(second, jax.tree.map(lambda a, b: -(a + b) / 2, *gradients), 1e-7)
