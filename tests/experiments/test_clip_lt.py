@@ -26,7 +26,7 @@ from jaxlt.recipes.built_recipe import BuiltRecipe, Member
 from jaxlt.recipes.data import AnySource, Data, Digits, Exponential, Native
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import RECIPES, vary
-from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, Small
+from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, RandomEncoder, Small
 from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import UNMEASURED, Recipe
 from jaxlt.recipes.train import train_members
@@ -52,7 +52,7 @@ def with_network(**fields):
 
 
 def with_snapshot(path, **fields):
-    assert isinstance(TINY.network, Clip)
+    assert isinstance(TINY.network, RandomEncoder)
     network = Clip(
         snapshot=str(path),
         adaptation=TINY.network.adaptation,
