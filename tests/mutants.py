@@ -296,8 +296,10 @@ class Copy:
             for case in ET.parse(self._report).iter("testcase")
             if case.find("failure") is not None or case.find("error") is not None
         )
-        name = f"{case.get('file')}::{case.get('name')}".removeprefix("tests/")
-        return Outcome(status, name, float(case.get("time", 0)), in_all)
+        file, modules = case.get("file", ""), case.get("classname", "").split(".")
+        # What follows the module's name is a class.
+        names = [file.removeprefix("tests/"), *modules[file.count("/") + 1 :], case.get("name", "")]
+        return Outcome(status, "::".join(names), float(case.get("time", 0)), in_all)
 
     def _python(self, *arguments: str) -> tuple[int | None, str]:
         # Python tells modules apart by second and size, which a fault need not change.
