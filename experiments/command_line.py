@@ -1,6 +1,5 @@
 """What every program of this package does around its work: flags, log lines, exit status."""
 
-import importlib.metadata
 import logging
 import re
 import signal
@@ -8,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import jaxlt
 from experiments import flags, flags_help, parsing
 from jaxlt.errors import Interrupted, UsageError
 
@@ -59,7 +59,7 @@ def parse(
         print(flags_help.render(parsing.with_parts(default, words), program, description))
         sys.exit(0)
     if "--version" in words:
-        print(f"jaxlt {importlib.metadata.version('jaxlt')}")
+        print(f"jaxlt {jaxlt.__version__}")
         sys.exit(0)
     return parsing.parse(default, words)
 

@@ -22,3 +22,5 @@ from jaxlt.methods.per_shard import per_shard as per_shard
 from jaxlt.methods.sam import sam as sam
 from jaxlt.methods.sse_sam import sse_sam as sse_sam
 from jaxlt.sharpness.optax_link import SharpnessState as SharpnessState
+
+__version__ = "0.2.0"

@@ -5,7 +5,7 @@ from typing import get_args
 from jaxlt.models.adaptation.kinds import Projection
 
 
-def added_parameters(adaptation, *, width, hidden, num_blocks):
+def added_parameters(adaptation, *, width: int, hidden: int, num_blocks: int):
     """How many parameters each kind adds to a network, counted by hand."""
     inputs = dict.fromkeys(get_args(Projection), width) | {"fc2": hidden}
     outputs = dict.fromkeys(get_args(Projection), width) | {"fc1": hidden}

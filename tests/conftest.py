@@ -2,26 +2,24 @@
 
 import gc
 import os
+import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import array_checks as array_checks  # before jaxlt, which it makes check its arrays
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-_CORE = {Path(__file__).parent / name for name in ("batch", "losses", "methods", "sharpness")}
+_TESTS = Path(__file__).parent
+_CORE = {_TESTS / name for name in ("batch", "losses", "methods", "sharpness")}
 
-# Neither this process nor those that tests start read or fill the user's compilation cache, and
-# compiling is what small problems wait for: the same HLO, less work by LLVM.
-for _name, _value in (("enable_compilation_cache", False), ("disable_most_optimizations", True)):
-    os.environ[f"JAX_{_name.upper()}"] = str(_value).lower()
-    jax.config.update(f"jax_{_name}", _value)
-_CACHE = {
-    "enable_compilation_cache": True,
-    "persistent_cache_min_compile_time_secs": 0.05,
-    "persistent_cache_min_entry_size_bytes": -1,
-}
+
+def _set(name: str, value: Any) -> None:
+    """For this process and for those that tests start."""
+    os.environ[f"JAX_{name.upper()}"] = str(value)
+    jax.config.update(f"jax_{name}", value)
 
 
 class Precision(NamedTuple):
@@ -33,20 +31,51 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="kills of a training process")
 
 
+class Compilations:
+    """Where programs were compiled while tests were collected."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+        self.collecting = True
+        jax.monitoring.register_event_duration_secs_listener(self._note)
+
+    def _note(self, event: str, duration: float, **about: object) -> None:
+        if self.collecting and event == "/jax/core/compile/backend_compile_duration":
+            *frames, _ = traceback.extract_stack()
+            files = [f"{f.filename}:{f.lineno}" for f in frames if str(_TESTS) in f.filename]
+            self.places.append(" ".join(files))
+
+
+_compilations = Compilations()
+
+
+def pytest_configure(config):
+    # Compiling is what small problems wait for: the same HLO, less work by LLVM.
+    _set("disable_most_optimizations", True)
+    # What one process compiles, the others and the next run of the tests find.
+    _set("enable_compilation_cache", True)
+    _set("compilation_cache_dir", str(config.cache.mkdir("compiled")))
+    _set("persistent_cache_min_compile_time_secs", 0.0)
+    _set("persistent_cache_min_entry_size_bytes", -1)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent in _CORE:
             item.add_marker(pytest.mark.filterwarnings("error"))
+            # Another worker may be writing the program that is looked for: it is compiled then.
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")
+            )
 
 
-@pytest.fixture(autouse=True, scope="session")
-def compiled_once(tmp_path_factory):
-    """What one module has compiled the next ones of the same process find."""
-    place = tmp_path_factory.getbasetemp() / "compiled"
-    for name, value in {**_CACHE, "compilation_cache_dir": str(place)}.items():
-        jax.config.update(f"jax_{name}", value)
-    # JAX decides at its first compilation whether there is a cache, and collection compiles.
-    compilation_cache.reset_cache()
+def pytest_collection_finish():
+    _compilations.collecting = False
+
+
+@pytest.fixture
+def compiled_at_collection():
+    return _compilations.places
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,6 +84,22 @@ def small_heap():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def strict_promotion(request):
+    """In the core neither a shape nor a dtype changes unless the code says so."""
+    if request.path.parent not in _CORE:
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def unchecked_arrays(monkeypatch):
+    """For tests of what a function itself says of arrays that do not fit."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="class")

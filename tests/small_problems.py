@@ -22,6 +22,7 @@ quick = settings(max_examples=20, deadline=None, derandomize=True)
 
 _problem = np.load(GOLDEN / "mlp_problem.npz")
 _start = np.load(GOLDEN / "mlp_sgd.npz")
+PARAMETERS = tuple(_start.files)
 
 
 class Method(NamedTuple):
@@ -62,7 +63,7 @@ RADII = {
 
 
 def initial_params(dtype: Any = float) -> dict[str, jax.Array]:
-    return {name: jnp.asarray(_start[name][0], dtype) for name in _start.files}
+    return {name: jnp.asarray(_start[name][0], dtype) for name in PARAMETERS}
 
 
 def batch(index: int, dtype: Any = float) -> tuple[jax.Array, jax.Array]:

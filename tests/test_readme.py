@@ -24,6 +24,8 @@ NAMES = (
     "jaxlt/recipes/README.md",
     "experiments/README.md",
     "tests/README.md",
+    "tests/golden/README.md",
+    ".github/CONTRIBUTING.md",
 )
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
 BLOCKS = {
@@ -183,7 +185,7 @@ def test_the_first_two_lines_of_code_install_run_and_test():
     assert language == "sh"
     assert text.splitlines() == [
         "python3 -m pip install -e '.[train]' && python3 -m experiments.quickstart",
-        "python3 -m pip install -e '.[test]' && python3 -m pytest -n 2",
+        "python3 -m pip install -e '.[test]' && python3 -m pytest -n auto",
     ]
 
 
@@ -223,6 +225,25 @@ def test_links_lead_somewhere(name, target):
     assert file.exists()
     if anchor:
         assert anchor in anchors(file.read_text())
+
+
+def test_each_claim_in_the_table_of_proofs_has_a_test_and_an_oracle():
+    _, _, section = TEXTS["tests/README.md"].partition("## What is proved where\n")
+    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    claims = [row.strip("| ").split(" | ") for row in rows if not row.startswith("| **")]
+    assert len(claims) > 60
+    for claim, proofs, oracle in claims:
+        assert claim
+        assert oracle
+        assert re.findall(r"\]\((?:\w+/)*test_\w+\.py\)", proofs)
+
+
+def test_golden_files_say_how_they_are_made():
+    golden = ROOT / "tests" / "golden"
+    files = [*golden.glob("*.npz"), *golden.glob("models/*.safetensors")]
+    assert len(files) > 15
+    named = set(re.findall(r"`([\w.]+)`", TEXTS["tests/golden/README.md"]))
+    assert {file.name.removesuffix(".safetensors") for file in files} <= named
 
 
 def test_no_sentence_is_said_twice():

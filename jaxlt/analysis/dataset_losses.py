@@ -4,16 +4,19 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from jaxlt.batch.class_losses import ClassLosses, class_losses
 
-# (theta, rest, inputs (B, ...), labels (B,)) -> losses (B,), each of its row alone
-LossesFn: TypeAlias = Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
+# (theta, rest, inputs, labels) -> losses, each of its row alone
+LossesFn: TypeAlias = Callable[
+    [Any, Any, Shaped[Array, "batch ..."], Int[Array, " batch"]], Float[Array, " batch"]
+]
 
 _SMALLEST_BATCH = 16
 
@@ -27,8 +30,8 @@ class DatasetLosses:
     handed to jitted functions as an argument. `DatasetLosses.of` makes one.
 
     Attributes:
-        inputs: (K, B, ...) images in K batches, or whatever the losses are computed from.
-        labels: (K, B) classes; -1 for padding.
+        inputs: images in batches, or whatever the losses are computed from.
+        labels: classes; -1 for padding.
         rest: what else the losses depend on: running statistics, frozen parameters.
         losses_fn: see `LossesFn`; each loss is a function of its own row.
         num_classes: C.
@@ -41,8 +44,8 @@ class DatasetLosses:
         1.25 [2.  0.5]
     """
 
-    inputs: jax.Array
-    labels: jax.Array
+    inputs: Shaped[Array, "batches batch ..."]
+    labels: Int[Array, "batches batch"]
     rest: Any
     losses_fn: LossesFn = dataclasses.field(metadata={"static": True})
     num_classes: int = dataclasses.field(metadata={"static": True})
@@ -51,19 +54,19 @@ class DatasetLosses:
     def of(
         cls,
         losses_fn: LossesFn,
-        inputs: np.ndarray,
-        labels: np.ndarray,
+        inputs: Shaped[np.ndarray | Array, "images ..."],
+        labels: Integer[np.ndarray | Array, " images"],
         num_classes: int,
         *,
         rest: Any = None,
         batch_size: int = 128,
-    ) -> Self:
+    ) -> "DatasetLosses":
         """Puts images on the device, in batches of which the last is padded.
 
         Args:
             losses_fn: see `LossesFn`.
-            inputs: (N, ...).
-            labels: (N,) integers in [0, C).
+            inputs: one an image.
+            labels: in [0, C).
             num_classes: C.
             rest: what else they depend on.
             batch_size: images that are evaluated together; a small set takes a smaller one.
@@ -86,13 +89,13 @@ class DatasetLosses:
         return cls(batches, jnp.asarray(labels.reshape(-1, size)), rest, losses_fn, num_classes)
 
     @property
-    def counts(self) -> np.ndarray:
-        """Images of each class, (C,)."""
+    def counts(self) -> Int[np.ndarray, " classes"]:
+        """Images of each class."""
         labels = np.asarray(self.labels).ravel()
         return np.bincount(labels[labels >= 0], minlength=self.num_classes)
 
-    def of_classes(self, classes: np.ndarray) -> Self:
-        """Returns the losses of the images of some classes alone, (C,) bool.
+    def of_classes(self, classes: Bool[np.ndarray, " classes"]) -> "DatasetLosses":
+        """Returns the losses of the images of some classes alone.
 
         A ValueError says that none of them has an image.
         """
@@ -105,15 +108,15 @@ class DatasetLosses:
     def by_class(self, theta: Any) -> ClassLosses:
         """Returns the losses summed by class; may be traced."""
 
-        def add_batch(total: ClassLosses, batch: tuple[jax.Array, jax.Array]):
+        def add_batch(total: ClassLosses, batch: tuple[Array, Array]):
             return jax.tree.map(jnp.add, total, self._batch_losses(theta, *batch)), None
 
         zero = jax.eval_shape(lambda: self._batch_losses(theta, self.inputs[0], self.labels[0]))
         start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), zero)
         return jax.lax.scan(add_batch, start, (self.inputs, self.labels))[0]
 
-    def mean(self, theta: Any) -> jax.Array:
-        """Returns the mean loss over images, a scalar; may be traced."""
+    def mean(self, theta: Any) -> Float[Array, ""]:
+        """Returns the mean loss over images; may be traced."""
         return self.by_class(theta).mean()
 
     def gradient(self, theta: Any) -> Any:
@@ -133,12 +136,12 @@ class DatasetLosses:
         """
         return self._mean_over_batches(lambda batch: _batch_product(batch, theta, vector))
 
-    def _batch_losses(self, theta: Any, inputs: jax.Array, labels: jax.Array) -> ClassLosses:
+    def _batch_losses(self, theta: Any, inputs: Array, labels: Array) -> ClassLosses:
         # The losses of padding are computed with class 0 and counted to none.
         losses = self.losses_fn(theta, self.rest, inputs, jnp.maximum(labels, 0))
         return class_losses(losses, labels, self.num_classes)
 
-    def _mean_over_batches(self, of_batch: Callable[[Self], Any]) -> Any:
+    def _mean_over_batches(self, of_batch: Callable[["DatasetLosses"], Any]) -> Any:
         batches = (
             dataclasses.replace(self, inputs=self.inputs[k : k + 1], labels=self.labels[k : k + 1])
             for k in range(len(self.labels))
@@ -148,7 +151,7 @@ class DatasetLosses:
         return jax.tree.map(lambda leaf: leaf / size, total)
 
 
-def _batch_sum(batch: DatasetLosses, theta: Any) -> jax.Array:
+def _batch_sum(batch: DatasetLosses, theta: Any) -> Array:
     return batch._batch_losses(theta, batch.inputs[0], batch.labels[0]).sums.sum()
 
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxlt.batch.class_losses import ClassLossesFn, at_least_32_bits
 from jaxlt.sharpness.equation import class_sums_fn
@@ -14,22 +15,22 @@ class GroupSharpness(NamedTuple):
     """What a batch says of G groups of classes; NaN where it has no image of a group.
 
     Attributes:
-        loss: (G,) mean loss L_g of the group's images.
-        gradient_norm: (G,) `||d_g||`, d_g being the gradient of L_g.
-        sharpness: (G,) `L_g(w + radius * d_g / ||d_g||) - L_g(w)`.
-        cosine: (G, G) of the angles between the d_g; NaN with one that is 0 too.
+        loss: mean loss L_g of the group's images.
+        gradient_norm: `||d_g||`, d_g being the gradient of L_g.
+        sharpness: `L_g(w + radius * d_g / ||d_g||) - L_g(w)`.
+        cosine: of the angles between the d_g; NaN with one that is 0 too.
     """
 
-    loss: jax.Array
-    gradient_norm: jax.Array
-    sharpness: jax.Array
-    cosine: jax.Array
+    loss: Float[Array, " groups"]
+    gradient_norm: Float[Array, " groups"]
+    sharpness: Float[Array, " groups"]
+    cosine: Float[Array, "groups groups"]
 
 
 def group_sharpness(
     class_losses_fn: ClassLossesFn,
     params: Any,
-    groups: jax.Array,
+    groups: Bool[ArrayLike, "groups classes"],
     *,
     radius: float = 0.05,
     mask: Mask = None,
@@ -44,7 +45,7 @@ def group_sharpness(
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
         params: pytree of floating arrays, w.
-        groups: (G, C) bool, whether a class is in a group; groups may overlap.
+        groups: whether a class is in a group; groups may overlap.
         radius: of the ascent, in units of the parameters; the same for all groups.
         mask: the leaves along which gradients are taken and perturbed, all by default.
 
@@ -94,7 +95,7 @@ def group_sharpness(
     )
 
 
-def _product(one: Leaves, other: Leaves) -> jax.Array:
+def _product(one: Leaves, other: Leaves) -> Float[Array, ""]:
     """Returns the scalar product over all leaves, accumulated in at least 32 bits."""
     pairs = zip(map(at_least_32_bits, one), map(at_least_32_bits, other), strict=True)
     parts = [(a * b).sum() for a, b in pairs]

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray
 from matfree.decomp import hessenberg
 
 from jaxlt.analysis.dataset_losses import DatasetLosses
 
-# (P,) -> (P,), the product with a symmetric matrix
-Product: TypeAlias = Callable[[jax.Array], jax.Array]
+# The product with a symmetric matrix.
+Product: TypeAlias = Callable[[Float[Array, " params"]], Float[Array, " params"]]
 
 # An off-diagonal element so many units of rounding of the largest ones is as good as zero.
 _UNITS_OF_ROUNDING = 10
@@ -32,17 +33,17 @@ class Spectrum:
     """What Lanczos' algorithm finds of the eigenvalues of a symmetric matrix of P by P.
 
     Attributes:
-        ritz_values: (S, M) of each of S starting vectors, ascending. Where a vector's Krylov space
+        ritz_values: of each starting vector, ascending. Where a vector's Krylov space
             has fewer than M dimensions, the last value is repeated with weight 0.
-        weights: (S, M) squared first components of their vectors, the weights of Gaussian
+        weights: squared first components of their vectors, the weights of Gaussian
             quadrature with the spectral density; each row adds up to 1.
-        residuals: (S, M) bounds on the distance of each Ritz value from an eigenvalue, up to the
+        residuals: bounds on the distance of each Ritz value from an eigenvalue, up to the
             rounding of the products.
     """
 
-    ritz_values: np.ndarray
-    weights: np.ndarray
-    residuals: np.ndarray
+    ritz_values: Float[np.ndarray, "vectors steps"]
+    weights: Float[np.ndarray, "vectors steps"]
+    residuals: Float[np.ndarray, "vectors steps"]
 
     @property
     def largest(self) -> float:
@@ -68,8 +69,8 @@ class Spectrum:
         flat = self.ritz_values.ravel()
         return float(self.residuals.ravel()[[flat.argmin(), flat.argmax()]].max())
 
-    def density(self, grid: np.ndarray) -> np.ndarray:
-        """Returns the density of eigenvalues at the points of a grid (N,), with area 1.
+    def density(self, grid: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
+        """Returns the density of eigenvalues at the points of a grid, with area 1.
 
         Each Ritz value is a Gaussian of variance 1e-5 times the width of the spectrum, or 1e-5
         where that is less than 1.
@@ -104,7 +105,7 @@ def hessian_product(losses: DatasetLosses, theta: Any) -> tuple[Product, int]:
     """
     flat, unravel = ravel_pytree(theta)
 
-    def product(vector: jax.Array) -> jax.Array:
+    def product(vector: Float[Array, " params"]) -> Float[Array, " params"]:
         return ravel_pytree(losses.hessian_vector_product(theta, unravel(vector)))[0]
 
     return product, flat.size
@@ -113,7 +114,7 @@ def hessian_product(losses: DatasetLosses, theta: Any) -> tuple[Product, int]:
 def spectrum(
     product: Product,
     dimension: int,
-    key: jax.Array,
+    key: PRNGKeyArray,
     *,
     num_steps: int = 100,
     num_vectors: int = 1,
@@ -145,8 +146,8 @@ def spectrum(
     return Spectrum(*(np.stack(arrays) for arrays in zip(*found, strict=True)))
 
 
-def _lanczos(product: Product, start: jax.Array, num_steps: int) -> tuple[np.ndarray, ...]:
-    def compiled_product(vector: jax.Array) -> jax.Array:
+def _lanczos(product: Product, start: Array, num_steps: int) -> tuple[np.ndarray, ...]:
+    def compiled_product(vector: Array) -> Array:
         with jax.disable_jit(False):
             return product(vector)
 
@@ -183,16 +184,16 @@ def _steps_until_exhausted(diagonal: np.ndarray, beside: np.ndarray, eps: float)
 
 
 def trace(
-    product: Product, dimension: int, key: jax.Array, *, num_samples: int, dtype: Any = jnp.float32
+    product: Product,
+    dimension: int,
+    key: PRNGKeyArray,
+    *,
+    num_samples: int,
+    dtype: Any = jnp.float32,
 ) -> Trace:
     """Estimates the trace of a symmetric matrix by Hutchinson's method with random signs.
 
-    Args:
-        product: with the matrix.
-        dimension: P.
-        key: of the samples.
-        num_samples: products.
-        dtype: of the vectors.
+    Each sample takes one product with the matrix; for the arguments see `spectrum`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxlt.analysis as analysis

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from jaxlt.analysis.dataset_losses import DatasetLosses
 from jaxlt.sharpness.perturbation import norm, standard_normal
 
 
-def random_direction(key: jax.Array, theta: Any) -> Any:
+def random_direction(key: PRNGKeyArray, theta: Any) -> Any:
     """Draws a direction of independent standard normal components.
 
     Args:
@@ -29,13 +30,8 @@ def random_direction(key: jax.Array, theta: Any) -> Any:
     return jax.tree.unflatten(treedef, standard_normal(key, leaves))
 
 
-def of_norm(direction: Any, length: jax.Array | float) -> Any:
-    """Scales a direction; zero stays zero.
-
-    Args:
-        direction: pytree of arrays.
-        length: its Euclidean norm over all leaves afterwards.
-    """
+def of_norm(direction: Any, length: Real[ArrayLike, ""]) -> Any:
+    """Scales a direction to a Euclidean norm over all leaves; zero stays zero."""
     found = norm(direction)
     factor = jnp.where(found > 0, length / jnp.where(found > 0, found, 1), 0)
     return jax.tree.map(lambda leaf: (factor * leaf).astype(leaf.dtype), direction)
@@ -47,10 +43,7 @@ def filter_normalized(direction: Any, theta: Any) -> Any:
     That is section 4 of Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018.
     A filter is what makes one output of a kernel: all of a leaf but its last axis. Leaves of fewer
     than two axes, biases and the factors of normalizations, get no direction.
-
-    Args:
-        direction: pytree of arrays.
-        theta: parameters, a pytree like it.
+    Direction and theta are trees of one structure, see `random_direction`.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt.analysis as analysis
@@ -60,7 +53,7 @@ def filter_normalized(direction: Any, theta: Any) -> Any:
          [5. 0.]]
     """
 
-    def normalized(d: jax.Array, w: jax.Array) -> jax.Array:
+    def normalized(d: Float[Array, "*shape"], w: Float[Array, "*shape"]) -> Array:
         if w.ndim < 2:
             return jnp.zeros_like(w)
         axes = tuple(range(w.ndim - 1))
@@ -75,13 +68,13 @@ class PrincipalPlane(NamedTuple):
 
     Attributes:
         directions: two orthonormal directions, pytrees like theta.
-        coordinates: (T, 2) of each point from the last one.
-        explained: (2,) share of the variance around the last point along each direction.
+        coordinates: of each point from the last one.
+        explained: share of the variance around the last point along each direction.
     """
 
     directions: tuple[Any, Any]
-    coordinates: np.ndarray
-    explained: np.ndarray
+    coordinates: Float[np.ndarray, "points 2"]
+    explained: Float[np.ndarray, "2"]
 
 
 def principal_plane(trajectory: Sequence[Any]) -> PrincipalPlane:
@@ -108,17 +101,12 @@ def principal_plane(trajectory: Sequence[Any]) -> PrincipalPlane:
 
 
 def losses_along(
-    losses: DatasetLosses, theta: Any, direction: Any, distances: np.ndarray
-) -> np.ndarray:
-    """Returns the mean losses (T, C) of each class at `theta + t * direction`.
+    losses: DatasetLosses, theta: Any, direction: Any, distances: Real[np.ndarray, " distances"]
+) -> Float[np.ndarray, "distances classes"]:
+    """Returns the mean losses of each class at `theta + t * direction`.
 
-    A class without image has NaN.
-
-    Args:
-        losses: of C classes.
-        theta: parameters.
-        direction: pytree like theta.
-        distances: (T,) values of t.
+    The distances are values of t; for what else it takes see `losses_over_plane`. A class without
+    image has NaN.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, jaxlt.analysis as analysis
@@ -136,12 +124,12 @@ def losses_over_plane(
     losses: DatasetLosses,
     theta: Any,
     directions: tuple[Any, Any],
-    xs: np.ndarray,
-    ys: np.ndarray,
+    xs: Real[np.ndarray, " xs"],
+    ys: Real[np.ndarray, " ys"],
     *,
     on_row: Callable[[], None] = lambda: None,
-) -> np.ndarray:
-    """Returns the mean losses (Y, X, C) of each class at `theta + x * first + y * second`.
+) -> Float[np.ndarray, "ys xs classes"]:
+    """Returns the mean losses of each class at `theta + x * first + y * second`.
 
     A row of the plane is one program of the device, mapped over x. A class without image has NaN.
 
@@ -149,8 +137,8 @@ def losses_over_plane(
         losses: of C classes.
         theta: parameters.
         directions: first and second, pytrees like theta.
-        xs: (X,).
-        ys: (Y,).
+        xs: values of x.
+        ys: values of y, one a row.
         on_row: called after each y.
 
     Example:
@@ -170,11 +158,11 @@ def losses_over_plane(
 
 @jax.jit
 def _row(
-    losses: DatasetLosses, theta: Any, first: Any, second: Any, xs: jax.Array, y: jax.Array | float
-) -> jax.Array:
+    losses: DatasetLosses, theta: Any, first: Any, second: Any, xs: Array, y: ArrayLike
+) -> Float[Array, "xs classes"]:
     origin = jax.tree.map(partial(_moved, y), theta, second)
 
-    def at(x: jax.Array) -> jax.Array:
+    def at(x: Float[Array, ""]) -> Float[Array, " classes"]:
         by_class = losses.by_class(jax.tree.map(partial(_moved, x), origin, first))
         present = by_class.counts > 0
         return jnp.where(present, by_class.sums / jnp.where(present, by_class.counts, 1), jnp.nan)
@@ -182,5 +170,5 @@ def _row(
     return jax.lax.map(at, xs)
 
 
-def _moved(distance: jax.Array | float, leaf: jax.Array, direction: jax.Array) -> jax.Array:
+def _moved(distance: ArrayLike, leaf: Array, direction: Array) -> Array:
     return (leaf + distance * direction).astype(leaf.dtype)

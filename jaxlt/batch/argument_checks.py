@@ -4,18 +4,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule | Callable[[jax.Array], jax.Array]
-# NumPy arrays too, which the core does not import to name.
-ClassCounts: TypeAlias = Sequence[int] | jax.Array
+ScalarOrSchedule: TypeAlias = Real[ArrayLike, ""] | optax.Schedule | Callable[[Array], Array]
+ClassCounts: TypeAlias = Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]
 
 
-def at_step(value: ScalarOrSchedule, step: jax.Array) -> jax.Array:
-    """Returns a number, or a schedule's value after so many steps (), as a floating scalar."""
+def at_step(value: ScalarOrSchedule, step: Int[ArrayLike, ""]) -> Float[Array, ""]:
+    """Returns a number, or a schedule's value after so many steps, as a floating scalar."""
     return jnp.asarray(value(step) if callable(value) else value, dtype=float)
 
 
@@ -50,29 +49,27 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_class_counts(class_counts: ClassCounts, num_classes: int | None = None) -> jax.Array:
-    """Returns training-set class counts as a floating (C,) array.
+def check_class_counts(
+    class_counts: ClassCounts, num_classes: int | None = None
+) -> Float[Array, " classes"]:
+    """Returns training-set class counts as a floating array.
 
     Traced counts (`optax.inject_hyperparams` traces arrays) are checked for their shape alone.
 
-    Args:
-        class_counts: (C,) training images of each class.
-        num_classes: C, where the caller knows it.
-
     Raises:
-        ValueError: the counts are not one-dimensional, are empty, are not `num_classes` many, or
-            hold one that is not a positive finite number.
+        ValueError: the counts are not one-dimensional, are empty, are not `num_classes` many where
+            that is known, or hold one that is not a positive finite number.
     """
-    if not isinstance(class_counts, Tracer):
-        class_counts = jnp.asarray(_positive_numbers(class_counts), dtype=float)
-    if class_counts.ndim != 1:
-        raise ValueError(f"class_counts must have shape (C,), got {class_counts.shape}")
-    if num_classes not in (None, class_counts.size):
+    traced = isinstance(class_counts, Tracer)
+    counts = jnp.asarray(class_counts if traced else _positive_numbers(class_counts), dtype=float)
+    if counts.ndim != 1:
+        raise ValueError(f"class_counts must have shape (C,), got {counts.shape}")
+    if num_classes not in (None, counts.size):
         raise ValueError(
             f"class_counts must hold one count for each of the {num_classes} classes, got "
-            f"{class_counts.size} counts"
+            f"{counts.size} counts"
         )
-    return jnp.asarray(class_counts, dtype=float)
+    return counts
 
 
 def _positive_numbers(class_counts: Any) -> list[float]:
@@ -88,6 +85,6 @@ def _positive_numbers(class_counts: Any) -> list[float]:
     return list(values)
 
 
-def class_prior(class_counts: jax.Array) -> jax.Array:
-    """Returns the prior `pi_c = N_c / sum N`, (C,), of checked counts."""
+def class_prior(class_counts: Float[Array, " classes"]) -> Float[Array, " classes"]:
+    """Returns the prior `pi_c = N_c / sum N` of checked counts."""
     return class_counts / class_counts.sum()

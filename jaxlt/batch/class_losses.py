@@ -6,9 +6,15 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Integer, Real
 
 from jaxlt.batch.classifiers import Cosine, Linear
 from jaxlt.batch.passes import Blocks, Passes
+
+Logits: TypeAlias = Float[ArrayLike, "batch classes"]
+Labels: TypeAlias = Integer[ArrayLike, " batch"]
+Losses: TypeAlias = Float[Array, " batch"]
+LossFn: TypeAlias = Callable[[Logits, Labels], Losses]
 
 
 @jax.tree_util.register_dataclass
@@ -17,8 +23,8 @@ class ClassLosses:
     """The losses of one batch, summed by class.
 
     Attributes:
-        sums: (C,) sum of the losses of each class's images; 0 for a class without images.
-        counts: (C,) images of each class in the batch, or sums of shares where labels are shares.
+        sums: sum of the losses of each class's images; 0 for a class without images.
+        counts: images of each class in the batch, or sums of shares where labels are shares.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -27,11 +33,11 @@ class ClassLosses:
         2.5
     """
 
-    sums: jax.Array
-    counts: jax.Array
+    sums: Float[Array, " classes"]
+    counts: Real[Array, " classes"]
 
-    def mean(self) -> jax.Array:
-        """Returns the batch-mean loss, a scalar; 0 for a batch of nothing but padding."""
+    def mean(self) -> Float[Array, ""]:
+        """Returns the batch-mean loss; 0 for a batch of nothing but padding."""
         return self.sums.sum() / batch_size(self.counts)
 
 
@@ -39,8 +45,8 @@ ClassLossesFn: TypeAlias = Callable[[Any], ClassLosses]
 
 
 def class_losses(
-    per_example: jax.Array,
-    labels: jax.Array,
+    per_example: Real[ArrayLike, " batch"],
+    labels: Labels | Real[ArrayLike, "batch classes"],
     num_classes: int,
     *,
     axis_name: str | tuple[str, ...] | None = None,
@@ -48,8 +54,8 @@ def class_losses(
     """Sums per-example losses by class, in at least 32 bits.
 
     Args:
-        per_example: (B,) losses, any weighting already applied.
-        labels: (B,) integer classes, or (B, C) shares of each image in each class (mixup: lam and
+        per_example: losses, any weighting already applied.
+        labels: classes (B,), or shares (B, C) of each image in each class (mixup: lam and
             1 - lam; padding: a row of zeros). An integer outside [0, C), such as -1, marks a row
             of padding, whose loss must still be finite.
         num_classes: C.
@@ -92,15 +98,22 @@ def class_losses(
     return ClassLosses(sums=sums, counts=counts)
 
 
-def batch_size(counts: jax.Array) -> jax.Array:
+def batch_size(counts: Real[Array, " classes"]) -> Real[Array, ""]:
     """Returns the number of images counted, or 1 where there are none and so all losses are 0."""
     total = counts.sum()
     return jnp.where(total > 0, total, 1)
 
 
-def at_least_32_bits(x: jax.Array) -> jax.Array:
-    """Returns a floating array in float32, or as it is where it is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def at_least_32_bits(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns an array in float32, or as it is where it is wider."""
+    x = jnp.asarray(x)
+    return x.astype(wide(x.dtype))
+
+
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns float32 for types of fewer bits and for integers, else the type itself."""
+    narrow = not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32
+    return jnp.dtype(jnp.float32) if narrow else dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +126,12 @@ class FactoredLosses:
     images alone. On an explicitly sharded mesh use a plain function: this one sorts images.
 
     Attributes:
-        features_fn: from params and images to features (b, D), for any number of images.
+        features_fn: from params and images to features, for any number of images.
         classifier_fn: from params to a `Linear` or `Cosine` of leaves of params, which
             `features_fn` does not read.
-        loss_fn: from logits (b, C) and labels (b,) to losses (b,), each of its own row alone.
+        loss_fn: from logits and labels to losses, each of its own row alone.
         images: pytree of arrays (B, ...), whatever `features_fn` takes.
-        labels: (B,) integer classes. A label outside [0, C), such as -1, marks padding.
+        labels: classes. A label outside [0, C), such as -1, marks padding.
         num_classes: C.
         independent: whether an image's features depend on that image alone. Dropout breaks this,
             and so does batch norm unless its statistics are held fixed.
@@ -137,11 +150,11 @@ class FactoredLosses:
         [3. 1. 0.]
     """
 
-    features_fn: Callable[[Any, Any], jax.Array]
+    features_fn: Callable[[Any, Any], Float[Array, "batch features"]]
     classifier_fn: Callable[[Any], Linear | Cosine]
-    loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+    loss_fn: LossFn
     images: Any
-    labels: jax.Array
+    labels: Labels
     num_classes: int
     independent: bool = False
     passes: Passes | None = dataclasses.field(default_factory=Blocks)
@@ -151,22 +164,11 @@ class FactoredLosses:
         losses = self.losses(params, self.images, self.labels)
         return class_losses(losses, self.labels, self.num_classes)
 
-    def losses(self, params: Any, images: Any, labels: jax.Array) -> jax.Array:
-        """Returns the loss of each image, (b,).
-
-        Args:
-            params: what `features_fn` and `classifier_fn` take.
-            images: pytree of arrays (b, ...).
-            labels: (b,) integer classes.
-        """
+    def losses(self, params: Any, images: Any, labels: Labels) -> Losses:
+        """Returns the loss of each image, of any number of them; see `FactoredLosses`."""
         logits = self.classifier_fn(params).logits(self.features_fn(params, images))
         return self.loss(logits, labels)
 
-    def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Returns the loss of each row of logits, (b,), in at least 32 bits.
-
-        Args:
-            logits: (b, C).
-            labels: (b,) integer classes.
-        """
+    def loss(self, logits: Logits, labels: Labels) -> Losses:
+        """Returns the loss of each row in at least 32 bits; see `FactoredLosses`."""
         return at_least_32_bits(self.loss_fn(logits, labels))

@@ -1,13 +1,18 @@
 """Linear and cosine classifiers."""
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
 
 if TYPE_CHECKING:
     from jaxlt.batch.class_gradients import CosineGradients, LinearGradients
+
+Features: TypeAlias = Float[ArrayLike, "batch features"]
+# One number for each pair of images.
+Pairs: TypeAlias = Float[Array, "batch batch"]
 
 # Below this norm a vector has no usable direction (PyTorch's `normalize` has the same bound).
 _MIN_NORM = 1e-12
@@ -16,10 +21,6 @@ _MIN_NORM = 1e-12
 class Linear(NamedTuple):
     """Affine classifier, `features @ kernel + bias`.
 
-    Attributes:
-        kernel: (D, C).
-        bias: (C,).
-
     Example:
         >>> import jax.numpy as jnp, jaxlt
         >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.array([0.0, 10.0]))
@@ -27,26 +28,20 @@ class Linear(NamedTuple):
         [[ 3. 14.]]
     """
 
-    kernel: jax.Array
-    bias: jax.Array
+    kernel: Float[Array, "features classes"]
+    bias: Float[Array, " classes"]
 
-    def logits(self, features: jax.Array) -> jax.Array:
-        """Maps features (B, D) to logits (B, C)."""
-        return features @ self.kernel + self.bias
+    def logits(self, features: Features) -> Float[Array, "batch classes"]:
+        """Maps features to logits."""
+        return jnp.matmul(features, self.kernel) + self.bias[None]
 
     def class_gradients(
-        self, features: jax.Array, residuals: jax.Array, same_class: jax.Array
+        self, features: Features, residuals: Float[Array, "batch classes"], same_class: Pairs
     ) -> "LinearGradients":
-        """Returns the gradients of the class losses.
-
-        Args:
-            features: (B, D).
-            residuals: (B, C), gradient in each image's logits of its class's loss.
-            same_class: (B, B), 1 where two images have the same class, else 0.
-        """
+        """Returns the gradients of the class losses; for the arguments see `LinearGradients`."""
         from jaxlt.batch.class_gradients import LinearGradients
 
-        return LinearGradients(features, residuals, same_class)
+        return LinearGradients(jnp.asarray(features), residuals, same_class)
 
 
 @jax.tree_util.register_dataclass
@@ -57,7 +52,7 @@ class Cosine:
     Features or columns that are all zero give zero logits and zero gradients.
 
     Attributes:
-        kernel: (D, C).
+        kernel: of a column a class.
         scale: constant factor on the cosines.
 
     Example:
@@ -67,16 +62,16 @@ class Cosine:
         [[6. 8.]]
     """
 
-    kernel: jax.Array
+    kernel: Float[Array, "features classes"]
     scale: float = dataclasses.field(default=1.0, metadata={"static": True})
 
-    def logits(self, features: jax.Array) -> jax.Array:
-        """Maps features (B, D) to cosines times the scale, (B, C)."""
+    def logits(self, features: Features) -> Float[Array, "batch classes"]:
+        """Maps features to cosines times the scale."""
         cosines = unit_norm(features, axis=-1) @ unit_norm(self.kernel, axis=0)
         return self.scale * cosines
 
     def class_gradients(
-        self, features: jax.Array, residuals: jax.Array, same_class: jax.Array
+        self, features: Features, residuals: Float[Array, "batch classes"], same_class: Pairs
     ) -> "CosineGradients":
         """Returns the gradients of the class losses; see `Linear.class_gradients`."""
         from jaxlt.batch.class_gradients import CosineGradients
@@ -84,12 +79,12 @@ class Cosine:
         return CosineGradients.at(self, features, self.scale * residuals, same_class)
 
 
-def unit_norm(x: jax.Array, axis: int) -> jax.Array:
+def unit_norm(x: Float[ArrayLike, "*shape"], axis: int) -> Float[Array, "*shape"]:
     """Scales the vectors along an axis to unit Euclidean norm; zero ones and gradients stay 0."""
     return x * reciprocal_norm(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
 
 
-def reciprocal_norm(squared: jax.Array) -> jax.Array:
+def reciprocal_norm(squared: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns `1 / sqrt(squared)`, or 0 with gradient 0 where there is no usable direction."""
     nonzero = squared > _MIN_NORM**2
     # The inner `where` keeps the derivative of rsqrt at 0, infinite, out of the gradient.

@@ -3,11 +3,11 @@
 It follows Zhou et al., CVPR 2023, equations 12-14, and their released code, which differs.
 """
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from jaxlt.batch.argument_checks import (
     ClassCounts,
@@ -15,33 +15,32 @@ from jaxlt.batch.argument_checks import (
     check_class_counts,
     check_positive,
 )
-from jaxlt.batch.class_losses import at_least_32_bits
-from jaxlt.batch.classifiers import Cosine, Linear
+from jaxlt.batch.class_losses import Labels, Losses, LossFn, at_least_32_bits
+from jaxlt.batch.classifiers import Cosine, Features, Linear
 
-LossFn: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 Grouping: TypeAlias = Literal["example", "class"]
 
 
 def adversarial_features(
-    features: jax.Array,
+    features: Features,
     classifier: Linear | Cosine,
     loss_fn: LossFn,
-    labels: jax.Array,
+    labels: Labels,
     num_classes: int,
     *,
-    radius: float | jax.Array,
+    radius: Real[ArrayLike, ""] | Real[ArrayLike, " classes"],
     grouping: Grouping = "example",
-) -> jax.Array:
-    """Moves features to where the loss is higher: `z + radius * grad_z L / ||grad_z L||`, (B, D).
+) -> Float[Array, "batch features"]:
+    """Moves features to where the loss is higher: `z + radius * grad_z L / ||grad_z L||`.
 
     See CC-SAM's paper, equations 12-14. The result is a constant to whatever differentiates it.
     Features with a zero gradient stay where they are, and so does padding.
 
     Args:
-        features: (B, D), z.
+        features: z.
         classifier: maps features to logits, such as a `jaxlt.Linear`.
-        loss_fn: from logits (B, C) and labels (B,) to losses (B,), each of its own row alone.
-        labels: (B,) integer classes. A label outside [0, C), such as -1, marks padding.
+        loss_fn: from logits and labels to losses, each of its own row alone.
+        labels: classes. A label outside [0, C), such as -1, marks padding.
         num_classes: C.
         radius: distance, or (C,) one for each class.
         grouping: "example" divides each row's gradient by its own norm (the paper). "class"
@@ -60,32 +59,32 @@ def adversarial_features(
         [[2.29 4.71]]
     """
     check_choice("grouping", grouping, ("example", "class"))
-    radius = _of_each_class("radius", radius, num_classes)
+    features, radius = jnp.asarray(features), _of_each_class("radius", radius, num_classes)
     gradient = jax.grad(lambda z: loss_fn(classifier.logits(z), labels).sum())(features)
     gradient = at_least_32_bits(gradient)
     members = jax.nn.one_hot(labels, num_classes, dtype=gradient.dtype)
     squares = jnp.square(gradient).sum(1)
     if grouping == "class":
         # Of the class-mean loss both gradient and norm would be smaller by the class's size.
-        squares = (members * (members * squares[:, None]).sum(0)).sum(1)
+        squares = (members * (members * squares[:, None]).sum(0)[None]).sum(1)
     norms = jnp.sqrt(jnp.where(squares > 0, squares, jnp.inf))
-    steps = (members * radius).sum(1) / norms
+    steps = (members * radius[None].astype(members.dtype)).sum(1) / norms
     moved = features + (steps[:, None] * gradient).astype(features.dtype)
     return jax.lax.stop_gradient(moved)
 
 
 def adversarial_losses(
-    features: jax.Array,
+    features: Features,
     classifier: Linear | Cosine,
     loss_fn: LossFn,
-    labels: jax.Array,
+    labels: Labels,
     num_classes: int,
     *,
-    ratio: float | jax.Array,
-    radius: float | jax.Array,
+    ratio: Real[ArrayLike, ""],
+    radius: Real[ArrayLike, ""] | Real[ArrayLike, " classes"],
     grouping: Grouping = "example",
-    class_weights: jax.Array | None = None,
-) -> jax.Array:
+    class_weights: Real[ArrayLike, " classes"] | None = None,
+) -> Losses:
     """Mixes losses at features and adversarial ones: `(1 - ratio) * l(z) + ratio * w_y * l(z_adv)`.
 
     See CC-SAM's paper, equations 12-14, where the ratio rises from 0 to 1 over the stage. Gradients
@@ -93,7 +92,7 @@ def adversarial_losses(
     the features. A row of padding has the loss `(1 - ratio) * l(z)`, 0 for those of `jaxlt.losses`.
 
     Args:
-        features: (B, D), z.
+        features: z.
         classifier: see `adversarial_features`, as loss_fn, labels, radius and grouping.
         loss_fn: see there.
         labels: see there.
@@ -101,7 +100,7 @@ def adversarial_losses(
         ratio: weight of the adversarial term, in [0, 1].
         radius: see there.
         grouping: see there.
-        class_weights: (C,) w, which multiply the radius of each class too, such as
+        class_weights: w, which multiply the radius of each class too, such as
             `released_class_weights`. None for 1, as in the paper.
 
     Raises:
@@ -117,21 +116,24 @@ def adversarial_losses(
     """
     weights = 1.0 if class_weights is None else class_weights
     weights = _of_each_class("class_weights", weights, num_classes)
-    features = jax.lax.stop_gradient(features)
+    features = jax.lax.stop_gradient(jnp.asarray(features))
     radius = _of_each_class("radius", radius, num_classes) * weights
     adversarial = adversarial_features(
         features, classifier, loss_fn, labels, num_classes, radius=radius, grouping=grouping
     )
     clean, moved = (loss_fn(classifier.logits(z), labels) for z in (features, adversarial))
-    weight = (jax.nn.one_hot(labels, num_classes, dtype=moved.dtype) * weights).sum(1)
+    members = jax.nn.one_hot(labels, num_classes, dtype=moved.dtype)
+    weight = (members * weights[None].astype(moved.dtype)).sum(1)
     return (1 - ratio) * clean + ratio * weight * moved
 
 
-def released_class_weights(class_counts: ClassCounts, divisor: float = 2.0) -> jax.Array:
-    """Class weights of the released second stage, `log(N_max / N_c + 0.01) / divisor`, (C,).
+def released_class_weights(
+    class_counts: ClassCounts, divisor: float = 2.0
+) -> Float[Array, " classes"]:
+    """Class weights of the released second stage, `log(N_max / N_c + 0.01) / divisor`.
 
     Args:
-        class_counts: (C,) training images of each class.
+        class_counts: training images of each class.
         divisor: positive; 2 in most of the released configurations.
 
     Raises:
@@ -147,8 +149,8 @@ def released_class_weights(class_counts: ClassCounts, divisor: float = 2.0) -> j
     return jnp.log(counts.max() / counts + 0.01) / divisor
 
 
-def _of_each_class(name: str, value: float | jax.Array, num_classes: int) -> jax.Array:
-    value = jnp.asarray(value)
+def _of_each_class(name: str, value: ArrayLike, num_classes: int) -> Array:
+    value = jnp.asarray(value, dtype=float)
     if value.shape not in ((), (num_classes,)):
         raise ValueError(f"{name} must have shape () or ({num_classes},), got {value.shape}")
     return jnp.broadcast_to(value, (num_classes,))

@@ -1,17 +1,17 @@
 """Focal loss: images that are classified well count for less."""
 
-import jax
 import jax.numpy as jnp
 
+from jaxlt.batch.class_losses import Labels, Logits, Losses
 from jaxlt.losses.softmax import cross_entropy
 
 
-def focal(logits: jax.Array, labels: jax.Array, gamma: float) -> jax.Array:
+def focal(logits: Logits, labels: Labels, gamma: float) -> Losses:
     """Focal loss, `(1 - p_y)**gamma * -log p_y` (Lin et al., ICCV 2017, equation 4).
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
+        logits: a row an image.
+        labels: of the images.
         gamma: focusing exponent, at least 0. 0 gives cross-entropy.
 
     Example:

@@ -4,30 +4,31 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import ClassCounts, check_choice, check_class_counts, check_share
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]
 
 
 def label_aware_smoothing(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: Logits,
+    labels: Labels,
     class_counts: ClassCounts,
     head: float,
     tail: float,
     shape: SmoothingShape = "concave",
-) -> jax.Array:
+) -> Losses:
     """Label-aware smoothing, `(1 - eps_y) * -log p_y + eps_y * mean_c(-log p_c)`.
 
     The second stage of MiSLAS (Zhong et al., CVPR 2021) trains with it.
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
-        class_counts: (C,) training images of each class.
+        logits: a row an image.
+        labels: of the images.
+        class_counts: training images of each class.
         head: smoothing of the largest class, in [0, 1].
         tail: smoothing of the rarest class, in [0, 1].
         shape: see `smoothing_factors`.
@@ -51,8 +52,8 @@ def label_aware_smoothing(
 
 def smoothing_factors(
     class_counts: ClassCounts, head: float, tail: float, shape: SmoothingShape = "concave"
-) -> jax.Array:
-    """Smoothing of each class's labels, (C,), from `tail` at the rarest to `head` at the largest.
+) -> Float[Array, " classes"]:
+    """Smoothing of each class's labels, from `tail` at the rarest to `head` at the largest.
 
     With `t = (N_c - N_min) / (N_max - N_min)`, the factor is
 
@@ -63,7 +64,7 @@ def smoothing_factors(
     Classes of equal size all have `head`.
 
     Args:
-        class_counts: (C,) training images of each class.
+        class_counts: training images of each class.
         head: smoothing of the largest class, in [0, 1].
         tail: smoothing of the rarest class, in [0, 1].
         shape: how the factor grows with the class's size.

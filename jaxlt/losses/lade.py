@@ -4,18 +4,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
 from jaxlt.losses.softmax import balanced_softmax, one_hot
 
 
 def lade(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: Logits,
+    labels: Labels,
     class_counts: ClassCounts,
     *,
     weight: float = 0.1,
     regularization: float = 0.1,
-) -> jax.Array:
+) -> Losses:
     """LADE loss: balanced softmax plus `weight * R` (Hong et al., CVPR 2021).
 
     R draws each logit to its class's log density ratio `log p(x | c) / p(x)` under a uniform
@@ -31,9 +31,9 @@ def lade(
     rows apart, so it cannot hold this loss.
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
-        class_counts: (C,) training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
+        logits: a row an image.
+        labels: of the images.
+        class_counts: training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         weight: weight of R.
         regularization: weight of the square in R.
 
@@ -53,7 +53,8 @@ def lade(
     # A batch of nothing but padding would have no term in its sum of exponentials.
     counted = (real | ~real.any())[:, None]
     ratio = logits - (jnp.log(prior) + jnp.log(num_classes))[None]
-    log_mean = jax.nn.logsumexp(ratio, axis=0, where=counted) - jnp.log(counted.sum())
+    num_images = counted.sum(dtype=logits.dtype)
+    log_mean = jax.nn.logsumexp(ratio, axis=0, where=counted) - jnp.log(num_images)
 
     bound = own - log_mean - regularization * jnp.square(log_mean)
     regularizer = -(prior * bound).sum()

@@ -4,27 +4,28 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 
 def ldam(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: Logits,
+    labels: Labels,
     class_counts: ClassCounts,
     max_margin: float = 0.5,
     scale: float = 30.0,
-) -> jax.Array:
+) -> Losses:
     """LDAM loss: cross-entropy of `scale * (x - m_y at the label)` (Cao et al., 2019, eq. 13).
 
     The margins m_c are proportional to `N_c**-0.25`; the largest is `max_margin`.
 
     Args:
-        logits: (B, C) cosines, from a classifier with normalized features and weights.
-        labels: (B,) integers.
-        class_counts: (C,) training images of each class; ValueError unless C positive numbers.
+        logits: cosines, from a classifier with normalized features and weights.
+        labels: of the images.
+        class_counts: training images of each class; ValueError unless C positive numbers.
         max_margin: margin of the rarest class.
         scale: factor on the logits after the margin.
 
@@ -42,16 +43,16 @@ def ldam(
 
 
 def gcl(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: Logits,
+    labels: Labels,
     class_counts: ClassCounts,
-    noise: jax.Array,
+    noise: Logits,
     *,
     noise_scale: float = 0.5,
     margin: float = 0.0,
     scale: float = 30.0,
     focusing: float = 0.0,
-) -> jax.Array:
+) -> Losses:
     """Gaussian clouded logits: noise lowers a cosine the more, the rarer its class (GCL).
 
     The loss is the cross-entropy of `scale * z`, with
@@ -61,10 +62,10 @@ def gcl(
     constant, as in the authors' released code; `focal` differentiates it.
 
     Args:
-        logits: (B, C) cosines, from a classifier with normalized features and weights.
-        labels: (B,) integers.
-        class_counts: (C,) training images of each class.
-        noise: (B, C), as `gcl_noise` draws it.
+        logits: cosines, from a classifier with normalized features and weights.
+        labels: of the images.
+        class_counts: training images of each class.
+        noise: as `gcl_noise` draws it.
         noise_scale: the most that noise takes from a cosine of the rarest class.
         margin: fixed margin of the label's class.
         scale: factor on the logits after noise and margin.
@@ -79,9 +80,9 @@ def gcl(
         >>> print(jaxlt.losses.gcl(logits, labels, (90, 10), jnp.ones((2, 2)), scale=1.0))
         [0.47 0.97]
     """
+    logits, noise = at_least_32_bits(logits), jnp.asarray(noise)
     if noise.shape != logits.shape:
         raise ValueError(f"noise must have the logits' shape {logits.shape}, got {noise.shape}")
-    logits = at_least_32_bits(logits)
     log_counts = jnp.log(check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype))
     rarity = log_counts.max() - log_counts
     rarity = rarity / jnp.where(rarity.max() > 0, rarity.max(), 1)
@@ -90,12 +91,12 @@ def gcl(
     return jax.lax.stop_gradient((-jnp.expm1(-loss)) ** focusing) * loss
 
 
-def gcl_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+def gcl_noise(key: PRNGKeyArray, shape: Sequence[int]) -> Float[Array, "batch classes"]:
     """Draws the noise of `gcl`: normal with standard deviation 1/3, clamped to [-1, 1].
 
     Args:
         key: a key of `jax.random`.
-        shape: shape of the logits, (B, C).
+        shape: of the logits.
 
     Example:
         >>> import jax, jaxlt

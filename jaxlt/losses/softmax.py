@@ -3,17 +3,18 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.class_losses import Labels, Logits, Losses, at_least_32_bits
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: Logits, labels: Labels) -> Losses:
     """Softmax cross-entropy, `-log p_y`.
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
+        logits: a row an image.
+        labels: of the images.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -25,14 +26,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def logit_adjusted(
-    logits: jax.Array, labels: jax.Array, class_counts: ClassCounts, tau: float = 1.0
-) -> jax.Array:
+    logits: Logits, labels: Labels, class_counts: ClassCounts, tau: float = 1.0
+) -> Losses:
     """Logit-adjusted loss: cross-entropy of `x + tau * log pi` (Menon et al., ICLR 2021, eq. 10).
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
-        class_counts: (C,) training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
+        logits: a row an image.
+        labels: of the images.
+        class_counts: training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         tau: strength of the prior.
 
     Example:
@@ -44,13 +45,13 @@ def logit_adjusted(
     return vector_scaling(logits, labels, class_counts, gamma=0.0, tau=tau)
 
 
-def balanced_softmax(logits: jax.Array, labels: jax.Array, class_counts: ClassCounts) -> jax.Array:
+def balanced_softmax(logits: Logits, labels: Labels, class_counts: ClassCounts) -> Losses:
     """Balanced softmax (Ren et al., NeurIPS 2020, eq. 4): `logit_adjusted` with `tau = 1`.
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
-        class_counts: (C,) training images of each class; ValueError unless C positive numbers.
+        logits: a row an image.
+        labels: of the images.
+        class_counts: training images of each class; ValueError unless C positive numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -61,16 +62,16 @@ def balanced_softmax(logits: jax.Array, labels: jax.Array, class_counts: ClassCo
 
 
 def vector_scaling(
-    logits: jax.Array, labels: jax.Array, class_counts: ClassCounts, gamma: float, tau: float
-) -> jax.Array:
+    logits: Logits, labels: Labels, class_counts: ClassCounts, gamma: float, tau: float
+) -> Losses:
     """Vector-scaling loss: cross-entropy of `x / Delta + tau * log pi` (Kini et al., NeurIPS 2021).
 
     `Delta_c = (N_c / N_max)**-gamma` is 1 for the largest class and more for the rare ones.
 
     Args:
-        logits: (B, C).
-        labels: (B,) integers.
-        class_counts: (C,) training images of each class; ValueError unless C positive numbers.
+        logits: a row an image.
+        labels: of the images.
+        class_counts: training images of each class; ValueError unless C positive numbers.
         gamma: exponent of the multiplicative adjustment.
         tau: strength of the additive adjustment.
 
@@ -87,6 +88,6 @@ def vector_scaling(
     return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)
 
 
-def one_hot(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns 1 at each row's label, else 0, (B, C) in the logits' precision; padding has none."""
+def one_hot(labels: Labels, logits: Array) -> Float[Array, "batch classes"]:
+    """Returns 1 at each row's label, else 0, in the logits' precision; padding has none."""
     return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

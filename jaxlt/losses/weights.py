@@ -3,20 +3,22 @@
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Integer, Real
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts
 
 
-def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> jax.Array:
+def class_balanced_weights(
+    class_counts: ClassCounts, beta: Real[ArrayLike, ""] = 0.9999
+) -> Float[Array, " classes"]:
     """Class weights by effective number, `(1 - beta) / (1 - beta**N_c)` (Cui et al., CVPR 2019).
 
-    Returns (C,) weights that sum to C.
+    The weights sum to C.
 
     Args:
-        class_counts: (C,) training images of each class.
+        class_counts: training images of each class.
         beta: in [0, 1). 0 gives equal weights, values near 1 almost the inverse counts.
 
     Raises:
@@ -37,15 +39,15 @@ def class_balanced_weights(class_counts: ClassCounts, beta: float = 0.9999) -> j
 
 
 def deferred_reweighting(
-    class_counts: ClassCounts, start_step: int, beta: float = 0.9999
-) -> Callable[[int | jax.Array], jax.Array]:
+    class_counts: ClassCounts, start_step: int, beta: Real[ArrayLike, ""] = 0.9999
+) -> Callable[[Integer[ArrayLike, ""]], Float[Array, " classes"]]:
     """Deferred re-weighting (DRW; Cao et al., NeurIPS 2019, section 3.3) as a schedule.
 
-    Returns a function from the step to (C,) class weights. Multiply each example's loss by its
+    Returns a function from the step to class weights. Multiply each example's loss by its
     class's entry before `jaxlt.class_losses`.
 
     Args:
-        class_counts: (C,) training images of each class.
+        class_counts: training images of each class.
         start_step: first step with `class_balanced_weights`. Before it every weight is 1.
         beta: see `class_balanced_weights`, also for what is raised.
 

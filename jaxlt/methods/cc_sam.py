@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
 from jaxlt.batch.argument_checks import (
     ClassCounts,
@@ -58,7 +58,7 @@ def cc_sam(
       passes over each class's own images; else passes over the batch for each class in it.
 
     Args:
-        class_counts: (C,) training images of each class, N_c.
+        class_counts: training images of each class, N_c.
         radius_scale: factor on the radius, at least 0, or a schedule of it. The paper has 1, the
             released configurations 1e-6.
         flat_ratio: weight of the perturbed losses, in [0, 1], or a schedule of it. The paper has 1,
@@ -109,7 +109,7 @@ def cc_sam(
     confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)
     scale = jnp.ones_like(train_counts) if constant else confidence
 
-    def objective(counts: jax.Array, step: jax.Array) -> Objective:
+    def objective(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         ratio = at_step(flat_ratio, step)
         size = batch_size(counts)
         # Without the clean term its pass through the network is not even built.
@@ -128,7 +128,7 @@ def cc_sam(
                 radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
             if max_relative_radius is None:
                 return radius
-            bound = at_step(max_relative_radius, step.number) * theta_norm
+            bound = at_step(max_relative_radius, step.number).astype(theta_norm.dtype) * theta_norm
             whole = jnp.linalg.norm(radius)
             return radius * jnp.where(whole > bound, bound / whole, 1)
 

@@ -9,6 +9,7 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
     check_positive,
 )
+from jaxlt.batch.class_losses import at_least_32_bits
 from jaxlt.methods.sam import batch_mean
 from jaxlt.sharpness.equation import Perturbed
 from jaxlt.sharpness.optax_link import StepContext, objective_gradient_fn, sharpness_transformation
@@ -51,10 +52,13 @@ def gradient_norm_penalty(
     def gradient_fn(step: StepContext) -> Perturbed:
         result = perturbed_gradient(step)
         share = at_step(penalty, step.number) / at_step(rho, step.number)
-        gradient = jax.tree.map(
-            lambda at_w, moved: (1 - share) * at_w + share * moved, step.gradient, result.gradient
-        )
-        return result._replace(gradient=gradient)
+
+        def between(at_w, moved):
+            at_w, moved = at_least_32_bits(at_w), at_least_32_bits(moved)
+            part = share.astype(at_w.dtype)
+            return (1 - part) * at_w + part * moved
+
+        return result._replace(gradient=jax.tree.map(between, step.gradient, result.gradient))
 
     return sharpness_transformation(gradient_fn, 1, mask)
 

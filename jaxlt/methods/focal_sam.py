@@ -2,9 +2,9 @@
 
 import warnings
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
 from jaxlt.batch.argument_checks import (
     ClassCounts,
@@ -36,7 +36,7 @@ def focal_sam(
     and three backward passes, whatever the number of classes.
 
     Args:
-        class_counts: (C,) training images of each class; the prior is `pi_c = N_c / sum N`.
+        class_counts: training images of each class; the prior is `pi_c = N_c / sum N`.
         rho: radius, at least 0, or a schedule of it.
         sharpness_weight: weight of sharpness (the paper's lambda), at least 0, or a schedule of it.
         gamma: focusing exponent, at least 0, or a schedule of it. 0 weighs all classes alike.
@@ -76,7 +76,7 @@ def focal_sam(
     check_not_negative(rho=rho, sharpness_weight=weight, gamma=gamma)
     prior = class_prior(check_class_counts(class_counts))
 
-    def objective(counts: jax.Array, step: jax.Array) -> Objective:
+    def objective(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         weights = at_step(weight, step) * jnp.power(1 - prior, at_step(gamma, step))
         return one_group(weights, counts)
 

@@ -2,10 +2,10 @@
 
 import warnings
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from jaxlt.batch.argument_checks import (
     ClassCounts,
@@ -23,7 +23,7 @@ def imb_sam(
     class_counts: ClassCounts,
     rho: ScalarOrSchedule,
     *,
-    tail_threshold: float,
+    tail_threshold: Real[ArrayLike, ""],
     group_mean: bool = False,
     mask: Mask = None,
     adaptive: bool = False,
@@ -35,7 +35,7 @@ def imb_sam(
     backward passes. The authors' first repository also doubles the tail loss; this does not.
 
     Args:
-        class_counts: (C,) training images of each class.
+        class_counts: training images of each class.
         rho: radius of the tail, at least 0, or a schedule of it.
         tail_threshold: a class is tail if it has strictly fewer training images.
         group_mean: whether to divide each group's loss by its own number of images in the batch
@@ -59,7 +59,7 @@ def imb_sam(
     check_not_negative(rho=rho)
     tail = tail_classes(class_counts, tail_threshold)
 
-    def objective(counts: jax.Array, step: jax.Array) -> Objective:
+    def objective(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         if not group_mean:
             return one_group(tail, counts)
         head = 1 - tail
@@ -78,15 +78,10 @@ def imb_sam(
     return sharpness_transformation(gradient_fn, 1, mask)
 
 
-def tail_classes(class_counts: ClassCounts, tail_threshold: float) -> jax.Array:
-    """Returns 1 for each class with fewer images than the threshold, else 0, (C,).
-
-    Warns where no class is tail.
-
-    Args:
-        class_counts: (C,) training images of each class.
-        tail_threshold: the number of images that a tail class does not reach.
-    """
+def tail_classes(
+    class_counts: ClassCounts, tail_threshold: Real[ArrayLike, ""]
+) -> Float[Array, " classes"]:
+    """Returns 1 for each class with fewer images than the threshold, else 0; warns of no 1."""
     counts = check_class_counts(class_counts)
     tail = (counts < tail_threshold).astype(counts.dtype)
     if not isinstance(tail, Tracer) and not tail.any():

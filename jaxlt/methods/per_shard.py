@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PRNGKeyArray
 
 from jaxlt.batch.over_axis import varying
 
@@ -64,7 +65,7 @@ def per_shard(
         state: optax.OptState,
         params: optax.Params | None = None,
         *,
-        key: jax.Array | None = None,
+        key: PRNGKeyArray | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         leaves: list[Any] = jax.tree.leaves(updates)

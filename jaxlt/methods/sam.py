@@ -1,8 +1,8 @@
 """SAM: descends on the worst loss near the parameters."""
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative
 from jaxlt.batch.class_losses import batch_size
@@ -42,7 +42,7 @@ def sam(
     return sharpness_transformation(gradient_fn, 1, mask)
 
 
-def batch_mean(counts: jax.Array, step: jax.Array) -> Objective:
+def batch_mean(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
     """Returns SAM's objective, the batch-mean loss at perturbed parameters, at every step."""
     whole = jnp.ones((1, counts.size), counts.dtype)
     return Objective(None, whole / batch_size(counts), jnp.ones(1))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from jaxlt.batch.argument_checks import ClassCounts, ScalarOrSchedule, check_not_negative
 from jaxlt.batch.class_losses import batch_size
@@ -17,7 +18,7 @@ def sse_sam(
     head_rho: ScalarOrSchedule,
     tail_rho: ScalarOrSchedule,
     *,
-    tail_threshold: float,
+    tail_threshold: Real[ArrayLike, ""],
     switch_step: int | None = None,
     mask: Mask = None,
     adaptive: bool = False,
@@ -33,7 +34,7 @@ def sse_sam(
     one with `switch_step=0`, and change from the first to the second: both have the same state.
 
     Args:
-        class_counts: (C,) training images of each class.
+        class_counts: training images of each class.
         head_rho: radius of the head, at least 0, or a schedule of it. The number 0 means the
             second stage from the first step on.
         tail_rho: radius of the tail, likewise.
@@ -59,10 +60,10 @@ def sse_sam(
     tail = tail_classes(class_counts, tail_threshold)
     options = {"num_classes": tail.size, "disjoint": True, "mask": mask, "adaptive": adaptive}
 
-    def head_and_tail(counts: jax.Array, step: jax.Array) -> Objective:
+    def head_and_tail(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
 
-    def tail_alone(counts: jax.Array, step: jax.Array) -> Objective:
+    def tail_alone(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         return one_group(tail, counts)
 
     first_stage = objective_gradient_fn(head_and_tail, [head_rho, tail_rho], **options)

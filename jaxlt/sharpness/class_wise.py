@@ -4,8 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, wide
 from jaxlt.batch.passes import Blocks
 from jaxlt.sharpness.closed_form import gradient_in_closed_form, perturbs_classifier_alone
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn
@@ -17,7 +18,7 @@ def class_wise_gradient(
     class_losses_fn: ClassLossesFn,
     params: Any,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " classes"],
     *,
     rule: PerturbationRule,
     mask: Mask = None,
@@ -26,17 +27,10 @@ def class_wise_gradient(
     """Computes the gradient of the module's objective F at `params`, with a group for each class.
 
     With a `FactoredLosses`, it takes the closed form if the classifier alone is perturbed, else
-    passes over the images of each class if the losses allow them.
-
-    Args:
-        class_losses_fn: see `sharpness_aware_gradient`, as the others.
-        params: w.
-        objective_fn: see there; its `groups` is (C,).
-        rho: (C,).
-        rule: see there.
-        mask: see there.
-        chunk_size: classes perturbed at once where each costs passes of its own. None takes all
-            at once where the mask leaves parameters out, and else one after the other.
+    passes over the images of each class if the losses allow them. Arguments are those of
+    `sharpness_aware_gradient`, and `chunk_size`: classes perturbed at once where each costs passes
+    of its own. None takes all at once where the mask leaves parameters out, and else one after the
+    other.
     """
     scope = Scope(params, mask)
     if isinstance(class_losses_fn, FactoredLosses):
@@ -58,7 +52,7 @@ def _gradient_by_vmap(
     class_losses_fn: ClassLossesFn,
     scope: Scope,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " classes"],
     rule: PerturbationRule,
 ) -> Perturbed:
     """Computes the gradient of F with all classes perturbed at once.
@@ -93,7 +87,7 @@ def _gradient_by_chunks(
     class_losses_fn: ClassLossesFn,
     scope: Scope,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " classes"],
     rule: PerturbationRule,
     chunk_size: int,
 ) -> Perturbed:
@@ -138,7 +132,7 @@ def _gradient_by_chunks(
         start = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
     else:
         start = pullback(clean)
-    norms = jnp.zeros_like(sums, dtype=jnp.promote_types(sums.dtype, jnp.float32))
+    norms = jnp.zeros_like(sums, dtype=wide(sums.dtype))
     carry = (start, norms, jnp.zeros_like(sums))
     total, norms, sharpness = jax.lax.fori_loop(0, num_chunks, chunk, carry)
     return Perturbed(scope.join(*total), losses.mean(), norms, sharpness)

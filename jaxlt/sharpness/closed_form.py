@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxlt.batch.class_losses import ClassLosses, FactoredLosses
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed
@@ -20,7 +21,7 @@ def gradient_in_closed_form(
     losses: FactoredLosses,
     scope: Scope,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " classes"],
     rule: PerturbationRule,
 ) -> Perturbed:
     """Computes the gradient of F in one forward and one backward pass, for any number of classes.
@@ -35,24 +36,25 @@ def gradient_in_closed_form(
     at_w, loss_pullback = jax.vjp(lambda x: losses.loss(x, labels), logits)
     members = jax.nn.one_hot(labels, losses.num_classes, dtype=at_w.dtype)
     counts = members.sum(0)
-    clean, means, mix = objective_fn(counts)
+    clean, means, mix = jax.tree.map(lambda x: x.astype(counts.dtype), objective_fn(counts))
 
-    def of_images(values: jax.Array) -> jax.Array:
+    def of_images(values: Float[Array, " classes"]) -> Float[Array, " batch"]:
         """Gives each image its class's value; no matrix product, which a GPU would round."""
-        return (members * values).sum(1).astype(at_w.dtype)
+        return (members * values[None]).sum(1).astype(at_w.dtype)
 
-    def by_class(values: jax.Array) -> jax.Array:
+    def by_class(values: Float[Array, " batch"]) -> Float[Array, " classes"]:
         return (members * values[:, None]).sum(0)
 
     (residuals,) = loss_pullback(of_images(means))
     gradients = classifier.class_gradients(features, residuals, members @ members.T)
 
-    inside = jnp.array([scope.inside[leaf] for leaf in _classifier_leaves(losses, scope)])
+    inside = [[scope.inside[leaf] for leaf in _classifier_leaves(losses, scope)]]
     # Rounding can push a sum of products that is a square below zero.
-    squares = jnp.maximum(jax.vmap(by_class, 1, 1)(gradients.squared_norms), 0) * inside
+    squares = jnp.maximum(jax.vmap(by_class, 1, 1)(gradients.squared_norms), 0)
+    squares = squares * jnp.array(inside, squares.dtype)
     norms = jnp.sqrt(squares if rule.per_leaf else squares.sum(1, keepdims=True))
-    factors = jax.vmap(lambda n, r: rule.factors(n, scope.theta, r))(norms, rho) * inside
-
+    factors = jax.vmap(lambda n, r: rule.factors(n, scope.theta, r))(norms, rho)
+    factors = factors * jnp.array(inside, factors.dtype)
     image_factors = jax.vmap(of_images, 1, 1)(factors)
 
     def objective(classifier, features):

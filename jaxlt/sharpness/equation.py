@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, batch_size
+from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, batch_size, wide
 from jaxlt.batch.passes import Blocks, Capacity
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
@@ -27,50 +28,41 @@ class Objective(NamedTuple):
     """Weights of the class sums in the objective of one batch.
 
     Attributes:
-        clean: (C,) weights of the sums taken at w, or None where nothing is.
-        groups: (G, C) weights of the sums in each group's loss; (C,) if each class is a group.
-        mix: (G,) weights of the groups' losses, taken at their own perturbed parameters.
+        clean: weights of the sums taken at w, or None where nothing is.
+        groups: weights of the sums in each group's loss; one row where each class is a group.
+        mix: weights of the groups' losses, taken at their own perturbed parameters.
     """
 
-    clean: jax.Array | None
-    groups: jax.Array
-    mix: jax.Array
+    clean: Float[Array, " classes"] | None
+    groups: Float[Array, "groups classes"] | Float[Array, " classes"]
+    mix: Float[Array, " groups"]
 
 
-ObjectiveFn: TypeAlias = Callable[[jax.Array], Objective]
+ObjectiveFn: TypeAlias = Callable[[Float[Array, " classes"]], Objective]
 
 
 class Perturbed(NamedTuple):
     """A sharpness-aware gradient and what was measured on the way."""
 
     gradient: Any  # pytree like the parameters
-    loss: jax.Array  # () batch-mean loss at w
-    perturbation_norm: jax.Array  # (G,) `||eps_g||`
-    sharpness: jax.Array  # (G,) group loss at `w + eps_g` minus group loss at w
+    loss: Float[Array, ""]  # batch-mean loss at w
+    perturbation_norm: Float[Array, " groups"]  # `||eps_g||`
+    sharpness: Float[Array, " groups"]  # group loss at `w + eps_g` minus group loss at w
 
 
-def one_group(weights: jax.Array, counts: jax.Array) -> Objective:
-    """Returns the objective `L(w) - L_a(w) + L_a(w + eps)` of one group that holds part of L.
-
-    Args:
-        weights: (C,) share of each class in the group, `a_c`.
-        counts: (C,) images of each class in the batch.
-    """
+def one_group(weights: Float[Array, " classes"], counts: Float[Array, " classes"]) -> Objective:
+    """Returns `L(w) - L_a(w) + L_a(w + eps)`, of one group with the share a_c of each class."""
     size = batch_size(counts)
     return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
 
 
 def class_sums_fn(
     class_losses_fn: ClassLossesFn, scope: Scope
-) -> Callable[[Leaves, Leaves], tuple[jax.Array, ClassLosses]]:
+) -> Callable[[Leaves, Leaves], tuple[Float[Array, " classes"], ClassLosses]]:
     """Splits the argument of `class_losses_fn` into (theta, rest), for differentiation.
 
-    Args:
-        class_losses_fn: from params to the batch's `ClassLosses`.
-        scope: the parameters and which of them are perturbed (theta).
-
     Returns:
-        A function to the sums (C,) and, as an auxiliary output, the `ClassLosses` with counts in
+        A function to the sums and, as an auxiliary output, the `ClassLosses` with counts in
         at least 32 bits.
 
     Raises:
@@ -78,7 +70,7 @@ def class_sums_fn(
         ValueError: when called, its arrays are not of shape (C,).
     """
 
-    def class_sums(theta: Leaves, rest: Leaves) -> tuple[jax.Array, ClassLosses]:
+    def class_sums(theta: Leaves, rest: Leaves) -> tuple[Array, ClassLosses]:
         losses = class_losses_fn(scope.join(theta, rest))
         if not isinstance(losses, ClassLosses):
             raise TypeError(
@@ -90,8 +82,8 @@ def class_sums_fn(
                 "class_losses_fn must return sums and counts of shape (C,), got sums "
                 f"{losses.sums.shape} and counts {losses.counts.shape}"
             )
-        dtype = jnp.promote_types(losses.sums.dtype, jnp.float32)
-        return losses.sums, ClassLosses(losses.sums, losses.counts.astype(dtype))
+        counts = losses.counts.astype(wide(losses.sums.dtype))
+        return losses.sums, ClassLosses(losses.sums, counts)
 
     return class_sums
 
@@ -101,7 +93,7 @@ def sharpness_aware_gradient(
     params: Any,
     gradient: Any,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " groups"],
     *,
     rule: PerturbationRule,
     mask: Mask = None,
@@ -114,8 +106,8 @@ def sharpness_aware_gradient(
         params: pytree of floating arrays, w.
         gradient: gradient of the batch-mean loss at w, like `params`; None where the objective's
             parts do not add up to that loss.
-        objective_fn: from the batch's class counts (C,) to its `Objective`.
-        rho: (G,) what the rule takes for each group.
+        objective_fn: from the batch's class counts to its `Objective`.
+        rho: what the rule takes for each group.
         rule: how a group's gradient becomes its perturbation.
         mask: the leaves that are perturbed (theta), all by default.
         disjoint: whether no class is in two groups. Then passes over each group's images pay,
@@ -168,7 +160,7 @@ def sharpness_aware_gradient(
             moved = [w + 0 * loss.astype(w.dtype) for w in moved]
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
         gradients.append(
-            jax.tree.map(lambda x, factor=group_mix: (factor * x).astype(x.dtype), gradient)
+            jax.tree.map(lambda x, factor=group_mix: factor.astype(x.dtype) * x, gradient)
         )
         norms.append(norm(eps))
         sharpness.append(loss - (weights * sums).sum())

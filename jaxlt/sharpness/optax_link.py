@@ -7,25 +7,26 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step
 from jaxlt.batch.class_losses import ClassLossesFn
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope
 
-ObjectiveAtStep: TypeAlias = Callable[[jax.Array, jax.Array], Objective]
+ObjectiveAtStep: TypeAlias = Callable[[Float[Array, " classes"], Int[Array, ""]], Objective]
 
 
 class SharpnessState(NamedTuple):
     """State of every method: small, and never a copy of the parameters.
 
     Attributes:
-        count: () int32, steps taken; the argument of the schedules.
-        loss: () batch-mean loss at w in the last step. Log this one instead of computing your own:
+        count: steps taken; the argument of the schedules.
+        loss: batch-mean loss at w in the last step. Log this one instead of computing your own:
             methods that do not read the incoming gradient then need one forward pass less.
-        perturbation_norm: (G,) `||eps_g||` of the last step for each group of classes. SAM, ImbSAM
+        perturbation_norm: `||eps_g||` of the last step for each group of classes. SAM, ImbSAM
             and Focal-SAM have one group, SSE-SAM two (head, tail), CC-SAM one for each class.
-        sharpness: (G,) each group's loss at `w + eps_g` minus its loss at w, in the last step.
+        sharpness: each group's loss at `w + eps_g` minus its loss at w, in the last step.
 
     Example:
         >>> import jax, jaxlt
@@ -34,10 +35,10 @@ class SharpnessState(NamedTuple):
         (True, 0)
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
-    loss: jax.Array
-    perturbation_norm: jax.Array
-    sharpness: jax.Array
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name)
+    loss: Float[Array, ""]
+    perturbation_norm: Float[Array, " groups"]
+    sharpness: Float[Array, " groups"]
 
 
 class StepContext(NamedTuple):
@@ -46,23 +47,24 @@ class StepContext(NamedTuple):
     class_losses_fn: ClassLossesFn
     params: Any
     gradient: Any  # the incoming one
-    number: jax.Array  # () int32, steps taken before
-    key: jax.Array | None  # the caller's, for random draws
+    number: Int[Array, ""]  # steps taken before
+    key: PRNGKeyArray | None  # the caller's, for random draws
 
     def objective_fn(self, objective: ObjectiveAtStep, num_classes: int | None) -> ObjectiveFn:
         """Returns a method's objective at this step, of C classes if that is not None."""
 
-        def objective_fn(counts: jax.Array) -> Objective:
+        def objective_fn(counts: Float[Array, " classes"]) -> Objective:
             if num_classes not in (None, counts.size):
                 raise ValueError(
                     f"class_losses_fn must return losses of {num_classes} classes, as many as "
                     f"class_counts holds, got {counts.size}"
                 )
-            return objective(counts, self.number)
+            # In the precision of the hyperparameters, which is JAX's own.
+            return objective(counts.astype(float), self.number)
 
         return objective_fn
 
-    def random_key(self, seed: int | jax.Array) -> jax.Array:
+    def random_key(self, seed: int | Int[Array, ""]) -> PRNGKeyArray:
         """Returns the key of this step's random directions, made of the caller's key if any."""
         run = jax.random.key(seed) if self.key is None else jax.random.fold_in(self.key, seed)
         return jax.random.fold_in(run, self.number)
@@ -71,15 +73,9 @@ class StepContext(NamedTuple):
 def sharpness_transformation(
     gradient_fn: Callable[[StepContext], Perturbed], num_groups: int, mask: Mask
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes a link of `optax.chain` of a method.
+    """Makes a link of `optax.chain` of a method with so many groups.
 
-    Args:
-        gradient_fn: from a `StepContext` to the method's gradient and measurements.
-        num_groups: G.
-        mask: the leaves to perturb, as the method takes it.
-
-    Returns:
-        A transformation whose `update` takes `params` and the keyword `class_losses_fn`.
+    Its `update` takes `params` and the keyword `class_losses_fn`.
     """
 
     def init_fn(params: optax.Params) -> SharpnessState:
@@ -96,7 +92,7 @@ def sharpness_transformation(
         params: optax.Params | None = None,
         *,
         class_losses_fn: ClassLossesFn | None = None,
-        key: jax.Array | None = None,
+        key: PRNGKeyArray | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessState]:
         call = "call update(grads, state, params, class_losses_fn=...)"
@@ -131,7 +127,7 @@ def objective_gradient_fn(
     """Returns what computes a method's gradient from its objective and radii.
 
     Args:
-        objective: from the batch's class counts (C,) and the step to its `Objective`.
+        objective: from the batch's class counts and the step to its `Objective`.
         radii: one for each of the G groups.
         num_classes: C, or None where any will do.
         sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.

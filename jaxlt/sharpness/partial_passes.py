@@ -9,14 +9,15 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from jaxlt.batch.class_losses import FactoredLosses, batch_size
+from jaxlt.batch.class_losses import FactoredLosses, at_least_32_bits, batch_size, wide
 from jaxlt.batch.passes import Capacity, Passes
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
 
 # Sums over some images: the losses, weighted and plain, and the gradient of the weighted sum.
-_Part: TypeAlias = tuple[tuple[jax.Array, jax.Array], tuple[Leaves, Leaves]]
+_Part: TypeAlias = tuple[tuple[Array, Array], tuple[Leaves, Leaves]]
 
 
 def gradient_by_parts(
@@ -24,7 +25,7 @@ def gradient_by_parts(
     scope: Scope,
     gradient: Any,
     objective_fn: ObjectiveFn,
-    rho: jax.Array,
+    rho: Float[Array, " groups"],
     rule: PerturbationRule,
     passes: Passes,
 ) -> Perturbed:
@@ -34,13 +35,13 @@ def gradient_by_parts(
     """
     dtype = jax.eval_shape(losses.losses, scope.params, losses.images, losses.labels).dtype
     counts = jax.nn.one_hot(losses.labels, losses.num_classes, dtype=dtype).sum(0)
-    objective = objective_fn(counts)
-    batch = _GroupedImages(losses, objective.groups.astype(dtype))
+    objective = jax.tree.map(lambda x: x.astype(dtype), objective_fn(counts))
+    batch = _GroupedImages(losses, objective.groups)
     no_gradient = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
     # Made of the counts: in a loop under `jax.shard_map` it must be a shard's own, as they are.
     zero = jnp.zeros_like(counts[0])
 
-    def part(theta: Leaves, group: jax.Array) -> _Part:
+    def part(theta: Leaves, group: Int[Array, ""]) -> _Part:
         def of_rows(images, labels, weights) -> _Part:
             def loss(theta, rest):
                 values = losses.losses(scope.join(theta, rest), images, labels)
@@ -59,18 +60,18 @@ def gradient_by_parts(
         (before, plain), at_w = part(scope.theta, group)
         eps = rule.perturbation(at_w[0], scope.theta, rho[group], group)
         (after, _), moved = part(add(scope.theta, eps), group)
-        total = jax.tree.map(
-            lambda t, d, g: (t + share[group] * d + objective.mix[group] * g).astype(t.dtype),
-            total,
-            at_w,
-            moved,
-        )
+
+        def added(total, *gradients):
+            t, d, g = map(at_least_32_bits, (total, *gradients))
+            return (t + share[group] * d + objective.mix[group] * g).astype(total.dtype)
+
+        total = jax.tree.map(added, total, at_w, moved)
         norms = norms.at[group].set(norm(eps).astype(norms.dtype))
         change = after - before
         return total, loss + plain, norms, sharpness.at[group].set(change)
 
     num_groups = len(objective.mix)
-    norms = jnp.full(num_groups, zero, jnp.promote_types(dtype, jnp.float32))
+    norms = jnp.full(num_groups, zero, wide(dtype))
     carry = (total, zero, norms, jnp.full(num_groups, zero))
     if num_groups == 1:
         # No loop around what may be convolutions.
@@ -85,10 +86,10 @@ def gradient_by_parts(
 
 def _clean_part(
     losses: FactoredLosses, scope: Scope, gradient: Any, objective: Objective, no_gradient
-) -> tuple[tuple[Leaves, Leaves], jax.Array | None, jax.Array]:
+) -> tuple[tuple[Leaves, Leaves], Float[Array, ""] | None, Float[Array, " groups"]]:
     """Returns what the whole batch gives of the part of F that is taken at w.
 
-    It is a gradient, the mean loss or None, and (G,) factors of the groups' gradients at w.
+    It is a gradient, the mean loss or None, and factors of the groups' gradients at w.
     """
     clean, groups, mix = objective
     if clean is None:
@@ -112,7 +113,7 @@ class _GroupedImages:
     Groups have `sizes` (G,); `present_first` (G,) are their numbers, those with images first.
     """
 
-    def __init__(self, losses: FactoredLosses, groups: jax.Array):
+    def __init__(self, losses: FactoredLosses, groups: Array):
         labels, num_groups = losses.labels, len(groups)
         if groups.ndim == 1:
             group_of_class, weight_of_class = jnp.arange(num_groups), groups
@@ -130,7 +131,7 @@ class _GroupedImages:
         self._starts = jnp.cumsum(self.sizes) - self.sizes
         self.present_first = jnp.argsort(self.sizes == 0, stable=True)
 
-    def sum_over(self, group: jax.Array, fn: Callable[..., Any], zero: Any, passes: Passes) -> Any:
+    def sum_over(self, group: Array, fn: Callable[..., Any], zero: Any, passes: Passes) -> Any:
         """Sums a function of rows, `zero` for no rows, over the images of a group."""
         start, left = self._starts[group], self.sizes[group]
         if isinstance(passes, Capacity):
@@ -150,7 +151,7 @@ class _GroupedImages:
             start, left = start + num_blocks * size, left - num_blocks * size
         return total
 
-    def _rows(self, start: jax.Array, count: int, limit: jax.Array) -> tuple[Any, ...]:
+    def _rows(self, start: Array, count: int, limit: Array) -> tuple[Any, ...]:
         """Returns images, labels and weights of rows; beyond the first `limit` they are 0."""
         places = jnp.arange(count)
         # Rows beyond the limit repeat real images, on which any network is finite.

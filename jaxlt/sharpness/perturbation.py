@@ -5,15 +5,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.class_losses import at_least_32_bits, wide
 
 Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one; None for all
-Leaves: TypeAlias = list[jax.Array]
-RadiusFn: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+Leaves: TypeAlias = list[Any]  # arrays, NumPy's where the parameters are
+RadiusFn: TypeAlias = Callable[
+    [Float[Array, ""], Float[Array, " leaves"], Float[Array, ""], int], Float[Array, " leaves"]
+]
 
 
-def constant_radius(rho: jax.Array, norms: jax.Array, *_: jax.Array | int) -> jax.Array:
+def constant_radius(
+    rho: Float[Array, ""], norms: Float[Array, " leaves"], *_: Array | int
+) -> Float[Array, " leaves"]:
     """Returns rho as it is: the radius of every method but CC-SAM."""
     return jnp.broadcast_to(rho, norms.shape)
 
@@ -22,9 +27,9 @@ class PerturbationRule(NamedTuple):
     """How a group's gradient d becomes its perturbation.
 
     Attributes:
-        radius_fn: from one group's rho (), its gradient norms (L,), `||theta||` () and the number
-            of scalars in theta to radii (L,). L is 1, or with `per_leaf` the number of perturbed
-            leaves. A gradient of norm 0 comes as an infinite norm.
+        radius_fn: from one group's rho, its gradient norms, `||theta||` and the number of scalars
+            in theta to radii. The norms are one, or with `per_leaf` one for each perturbed leaf.
+            A gradient of norm 0 comes as an infinite norm.
         adaptive: whether |w| scales d elementwise, before the norm and once more in eps (ASAM).
         per_leaf: whether each leaf has its own norm and radius in place of one over all leaves.
         random_key: None to follow d. A key draws a standard normal direction from the key and the
@@ -34,19 +39,12 @@ class PerturbationRule(NamedTuple):
     radius_fn: RadiusFn = constant_radius
     adaptive: bool = False
     per_leaf: bool = False
-    random_key: jax.Array | None = None
+    random_key: PRNGKeyArray | None = None
 
     def perturbation(
-        self, gradient: Leaves, theta: Leaves, rho: jax.Array, group: int | jax.Array
+        self, gradient: Leaves, theta: Leaves, rho: Float[Array, ""], group: Int[ArrayLike, ""]
     ) -> Leaves:
-        """Returns a group's eps, a constant to whatever differentiates it.
-
-        Args:
-            gradient: d, the gradient of the group's loss in theta.
-            theta: the perturbed leaves.
-            rho: () of the group.
-            group: the group's number.
-        """
+        """Returns a group's eps, a constant to whatever differentiates it."""
         weight_scale = [jnp.abs(w) for w in theta] if self.adaptive else [1.0] * len(theta)
         direction = [s * d for s, d in zip(weight_scale, gradient, strict=True)]
         norms, lengths = self._norms(direction), None
@@ -56,41 +54,39 @@ class PerturbationRule(NamedTuple):
             lengths = self._norms(direction)
         factors = jnp.broadcast_to(self.factors(norms, theta, rho, lengths), (len(theta),))
         return [
-            jax.lax.stop_gradient((f * s * d).astype(w.dtype))
+            jax.lax.stop_gradient((f * s * at_least_32_bits(d)).astype(w.dtype))
             for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
         ]
 
     def factors(
-        self, norms: jax.Array, theta: Leaves, rho: jax.Array, lengths: jax.Array | None = None
-    ) -> jax.Array:
-        """Returns the factors that turn directions into eps, (L,).
+        self,
+        norms: Float[Array, " leaves"],
+        theta: Leaves,
+        rho: Float[Array, ""],
+        lengths: Float[Array, " leaves"] | None = None,
+    ) -> Float[Array, " leaves"]:
+        """Returns the factors that turn directions into eps.
 
-        Args:
-            norms: (L,) norms of the gradients.
-            theta: the perturbed leaves.
-            rho: () of the group.
-            lengths: (L,) norms of the directions, where those are not the gradients.
+        Norms are of the gradients, lengths of the directions where those are not the gradients.
         """
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
         lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)
-        return self.radius_fn(rho, norms, norm(theta), sum(w.size for w in theta)) / lengths
+        rho, size = rho.astype(norms.dtype), sum(w.size for w in theta)
+        return self.radius_fn(rho, norms, norm(theta), size) / lengths
 
-    def _norms(self, direction: Leaves) -> jax.Array:
+    def _norms(self, direction: Leaves) -> Array:
         return jnp.stack([norm(d) for d in direction] if self.per_leaf else [norm(direction)])
 
 
-def standard_normal(key: jax.Array, like: Leaves) -> Leaves:
+def standard_normal(key: PRNGKeyArray, like: Leaves) -> Leaves:
     """Draws independent standard normal numbers in the shapes of leaves, in at least 32 bits."""
     keys = jax.random.split(key, len(like))
-    return [
-        jax.random.normal(k, w.shape, jnp.promote_types(w.dtype, jnp.float32))
-        for k, w in zip(keys, like, strict=True)
-    ]
+    return [jax.random.normal(k, w.shape, wide(w.dtype)) for k, w in zip(keys, like, strict=True)]
 
 
-def norm(tree: Any) -> jax.Array:
-    """Returns the Euclidean norm over all leaves, (), accumulated in at least 32 bits."""
+def norm(tree: Any) -> Float[Array, ""]:
+    """Returns the Euclidean norm over all leaves, accumulated in at least 32 bits."""
     squares = [jnp.square(at_least_32_bits(x)).sum() for x in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares[1:], squares[0]))
 

@@ -12,8 +12,8 @@ from jaxlt.devices.backends import import_tensorflow
 
 torch = pytest.importorskip("torch")
 try:
-    from torchvision import transforms
-    from torchvision.transforms import functional
+    from torchvision import transforms  # pyright: ignore[reportMissingImports]
+    from torchvision.transforms import functional  # pyright: ignore[reportMissingImports]
 except (ImportError, RuntimeError):
     pytest.skip("torchvision is not installed for this torch", allow_module_level=True)
 

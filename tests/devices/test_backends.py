@@ -18,7 +18,6 @@ SETTINGS = (
 # Compiles a program that takes some seconds, and says whether it came from the cache.
 PROGRAM = """
 import json
-import time
 import jax
 import jax.numpy as jnp
 from jaxlt.devices.backends import enable_compilation_cache
@@ -34,11 +33,9 @@ kernels = [jax.random.normal(jax.random.key(i), (4, 4, 3, 3)) for i in range(16)
 x = jnp.ones((2, 4, 8, 8))
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-start = time.monotonic()
 gradient = jax.jit(jax.grad(loss)).lower(kernels, x).compile()
-seconds = time.monotonic() - start
 bits = b"".join(leaf.tobytes() for leaf in gradient(kernels, x)).hex()
-print(json.dumps([events.count("/jax/compilation_cache/cache_hits"), seconds, bits]))
+print(json.dumps([events.count("/jax/compilation_cache/cache_hits"), bits]))
 """
 
 
@@ -71,11 +68,10 @@ def _run_program(cache_home):
 
 
 def test_a_second_process_loads_what_the_first_compiled_bit_for_bit(tmp_path):
-    hits, seconds, bits, _ = _run_program(tmp_path)
-    hits_again, seconds_again, bits_again, stderr = _run_program(tmp_path)
+    hits, bits, _ = _run_program(tmp_path)
+    hits_again, bits_again, stderr = _run_program(tmp_path)
     assert (hits, hits_again) == (0, 1)
     assert bits == bits_again
-    assert seconds_again < seconds
     assert stderr == ""
     assert (tmp_path / "jaxlt" / "xla").stat().st_mode & 0o077 == 0
 

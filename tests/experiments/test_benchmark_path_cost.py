@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.benchmark.path_cost import Cost, path_cost
 
 SIDE = 64
 PRODUCT = 2 * SIDE**3
-MATRIX = jnp.eye(SIDE)
+MATRIX = np.eye(SIDE, dtype=np.float32)
 
 
 def product(y):

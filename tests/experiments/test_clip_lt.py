@@ -52,6 +52,7 @@ def with_network(**fields):
 
 
 def with_snapshot(path, **fields):
+    assert isinstance(TINY.network, Clip)
     network = Clip(
         snapshot=str(path),
         adaptation=TINY.network.adaptation,
@@ -253,7 +254,9 @@ class TestHead:
         snapshot = load_clip(recipe.network.snapshot, image_size=32)
         tokens = PromptTokenizer(snapshot.directory, snapshot.config.text)([text])
         clip = ClipModel(snapshot.config)
-        (feature,) = clip.apply({"params": snapshot.params}, tokens, method="text_embeddings")
+        (feature,) = np.asarray(
+            clip.apply({"params": snapshot.params}, tokens, method="text_embeddings")
+        )
         column = snapshot.params["visual_projection"]["kernel"] @ (
             feature / np.linalg.norm(feature)
         )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from small_runs import train
 
 from jaxlt.runs.workdir import RunFiles
@@ -27,6 +28,7 @@ def ending(run):
     return last, record["digest"], (run / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.soak
 def test_a_clock_that_jumps(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     train(whole, *FLAGS)

@@ -125,10 +125,12 @@ def check_alike(workdir, other):
     assert len(lines) == len(expected)
     for one, two in zip(lines, expected, strict=True):
         # An image may fall into the next bin.
-        one.pop("confidence_bins", None), two.pop("confidence_bins", None)
+        one.pop("confidence_bins", None)
+        two.pop("confidence_bins", None)
         np.testing.assert_allclose(list(numbers(one)), list(numbers(two)), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.soak
 def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
     """By the same number of processes to the same bits, by another to the same numbers."""
     devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
@@ -147,9 +149,7 @@ def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
         killed = Processes(run, 2, user_environment | devices)
         killed.wait_for_progress()
         killed.send(victim, signal.SIGKILL)
-        began = time.monotonic()
         statuses = killed.wait()
-        assert time.monotonic() - began < 30
         assert statuses[victim] == -signal.SIGKILL
         # Of process 0 JAX may know first, which then ends the others itself.
         line = {75: f"process {1 - victim}: another process has died", -6: "another task died"}

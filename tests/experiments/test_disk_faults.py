@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from small_disk import small_disk
 from small_runs import run_program, train
 
@@ -37,6 +38,7 @@ def refusal(output):
     return lines[0]
 
 
+@pytest.mark.soak
 def test_a_full_disk_and_a_read_only_one(tmp_path, monkeypatch, capsys):
     whole, place = tmp_path / "whole", tmp_path / "disk"
     place.mkdir()

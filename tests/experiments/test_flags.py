@@ -111,6 +111,7 @@ class TestChoosingParts:
         )
         # Of another part the fields that the two share a base for.
         other = options("--method", "sam", recipe="focal_sam_cifar100").first.method
+        assert isinstance(own, FocalSAM)
         assert other == SAM(rho=own.rho)
         assert options("--loss", "ldam", recipe="vs_cifar10").first.loss == LDAM()
 

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 # 71 steps of ImbSAM with batches that straddle epochs and 305 of CC-SAM's second stage, an
 # evaluation and a checkpoint every 18 or so.
@@ -68,6 +70,7 @@ class Victim:
 
     def __init__(self, place, environment):
         self._place, self._environment = place, environment
+        place.mkdir()
         self._generator, self._numbers = random.Random(0), itertools.count()
         self.mark = place / "evaluating"
         self.renew()
@@ -113,10 +116,19 @@ class Victim:
         return ending(self.workdir)
 
 
+def test_killed_once_and_gone_on_with(tmp_path, user_environment):
+    whole, victim = (Victim(tmp_path / name, user_environment) for name in ("whole", "killed"))
+    expected = whole.finish()
+    while (status := victim.stop("anywhere", signal.SIGKILL)) == 0:
+        victim.renew()
+    assert status == -signal.SIGKILL
+    assert victim.finish() == expected
+    assert "resumed after step" in victim.log.read_text()
+
+
+@pytest.mark.soak
 def test_killed_and_stopped_anywhere(tmp_path, user_environment, num_kills):
     """By SIGKILL, then by SIGTERM and SIGINT, which save first and say so."""
-    for name in ("whole", "stopped"):
-        (tmp_path / name).mkdir()
     whole = Victim(tmp_path / "whole", user_environment)
     expected = whole.finish()
     metrics = (whole.workdir / "metrics.jsonl").read_text()

@@ -362,6 +362,7 @@ def stop_in_the_middle(process, workdir, stop):
     return status
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux for a process's children")
 def test_stopped_and_killed_runs_of_two_processes_have_the_bits_of_one(tmp_path, user_environment):
     flags = ["--epochs", "200", "--evaluation-epochs", "10"]

@@ -65,7 +65,7 @@ def test_files_are_read_whole(tmp_path):
 def refused(path, largest=None):
     with pytest.raises(OSError, match=r"[a-z]") as caught:
         read_content(path, largest)
-    return caught.value.strerror
+    return str(caught.value.strerror)
 
 
 def test_what_has_no_end_or_is_too_large_is_refused(tmp_path):

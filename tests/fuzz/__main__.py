@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+import atheris  # pyright: ignore[reportMissingModuleSource]
 
-with atheris.instrument_imports(include=["jaxlt", "experiments"]):
+with atheris.instrument_imports(  # pyright: ignore[reportAttributeAccessIssue]
+    include=["jaxlt", "experiments"]
+):
     from .targets import TARGETS, run
 
 from jaxlt.errors import UsageError

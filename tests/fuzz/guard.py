@@ -58,7 +58,7 @@ class _Watch:
             return False  # a file that is open already
         # Without links: whoever made the directory made those in it.
         absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
-        return not Path(absolute).is_relative_to(self.root)
+        return self.root is not None and not Path(absolute).is_relative_to(self.root)
 
 
 _watch: _Watch | None = None

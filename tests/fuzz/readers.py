@@ -199,9 +199,11 @@ def checkpoint(directory, content):
     _write_checkpoints(directory, content)
     checkpoints = Checkpoints(directory / "checkpoints")
     try:
-        state, _ = checkpoints.restore_latest(_state)
+        restored = checkpoints.restore_latest(_state)
     finally:
         checkpoints.close()
+    assert restored is not None
+    state, _ = restored
     assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, _state(0).params)
 
 

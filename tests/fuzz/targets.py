@@ -31,13 +31,17 @@ class Target(NamedTuple):
 
     Attributes:
         read: of a directory of its own, in which it may write, and the bytes of a file.
-        seeds: whole files, and those that once did harm.
+        files: whole files, and those that once did harm, or a function that makes them.
         megabytes: that reading may allocate beside 64 times the file's size.
     """
 
     read: Callable[[Path, bytes], object]
-    seeds: Sequence[bytes]
+    files: Sequence[bytes] | Callable[[], Sequence[bytes]]
     megabytes: int = 2
+
+    @property
+    def seeds(self) -> Sequence[bytes]:
+        return self.files() if callable(self.files) else self.files
 
 
 def run(target, directory, content):
@@ -230,6 +234,6 @@ TARGETS = {
     ),
     "tokenizer": Target(readers.tokenizer, formats.tokenizers()),
     "onnx_wheel": Target(readers.wheel, formats.networks(), megabytes=8),
-    "checkpoint": Target(readers.checkpoint, readers.of_checkpoint(), megabytes=32),
-    "predictor": Target(readers.predictor, readers.of_checkpoint(), megabytes=32),
+    "checkpoint": Target(readers.checkpoint, readers.of_checkpoint, megabytes=32),
+    "predictor": Target(readers.predictor, readers.of_checkpoint, megabytes=32),
 }

@@ -224,9 +224,9 @@ class TestReleasedClassWeights:
     ("options", "message"),
     [
         ({"grouping": "batch"}, "grouping must be one of example, class, got 'batch'"),
-        ({"radius": jnp.ones(3)}, r"radius must have shape \(\) or \(4,\), got \(3,\)"),
+        ({"radius": np.ones(3)}, r"radius must have shape \(\) or \(4,\), got \(3,\)"),
         (
-            {"class_weights": jnp.ones(5)},
+            {"class_weights": np.ones(5)},
             r"class_weights must have shape \(\) or \(4,\), got \(5,\)",
         ),
     ],

@@ -12,8 +12,7 @@ _golden = np.load(GOLDEN / "losses.npz")
 COUNTS = tuple(_golden["class_counts"].tolist())
 # The authors' logit adjustment takes log(pi + 1e-9); counts are free to a common factor.
 SHIFTED_COUNTS = tuple(n + 1e-9 * sum(COUNTS) for n in COUNTS)
-LABELS = jnp.asarray(_golden["labels"].astype(np.int32))
-NOISE = losses.gcl_noise(jax.random.key(0), (len(LABELS), len(COUNTS)))
+LABELS = _golden["labels"].astype(np.int32)
 EACH_LOSS = {
     "cross_entropy": losses.cross_entropy,
     "focal": lambda x, y: losses.focal(x, y, 0.5),
@@ -21,10 +20,14 @@ EACH_LOSS = {
     "logit_adjusted": lambda x, y: losses.logit_adjusted(x, y, COUNTS, 1.5),
     "balanced_softmax": lambda x, y: losses.balanced_softmax(x, y, COUNTS),
     "vector_scaling": lambda x, y: losses.vector_scaling(x, y, COUNTS, 0.3, 1.0),
-    "gcl": lambda x, y: losses.gcl(x, y, COUNTS, NOISE, margin=0.1, focusing=1.0),
+    "gcl": lambda x, y: losses.gcl(x, y, COUNTS, noise(), margin=0.1, focusing=1.0),
     "label_aware_smoothing": lambda x, y: losses.label_aware_smoothing(x, y, COUNTS, 0.4, 0.1),
     "lade": lambda x, y: losses.lade(x, y, COUNTS),
 }
+
+
+def noise():
+    return losses.gcl_noise(jax.random.key(0), (len(LABELS), len(COUNTS)))
 
 
 def weighted_ldam(logits, labels):

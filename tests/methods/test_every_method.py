@@ -26,24 +26,21 @@ import jaxlt
 @pytest.mark.usefixtures("x64")
 class TestLimits:
     @pytest.mark.parametrize(
-        ("tx", "limit"),
+        ("name", "changed", "limit"),
         [
-            (METHODS["focal_sam"](rho=0.1, sharpness_weight=1.0, gamma=0.0), jaxlt.sam(0.1)),
-            (METHODS["imb_sam"](tail_threshold=1000), jaxlt.sam(0.1)),
-            (METHODS["imb_sam"](tail_threshold=1000, group_mean=True), jaxlt.sam(0.1)),
-            (METHODS["focal_sam"](sharpness_weight=0.0), optax.identity()),
-            (METHODS["cc_sam"](flat_ratio=0.0), optax.identity()),
-            (METHODS["cc_sam"](max_relative_radius=0.0), optax.identity()),
-            *(
-                (METHODS[name](**dict.fromkeys(radii, 0.0)), optax.identity())
-                for name, radii in RADII.items()
-            ),
+            ("focal_sam", {"rho": 0.1, "sharpness_weight": 1.0, "gamma": 0.0}, METHODS["sam"]),
+            ("imb_sam", {"tail_threshold": 1000}, METHODS["sam"]),
+            ("imb_sam", {"tail_threshold": 1000, "group_mean": True}, METHODS["sam"]),
+            ("focal_sam", {"sharpness_weight": 0.0}, optax.identity),
+            ("cc_sam", {"flat_ratio": 0.0}, optax.identity),
+            ("cc_sam", {"max_relative_radius": 0.0}, optax.identity),
+            *((name, dict.fromkeys(RADII[name], 0.0), optax.identity) for name in RADII),
         ],
     )
-    def test_limit(self, tx, limit):
+    def test_limit(self, name, changed, limit):
+        tx, limit = METHODS[name](**changed), optax.with_extra_args_support(limit())
         for index in (0, 2):
             ours, _ = first_update(tx, *batch(index))
-            limit = optax.with_extra_args_support(limit)
             assert_close(ours, first_update(limit, *batch(index))[0], 1e-14)
 
     @pytest.mark.parametrize(
@@ -104,11 +101,18 @@ class TestArguments:
         ("name", "radius"), [(name, radius) for name, radii in RADII.items() for radius in radii]
     )
     @pytest.mark.parametrize(
-        "negative", [-0.1, -1, jnp.float32(-0.5), float("nan"), lambda step: -0.25 + step]
+        ("kind", "value"),
+        [
+            (float, -0.1),
+            (int, -1),
+            (jnp.float32, -0.5),
+            (float, "nan"),
+            (lambda value: lambda step: value + step, -0.25),
+        ],
     )
-    def test_negative_radius(self, name, radius, negative):
+    def test_negative_radius(self, name, radius, kind, value):
         with pytest.raises(ValueError, match=f"^{radius} must be at least 0 and finite, got [-n]"):
-            METHODS[name](**{radius: negative})
+            METHODS[name](**{radius: kind(value)})
 
     @pytest.mark.parametrize(
         ("name", "argument"),

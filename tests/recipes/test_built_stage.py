@@ -34,7 +34,7 @@ BALANCED = vary(
 RESNET = vary(FIRST, network=Small(architecture="resnet20"))
 
 
-IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((5, 8, 8, 1)), jnp.float32)
+IMAGES = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
 
 
 def trained(directory, recipe):

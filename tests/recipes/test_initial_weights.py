@@ -51,7 +51,7 @@ def as_torch(variables):
         _, *modules, last = (key.key for key in path)
         names = ["fc" if name == "classifier" else name.replace("_", ".") for name in modules]
         value = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
-        tensors[".".join([*names, LEAVES.get(last, last)])] = np.ascontiguousarray(value)
+        tensors[".".join([*names, str(LEAVES.get(last, last))])] = np.ascontiguousarray(value)
     return tensors
 
 

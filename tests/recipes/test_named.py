@@ -7,6 +7,7 @@ import pytest
 from jaxlt import UsageError
 from jaxlt.data import profile_counts
 from jaxlt.recipes.built_stage import build_regime
+from jaxlt.recipes.data import TFDS
 from jaxlt.recipes.losses import LDAM
 from jaxlt.recipes.named import PUBLISHED as RESULTS
 from jaxlt.recipes.named import RECIPES, SOURCES, named
@@ -68,6 +69,7 @@ def test_published_numbers(name):
         for path in PUBLISHED[name]
     } == PUBLISHED[name]
     assert recipe.first.epochs == 200
+    assert isinstance(recipe.data.source, TFDS)
     assert name.endswith(recipe.data.source.dataset)
 
 

@@ -22,7 +22,7 @@ def test_radius_changes_at_the_first_step_of_its_epochs():
         momentum=0,
     )
     counts = (10, 5)
-    optimizer = stage.build_optimizer(counts)
+    optimizer = optax.with_extra_args_support(stage.build_optimizer(counts))
     params = jnp.ones(3)
     state = optimizer.init(params)
 

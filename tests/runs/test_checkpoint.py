@@ -52,10 +52,16 @@ def steps_in(directory):
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 
+def restored(checkpoints, until=None):
+    found = checkpoints.restore_latest(template_at, until=until)
+    assert found is not None
+    return found
+
+
 def test_restores_bits_and_record(tmp_path):
     saved(tmp_path, [0.1, 0.2]).close()
     checkpoints = Checkpoints(tmp_path)
-    state, record = checkpoints.restore_latest(template_at)
+    state, record = restored(checkpoints)
     assert_same(state, state_at(2))
     assert record == {"seconds": 4.0}
     checkpoints.close()
@@ -64,11 +70,11 @@ def test_restores_bits_and_record(tmp_path):
 def test_restores_until_a_step_and_drops_what_is_after_it(tmp_path):
     checkpoints = saved(tmp_path, [0.9, 0.1, 0.2])
     assert steps_in(tmp_path) == [1, 2, 3]
-    state, _ = checkpoints.restore_latest(template_at, until=2)
+    state, _ = restored(checkpoints, until=2)
     assert_same(state, state_at(2))
     assert checkpoints.restore_latest(template_at, until=0) is None
     checkpoints.drop_after(1)
-    assert int(checkpoints.restore_latest(template_at)[0].step) == 1
+    assert int(restored(checkpoints)[0].step) == 1
     checkpoints.close()
     assert steps_in(tmp_path) == [1]
 
@@ -99,7 +105,7 @@ def test_the_saved_state_may_be_donated(tmp_path):
     overwritten = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf * 0 - 1, x), donate_argnums=0)
     overwritten((state.params, state.opt_state))
     checkpoints.wait()
-    assert_same(checkpoints.restore_latest(template_at)[0], state_at(1))
+    assert_same(restored(checkpoints)[0], state_at(1))
     checkpoints.close()
 
 
@@ -140,7 +146,7 @@ def test_states_that_an_earlier_version_laid_out_otherwise_are_said_to_be_so(tmp
         UsageError, match="must be readable, got 1 that are not: an earlier version wrote them"
     ):
         checkpoints.restore_latest(lambda step: other)
-    assert int(checkpoints.restore_latest(template_at)[0].step) == 1
+    assert int(restored(checkpoints)[0].step) == 1
     checkpoints.close()
     assert steps_in(tmp_path) == [1]
 
@@ -180,7 +186,7 @@ def test_any_damage_of_the_newest_falls_back_or_is_harmless(two_checkpoints, tmp
         damage(directory / "2" / name, how)
         caplog.clear()
         checkpoints = Checkpoints(directory)
-        state, record = checkpoints.restore_latest(template_at)
+        state, record = restored(checkpoints)
         step = int(state.step)
         assert_same(state, state_at(step))
         assert record == {"seconds": 2.0 * step}, name
@@ -191,7 +197,7 @@ def test_any_damage_of_the_newest_falls_back_or_is_harmless(two_checkpoints, tmp
             assert (directory / "damaged-2").is_dir(), name
             checkpoints.save(state_at(2), {"seconds": 4.0}, METRICS)
             checkpoints.wait()
-            assert int(checkpoints.restore_latest(template_at)[0].step) == 2, name
+            assert int(restored(checkpoints)[0].step) == 2, name
         checkpoints.close()
     assert fallbacks >= 3
 

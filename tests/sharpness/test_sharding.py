@@ -118,7 +118,7 @@ def test_the_key_of_a_run_decides_the_directions():
         _, state = tx.update(
             gradient, tx.init(params), params, class_losses_fn=losses_fn, **options
         )
-        return state.sharpness[0]
+        return optax.tree.get(state, "sharpness")[0]
 
     def drawn(**options):
         step = functools.partial(sharpness, **options)

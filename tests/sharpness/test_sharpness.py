@@ -16,6 +16,7 @@ from small_problems import (
     CLASSIFIER,
     COUNTS,
     NUM_CLASSES,
+    PARAMETERS,
     assert_close,
     batch,
     class_losses_fn_of,
@@ -187,7 +188,7 @@ def test_norm_accumulates_in_32_bits(dtype):
     np.testing.assert_allclose(norm(leaves), expected, rtol=1e-6)
 
 
-NESTED = {"trunk": {"w": jnp.ones(2), "b": jnp.ones(1)}, "head": jnp.ones(3)}
+NESTED = {"trunk": {"w": np.ones(2), "b": np.ones(1)}, "head": np.ones(3)}
 
 
 class TestMask:
@@ -218,9 +219,7 @@ class TestMask:
         with pytest.raises(ValueError, match=f"^{message}"):
             resolve_mask(NESTED, mask)
 
-    @pytest.mark.parametrize(
-        "mask", [{name: name in CLASSIFIER for name in initial_params()}, None]
-    )
+    @pytest.mark.parametrize("mask", [{name: name in CLASSIFIER for name in PARAMETERS}, None])
     def test_leaves_outside_are_not_perturbed(self, mask):
         """Of what class_losses_fn is called with, seen from outside the differentiation."""
         params, (x, y) = initial_params(), batch(2)

@@ -1,6 +1,6 @@
 """One device, eight devices and several processes train alike, with every method.
 
-`many_devices.py` trains; of several processes the suite has time for some of its cases.
+`many_devices.py` trains. The soak lane takes all of its cases, and of several processes some.
 """
 
 import contextlib
@@ -16,6 +16,11 @@ import pytest
 HERE = Path(__file__).parent
 # What several processes do otherwise than several devices of one: rows of a batch from each,
 # parameters divided among them, loops over blocks of images.
+ALL = ["all"]
+SOME = (
+    *(f"{method} 64" for method in ("sgd", "sam", "imb_sam", "sse_sam", "focal_sam", "cc_sam")),
+    *("sgd by shard 64", "sam by shard 64", "sam sharded 64", "imb_sam factored 32"),
+)
 OF_PROCESSES = {
     2: ["sgd 64", "imb_sam 32", "cc_sam 64", "sam sharded 64", "imb_sam factored 32"],
     4: ["sse_sam 64"],
@@ -48,21 +53,19 @@ def start_processes(file, number):
     ]
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """What each setting saves, by the number of its devices and processes."""
+def wait_for(processes):
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+
+@pytest.fixture(scope="module", params=[SOME, pytest.param(ALL, marks=pytest.mark.soak)])
+def saved(request, tmp_path_factory):
+    """What one device and eight save, by their number."""
     directory = tmp_path_factory.mktemp("saved")
-    files = {name: directory / f"{name}.npz" for name in ("1", "8", "2 processes", "4 processes")}
-    together = [
-        [start(files["1"], ["all"]), start(files["8"], ["all"], num_devices=8)],
-        start_processes(files["2 processes"], 2),
-        start_processes(files["4 processes"], 4),
-    ]
-    for started in together:
-        for process in started:
-            _, errors = process.communicate()
-            assert process.returncode == 0, errors
-    return {name: np.load(file) for name, file in files.items()}
+    files = {number: directory / f"{number}.npz" for number in (1, 8)}
+    wait_for([start(file, request.param, num_devices=number) for number, file in files.items()])
+    return {number: np.load(file) for number, file in files.items()}
 
 
 def check(found, expected, name):
@@ -75,26 +78,30 @@ def check(found, expected, name):
 
 def test_eight_devices_train_as_one_does(saved):
     """Every method with batch norm, m-sharpness against a loop over the shards, and the rest."""
-    names = [name for name in saved["1"] if not name.endswith("before")]
-    assert len(names) > 20
+    names = [name for name in saved[1] if not name.endswith("before")]
+    assert len(names) in (len(SOME), 25)
     for name in names:
-        check(saved["8"], saved["1"], name)
+        check(saved[8], saved[1], name)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("saved", [ALL], indirect=True)
 @pytest.mark.parametrize("number", OF_PROCESSES)
-def test_several_processes_train_as_one_does(saved, number):
+def test_several_processes_train_as_one_does(saved, tmp_path, number):
+    file = tmp_path / "saved.npz"
+    wait_for(start_processes(file, number))
     for name in OF_PROCESSES[number]:
-        check(saved[f"{number} processes"], saved["1"], name)
+        check(np.load(file), saved[1], name)
 
 
 def test_methods_differ(saved):
     """Else a method that is not applied would pass."""
-    ends = [saved["1"][name] for name in saved["1"] if name.endswith("sam 64")]
+    ends = [saved[1][name] for name in saved[1] if name.endswith("sam 64")]
     for index, end in enumerate(ends):
         for other in ends[:index]:
             assert np.linalg.norm(end - other) > 1e-6 * np.linalg.norm(end)
 
 
 def test_perturbations_by_shard_are_others(saved):
-    one = saved["1"]
+    one = saved[1]
     assert np.linalg.norm(one["sam by shard 64"] - one["sgd by shard 64"]) > 1e-6

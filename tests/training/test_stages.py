@@ -206,7 +206,8 @@ def test_a_boundary_is_crossed_once(tmp_path, uninterrupted):
     assert saved[-1] == BOUNDARIES[-1]
     for step in saved:
         assert job().template_at(step).opt_state is not None
-    kinds = [type(job().template_at(step).opt_state[0]).__name__ for step in BOUNDARIES]
+    states = [job().template_at(step).opt_state for step in BOUNDARIES]
+    kinds = [type(state[0]).__name__ for state in states]  # pyright: ignore[reportIndexIssue]
     assert kinds == ["SharpnessState", "SharpnessState", "ScaleByAdamState"]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float, Integer
 
 from jaxlt.models.clip.head_init import members_by_class, unit_rows
 from jaxlt.training.step.spectral_norm import SpectralNorm
@@ -75,17 +76,16 @@ def with_unit_scale(classifier: dict[str, Any]) -> dict[str, Any]:
 
 
 def nearest_class_mean(
-    features: np.ndarray, labels: np.ndarray, num_classes: int
+    features: Float[np.ndarray, "images features"],
+    labels: Integer[np.ndarray, " images"],
+    num_classes: int,
 ) -> dict[str, np.ndarray]:
     """Nearest class mean (NCM) on centered features of unit Euclidean norm.
 
     The mean of all features is subtracted from each and the differences are scaled to unit norm;
     a class's center is their mean over the class, not scaled to unit norm again.
 
-    Args:
-        features: (N, D), of all training images; sums are taken in float64.
-        labels: (N,) integers in [0, C).
-        num_classes: C.
+    Features and labels are those of all training images; sums are taken in float64.
 
     Returns:
         Parameters of a "nearest_class_mean" head: mean (D,) and centers (C, D), float32.

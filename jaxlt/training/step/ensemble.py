@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Shaped
 
 from jaxlt.data import Chunk, Pipeline
 from jaxlt.training.step.measurement import MeasureFn
@@ -35,16 +36,18 @@ class EnsemblePipeline:
             payloads = tuple(chunk.payload for chunk in chunks)
             yield Chunk(payloads, np.concatenate([chunk.labels for chunk in chunks]))
 
-    def labels(self, start_step: int, stop_step: int) -> np.ndarray:
+    def labels(self, start_step: int, stop_step: int) -> Int[np.ndarray, "batches batch"]:
         """Returns the labels of all, (R * K, B), as the chunks have them; see `Pipeline`."""
         return np.concatenate([one.labels(start_step, stop_step) for one in self._pipelines])
 
-    def image_numbers(self, start_step: int, stop_step: int) -> np.ndarray:
+    def image_numbers(self, start_step: int, stop_step: int) -> Int[np.ndarray, "batches batch"]:
         """Returns the images of all, (R * K, B), likewise; see `Pipeline`."""
         return np.concatenate([one.image_numbers(start_step, stop_step) for one in self._pipelines])
 
-    def read(self, resident: Any, payload: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns one step's images (R, B, H, W, C) and labels (R, B); see `Pipeline`."""
+    def read(
+        self, resident: Any, payload: Any
+    ) -> tuple[Shaped[Array, "members batch ..."], Int[Array, "members batch"]]:
+        """Returns one step's images and labels; see `Pipeline`."""
         # Stacked on the device: on the host it would be one more copy of every image.
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *payload)
         return jax.vmap(self._pipelines[0].read, in_axes=(None, 0))(resident, stacked)

@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxlt.training.step.state import TrainState
 
 
 def unless_finite(
-    before: TrainState, after: TrainState, loss: jax.Array
-) -> tuple[TrainState, jax.Array]:
+    before: TrainState, after: TrainState, loss: Float[Array, ""]
+) -> tuple[TrainState, Float[Array, ""]]:
     """Takes a step back if its loss, or a parameter or statistic after it, is not finite.
 
     It still counts, also in the `count` of each link of the optimizer, so that schedules go on as
@@ -22,7 +23,7 @@ def unless_finite(
     finite = jnp.isfinite(loss) & sound
 
     # Not lax.cond: what is within conditionals, XLA on CPU computes slowly.
-    def choose(path: tuple[Any, ...], new: jax.Array, old: jax.Array) -> jax.Array:
+    def choose(path: tuple[Any, ...], new: Array, old: Array) -> Array:
         is_count = getattr(path[-1], "name", None) == "count" if path else False
         return new if is_count else jnp.where(finite, new, old)
 

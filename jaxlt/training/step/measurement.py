@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Integer, Shaped
 
 from jaxlt.analysis.group_sharpness import group_sharpness
+from jaxlt.batch.class_losses import Labels
 from jaxlt.sharpness.perturbation import Mask
 from jaxlt.training.step.network_pass import BatchLosses, PerExampleLoss, Regime
 from jaxlt.training.step.state import TrainState, method_state
 
-# (state, images (B, H, W, C), labels (B,)) -> named arrays
-MeasureFn: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], dict[str, jax.Array]]
+MeasureFn: TypeAlias = Callable[[TrainState, Shaped[Array, "batch ..."], Labels], dict[str, Array]]
 
 _OF_METHOD = ("perturbation_norm", "method_sharpness")
 # TensorBoard shows a curve a number, so that there is no room for one a class.
@@ -28,7 +28,7 @@ _MAX_CURVES = 10
 def make_measure_fn(
     model: nn.Module,
     per_example_loss: PerExampleLoss,
-    groups: np.ndarray,
+    groups: Bool[np.ndarray, "groups classes"],
     *,
     regime: Regime | None = None,
     mask: Mask = None,
@@ -41,7 +41,7 @@ def make_measure_fn(
     Args:
         model: as the loss and the regime, see `make_train_step`.
         per_example_loss: from logits, labels and `Moment` to losses.
-        groups: (G, C) bool, whether a class is in a group.
+        groups: whether a class is in a group.
         regime: of the stage; None for nothing beside.
         mask: the parameters along which sharpness is measured; None for all.
 
@@ -64,7 +64,9 @@ def make_measure_fn(
     regime = dataclasses.replace(regime or Regime(), mixup=0.0, loss_of_features=None)
     losses_of = functools.partial(BatchLosses, model, per_example_loss, groups.shape[1], regime)
 
-    def measure(state: TrainState, images: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    def measure(
+        state: TrainState, images: Shaped[Array, "batch ..."], labels: Labels
+    ) -> dict[str, Array]:
         state, batch, held = regime.before_step(state), (images, labels), None
         if regime.hold_statistics:
             _, kept = losses_of(state, batch, keep=("held_statistics",))(state.params)
@@ -87,15 +89,17 @@ class Measurements:
 
     Attributes:
         every: steps between two of them; the first is after so many steps of the stage.
-        groups: (C,) bool by name, those of `make_measure_fn`.
-        tail: (C,) bool, of the stage's method, which is counted in batches alone; None without one.
+        groups: by name, those of `make_measure_fn`.
+        tail: of the stage's method, which is counted in batches alone; None without one.
     """
 
     every: int
-    groups: Mapping[str, np.ndarray]
-    tail: np.ndarray | None = None
+    groups: Mapping[str, Bool[np.ndarray, " classes"]]
+    tail: Bool[np.ndarray, " classes"] | None = None
 
-    def describe(self, measured: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    def describe(
+        self, measured: Mapping[str, np.ndarray], labels: Integer[np.ndarray, "batches batch"]
+    ) -> dict[str, Any]:
         """Returns a measurement as values of JSON, NaN in place of what is not finite.
 
         They go by name of group, by two names under `cosine`; under `batches_without` is the share
@@ -103,7 +107,7 @@ class Measurements:
 
         Args:
             measured: what the function of `make_measure_fn` returns.
-            labels: (K, B), of the batches since the measurement before.
+            labels: of the batches since the measurement before.
         """
         values = {name: _shortest(array) for name, array in measured.items()}
         names, cosine = tuple(self.groups), values["cosine"]

@@ -8,9 +8,17 @@ from typing import Any, NamedTuple, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
 
-from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, class_losses
-from jaxlt.batch.classifiers import Cosine, Linear
+from jaxlt.batch.class_losses import (
+    ClassLosses,
+    FactoredLosses,
+    Labels,
+    Logits,
+    Losses,
+    class_losses,
+)
+from jaxlt.batch.classifiers import Cosine, Features, Linear
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.mixup import MixedBatch, mixed_class_losses
@@ -25,18 +33,16 @@ class Moment(NamedTuple):
     """When a loss is taken.
 
     Attributes:
-        step: () steps taken before in the stage.
+        step: steps taken before in the stage.
         key: PRNG key of the step, for losses that draw; the same in all passes of a step.
     """
 
-    step: jax.Array
-    key: jax.Array
+    step: Int[Array, ""]
+    key: PRNGKeyArray
 
 
-# (logits (B, C), labels (B,), moment) -> losses (B,)
-PerExampleLoss: TypeAlias = Callable[[jax.Array, jax.Array, Moment], jax.Array]
-# (features (B, D), classifier, labels (B,), moment) -> losses (B,)
-LossOfFeatures: TypeAlias = Callable[[jax.Array, Linear | Cosine, jax.Array, Moment], jax.Array]
+PerExampleLoss: TypeAlias = Callable[[Logits, Labels, Moment], Losses]
+LossOfFeatures: TypeAlias = Callable[[Features, Linear | Cosine, Labels, Moment], Losses]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,7 @@ class BatchLosses:
     num_classes: int
     regime: Regime
     state: TrainState
-    batch: MixedBatch | tuple[jax.Array, jax.Array]
+    batch: MixedBatch | tuple[Array, Labels]
     keep: tuple[str, ...] = ()
     held: Any = None
 
@@ -144,9 +150,7 @@ class BatchLosses:
             passes=passes,
         )
 
-    def _outputs(
-        self, params: Any, images: jax.Array, method: str | None = None
-    ) -> tuple[jax.Array, Any]:
+    def _outputs(self, params: Any, images: Array, method: str | None = None) -> tuple[Array, Any]:
         """Returns the network's output, or that of one of its methods, and what is kept."""
         norm, size = self.regime.spectral_norm, self.regime.micro_batch
         if norm is not None:
@@ -168,9 +172,7 @@ class BatchLosses:
         return output, {name: kept[name] for name in self.keep if name in kept}
 
 
-def _in_turns(
-    function: Callable[[jax.Array], jax.Array], images: jax.Array, size: int
-) -> jax.Array:
+def _in_turns(function: Callable[[Array], Array], images: Array, size: int) -> Array:
     """Applies a function of images, `size` at a time, keeping nothing for the backward pass."""
     function = jax.checkpoint(function)
     turns = len(images) // size

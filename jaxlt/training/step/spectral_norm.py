@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import check_choice
 from jaxlt.batch.classifiers import unit_norm
@@ -59,7 +60,7 @@ class SpectralNorm:
             flat[path] = flat[path] / jnp.where(sigma > 0, sigma, 1)
         return unflatten_dict(flat)
 
-    def _matrices(self, params: Any) -> dict[_Path, jax.Array]:
+    def _matrices(self, params: Any) -> dict[_Path, Float[Array, "rows columns"]]:
         return {
             path: leaf.reshape(-1, leaf.shape[-1])
             for path, leaf in _leaves(params).items()
@@ -71,7 +72,9 @@ def _leaves(tree: Any) -> dict[_Path, Any]:
     return flatten_dict(tree)
 
 
-def _iterated(matrix: jax.Array, u: jax.Array) -> jax.Array:
+def _iterated(
+    matrix: Float[Array, "rows columns"], u: Float[Array, " rows"]
+) -> Float[Array, " rows"]:
     after = unit_norm(jnp.matmul(matrix, unit_norm(jnp.matmul(u, matrix), 0)), 0)
     # A zero vector would stay zero for ever, even where its kernel is zero for one step alone.
     return jnp.where(jnp.any(after != 0), after, u)

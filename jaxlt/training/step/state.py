@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxlt.models import ImageClassifier
 from jaxlt.models.adaptation.trainable import join
@@ -22,25 +23,25 @@ class TrainState:
     """State of a run after `step` steps.
 
     Attributes:
-        step: () int32, steps taken, in all stages of the run.
+        step: steps taken, in all stages of the run.
         params: parameters of the network: what is trained, in whichever stage.
         batch_stats: running statistics of batch norm, empty without it.
         singular_vectors: of the kernels under spectral normalization, empty without it.
         opt_state: state of the optax transformation.
         key: PRNG key of the run; step s draws from `fold_in(key, s)`.
-        loss_sum: () sum of the batch-mean losses since the last evaluation, here so that a run
+        loss_sum: sum of the batch-mean losses since the last evaluation, here so that a run
             resumed between two evaluations reports the same mean as one that never stopped.
         frozen: parameters that no stage trains, those of a pretrained network under adaptation;
             no part of gradients, of the optimizer, or of checkpoints.
     """
 
-    step: jax.Array
+    step: Int[Array, ""]
     params: Any
     batch_stats: Any
     singular_vectors: Any
     opt_state: optax.OptState
-    key: jax.Array
-    loss_sum: jax.Array
+    key: PRNGKeyArray
+    loss_sum: Float[Array, ""]
     frozen: Any = dataclasses.field(default_factory=dict)
 
     def variables(self, params: Any | None = None) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def make_state_fn(
     """
 
     @jax.jit
-    def initialize(init_key: jax.Array, key: jax.Array, weights: Any) -> TrainState:
+    def initialize(init_key: PRNGKeyArray, key: PRNGKeyArray, weights: Any) -> TrainState:
         drawn = model.init(init_key, jnp.zeros((1, *image_shape)), train=False)
         variables = _overlaid(drawn, weights)
         params, frozen = variables["params"], {}

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Sharding
+from jaxtyping import Array, Float, Shaped
 
+from jaxlt.batch.class_losses import Labels
 from jaxlt.batch.passes import Blocks, Capacity, Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.finite_steps import unless_finite
@@ -19,7 +21,8 @@ from jaxlt.training.step.network_pass import BatchLosses, PerExampleLoss, Regime
 from jaxlt.training.step.spectral_norm import SpectralNorm
 from jaxlt.training.step.state import TrainState, method_state
 
-TrainStep: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+_Images: TypeAlias = Shaped[Array, "batch ..."]
+TrainStep: TypeAlias = Callable[[TrainState, _Images, Labels], tuple[TrainState, Float[Array, ""]]]
 
 # What a step draws, beside dropout, which has the step's key itself, and the loss.
 _MIXUP = 1
@@ -81,7 +84,7 @@ def make_train_step(
     elif passes_by_group and capacity is not None:
         passes = Capacity(capacity)
 
-    def train_step(state: TrainState, images: jax.Array, labels: jax.Array):
+    def train_step(state: TrainState, images: _Images, labels: Labels):
         before, state = state, regime.before_step(state)
         if axis_name is not None:
             shard = jax.lax.axis_index(axis_name)
@@ -126,7 +129,7 @@ def make_logits_fn(
     spectral_norm: SpectralNorm | None = None,
     *,
     out_sharding: Sharding | None = None,
-) -> Callable[[TrainState, jax.Array], jax.Array]:
+) -> Callable[[TrainState, _Images], Float[Array, "batch classes"]]:
     """Builds the jitted inference `(state, images) -> logits`, on running statistics.
 
     Args:
@@ -144,7 +147,7 @@ def make_logits_fn(
     """
 
     @functools.partial(jax.jit, out_shardings=out_sharding)
-    def logits(state: TrainState, images: jax.Array) -> jax.Array:
+    def logits(state: TrainState, images: _Images) -> Float[Array, "batch classes"]:
         params = state.params
         if spectral_norm is not None:
             params = spectral_norm(params, state.singular_vectors)

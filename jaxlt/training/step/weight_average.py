@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Int, Shaped
 
 from jaxlt.models.networks.batch_norm import HELD_STATISTICS
 
@@ -16,8 +17,8 @@ from jaxlt.models.networks.batch_norm import HELD_STATISTICS
 class WeightAverageState(NamedTuple):
     """State of `weight_average`; the average is the initial parameters before there is any."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name for it)
-    num_averaged: jax.Array
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride] (optax's name)
+    num_averaged: Int[Array, ""]
     average: Any
 
 
@@ -88,19 +89,22 @@ def averaged_params(opt_state: optax.OptState, params: Any) -> Any:
 
 
 def recomputed_statistics(
-    model: nn.Module, params: Any, batch_stats: Any, batches: Iterable[jax.Array | np.ndarray]
+    model: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    batches: Iterable[Shaped[Array | np.ndarray, "batch ..."]],
 ) -> Any:
     """Computes batch norm's running statistics anew, for parameters that no step has left behind.
 
     Mean and variance of each layer, a `jaxlt.models.BatchNorm`, are averages, with equal weights,
-    of those of each batch of images (B, H, W, channels) in training mode. They stay where a layer
+    of those of each batch of images in training mode. They stay where a layer
     normalizes by its running statistics in training mode too.
     """
     if not jax.tree.leaves(batch_stats):
         return batch_stats
 
     @jax.jit
-    def statistics_of(variables: Any, images: jax.Array) -> Any:
+    def statistics_of(variables: Any, images: Array) -> Any:
         mutable = ["batch_stats", HELD_STATISTICS]
         return model.apply(variables, images, train=True, mutable=mutable)[1][HELD_STATISTICS]
 

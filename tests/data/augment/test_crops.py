@@ -56,9 +56,10 @@ def test_boxes_are_those_of_the_rule(height, width, seed):
     [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100)), ((90, 100), None)],
 )
 def test_where_no_try_fits_the_middle_is_taken(shape, expected):
+    height, width = shape
     # The whole area at a ratio that no such image has.
-    tries = np.full((NUM_TRIES, 2), 1 - 2**-53) * (1, shape[0] >= shape[1])
-    assert box(*shape, tries, np.array([0.9, 0.9])) == (expected or (0, 0, *shape))
+    tries = np.full((NUM_TRIES, 2), 1 - 2**-53) * (1, height >= width)
+    assert box(height, width, tries, np.array([0.9, 0.9])) == (expected or (0, 0, height, width))
 
 
 def test_later_tries_count_only_when_the_first_do_not_fit():

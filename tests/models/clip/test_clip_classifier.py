@@ -1,5 +1,7 @@
 """The adapted encoder as a classifier: on the golden checkpoint."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -79,7 +81,7 @@ def test_every_added_parameter_trains_and_nothing_else_of_the_encoder(snapshot, 
         hidden=config.intermediate_size,
         num_blocks=config.num_hidden_layers,
     )
-    leaves = flatten_dict(params)
+    leaves: dict[Any, Any] = flatten_dict(params)
     assert sum(leaves[path].size for path in added) == expected[kind]
 
 
@@ -94,7 +96,8 @@ def test_adaptformers_published_size_on_vit_b_16(num_classes, a_block):
     params = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)[
         "params"
     ]
-    sizes = {path: leaf.size for path, leaf in flatten_dict(params).items()}
+    leaves: dict[Any, Any] = flatten_dict(params)
+    sizes = {path: leaf.size for path, leaf in leaves.items()}
     added = sum(size for path, size in sizes.items() if "adaptformer" in path)
     assert added == config.num_hidden_layers * a_block
     encoder = sum(size for path, size in sizes.items() if path[0] == "vision_model")

@@ -57,6 +57,6 @@ def test_a_head_takes_them_and_classifies_by_the_nearest_direction(classifier):
     model = create_model("mlp", 4, classifier=classifier, image_shape=(2, 2, 1))
     params = {"classifier": classifier_params(kernel, classifier)}
     features = _normal(0, 9, 4).astype(np.float32)
-    logits = model.apply({"params": params}, features, method="logits_of")
+    logits = np.asarray(model.apply({"params": params}, features, method="logits_of"))
     norms = np.linalg.norm(features, axis=1, keepdims=True) if classifier == "cosine" else 1
     np.testing.assert_allclose(logits, features / norms, atol=1e-6)

@@ -27,7 +27,7 @@ def linear(seed=0):
 
 
 def logits(head, params, x):
-    return head.apply({"params": params}, x)
+    return np.asarray(head.apply({"params": params}, x))
 
 
 @pytest.mark.parametrize("tau", [0.3, 0.7, 1, 2])

@@ -202,7 +202,9 @@ def test_before_each_step_that_is_due_and_not_after_the_last(measured_run):
     workdir = Workdir(measured_run, {})
     assert [line["step"] for line in measurements_of(workdir)] == DUE
     assert [line["step"] for line in workdir.read_metrics()] == [10, 20, 25]
-    assert "measurement" not in workdir.read_result()
+    result = workdir.read_result()
+    assert result is not None
+    assert "measurement" not in result
 
 
 def test_the_numbers_are_those_of_the_step_that_follows(tmp_path, monkeypatch, measured_run):
