@@ -45,8 +45,8 @@ FAULTS = (
     # The equation, and the ways to compute it.
     Fault("the perturbation goes downhill",
           "sharpness/perturbation.py", "methods/test_sam.py",
-          "stop_gradient((f * s * d)",
-          "stop_gradient((-f * s * d)"),
+          "stop_gradient((f * s",
+          "stop_gradient((-f * s"),
     Fault("a norm without its square root",
           "sharpness/perturbation.py", "methods/test_sam.py",
           "return jnp.sqrt(sum(squares[1:], squares[0]))",
