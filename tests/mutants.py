@@ -45,8 +45,8 @@ FAULTS = (
     # The equation, and the ways to compute it.
     Fault("the perturbation goes downhill",
           "sharpness/perturbation.py", "methods/test_sam.py",
-          "stop_gradient((f * s * d)",
-          "stop_gradient((-f * s * d)"),
+          "stop_gradient((f * s",
+          "stop_gradient((-f * s"),
     Fault("a norm without its square root",
           "sharpness/perturbation.py", "methods/test_sam.py",
           "return jnp.sqrt(sum(squares[1:], squares[0]))",
@@ -296,8 +296,10 @@ class Copy:
             for case in ET.parse(self._report).iter("testcase")
             if case.find("failure") is not None or case.find("error") is not None
         )
-        name = f"{case.get('file')}::{case.get('name')}".removeprefix("tests/")
-        return Outcome(status, name, float(case.get("time", 0)), in_all)
+        file, modules = case.get("file", ""), case.get("classname", "").split(".")
+        # What follows the module's name is a class.
+        names = [file.removeprefix("tests/"), *modules[file.count("/") + 1 :], case.get("name", "")]
+        return Outcome(status, "::".join(names), float(case.get("time", 0)), in_all)
 
     def _python(self, *arguments: str) -> tuple[int | None, str]:
         # Python tells modules apart by second and size, which a fault need not change.

@@ -33,7 +33,9 @@ class Canned(Copy):
 
     def outcome(self, test, fault=None):
         status = self._statuses[test if fault is None else fault.name]
-        return Outcome(status, f"{test}::test_it" if status == FAILED else "1 ran", 0.25, 3.0)
+        if status == FAILED:
+            return Outcome(status, f"{test}::test_it[a|b]", 1.25, 3.0)
+        return Outcome(status, "1 ran", 0.0, 2.0)
 
 
 def test_a_table_says_what_catches_each_fault(capsys):
@@ -46,9 +48,9 @@ def test_a_table_says_what_catches_each_fault(capsys):
     wrong = try_all([caught, survives, breaks], [Canned(**statuses)] * 2)
     assert wrong == "faults must be caught, got survives (nothing), breaks (broken: 1 ran)"
     assert capsys.readouterr().out.splitlines()[-3:] == [
-        "| caught | file.py | whole::test_it | 0.2 | 3 |",
-        "| survives | file.py | nothing | 0.0 | 3 |",
-        "| breaks | file.py | broken: 1 ran | 0.0 | 3 |",
+        "| caught | file.py | whole::test_it[a\\|b] | 1.2 | 3 |",
+        "| survives | file.py | nothing | 0.0 | 2 |",
+        "| breaks | file.py | broken: 1 ran | 0.0 | 2 |",
     ]
 
 

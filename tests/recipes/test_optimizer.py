@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxlt.recipes.optimizer import (
@@ -68,7 +69,7 @@ def test_weights_decay_through_momentum_and_learning_rate(nesterov):
     state, w, velocity = tx.init(params), np.array(params), np.zeros(2)
     for gradient in ([1.0, -2.0], [-0.5, 4.0], [3.0, 0.0]):
         updates, state = tx.update(jnp.array(gradient), state, params)
-        params += updates
+        params = optax.apply_updates(params, updates)
         decayed = gradient + decay * w
         velocity = momentum * velocity + decayed
         w = w - lr * (decayed + momentum * velocity if nesterov else velocity)
