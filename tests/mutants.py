@@ -61,8 +61,8 @@ FAULTS = (
           "moved = scope.theta = add(scope.theta, eps)"),
     Fault("what a group takes over is left in the clean part",
           "sharpness/equation.py", "methods/test_brute_force.py",
-          "x - sum(d), mean_gradient",
-          "x, mean_gradient"),
+          "x.astype(d[0].dtype) - sum(d)",
+          "x.astype(d[0].dtype)"),
     Fault("the closed form forgets the bias",
           "batch/class_gradients.py", "batch/test_classifiers.py",
           "(self.residuals * bias).sum(1)",
@@ -397,6 +397,8 @@ def main() -> None:
     if flags.list:
         print(*(fault.name for fault in faults), sep="\n")
         return
+    # As an interrupt does, it lets the copies go.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         copies = [Copy(Path(scratch), number) for number in range(flags.jobs)]
         if wrong := try_all(faults, copies):

@@ -1,6 +1,7 @@
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxlt.recipes.optimizer import (
@@ -64,12 +65,12 @@ def test_weights_decay_through_momentum_and_learning_rate(nesterov):
     """Against PyTorch's SGD, written out."""
     lr, momentum, decay = 0.1, 0.9, 0.05
     optimizer = Optimizer(lr, Constant(), momentum, nesterov, weight_decay=decay)
-    tx = optimizer.build(Clock(64, 8, EPOCHS))
+    tx: Any = optimizer.build(Clock(64, 8, EPOCHS))
     params = jnp.array([2.0, -3.0])
     state, w, velocity = tx.init(params), np.array(params), np.zeros(2)
     for gradient in ([1.0, -2.0], [-0.5, 4.0], [3.0, 0.0]):
         updates, state = tx.update(jnp.array(gradient), state, params)
-        params = optax.apply_updates(params, updates)
+        params += updates
         decayed = gradient + decay * w
         velocity = momentum * velocity + decayed
         w = w - lr * (decayed + momentum * velocity if nesterov else velocity)
