@@ -71,10 +71,10 @@ FAULTS = (
           "sharpness/partial_passes.py", "sharpness/test_partial_passes.py",
           "places < limit",
           "places <= limit"),
-    Fault("the mean over a shard's images in place of the batch's",
+    Fault("a device's images are counted for those of the batch",
           "batch/over_axis.py", "sharpness/test_sharding.py",
           "return jax.lax.psum(losses, axis_name), pullback",
-          "return losses, pullback"),
+          "return jax.lax.pmean(losses, axis_name), pullback"),
     # The methods.
     Fault("ImbSAM takes the head for the tail",
           "methods/imb_sam.py", "methods/test_golden_trajectories.py",
