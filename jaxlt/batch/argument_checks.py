@@ -65,10 +65,8 @@ def check_class_counts(
     if counts.ndim != 1:
         raise ValueError(f"class_counts must have shape (C,), got {counts.shape}")
     if num_classes not in (None, counts.size):
-        raise ValueError(
-            f"class_counts must hold one count for each of the {num_classes} classes, got "
-            f"{counts.size} counts"
-        )
+        wanted = f"one count for each of the {num_classes} classes"
+        raise ValueError(f"class_counts must hold {wanted}, got {counts.size} counts")
     return counts
 
 
