@@ -21,9 +21,16 @@ from jaxlt.errors import UsageError
 _BYTES_A_BYTE = 64
 _LONG = 4000
 _SLOW = {"checkpoint": 6, "predictor": 6, "onnx_wheel": 40, "run": 60}
+# Each reads a checkpoint many times; tests/runs/test_checkpoint.py damages every file of one.
+_SOAK = {"checkpoint", "predictor"}
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.soak) if name in _SOAK else name for name in TARGETS
+    ],
+)
 def name(request, tmp_path_factory):
     # What a first call imports and compiles is no reader's doing.
     for number, seed in enumerate(TARGETS[request.param].seeds):

@@ -64,7 +64,7 @@ def of_all_documents(pattern):
 def run_with_eight_devices(program):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_NUM_CPU_DEVICES": "8",
     }
     finished = subprocess.run(
         [sys.executable, "-c", program],

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from jaxlt import UsageError, data
 from jaxlt.data import Batch, DrawStream, ImageSet, Pipeline, Source, Split, Unreadable
 from jaxlt.data.sampling.random_numbers import stream_key
@@ -58,9 +56,6 @@ class InputPipelines:
         if (margin := recipe.evaluation.test_time_augmentation) is not None:
             self._evaluated = self._evaluated.five_crops(margin)
             batch_size //= NUM_CROPS
-        batch_size += -batch_size % layout.mesh.size
-        options = {**self._statistics, "batch_size": batch_size, "shard": layout.share}
-        self._evaluation: dict[str, Any] = options
         # Each evaluation skips the same ones, of which the first tells.
         self._skips = SkipLog(self._evaluated) if self._unreadable == "skip" else None
         self._evaluated_indices = None
@@ -68,6 +63,13 @@ class InputPipelines:
             self._evaluated_indices = data.validation_images(
                 source.train.labels, split.indices, per_class, source.num_classes
             )
+        self._in_order = self._options(batch_size)
+        # A small set is not filled up to a batch of hundreds, which the network would pass over.
+        self._evaluation = self._options(min(batch_size, self.num_evaluated))
+
+    def _options(self, batch_size: int) -> dict[str, Any]:
+        batch_size += -batch_size % self.layout.mesh.size
+        return {**self._statistics, "batch_size": batch_size, "shard": self.layout.share}
 
     def bytes_per_step(self, batch_size: int) -> int:
         """Returns what the host sends to the device for one step of one run."""
@@ -114,19 +116,16 @@ class InputPipelines:
         """Yields the test images, or the validation images, spread over the devices."""
         if self._kind == "device":
             return self._spread(self._resident_evaluation.batches())
-        return self._in_order(self._evaluated_indices, self._evaluated, self._skips)
+        images, indices = self._evaluated, self._evaluated_indices
+        return self._batches(images, indices, skips=self._skips, **self._evaluation)
 
     def training_images(self) -> Iterator[Batch]:
         """Yields the images of the split, unaugmented and in order, likewise."""
-        return self._in_order(self.split.indices, self._source.train)
+        return self._batches(self._source.train, self.split.indices, **self._in_order)
 
-    def _in_order(
-        self, indices: np.ndarray | None, images: ImageSet, skips: SkipLog | None = None
-    ) -> Iterator[Batch]:
-        batches = data.evaluation_batches(
-            images, indices=indices, unreadable=self._unreadable, skips=skips, **self._evaluation
-        )
-        return self._spread(batches)
+    def _batches(self, images: ImageSet, indices: Any, **options: Any) -> Iterator[Batch]:
+        options["unreadable"] = self._unreadable
+        return self._spread(data.evaluation_batches(images, indices=indices, **options))
 
     def _spread(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for images, labels in batches:

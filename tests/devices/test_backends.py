@@ -15,7 +15,7 @@ SETTINGS = (
     "jax_enable_compilation_cache",
     "jax_persistent_cache_min_compile_time_secs",
 )
-# Compiles a program that takes some seconds, and says whether it came from the cache.
+# Compiles a program, and says how many came from the cache.
 PROGRAM = """
 import json
 import jax
@@ -58,7 +58,11 @@ def _run_program(cache_home):
     environment = {k: v for k, v in os.environ.items() if k.lower() not in (*SETTINGS, quick)}
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**environment, "XDG_CACHE_HOME": str(cache_home)},
+        env={
+            **environment,
+            "XDG_CACHE_HOME": str(cache_home),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -70,7 +74,7 @@ def _run_program(cache_home):
 def test_a_second_process_loads_what_the_first_compiled_bit_for_bit(tmp_path):
     hits, bits, _ = _run_program(tmp_path)
     hits_again, bits_again, stderr = _run_program(tmp_path)
-    assert (hits, hits_again) == (0, 1)
+    assert hits == 0 < hits_again
     assert bits == bits_again
     assert stderr == ""
     assert (tmp_path / "jaxlt" / "xla").stat().st_mode & 0o077 == 0

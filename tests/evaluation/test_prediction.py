@@ -290,13 +290,12 @@ checkpoints.close()
 """
     (tmp_path / "model.json").write_text(json.dumps(description("small_conv")))
     (tmp_path / "result.json").write_text("{}")
-    flags = "--xla_force_host_platform_device_count=4"
     finished = subprocess.run(
         [sys.executable, "-c", save, str(tmp_path / "checkpoints")],
         cwd=Path(__file__).parent,
         env={
             **os.environ,
-            "XLA_FLAGS": flags,
+            "JAX_NUM_CPU_DEVICES": "4",
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
         },

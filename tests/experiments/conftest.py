@@ -12,6 +12,7 @@ def user_environment(tmp_path_factory):
         **os.environ,
         "PYTHONUNBUFFERED": "1",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+        "XLA_FLAGS": "",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -133,7 +133,7 @@ def check_alike(workdir, other):
 @pytest.mark.soak
 def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
     """By the same number of processes to the same bits, by another to the same numbers."""
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    devices = {"JAX_NUM_CPU_DEVICES": "1"}
     whole, run, moved = (tmp_path / name for name in ("whole", "run", "moved"))
     assert Processes(whole, 2, user_environment | devices).wait() == [0, 0]
 
@@ -158,14 +158,14 @@ def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
     assert Processes(run, 2, user_environment | devices).wait() == [0, 0]
     assert ending(run) == ending(whole)
 
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    four = {"JAX_NUM_CPU_DEVICES": "4"}
     log = tmp_path / "moved.log"
     ended = start(moved, user_environment | four, log, "--shard-parameters").wait()
     assert ended == 0, log.read_text()
     check_alike(moved, whole)
 
 
-@pytest.mark.parametrize("told", [by_slurm, by_open_mpi])
+@pytest.mark.parametrize("told", [by_slurm, pytest.param(by_open_mpi, marks=pytest.mark.soak)])
 def test_a_mistake_is_said_once(tmp_path, user_environment, told):
     processes = Processes(tmp_path / "run", 2, user_environment, "--batch-size=63", told=told)
     assert processes.wait() == [2, 2]

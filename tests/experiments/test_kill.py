@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -68,8 +69,8 @@ def ending(workdir):
 class Victim:
     """Runs of one recipe, each in a new directory, that are stopped and started again."""
 
-    def __init__(self, place, environment):
-        self._place, self._environment = place, environment
+    def __init__(self, place, environment, **other):
+        self._place, self._environment, self._flags = place, environment, RUN | other
         place.mkdir()
         self._generator, self._numbers = random.Random(0), itertools.count()
         self.mark = place / "evaluating"
@@ -86,7 +87,7 @@ class Victim:
         self.starts += 1
         return subprocess.Popen(
             [sys.executable, *program, f"--workdir={self.workdir}"]
-            + [f"--{name}={value}" for name, value in RUN.items()],
+            + [f"--{name}={value}" for name, value in self._flags.items()],
             cwd=ROOT,
             stderr=self.log.open("a"),
             env=self._environment,
@@ -116,8 +117,9 @@ class Victim:
         return ending(self.workdir)
 
 
-def test_killed_once_and_gone_on_with(tmp_path, user_environment):
-    whole, victim = (Victim(tmp_path / name, user_environment) for name in ("whole", "killed"))
+def test_killed_once_and_gone_on_with(tmp_path):
+    short = {"epochs": 6, "then.0.epochs": 4}
+    whole, victim = (Victim(tmp_path / name, os.environ, **short) for name in ("whole", "killed"))
     expected = whole.finish()
     while (status := victim.stop("anywhere", signal.SIGKILL)) == 0:
         victim.renew()

@@ -26,9 +26,7 @@ def differences():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "1",
-        # Compiling takes nearly all of the time, and each program runs once.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-        " --xla_llvm_disable_expensive_passes=true",
+        "JAX_NUM_CPU_DEVICES": "8",
         "PYTHONPATH": str(TESTS.parent),
     }
     run = subprocess.run(

@@ -30,7 +30,7 @@ OF_PROCESSES = {
 def start(file, cases, num_devices=1, cluster=()):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
         "PYTHONPATH": os.pathsep.join(map(str, (HERE.parents[1], HERE.parent))),
     }
     command = [sys.executable, HERE / "many_devices.py", file, ",".join(cases), *cluster]

@@ -1,6 +1,7 @@
 """A run of several stages: its boundaries, and that stopping anywhere changes no bit."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -38,11 +39,15 @@ from jaxlt.training.step.ensemble import EnsemblePipeline, stack
 from jaxlt.training.step.network_pass import Regime
 
 FIRST, LAST, EVERY = 7, 5, 3
-# The second stage's optimizer has another state than the first's, and so do their checkpoints.
-FIRST_OPTIMIZER = optax.chain(jaxlt.sam(0.05), optax.sgd(0.1, momentum=0.9))
+# Its state is another than that of the first stage's, and so are its checkpoints.
 LAST_OPTIMIZER = optax.adam(0.01)
 # Seven steps, one that takes none, five: what each checkpoint is of.
 BOUNDARIES = (FIRST, FIRST + 1, FIRST + 1 + LAST)
+
+
+@functools.cache
+def first_optimizer():
+    return optax.chain(jaxlt.sam(0.05), optax.sgd(0.1, momentum=0.9))
 
 
 def loss(logits, labels, moment):
@@ -50,12 +55,15 @@ def loss(logits, labels, moment):
     return jaxlt.losses.cross_entropy(logits, labels) * (1 + 0.1 * moment.step)
 
 
+MEASUREMENTS = Measurements(2, GROUPS, GROUPS["last"])
+
+
 def step_of(optimizer, first_step):
     return make_train_step(Linear(), optimizer, loss, 3, regime=Regime(first_step=first_step))
 
 
 def initial(seed=0):
-    return make_state_fn(Linear(), FIRST_OPTIMIZER, (2, 2, 1))(seed)
+    return make_state_fn(Linear(), first_optimizer(), (2, 2, 1))(seed)
 
 
 def last_template():
@@ -64,7 +72,7 @@ def last_template():
 
 def halved(state):
     """A stage without steps: a pure function of the state before it."""
-    return next_stage(state, jax.tree.map(lambda w: w / 2, state.params), FIRST_OPTIMIZER)
+    return next_stage(state, jax.tree.map(lambda w: w / 2, state.params), first_optimizer())
 
 
 def entered(state):
@@ -84,23 +92,25 @@ def program(optimizer, first_step):
     )
 
 
-PROGRAMS = {"first": program(FIRST_OPTIMIZER, 0), "last": program(LAST_OPTIMIZER, FIRST + 1)}
-MEASUREMENTS = Measurements(2, GROUPS, GROUPS["last"])
+@functools.cache
+def programs():
+    return program(first_optimizer(), 0), program(LAST_OPTIMIZER, FIRST + 1)
 
 
 def job(first=batch, last=batch, state=None):
     later = Batches(lambda step: last(step + 100))
+    first_program, last_program = programs()
     return Job(
         state or initial(),
         (
             JobStage(
-                Steps(PROGRAMS["first"], Batches(first), FIRST, EVERY, MEASUREMENTS),
+                Steps(first_program, Batches(first), FIRST, EVERY, MEASUREMENTS),
                 evaluate,
                 initial,
             ),
             JobStage(None, evaluate, initial, enter=halved),
             JobStage(
-                Steps(PROGRAMS["last"], later, LAST, EVERY, MEASUREMENTS),
+                Steps(last_program, later, LAST, EVERY, MEASUREMENTS),
                 evaluate,
                 last_template,
                 enter=entered,
@@ -152,7 +162,7 @@ def test_each_stage_is_measured_by_its_own_steps(uninterrupted):
 
 def test_the_stages_follow_each_other_as_by_hand(uninterrupted, tmp_path):
     state = initial()
-    first = jax.jit(step_of(FIRST_OPTIMIZER, 0))
+    first = jax.jit(step_of(first_optimizer(), 0))
     for step in range(FIRST):
         state, _ = first(state, *batch(step))
     state = dataclasses.replace(halved(state), step=state.step + 1)
@@ -220,7 +230,7 @@ def test_members_cross_boundaries_together(tmp_path):
         )
 
     together = [
-        Program(pipelines(0), lambda path: jax.vmap(step_of(FIRST_OPTIMIZER, 0))),
+        Program(pipelines(0), lambda path: jax.vmap(step_of(first_optimizer(), 0))),
         Program(pipelines(100), lambda path: jax.vmap(step_of(LAST_OPTIMIZER, FIRST + 1))),
     ]
     one = job()
@@ -243,7 +253,7 @@ def test_members_cross_boundaries_together(tmp_path):
 
 def test_the_loss_counts_steps_from_the_stage_s_begin():
     states = [
-        jax.jit(step_of(FIRST_OPTIMIZER, first))(
+        jax.jit(step_of(first_optimizer(), first))(
             dataclasses.replace(initial(), step=jnp.asarray(step)), *batch(0)
         )[1]
         for first, step in ((0, 2), (5, 7))

@@ -107,7 +107,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", [3, 10, 14, 24])
+@pytest.mark.parametrize(
+    "at", [3, 14, *(pytest.param(at, marks=pytest.mark.soak) for at in (10, 24))]
+)
 def test_stopped_members_resume_to_the_same_bits(tmp_path, together, uninterrupted, at):
     def killing(step, seed):
         if step == at and seed == 1:
