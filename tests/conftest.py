@@ -76,6 +76,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     _compilations.collecting = False
+    # What is imported stays: garbage collection need not go through it.
+    gc.freeze()
 
 
 @pytest.fixture
@@ -88,7 +90,6 @@ def small_heap():
     """Programs kept for ever fill gigabytes, through which each garbage collection must go."""
     yield
     jax.clear_caches()
-    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="module")

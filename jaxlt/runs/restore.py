@@ -176,6 +176,8 @@ def _quiet_garbage() -> Iterator[None]:
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
             yield
-        finally:
+        except Exception:
             gc.collect()
+            raise
+        finally:
             sys.unraisablehook = before
