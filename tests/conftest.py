@@ -76,8 +76,9 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     _compilations.collecting = False
-    # What is imported stays: garbage collection need not go through it.
+    # What is imported stays, and most of what tracing makes is kept: neither is garbage to seek.
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture
