@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import array_checks as array_checks  # before jaxlt, which it makes check its arrays
+import hypothesis
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -47,6 +48,10 @@ class Compilations:
 
 
 _compilations = Compilations()
+
+
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_configure(config):

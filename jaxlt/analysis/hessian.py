@@ -34,7 +34,7 @@ class Spectrum:
 
     Attributes:
         ritz_values: of each starting vector, ascending. Where a vector's Krylov space
-            has fewer than M dimensions, the last value is repeated with weight 0.
+            has fewer dimensions than steps, the last value is repeated with weight 0.
         weights: squared first components of their vectors, the weights of Gaussian
             quadrature with the spectral density; each row adds up to 1.
         residuals: bounds on the distance of each Ritz value from an eigenvalue, up to the

@@ -53,7 +53,7 @@ class Cosine:
     Features or columns that are all zero give zero logits and zero gradients.
 
     Attributes:
-        kernel: of a column a class.
+        kernel: one column for each class.
         scale: constant factor on the cosines.
 
     Example:

@@ -81,7 +81,7 @@ def imb_sam(
 def tail_classes(
     class_counts: ClassCounts, tail_threshold: Real[ArrayLike, ""]
 ) -> Float[Array, " classes"]:
-    """Returns 1 for each class with fewer images than the threshold, else 0; warns of no 1."""
+    """Returns 1 for each class with fewer images than the threshold, else 0; warns if all are 0."""
     counts = check_class_counts(class_counts)
     tail = (counts < tail_threshold).astype(counts.dtype)
     if not isinstance(tail, Tracer) and not tail.any():

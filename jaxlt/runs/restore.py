@@ -166,10 +166,7 @@ def restore_arrays(path: Path, shapes: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet_garbage() -> Iterator[None]:
-    """Keeps quiet what a failed restore leaves behind.
-
-    Orbax abandons its coroutines then, and Python reports each with a thousand lines in all.
-    """
+    """Keeps quiet what Python would say, in a thousand lines, of coroutines that Orbax abandons."""
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     with warnings.catch_warnings():

@@ -161,9 +161,11 @@ def sharpness_aware_gradient(
             # once take more memory, and on a CPU longer (SSE-SAM 3.1 SGD steps instead of 2.5).
             moved = [w + 0 * loss.astype(w.dtype) for w in moved]
         loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
-        gradients.append(
-            jax.tree.map(lambda x, factor=group_mix: factor.astype(x.dtype) * x, gradient)
-        )
+
+        def weighted(x, mix=group_mix):
+            return (mix.astype(wide(x.dtype)) * x.astype(wide(x.dtype))).astype(x.dtype)
+
+        gradients.append(jax.tree.map(weighted, gradient))
         norms.append(norm(eps))
         sharpness.append(loss - (weights * sums).sum())
     total = jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)

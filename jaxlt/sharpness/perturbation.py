@@ -48,6 +48,7 @@ class PerturbationRule(NamedTuple):
         weight_scale = [jnp.abs(w) for w in theta] if self.adaptive else [1.0] * len(theta)
         direction = [s * d for s, d in zip(weight_scale, gradient, strict=True)]
         norms, lengths = self._norms(direction), None
+        weight_scale = [at_least_32_bits(s) if self.adaptive else s for s in weight_scale]
         if self.random_key is not None:
             drawn = standard_normal(jax.random.fold_in(self.random_key, group), theta)
             direction = [s * d for s, d in zip(weight_scale, drawn, strict=True)]

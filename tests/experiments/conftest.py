@@ -21,5 +21,5 @@ def user_environment(tmp_path_factory):
 
 @pytest.fixture
 def num_kills(request):
-    """How often a training process is killed: `--kills 50` of `tests/experiments/test_kill.py`."""
+    """How often a process is killed: `-m soak --kills 50 tests/experiments/test_kill.py`."""
     return request.config.getoption("kills")

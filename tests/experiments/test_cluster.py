@@ -80,7 +80,7 @@ class Processes:
         self._started[process].send_signal(signum)
 
     def wait(self):
-        return [process.wait() for process in self._started]
+        return [process.wait(timeout=600) for process in self._started]
 
     def lines(self):
         """What each has written."""

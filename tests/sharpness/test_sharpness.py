@@ -180,6 +180,31 @@ def test_float32_norms_under_16_bit_compute(class_wise):
     np.testing.assert_allclose(result.perturbation_norm, 3.0, rtol=1e-5)
 
 
+def test_mix_of_16_bit_parameters_keeps_its_32_bits():
+    """Rounded to bfloat16 first, the mix would be 1."""
+    params, mix = {"w": jnp.ones(4, jnp.bfloat16)}, 1 + 1 / 256
+    objective = Objective(None, jnp.ones((1, 1)), jnp.asarray([mix]))
+
+    def class_losses_fn(params):
+        return jaxlt.ClassLosses(1.5 * params["w"].astype(jnp.float32).sum()[None], jnp.ones(1))
+
+    result = sharpness_aware_gradient(
+        class_losses_fn, params, None, lambda counts: objective, jnp.asarray([0.1]), rule=RULE
+    )
+    assert jnp.bfloat16(1.5 * mix) != 1.5
+    np.testing.assert_array_equal(result.gradient["w"], jnp.full(4, 1.5 * mix, jnp.bfloat16))
+
+
+@pytest.mark.parametrize("key", [None, 0])
+def test_adaptive_perturbation_of_16_bit_parameters(key):
+    drawn = None if key is None else jax.random.key(key)
+    rule = PerturbationRule(adaptive=True, random_key=drawn)
+    theta, gradient = jnp.asarray([[1.0, -4.0], [0.5, 2.0]]).astype(jnp.bfloat16)
+    (eps,) = rule.perturbation([gradient], [theta], jnp.asarray(0.1), 0)
+    assert eps.dtype == jnp.bfloat16
+    np.testing.assert_allclose(norm(eps / jnp.abs(theta)), 0.1, rtol=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_norm_accumulates_in_32_bits(dtype):
     leaves = {"a": jnp.full(30_000, 0.5, dtype), "b": jnp.full(10_000, 300.0, dtype)}
