@@ -87,8 +87,8 @@ def pytest_collection_finish():
 
 
 @pytest.fixture
-def compiled_at_collection():
-    return _compilations.places
+def compilations():
+    return _compilations
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -60,9 +60,10 @@ def test_whole_files_are_accepted_and_those_that_did_harm_end_in_a_line(name):
     assert outcomes[0] == (name != "onnx_wheel")
 
 
-def test_damaged_files_are_accepted_or_refused_in_a_line(name):
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.soak)])
+def test_damaged_files_are_accepted_or_refused_in_a_line(name, times):
     @settings(
-        max_examples=_SLOW.get(name, 150),
+        max_examples=times * _SLOW.get(name, 150),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -1,6 +1,7 @@
 """The faults of `tests/mutants.py` still fit the code and the tests, and what is said of them."""
 
 import collections
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,19 @@ TESTS = Path(__file__).parent
 PASSED, FAILED, NOT_COLLECTED = 0, 1, 2
 
 
+def text_of(file):
+    return (TESTS / file).read_text() if file.endswith(".py") else ""
+
+
 def test_faults_fit_the_code_and_the_tests():
     for fault in FAULTS:
         changed = faulty(fault, (TESTS.parent / "jaxlt" / fault.file).read_text())
         compile(changed, f"{fault.file}, {fault.name}", "exec")
         file, _, name = fault.test.partition("::")
-        assert any(f"{kind} {name}" in (TESTS / file).read_text() for kind in ("def", "class"))
+        for part in filter(None, name.split("::")):
+            found = re.search(rf"^((?: *@.*\n)*) *(?:def|class) {part}\b", text_of(file), re.M)
+            assert found, fault.test
+            assert "mark.soak" not in found[1], fault.test
     assert max(collections.Counter(fault.name for fault in FAULTS).values()) == 1
 
 

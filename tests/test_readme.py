@@ -236,6 +236,8 @@ def test_each_claim_in_the_table_of_proofs_has_a_test_and_an_oracle():
         assert claim
         assert oracle
         assert re.findall(r"\]\((?:\w+/)*test_\w+\.py\)", proofs)
+    tests = {str(path.relative_to(ROOT / "tests")) for path in ROOT.glob("tests/**/test_*.py")}
+    assert tests == set(re.findall(r"\]\(((?:\w+/)*test_\w+\.py)\)", section))
 
 
 def test_golden_files_say_how_they_are_made():

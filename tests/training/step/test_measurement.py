@@ -253,10 +253,10 @@ def test_measuring_does_not_count_as_training(tmp_path, monkeypatch):
         return measure(*arguments)
 
     monkeypatch.setattr(Program, "measure", slow)
-    workdir = Workdir(tmp_path, {})
+    workdir, began = Workdir(tmp_path, {}), time.monotonic()
     train(make_job(measurements=MEASUREMENTS), workdir)
     assert len(naps) == len(DUE)
-    assert workdir.read_result()["seconds"] < 1
+    assert workdir.read_result()["seconds"] < time.monotonic() - began - 0.2 * len(naps)
 
 
 def test_members_measure_as_they_would_alone(tmp_path):
