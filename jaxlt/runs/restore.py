@@ -106,7 +106,9 @@ def stored_arrays(path: Path) -> Any:
     are: TensorStore makes room for whatever a file names, or else ends the interpreter.
     """
     described = parse_json(read_utf8(path / "_METADATA"))
-    if not described["use_ocdbt"] or described["use_zarr3"]:
+    # Orbax before 0.12 does not say whether it is OCDBT's.
+    is_database = described.get("use_ocdbt", (path / "manifest.ocdbt").exists())
+    if not is_database or described["use_zarr3"]:
         raise ValueError("its arrays are not stored as Zarr 2 in an OCDBT database")
     database = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{path}/"}).result()
     for key in database.list().result():
