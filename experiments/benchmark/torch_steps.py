@@ -1,8 +1,7 @@
 """The benchmark's networks and steps in PyTorch, as one would write them there.
 
 The networks have as many parameters as jaxlt's. Only the clean pass updates the running statistics
-of batch norm. Where no batch norm couples the images, a group's pass takes that group's images
-alone.
+of batch norm. Where no batch norm couples the images, a group's pass takes its images alone.
 """
 
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false

@@ -122,8 +122,7 @@ class DatasetLosses:
     def gradient(self, theta: Any) -> Any:
         """Returns the gradient of `mean`.
 
-        Each batch is a program: XLA's loops on CPU make the backward passes of convolutions many
-        times slower.
+        Each batch is a program: XLA runs loops of convolutions backward slowly on a CPU.
         """
         return self._mean_over_batches(lambda batch: _batch_gradient(batch, theta))
 

@@ -136,7 +136,7 @@ class FactoredLosses:
             `features_fn` does not read.
         loss_fn: from logits and labels to losses, each of its own row alone.
         images: pytree of arrays (B, ...), whatever `features_fn` takes.
-        labels: classes. A label outside [0, C), such as -1, marks padding.
+        labels: `(B,)` classes. A label outside [0, C), such as -1, marks padding.
         num_classes: C.
         independent: whether an image's features depend on that image alone. Dropout breaks this,
             and so does batch norm unless its statistics are held fixed.

@@ -9,8 +9,7 @@ from typing import TypeAlias
 class Blocks:
     """Passes over part of a batch that loop over blocks of images.
 
-    Choose this where the network is made of matrix products. XLA runs loops of convolutions slowly
-    on a CPU.
+    Choose this for networks of matrix products. XLA runs loops of convolutions slowly on a CPU.
 
     Attributes:
         sizes: images in a block, descending. What one size leaves over goes to the next smaller.

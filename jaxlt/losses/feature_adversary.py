@@ -40,7 +40,7 @@ def adversarial_features(
         features: z.
         classifier: maps features to logits, such as a `jaxlt.Linear`.
         loss_fn: from logits and labels to losses, each of its own row alone.
-        labels: classes. A label outside [0, C), such as -1, marks padding.
+        labels: `(B,)` classes. A label outside [0, C), such as -1, marks padding.
         num_classes: C.
         radius: distance, or (C,) one for each class.
         grouping: "example" divides each row's gradient by its own norm (the paper). "class"

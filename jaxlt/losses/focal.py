@@ -10,8 +10,8 @@ def focal(logits: AnyLogits, labels: AnyLabels, gamma: float) -> Losses:
     """Focal loss, `(1 - p_y)**gamma * -log p_y` (Lin et al., ICCV 2017, equation 4).
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
         gamma: focusing exponent, at least 0. 0 gives cross-entropy.
 
     Example:

@@ -26,8 +26,8 @@ def label_aware_smoothing(
     The second stage of MiSLAS (Zhong et al., CVPR 2021) trains with it.
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
         class_counts: training images of each class.
         head: smoothing of the largest class, in [0, 1].
         tail: smoothing of the rarest class, in [0, 1].

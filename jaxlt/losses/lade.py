@@ -31,8 +31,8 @@ def lade(
     rows apart, so it cannot hold this loss.
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
         class_counts: training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         weight: weight of R.
         regularization: weight of the square in R.

@@ -23,8 +23,8 @@ def ldam(
     The margins m_c are proportional to `N_c**-0.25`; the largest is `max_margin`.
 
     Args:
-        logits: cosines, from a classifier with normalized features and weights.
-        labels: of the images.
+        logits: `(B, C)` cosines, from a classifier with normalized features and weights.
+        labels: `(B,)` classes.
         class_counts: training images of each class; ValueError unless C positive numbers.
         max_margin: margin of the rarest class.
         scale: factor on the logits after the margin.
@@ -62,8 +62,8 @@ def gcl(
     constant, as in the authors' released code; `focal` differentiates it.
 
     Args:
-        logits: cosines, from a classifier with normalized features and weights.
-        labels: of the images.
+        logits: `(B, C)` cosines, from a classifier with normalized features and weights.
+        labels: `(B,)` classes.
         class_counts: training images of each class.
         noise: as `gcl_noise` draws it.
         noise_scale: the most that noise takes from a cosine of the rarest class.

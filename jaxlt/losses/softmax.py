@@ -13,8 +13,8 @@ def cross_entropy(logits: AnyLogits, labels: AnyLabels) -> Losses:
     """Softmax cross-entropy, `-log p_y`.
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -31,8 +31,8 @@ def logit_adjusted(
     """Logit-adjusted loss: cross-entropy of `x + tau * log pi` (Menon et al., ICLR 2021, eq. 10).
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
         class_counts: training images N_c, `pi_c = N_c / sum N`; ValueError unless positive.
         tau: strength of the prior.
 
@@ -49,8 +49,8 @@ def balanced_softmax(logits: AnyLogits, labels: AnyLabels, class_counts: ClassCo
     """Balanced softmax (Ren et al., NeurIPS 2020, eq. 4): `logit_adjusted` with `tau = 1`.
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
         class_counts: training images of each class; ValueError unless C positive numbers.
 
     Example:
@@ -69,8 +69,8 @@ def vector_scaling(
     `Delta_c = (N_c / N_max)**-gamma` is 1 for the largest class and more for the rare ones.
 
     Args:
-        logits: a row an image.
-        labels: of the images.
+        logits: `(B, C)`, a row an image.
+        labels: `(B,)` classes.
         class_counts: training images of each class; ValueError unless C positive numbers.
         gamma: exponent of the multiplicative adjustment.
         tau: strength of the additive adjustment.

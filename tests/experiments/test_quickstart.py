@@ -65,6 +65,17 @@ def test_finished_runs_are_not_repeated(finished, monkeypatch, capfd):
     ]
 
 
+@pytest.mark.parametrize("setting", fashion_lt.SETTINGS)
+def test_fashion_lt_compares_on_images_of_any_source(monkeypatch, capfd, tmp_path, setting):
+    flags = ["--source", "digits", "--setting", setting, "--workdir", tmp_path]
+    flags += ["--epochs", "1", "--seeds", "0", "--methods", "sgd"]
+    status, out, _ = run_program(monkeypatch, capfd, fashion_lt, *flags)
+    assert status == 0
+    assert [row[0] for row in rows_of("\n".join(out))[1:]] == ["SGD"]
+    counts = read(tmp_path / "results.json")["class_counts"]
+    assert max(counts) >= 50 * min(counts)
+
+
 @pytest.mark.parametrize("program", [quickstart, fashion_lt])
 def test_bad_flags(monkeypatch, capfd, tmp_path, program):
     (tmp_path / "file").write_text("")
