@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,13 +51,15 @@ class Compilations:
 _compilations = Compilations()
 
 
+# No test fails because the machine is busy.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 
 def pytest_configure(config):
     # Compiling is what small problems wait for: the same HLO, less work by LLVM, and kernels of
-    # fusions that need half the time to make, where JAX knows the flag: others end the process.
+    # fusions that need half the time to make. XLA of JAX 0.11 has no such flag, and ends the
+    # process on a flag that it does not know.
     _set("disable_most_optimizations", True)
     if jax.__version_info__ < (0, 11):
         flags = os.environ.get("XLA_FLAGS", "")
@@ -94,7 +97,7 @@ def compilations():
 
 @pytest.fixture(autouse=True, scope="module")
 def small_heap():
-    """Programs kept for ever fill gigabytes, through which each garbage collection must go."""
+    """Drops a module's programs: all kept fill gigabytes, which slow each garbage collection."""
     yield
     jax.clear_caches()
 
@@ -107,6 +110,25 @@ def strict_promotion(request):
         return
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
+
+
+class Clock:
+    """Stands all but still, and is put forward by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """In place of the clock by which steps are timed."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
 
 
 @pytest.fixture

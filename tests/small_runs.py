@@ -6,6 +6,7 @@ import pytest
 
 from experiments import cifar_lt, command_line
 
+HANGS = 1800  # seconds, longer than any machine takes for what does not hang
 FLAGS = ("--data.source", "digits", "--network", "mlp")
 FLAGS += ("--data.profile.imbalance-factor", "10", "--batch-size", "32")
 

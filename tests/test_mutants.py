@@ -20,6 +20,8 @@ def test_faults_fit_the_code_and_the_tests():
         changed = faulty(fault, (TESTS.parent / "jaxlt" / fault.file).read_text())
         compile(changed, f"{fault.file}, {fault.name}", "exec")
         file, _, name = fault.test.partition("::")
+        assert (TESTS / file).exists(), fault.test
+        assert not re.search("^pytestmark.*soak", text_of(file), re.M), fault.test
         for part in filter(None, name.split("::")):
             found = re.search(rf"^((?: *@.*\n)*) *(?:def|class) {part}\b", text_of(file), re.M)
             assert found, fault.test

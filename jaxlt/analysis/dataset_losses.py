@@ -65,7 +65,7 @@ class DatasetLosses:
 
         Args:
             losses_fn: see `LossesFn`.
-            inputs: one an image.
+            inputs: one for each image.
             labels: in [0, C).
             num_classes: C.
             rest: what else they depend on.

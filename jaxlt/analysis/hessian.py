@@ -193,7 +193,7 @@ def trace(
 ) -> Trace:
     """Estimates the trace of a symmetric matrix by Hutchinson's method with random signs.
 
-    Each of the `num_samples` takes one product with the matrix; for the rest see `spectrum`.
+    Each of `num_samples` samples takes one product with the matrix; for the rest see `spectrum`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxlt.analysis as analysis

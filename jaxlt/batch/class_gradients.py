@@ -29,7 +29,7 @@ class LinearGradients(NamedTuple):
         return jnp.stack([(self.residuals * kernel).sum(1), (self.residuals * bias).sum(1)], axis=1)
 
     def perturbed_logits(
-        self, classifier: Linear, features: Array, factors: Float[Array, "batch leaves"]
+        self, classifier: Linear, features: Features, factors: Float[Array, "batch leaves"]
     ) -> _OfClasses:
         """Returns logits, each image's classifier at `w + factors * (its class's gradient)`.
 
@@ -83,7 +83,7 @@ class CosineGradients(NamedTuple):
         return (whole / jnp.where(members > 0, members, 1))[:, None]
 
     def perturbed_logits(
-        self, classifier: Cosine, features: Array, factors: Float[Array, "batch 1"]
+        self, classifier: Cosine, features: Features, factors: Float[Array, "batch 1"]
     ) -> _OfClasses:
         """Returns logits, see `LinearGradients`."""
         features = unit_norm(features, axis=-1)

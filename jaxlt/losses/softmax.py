@@ -88,6 +88,6 @@ def vector_scaling(
     return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)
 
 
-def one_hot(labels: AnyLabels, logits: Array) -> Float[Array, "batch classes"]:
+def one_hot(labels: AnyLabels, logits: AnyLogits) -> Float[Array, "batch classes"]:
     """Returns 1 at each row's label, else 0, in the logits' precision; padding has none."""
     return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

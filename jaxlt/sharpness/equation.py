@@ -29,7 +29,7 @@ class Objective(NamedTuple):
 
     Attributes:
         clean: weights of the sums taken at w, or None where nothing is.
-        groups: weights of the sums in each group's loss; one row where each class is a group.
+        groups: weights of the sums in each group's loss; one row if each class is a group.
         mix: weights of the groups' losses, taken at their own perturbed parameters.
     """
 

@@ -66,7 +66,7 @@ class PerturbationRule(NamedTuple):
         rho: Float[Array, ""],
         lengths: Float[Array, " leaves"] | None = None,
     ) -> Float[Array, " leaves"]:
-        """Turns gradients' norms, and lengths of directions of other kinds, into factors of eps."""
+        """Returns by what each direction is multiplied; `lengths` are its norm if not `norms`."""
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
         lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)

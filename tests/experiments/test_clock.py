@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import train
+from small_runs import HANGS, train
 
 from jaxlt.runs.workdir import RunFiles
 
@@ -46,7 +46,7 @@ def test_a_clock_that_jumps(tmp_path):
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+        timeout=HANGS,
     )
     assert jumping.returncode == 0, jumping.stderr
     assert ending(run) == ending(whole)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import HANGS
 
 from experiments.cluster import Cluster
 from jaxlt import UsageError
@@ -80,7 +81,7 @@ class Processes:
         self._started[process].send_signal(signum)
 
     def wait(self):
-        return [process.wait(timeout=600) for process in self._started]
+        return [process.wait(timeout=HANGS) for process in self._started]
 
     def lines(self):
         """What each has written."""

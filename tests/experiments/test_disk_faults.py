@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from small_disk import small_disk
-from small_runs import run_program, train
+from small_runs import HANGS, run_program, train
 
 from experiments import cifar_lt
 from jaxlt.runs.workdir import RunFiles
@@ -52,7 +52,7 @@ def test_a_full_disk_and_a_read_only_one(tmp_path, monkeypatch, capsys):
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=HANGS,
         )
         assert stopped.returncode == 2, stopped.stderr
         line = refusal(stopped.stderr)

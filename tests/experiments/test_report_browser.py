@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 from matplotlib import image
+from small_runs import HANGS
 from written_runs import write_run
 
 from experiments.report import __main__ as report
@@ -64,7 +65,7 @@ def look(page, place):
         [str(CHROMIUM), *flags, f"file://{place / 'viewer.html'}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=True,
     )
     title = re.search("<title>(.*?)</title>", finished.stdout)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import image
+from small_runs import HANGS
 from written_runs import COUNTS, MODEL
 
 from experiments import command_line
@@ -332,8 +333,8 @@ def lives(pid):
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_until(condition, seconds=300):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + HANGS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

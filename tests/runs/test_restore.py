@@ -67,3 +67,14 @@ def test_other_formats_which_nothing_here_checks_are_refused(saved, field):
     (saved / "_METADATA").write_text(json.dumps({**values, **field}))
     with pytest.raises(ValueError, match="not stored as Zarr 2"):
         stored_arrays(saved)
+
+
+def test_checkpoints_that_say_nothing_of_their_database_are_known_by_its_manifest(saved):
+    """So are those of Orbax before 0.12."""
+    values = json.loads((saved / "_METADATA").read_text())
+    del values["use_ocdbt"]
+    (saved / "_METADATA").write_text(json.dumps(values))
+    assert stored_arrays(saved)
+    (saved / "manifest.ocdbt").unlink()
+    with pytest.raises(ValueError, match="not stored as Zarr 2"):
+        stored_arrays(saved)
