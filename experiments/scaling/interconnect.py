@@ -3,8 +3,7 @@
 The batch of each device is fixed. Collectives reduce-scatter within the node, all-reduce each
 device's share between nodes, and all-gather within the node. Devices wait for all of them, but for
 the all-reduce of the last gradient, which runs beside a share of the backward pass that makes it: a
-perturbation waits for its whole gradient, and batch norm for its statistics. Input is made beside
-the step.
+perturbation waits for its whole gradient, batch norm for its statistics. Input comes meanwhile.
 """
 
 import dataclasses

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Logits, Losses, at_least_32_bits
 
 
 def cross_entropy(logits: AnyLogits, labels: AnyLabels) -> Losses:
@@ -88,6 +87,6 @@ def vector_scaling(
     return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)
 
 
-def one_hot(labels: AnyLabels, logits: AnyLogits) -> Float[Array, "batch classes"]:
+def one_hot(labels: AnyLabels, logits: Logits) -> Logits:
     """Returns 1 at each row's label, else 0, in the logits' precision; padding has none."""
     return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

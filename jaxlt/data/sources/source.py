@@ -197,7 +197,7 @@ def _load_digits(image_size: int | None) -> LoadedImages:
     """
     from sklearn import datasets
 
-    raw, labels = datasets.load_digits(return_X_y=True)
+    raw, labels = map(np.asarray, datasets.load_digits(return_X_y=True))
     pixels = np.rint(raw.reshape(-1, 8, 8, 1) * (255 / _MAX_DIGIT_INTENSITY)).astype(np.uint8)
     is_test = np.zeros(len(labels), bool)
     for label in range(10):
