@@ -72,7 +72,7 @@ def test_other_formats_which_nothing_here_checks_are_refused(saved, field):
 def test_checkpoints_that_say_nothing_of_their_database_are_known_by_its_manifest(saved):
     """So are those of Orbax before 0.12."""
     values = json.loads((saved / "_METADATA").read_text())
-    del values["use_ocdbt"]
+    values.pop("use_ocdbt", None)
     (saved / "_METADATA").write_text(json.dumps(values))
     assert stored_arrays(saved)
     (saved / "manifest.ocdbt").unlink()
