@@ -1,4 +1,4 @@
-"""Classes of image files by a finished run: `python -m experiments.predict --checkpoint RUN`."""
+"""Classes of image files by a run: `python -m experiments.predict RUN PATH...`."""
 
 import dataclasses
 import shlex
@@ -9,49 +9,94 @@ from experiments import command_line
 from experiments.flags import POSITIONAL
 from jaxlt.errors import UsageError
 
+_LIKELIEST = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Flags of the program."""
 
-    images: Annotated[tuple[Path, ...], POSITIONAL] = ()
-    """Image files, at least one, of any format that Pillow reads."""
-    checkpoint: Path | None = None
-    """Must be given: a finished run, by the directory that was its workdir or by one of its
-    checkpoints, RUN/checkpoints/STEP."""
-    top_k: int = 5
-    """How many classes to print for each image, the likeliest first."""
+    images: Annotated[tuple[str, ...], POSITIONAL] = ()
+    """A run's directory, RUN or RUN/checkpoints/STEP, then the images: files, directories, which
+    are searched with all that is below them, and patterns such as 'photos/*.jpg' in quotation
+    marks."""
+    checkpoint: str | None = None
+    """Step of the checkpoint to take; none for the newest. Or the run itself, before IMAGE..."""
+    best: bool = False
+    """Take the checkpoint of best balanced accuracy among those that are kept."""
+    top_k: int | None = None
+    """How many classes to name for each image, the likeliest first; none for 5, or for all where
+    there are fewer."""
+    csv: str | None = None
+    """File with a line an image: its path, then the likeliest classes and their probabilities, in
+    place of the lines on the screen; - writes it there."""
+    jsonl: str | None = None
+    """The same as JSON, one object a line."""
+    skip_unreadable: bool = False
+    """Name images that cannot be read, and leave them out; without it they stop the program before
+    it writes anything."""
 
 
 def main() -> None:
-    """Parses the flags and prints the likeliest classes of each image."""
+    """Parses the flags and prints or writes the likeliest classes of each image."""
     arguments = command_line.parse(
         Arguments,
         "experiments.predict",
-        "Prints the likeliest classes of image files, with their probabilities, as a finished "
-        "run's network sees them.",
+        "Finds the likeliest classes of image files, with their probabilities, as a run's network "
+        "sees them; the run may still be training.",
     )
-    if arguments.checkpoint is None:
-        raise UsageError(
-            "--checkpoint must be a finished run, got nothing; give its directory, --checkpoint RUN"
-        )
-    if not arguments.images:
-        raise UsageError(
-            "IMAGE must be one image file or several, got none; give them after the flags, "
-            f"--checkpoint {arguments.checkpoint} IMAGE..."
-        )
-    from experiments.loaded_runs import directory_and_step
+    run, step, words = _run_and_images(arguments)
+    from experiments.image_paths import find_images
+    from experiments.predictions import STANDARD_OUTPUT, Predictions
+    from experiments.served_run import served
     from jaxlt.devices.backends import enable_compilation_cache
-    from jaxlt.evaluation import Predictor
+    from jaxlt.files.whole_file import check_can_be_written
 
+    if arguments.csv == arguments.jsonl and arguments.csv is not None:
+        raise UsageError(f"csv and jsonl must be different files, got {arguments.csv} twice")
+    for name in ("csv", "jsonl"):
+        if (file := getattr(arguments, name)) not in (None, STANDARD_OUTPUT):
+            check_can_be_written(Path(file).expanduser(), name)
     enable_compilation_cache()
-    run, step = directory_and_step(arguments.checkpoint)
-    found = Predictor.load(run, step).top_k(arguments.images, arguments.top_k)
-    for path, predictions in zip(arguments.images, found, strict=True):
-        print(path)
-        for class_name, probability in predictions:
-            print(f"{100 * probability:7.2f} %  {class_name}")
-    command_line.say_next(f"python3 -m experiments.report {shlex.quote(str(run))}")
+    found = served(run, step, best=arguments.best)
+    predictor = found.predictor()
+    classes = len(predictor.class_names)
+    top_k = min(_LIKELIEST, classes) if arguments.top_k is None else arguments.top_k
+    if not 1 <= top_k <= classes:
+        raise UsageError(f"top_k must lie in 1..{classes}, the classes, got {top_k}")
+    with Predictions(predictor, top_k) as predictions:
+        predictions.add(find_images(words), skip_unreadable=arguments.skip_unreadable)
+        if arguments.csv is None and arguments.jsonl is None:
+            predictions.print()
+        if arguments.csv is not None:
+            predictions.write_csv(arguments.csv)
+        if arguments.jsonl is not None:
+            predictions.write_jsonl(arguments.jsonl)
+    shown = shlex.quote(str(found.path))
+    command_line.say_next(
+        f"python3 -m experiments.report {shown}", f"python3 -m experiments.export {shown}"
+    )
+
+
+def _run_and_images(arguments: Arguments) -> tuple[Path, int | None, tuple[str, ...]]:
+    """Returns the run, the step where a flag names it, and the words for the images."""
+    run, words, step = arguments.checkpoint, arguments.images, None
+    from experiments.served_run import step_or_run
+
+    if run is None or (step := step_or_run(run)) is not None:
+        run, *rest = words or (None,)
+        words = tuple(rest)
+    if run is None:
+        raise UsageError(
+            "RUN must be a run's directory, got nothing; give it before the images, "
+            "python3 -m experiments.predict RUN IMAGE..."
+        )
+    if not words:
+        raise UsageError(
+            "IMAGE must be an image file, a directory or several, got none; give them after the "
+            f"run, python3 -m experiments.predict {shlex.quote(run)} IMAGE..."
+        )
+    return Path(run), step, words
 
 
 if __name__ == "__main__":

@@ -79,19 +79,21 @@ class Predictor:
         self._features = jax.jit(partial(apply, method="features"))
 
     @classmethod
-    def load(cls, path: str | Path, step: int | None = None) -> Self:
+    def load(cls, path: str | Path, step: int | None = None, *, unfinished: bool = False) -> Self:
         """Reads a run's `model.json` and a checkpoint.
 
         Args:
             path: directory of the run.
             step: of the checkpoint; None for the newest that is whole.
+            unfinished: whether the run may still be training, or have been stopped.
 
         Raises:
             UsageError: the directory is no run's, or has no checkpoint that can be read.
         """
         run = RunReader(Path(path))
         description = run.description
-        run.check_finished()
+        if not unfinished:
+            run.check_finished()
         try:
             frozen = frozen_parameters(description)
         except UsageError as error:
@@ -143,11 +145,17 @@ class Predictor:
             raise UsageError(f"top_k must lie in 1..{len(self.class_names)}, the classes, got {k}")
         found = []
         for start in range(0, len(paths), _BATCH_SIZE):
-            for logits in self.logits(self.read_files(paths[start : start + _BATCH_SIZE])):
-                exponentials = np.exp(logits.astype(np.float64) - logits.max())
-                probabilities = (exponentials / exponentials.sum()).tolist()
-                order = np.argsort(-logits, kind="stable")[:k]
-                found.append([Prediction(self.class_names[c], probabilities[c]) for c in order])
+            found += self.ranked(self.read_files(paths[start : start + _BATCH_SIZE]), k)
+        return found
+
+    def ranked(self, images: np.ndarray, k: int) -> list[list[Prediction]]:
+        """Finds the k likeliest classes of images as `logits` takes them, the likeliest first."""
+        found = []
+        for logits in self.logits(images):
+            exponentials = np.exp(logits.astype(np.float64) - logits.max())
+            probabilities = (exponentials / exponentials.sum()).tolist()
+            order = np.argsort(-logits, kind="stable")[:k]
+            found.append([Prediction(self.class_names[c], probabilities[c]) for c in order])
         return found
 
     def read_files(self, paths: Sequence[str | Path], resize: Resize | None = None) -> np.ndarray:

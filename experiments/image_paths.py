@@ -1,0 +1,54 @@
+"""Image files that a user names: by path, by directory, by a pattern in quotation marks."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jaxlt.errors import UsageError
+
+_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def find_images(words: Sequence[str]) -> list[Path]:
+    """Returns the image files that paths, directories and patterns name, in their order.
+
+    Args:
+        words: a path is taken as it is, whatever its suffix; in a directory the images in it and
+            below are found by theirs, sorted; a pattern such as `photos/*.jpg` or `photos/**` is
+            expanded.
+
+    Raises:
+        UsageError: there is nothing at one of them.
+    """
+    return [path for word in words for path in _named(word)]
+
+
+def _named(word: str) -> Iterator[Path]:
+    path = Path(word).expanduser()
+    if word and path.is_dir():
+        yield from _below(path)
+    elif word and path.exists():
+        yield path
+    elif word and glob.has_magic(word):
+        # Path.glob takes no pattern of a whole path.
+        found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        files = [one for one in found if not one.is_dir()]
+        if not files:
+            raise UsageError(f"IMAGE must be a pattern that files match, got {word}: none does")
+        yield from files
+    else:
+        raise UsageError(f"IMAGE must be a file, a directory or a pattern, got {word!r}: not there")
+
+
+def _below(directory: Path) -> list[Path]:
+    found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise UsageError(f"IMAGE must be a directory with images in it, got {directory}")
+    return found
+
+
+def shown(path: Path | str) -> str:
+    """Returns a path as a line can show it, with what cannot be printed escaped."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
