@@ -5,9 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jaxlt.data.sources.image_files import images_below, log_passed_over
 from jaxlt.errors import UsageError
-
-_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def find_images(words: Sequence[str]) -> list[Path]:
@@ -42,10 +41,11 @@ def _named(word: str) -> Iterator[Path]:
 
 
 def _below(directory: Path) -> list[Path]:
-    found = sorted(path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not found:
+    found = images_below(directory)
+    log_passed_over(directory, found.passed_over)
+    if not found.paths:
         raise UsageError(f"IMAGE must be a directory with images in it, got {directory}")
-    return found
+    return found.paths
 
 
 def shown(path: Path | str) -> str:

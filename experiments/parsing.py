@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import operator
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
@@ -138,9 +139,13 @@ def convert(name: str, annotation: Any, words: Sequence[str]) -> Any:
         raise UsageError(f"{name} must be {wanted}, got {text or 'nothing'}")
     value: Any = list(words) if many else words[0]
     try:
-        return msgspec.convert(value, inner, strict=False, dec_hook=lambda kind, text: kind(text))
+        return msgspec.convert(value, inner, strict=False, dec_hook=_path)
     except msgspec.ValidationError:
         raise UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
+
+
+def _path(kind: type, text: str) -> Any:
+    return kind(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises for `~nobody`)
 
 
 def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -> Any:

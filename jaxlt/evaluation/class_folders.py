@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxlt.data.sources.folder import SUFFIXES, images_in, subdirectories
+from jaxlt.data.sources.image_files import class_images, log_passed_over, subdirectories
 from jaxlt.errors import UsageError
 from jaxlt.evaluation.corruptions import KNOWN_CORRUPTIONS, SEVERITIES
-
-_SUFFIXES = SUFFIXES | {".webp"}
 
 
 class LabeledFiles(NamedTuple):
@@ -23,7 +21,7 @@ class LabeledFiles(NamedTuple):
 def find_class_folders(
     directory: Path, class_names: Sequence[str], class_numbers: Sequence[int] | None = None
 ) -> LabeledFiles:
-    """Finds the BMP, JPEG, PNG and WebP images of `directory/CLASS/`.
+    """Finds the images of `directory/CLASS/`, also in directories below; see `image_files`.
 
     The directories are named after classes, as in ImageNet-Sketch, or all numbered, as in
     ImageNetV2. A class need not have a directory.
@@ -38,13 +36,14 @@ def find_class_folders(
         UsageError: there is no such directory, a class in it is none of the network's or has no
             image.
     """
-    folders = subdirectories(directory, "a class")
+    folders, passed_over = subdirectories(directory, "a class")
     labels = _labels([folder.name for folder in folders], class_names, class_numbers, directory)
-    found = [
-        (path, label)
-        for label, folder in sorted(zip(labels, folders, strict=True))
-        for path in images_in(folder, _SUFFIXES)
-    ]
+    found: list[tuple[Path, int]] = []
+    for label, folder in sorted(zip(labels, folders, strict=True)):
+        images = class_images(folder)
+        passed_over += images.passed_over
+        found += [(path, label) for path in images.paths]
+    log_passed_over(directory, passed_over)
     return LabeledFiles([path for path, _ in found], np.array([label for _, label in found]))
 
 
@@ -65,7 +64,7 @@ def find_corruption_tree(
         UsageError: a directory is no corruption's, a corruption lacks one of the severities 1 to 5
             or has another, or as `find_class_folders`.
     """
-    found = {folder.name: folder for folder in subdirectories(directory, "a corruption")}
+    found = {folder.name: folder for folder in subdirectories(directory, "a corruption")[0]}
     if unknown := sorted(set(found) - set(KNOWN_CORRUPTIONS)):
         raise UsageError(
             f"directory {directory / unknown[0]} must be named after a corruption of ImageNet-C: "
@@ -73,7 +72,7 @@ def find_corruption_tree(
         )
     tree: dict[str, dict[int, LabeledFiles]] = {}
     for folder in (found[name] for name in KNOWN_CORRUPTIONS if name in found):
-        severities = sorted(one.name for one in subdirectories(folder, "a severity"))
+        severities = sorted(one.name for one in subdirectories(folder, "a severity")[0])
         if severities != [str(severity) for severity in SEVERITIES]:
             shown = ", ".join(severities)
             raise UsageError(f"directory {folder} must hold the severities 1 to 5, got {shown}")

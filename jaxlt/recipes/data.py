@@ -51,10 +51,10 @@ class TFDS(NamedSource, frozen=True, tag="tfds"):
 
 
 class Folder(NamedSource, frozen=True, tag="folder"):
-    """Image files in DIRECTORY/train/CLASS and DIRECTORY/test/CLASS."""
+    """Image files in DIRECTORY/train/CLASS, and val and test likewise, or DIRECTORY/CLASS."""
 
     directory: str
-    """Directory of train and test."""
+    """Directory of train, val and test, or of the classes."""
 
 
 class Lists(NamedSource, frozen=True, tag="list"):

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.idx import load_idx
+from jaxlt.data.sources.image_files import expanded
 from jaxlt.data.sources.image_set import ImageSet, LoadedImages
 from jaxlt.data.sources.listed import load_listed
 from jaxlt.data.sources.resampling import Resize
@@ -45,7 +45,7 @@ class Source:
         name: the specification it was loaded by, such as "tfds:cifar100".
         class_names: one name a class, by label.
         train: training images.
-        test: test images, never thinned out.
+        test: test images, never thinned out; none where a source of files has no such part.
         val: validation images, of the same classes, where the source has a set of them.
         open: images of no class, all with label -1, where the source has a set of them.
         mean, std: of the training pixels, per channel, in units where white is 1.
@@ -89,7 +89,7 @@ def load_source(
 
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
-            (tensorflow-datasets, loaded into memory), "folder:DIR" (DIR/train/CLASS/*.png),
+            (tensorflow-datasets, loaded into memory), "folder:DIR" (see `load_folder`),
             "list:ROOT,LISTS" (see `load_listed`) or "tfds:NAME,LISTS" (see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
@@ -133,7 +133,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
     if is_of_files(spec) and place:
         size = image_size or _DEFAULT_SIZE
         if kind == "folder":
-            return load_folder(Path(place), size, resize)
+            return load_folder(expanded(place), size, resize)
         load = load_listed if kind == "list" else load_listed_tfds
         return load(place, size, resize)
     if resize != "stretch":
@@ -144,7 +144,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
     if spec == "digits":
         return _load_digits(image_size)
     if kind == "idx" and place:
-        return load_idx(Path(place), image_size)
+        return load_idx(expanded(place), image_size)
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
     raise UsageError(
@@ -155,7 +155,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
 
 def _check_labels(spec: str, part: str, labels: np.ndarray, num_classes: int) -> None:
     if len(labels) == 0:
-        if part == "test" and _is_of_lists(spec):
+        if part == "test" and is_of_files(spec):
             return  # A validation split may be evaluated in their place.
         raise UsageError(f"dataset {spec} must have a {part} image, got none")
     if labels.min() < 0 or labels.max() >= num_classes:

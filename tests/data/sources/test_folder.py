@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -90,13 +92,18 @@ def test_an_undecodable_file_is_named(directory):
 
 
 def test_a_missing_directory_is_named(directory):
-    with pytest.raises(UsageError, match="absent/train must be a directory"):
+    with pytest.raises(UsageError, match="absent must be a directory, got none"):
         load_folder(directory / "absent", 8)
 
 
 def test_an_empty_class_is_named(directory):
-    (directory / "train" / "dog").mkdir()
-    with pytest.raises(UsageError, match=r"train/dog must hold a .*, got none"):
+    dog = directory / "train" / "dog"
+    dog.mkdir()
+    with pytest.raises(UsageError, match=r"train/dog must hold an image \(.*\.webp\), got none"):
+        load_folder(directory, 8)
+    for name in ("a.heic", "b.HEIC", "c"):
+        (dog / name).touch()
+    with pytest.raises(UsageError, match=r"got 2 \.heic, 1 without a suffix"):
         load_folder(directory, 8)
 
 
@@ -110,3 +117,131 @@ def test_an_unknown_test_class_is_named(directory):
     write_image(directory / "test" / "dog" / "a.png", (5, 5), 0)
     with pytest.raises(UsageError, match=r"test must have the classes of .*train, got 'dog'"):
         load_folder(directory, 8)
+
+
+def paths_of(images):
+    return [images.name(number) for number in range(len(images.labels))]
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_all_that_can_be_decoded_is_found_also_below_a_class(tmp_path, caplog):
+    found = ["1.webp", "2.GIF", "3.tiff", "4.jfif", "5.TIF", "deep/6.Jpg", "deep/er/7.png"]
+    touch(tmp_path, *(f"train/cat/{name}" for name in found), "train/ant/a.bmp")
+    touch(
+        tmp_path, "train/cat/x.heic", "train/ant/y.heic", "train/notes.txt", "list.csv", "s/x.png"
+    )
+    caplog.set_level("INFO")
+    loaded = load_folder(tmp_path, 8)
+    assert loaded.class_names == ("ant", "cat")
+    assert paths_of(loaded.train) == [
+        str(tmp_path / "train" / name) for name in ("ant/a.bmp", *(f"cat/{x}" for x in found))
+    ]
+    assert caplog.messages == [
+        f"{tmp_path}: 2 images lie in directories of a class and count as of that class",
+        f"passed over in {tmp_path}: 5 entries: 2 .heic, 1 .csv, 1 .txt, 1 directory s",
+    ]
+
+
+def test_clutter_is_no_class_and_no_image(tmp_path, caplog):
+    for part in ("train", "test"):
+        touch(tmp_path / part, *(f"{name}/a.png" for name in ("cat", "dog")))
+    touch(
+        tmp_path, *(f"train/{name}/a.png" for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"))
+    )
+    touch(tmp_path, *(f"train/cat/{name}" for name in ("._a.png", "@eaDir/b.png", "Thumbs.db")))
+    touch(tmp_path, "train/.DS_Store", "test/.ipynb_checkpoints/c/a.png", "__MACOSX/train/x/a.png")
+    loaded = load_folder(tmp_path, 8)
+    assert loaded.class_names == ("cat", "dog")
+    assert paths_of(loaded.train) == [str(tmp_path / f"train/{x}/a.png") for x in ("cat", "dog")]
+    assert len(loaded.test.labels) == 2
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"passed over in {tmp_path}: 9 entries: 2 .ipynb_checkpoints, 2 @eaDir, "
+    )
+
+
+def test_there_may_be_a_validation_part_and_no_test_part(tmp_path):
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "Valid/dog/c.png")
+    loaded = load_folder(tmp_path, 8)
+    assert paths_of(loaded.val) == [str(tmp_path / "Valid/dog/c.png")]
+    assert loaded.val.labels.tolist() == [1]
+    assert (loaded.test.labels.shape, loaded.test.image_shape) == ((0,), (8, 8, 3))
+    touch(tmp_path, "val/dog/c.png")
+    with pytest.raises(UsageError, match="must hold one val, got Valid and val"):
+        load_folder(tmp_path, 8)
+
+
+def test_classes_alone_are_of_training_images(tmp_path):
+    touch(tmp_path, "cat/a.png", "dog/b.png", "read me.txt")
+    loaded = load_folder(tmp_path, 8)
+    assert (loaded.class_names, loaded.train.labels.tolist()) == (("cat", "dog"), [0, 1])
+    assert (len(loaded.test.labels), loaded.val) == (0, None)
+    touch(tmp_path, "test/cat/a.png")
+    with pytest.raises(UsageError, match="must hold train beside test, or classes alone, got none"):
+        load_folder(tmp_path, 8)
+
+
+def test_a_folder_around_the_folder_is_named(tmp_path):
+    touch(tmp_path, "photos/cat/a.png", "photos/dog/b.png")
+    with pytest.raises(UsageError, match=f"got photos alone; .* give folder:{tmp_path}/photos$"):
+        load_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("place", ["train", "."])
+def test_a_file_in_place_of_a_directory(tmp_path, place):
+    root = tmp_path / "root"
+    touch(tmp_path, f"root/{place}" if place != "." else "root")
+    match = "must be a directory, got a file" if place == "." else "must hold one directory a class"
+    with pytest.raises(UsageError, match=match):
+        load_folder(root, 8)
+
+
+STRANGE = [
+    *("two words", "Äpfel", "Äpfel".encode().decode("latin-1"), "e\u0301", "\u00e9", "a,b"),
+    *("#1", "100%", "-x", "'q\"", "dots..", "x.png", "new\nline", "\U0001f600", "n" * 250),
+]
+
+
+def test_any_name_is_read(tmp_path):
+    """Names of classes and files, also of files whose names are no UTF-8."""
+    raw = os.fsdecode(b"\xe9t\xe9")
+    for number, name in enumerate([*STRANGE, raw]):
+        of_class = name if name != raw else "ete"
+        write_image(tmp_path / "train" / of_class / f"{name[:240]}.png", (4, 4), 10 * number)
+    write_image(tmp_path / "train" / "ete" / raw / f"{raw}.png", (4, 4), 10 * len(STRANGE))
+    loaded = load_folder(tmp_path, 4)
+    assert loaded.class_names == tuple(sorted([*STRANGE, "ete"]))
+    pixels = loaded.train.load(np.arange(len(loaded.train.labels)))
+    for label, pixel in zip(loaded.train.labels, pixels[:, 0, 0, 0], strict=True):
+        assert ([*STRANGE, "ete"][pixel // 10]) == loaded.class_names[label]
+    write_image(tmp_path / "train" / raw / "a.png", (4, 4), 0)
+    with pytest.raises(UsageError, match=r"train/\\udce9t\\udce9 must have a name in UTF-8"):
+        load_folder(tmp_path, 4)
+
+
+def test_a_root_may_have_any_name(tmp_path, monkeypatch):
+    root = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    write_image(root / "train" / "x" / "a.png", (4, 4), 7)
+    assert (
+        load_folder(root, 4).train.load(np.array([0])).tolist() == np.full((1, 4, 4, 3), 7).tolist()
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch(tmp_path, "photos/train/x/a.png")
+    loaded = load_source("folder:~/photos", normalization="imagenet")
+    assert paths_of(loaded.train) == [str(tmp_path / "photos/train/x/a.png")]
+
+
+def test_links_are_followed_and_circles_end(tmp_path, caplog):
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "elsewhere/c.png")
+    (tmp_path / "train/cat/up").symlink_to("../cat")
+    (tmp_path / "train/dog/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train/dog/gone.png").symlink_to("nothing")
+    (tmp_path / "train/dog/me.png").symlink_to("me.png")
+    loaded = load_folder(tmp_path, 8)
+    assert loaded.train.labels.tolist().count(1) == 2
+    assert "2 .png that leads nowhere" in caplog.text
