@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import jaxlt
-from experiments import flags, flags_help, parsing
+from experiments import endings, flags, flags_help, parsing
 from jaxlt.errors import Interrupted, UsageError
 
 _MOST = 10_000
@@ -89,6 +89,8 @@ def run(main: Callable[[], None]) -> None:
         logging.getLogger(repeating).setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
     sys.unraisablehook = _unless_abandoned
+    if signal.getsignal(signal.SIGINT) is endings.stop_at_once:
+        signal.signal(signal.SIGINT, endings.interrupt)
     try:
         main()
     except UsageError as error:
@@ -99,8 +101,8 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(stop.exit_status)
     except KeyboardInterrupt:
         # Runs collect it themselves while there is something to save.
-        print("stopped by SIGINT", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        print(endings.STOPPED, file=sys.stderr)
+        sys.exit(endings.STOPPED_STATUS)
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has seen enough.
         sys.stdout = None

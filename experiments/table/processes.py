@@ -153,7 +153,7 @@ class _Crew:
 
 
 def _ask_to_stop(process: asyncio.subprocess.Process) -> None:
-    # Not by SIGINT, which is a traceback where modules are still being imported.
+    # Not by SIGINT, of which a process among its imports says a line.
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
 
