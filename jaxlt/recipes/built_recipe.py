@@ -60,7 +60,12 @@ class BuiltRecipe:
         in_agreement(lambda: self._load(check_images))
         if check_images:
             by_first(self._feed.check_images)
-        weights = recipe.network.initial_weights(self.source, self._feed)
+        if recipe.init_from is None:
+            weights = recipe.network.initial_weights(self.source, self._feed)
+        else:
+            from jaxlt.recipes.initial_run import of_run
+
+            weights = of_run(recipe.network, recipe.init_from, self.source, self._feed)
         self.stages, self._shapes = in_agreement(lambda: self._build(weights))
 
     def _load(self, check_images: bool) -> None:

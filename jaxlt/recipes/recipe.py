@@ -67,6 +67,9 @@ class Recipe(Part, frozen=True):
     """Stages, each from the state that the one before ended in."""
     evaluation: Evaluation = Evaluation()
     """When and on what the run is evaluated."""
+    init_from: str | None = None
+    """A run, or RUN/checkpoints/STEP, whose weights are begun with. Classes keep theirs by name. It
+    is known by its contents."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -136,8 +139,15 @@ class Recipe(Part, frozen=True):
 
         UsageError says that a file that the network begins with cannot be read.
         """
-        contents = self.network.contents()
-        return {"format": FORMAT, "recipe": msgspec.to_builtins(self), "contents": contents}
+        contents, recipe = self.network.contents(), msgspec.to_builtins(self)
+        if self.init_from is None:
+            # Runs from before there was such a field are the same.
+            del recipe["init_from"]
+        else:
+            from jaxlt.recipes import initial_run
+
+            contents["init_from"] = initial_run.contents(self.network, self.init_from)
+        return {"format": FORMAT, "recipe": recipe, "contents": contents}
 
 
 def code_version(recipe: Recipe | None = None) -> str:

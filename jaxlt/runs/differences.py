@@ -64,7 +64,8 @@ def differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def flattened(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a `recipe.json` by the names of their flags."""
     # A file is known by its contents, wherever it lies.
-    files = {f"recipe.network.{name}" for name in tree.get("contents", {})}
+    known = tree.get("contents", {})
+    files = {f"recipe.{place}{name}" for name in known for place in ("network.", "")}
     named = ((_flag(path), value) for path, value in _leaves(tree, "") if path not in files)
     return {name: value for name, value in named if name}
 

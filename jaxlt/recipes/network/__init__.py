@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from jaxlt.recipes.network.encoders import Adaptation as Adaptation
 from jaxlt.recipes.network.encoders import Clip, DINOv2, RandomEncoder
 from jaxlt.recipes.network.encoders import Encoder as Encoder
+from jaxlt.recipes.network.imagenet import ImageNetResNet
 from jaxlt.recipes.network.network import CosineLayer as CosineLayer
-from jaxlt.recipes.network.network import ImageNetResNet, Small
 from jaxlt.recipes.network.network import LinearLayer as LinearLayer
 from jaxlt.recipes.network.network import Network as Network
+from jaxlt.recipes.network.network import Small
 
 if TYPE_CHECKING:
     AnyNetwork: TypeAlias = Network

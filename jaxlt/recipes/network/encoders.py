@@ -4,7 +4,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from jaxlt.recipes.network.network import Network, file_digests
+from jaxlt.recipes.network.imagenet import file_digests
+from jaxlt.recipes.network.network import Network
 from jaxlt.recipes.part import Count, Part, own_fields, part_name
 
 ENSEMBLE = "ensemble"
@@ -46,8 +47,8 @@ class Encoder(Network, frozen=True):
     """text: what CLIP makes of texts that name the classes. class_mean: the classes' mean features
     in the untouched encoder."""
     class_names: str | None = None
-    """text: file that says what classes are in words, each with what the data set calls it, see
-    `read_names`; none where the data set says it in words."""
+    """text: file that says classes in words, see `read_names`. Each line has what the data set
+    calls a class, and the words; none where the data set says it in words."""
     prompt: str = "a photo of a {}."
     """text: the text, with {} for the class; ensemble for OpenAI's 80."""
     remat: bool = False
@@ -86,14 +87,14 @@ class Clip(Encoder, frozen=True, tag="clip"):
     """CLIP's image encoder."""
 
     snapshot: str = "openai/clip-vit-base-patch16"
-    """Directory in Hugging Face's format, or a name on its hub; known by its contents."""
+    """Directory in Hugging Face's format, or a name on its hub. It is known by its contents."""
 
 
 class DINOv2(Encoder, frozen=True, tag="dinov2"):
     """DINOv2's image encoder."""
 
     snapshot: str = "facebook/dinov2-small"
-    """Directory in Hugging Face's format, or a name on its hub; known by its contents."""
+    """Directory in Hugging Face's format, or a name on its hub. It is known by its contents."""
 
 
 class RandomEncoder(Encoder, frozen=True, tag="random"):

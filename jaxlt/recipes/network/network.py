@@ -1,6 +1,5 @@
-"""What all networks of a recipe have in common, and the ResNets and small networks."""
+"""What all networks of a recipe have in common, and the networks for small images."""
 
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from jaxlt.recipes.part import Choice, Count, Positive, part_name
@@ -123,7 +122,9 @@ class Backbone(Network, frozen=True):
         return of_file(self, self.weights, source)
 
     def contents(self):  # noqa: D102
-        return file_digests(self, "weights")
+        from jaxlt.recipes.network.imagenet import file_digests
+
+        return {} if self.weights is None else file_digests(self, "weights")
 
 
 class Small(Backbone, frozen=True, tag="small"):
@@ -135,26 +136,3 @@ class Small(Backbone, frozen=True, tag="small"):
     @property
     def label(self) -> str:  # noqa: D102
         return self.architecture
-
-
-class ImageNetResNet(Backbone, frozen=True, tag="imagenet_resnet"):
-    """A ResNet for images of 224 pixels."""
-
-    architecture: Literal["resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"] = (
-        "resnet50"
-    )
-    """Which."""
-    remat: bool = False
-    """Compute each block again in the backward pass: less memory, more work. Not on CPUs."""
-
-    @property
-    def label(self) -> str:  # noqa: D102
-        return self.architecture
-
-
-def file_digests(part: Network, name: str) -> dict[str, str]:
-    """Returns what the file in a field holds, see `Network.contents`; none without a file."""
-    from jaxlt.files.foreign_files import file_digest
-
-    path = getattr(part, name)
-    return {} if path is None else {name: f"sha256:{file_digest(name, Path(path))}"}

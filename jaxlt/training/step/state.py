@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxlt.models import ImageClassifier
 from jaxlt.models.adaptation.trainable import join
+from jaxlt.models.weights.kept_classes import KeptClasses
 from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.training.step.spectral_norm import SpectralNorm
 
@@ -68,7 +69,8 @@ def make_state_fn(
         transformation: the whole optimizer.
         image_shape: (height, width, channels).
         spectral_norm: of the first stage.
-        weights: variables that replace those drawn, such as those of `load_torch_weights`.
+        weights: variables that replace those drawn, such as those of `load_torch_weights`; leaves
+            of the classifier may be `KeptClasses`.
 
     Example:
         >>> import optax
@@ -102,10 +104,13 @@ def make_state_fn(
 
 
 def _overlaid(drawn: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    leaves, given = flatten_dict(drawn), flatten_dict(weights)
+    leaves: dict[Any, Any] = flatten_dict(drawn)
+    given: dict[Any, Any] = flatten_dict(weights)
     if unknown := given.keys() - leaves.keys():
         raise ValueError(f"weights must be of the network, it has no {'/'.join(min(unknown))}")
-    return unflatten_dict({**leaves, **given})
+    for path, leaf in given.items():
+        leaves[path] = leaf.over(leaves[path]) if isinstance(leaf, KeptClasses) else leaf
+    return unflatten_dict(leaves)
 
 
 def method_state(opt_state: optax.OptState) -> SharpnessState | None:
