@@ -1,11 +1,12 @@
 """Image files that a user names: by path, by directory, by a pattern in quotation marks."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxlt.data.sources.image_files import images_below, log_passed_over
+from jaxlt.data.sources.image_files import expanded, images_below, is_clutter, log_passed_over
 from jaxlt.errors import UsageError
 
 
@@ -14,8 +15,8 @@ def find_images(words: Sequence[str]) -> list[Path]:
 
     Args:
         words: a path is taken as it is, whatever its suffix; in a directory the images in it and
-            below are found by theirs, sorted; a pattern such as `photos/*.jpg` or `photos/**` is
-            expanded.
+            below are found by theirs, sorted, and the log counts what is passed over; a pattern
+            such as `photos/*.jpg` or `photos/**/*.png` stands for what it matches but clutter.
 
     Raises:
         UsageError: there is nothing at one of them.
@@ -24,20 +25,29 @@ def find_images(words: Sequence[str]) -> list[Path]:
 
 
 def _named(word: str) -> Iterator[Path]:
-    path = Path(word).expanduser()
+    path = expanded(word)
     if word and path.is_dir():
         yield from _below(path)
     elif word and path.exists():
         yield path
     elif word and glob.has_magic(word):
-        # Path.glob takes no pattern of a whole path.
-        found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-        files = [one for one in found if not one.is_dir()]
-        if not files:
-            raise UsageError(f"IMAGE must be a pattern that files match, got {word}: none does")
-        yield from files
+        yield from _matching(path)
     else:
         raise UsageError(f"IMAGE must be a file, a directory or a pattern, got {word!r}: not there")
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    plain = list(itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    # Path.glob takes no pattern of a whole path.
+    matches = map(Path, sorted(glob.glob(str(pattern), recursive=True)))  # noqa: PTH207
+    found = [one for one in matches if not any(map(is_clutter, one.parts[len(plain) :]))]
+    if "**" in pattern.parts:
+        # Which matches also what is in the directories that it matches.
+        found = [one for one in found if not one.is_dir()]
+    if not found:
+        raise UsageError(f"IMAGE must be a pattern that files match, got {pattern}: none does")
+    for one in found:
+        yield from _below(one) if one.is_dir() else [one]
 
 
 def _below(directory: Path) -> list[Path]:

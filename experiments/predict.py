@@ -49,6 +49,7 @@ def main() -> None:
     from experiments.image_paths import find_images
     from experiments.predictions import STANDARD_OUTPUT, Predictions
     from experiments.served_run import served
+    from jaxlt.data.sources.image_files import expanded
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.files.whole_file import check_can_be_written
 
@@ -56,7 +57,7 @@ def main() -> None:
         raise UsageError(f"csv and jsonl must be different files, got {arguments.csv} twice")
     for name in ("csv", "jsonl"):
         if (file := getattr(arguments, name)) not in (None, STANDARD_OUTPUT):
-            check_can_be_written(Path(file).expanduser(), name)
+            check_can_be_written(expanded(file), name)
     enable_compilation_cache()
     found = served(run, step, best=arguments.best)
     predictor = found.predictor()

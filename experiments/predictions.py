@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.analyzed_run import ticking
 from experiments.image_paths import shown
+from jaxlt.data.sources.image_files import expanded
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Prediction, Predictor
 from jaxlt.files.whole_file import whole_file
@@ -131,7 +132,7 @@ class Predictions:
         if file == STANDARD_OUTPUT:
             self._write_to(sys.stdout.buffer, write)
             return
-        with whole_file(Path(file).expanduser(), name) as binary:
+        with whole_file(expanded(file), name) as binary:
             self._write_to(binary, write)
         _logger.info("%d images written to %s", self._count, shown(file))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.loaded_runs import directory_and_step
+from jaxlt.data.sources.image_files import expanded
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor
 from jaxlt.runs.reader import RunReader
@@ -41,7 +42,7 @@ def served(run: Path, checkpoint: int | None = None, *, best: bool = False) -> S
         checkpoint: the step; None for that of the path, or the newest.
         best: whether to take the one of best balanced accuracy, among those that are kept.
     """
-    directory, step = directory_and_step(run.expanduser())
+    directory, step = directory_and_step(expanded(str(run)))
     if sum((step is not None, checkpoint is not None, best)) > 1:
         raise UsageError(
             f"one checkpoint of run {directory} must be named, got several; give its step once, or "
