@@ -6,10 +6,11 @@ from typing import Literal
 
 from experiments import command_line
 from experiments.table.program import Options, make_table, plan_methods, six_methods
-from jaxlt.recipes.data import AnySource, Exponential
+from jaxlt.recipes.data import Exponential
 from jaxlt.recipes.named import named, vary
 from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import EXECUTION_OF_SHORT_RUNS, Evaluation
+from jaxlt.recipes.sources import AnySource
 
 SETTINGS = {
     # 6000 T-shirts down to 60 ankle boots, 14,886 images; the rare classes are easy to tell.

@@ -16,8 +16,9 @@ from jaxlt.data import DrawStream, InstanceBalancedSampler, TfDataPipeline
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.data.sources.source import is_of_files
 from jaxlt.devices.backends import import_tensorflow
-from jaxlt.recipes.data import AnySource, Augmentation, Data
-from jaxlt.recipes.part import Count
+from jaxlt.recipes.data import Augmentation, Data
+from jaxlt.recipes.part import Count, part_word
+from jaxlt.recipes.sources import AnySource
 
 _WARM_UP = 4
 
@@ -43,7 +44,7 @@ class Arguments:
 def main() -> None:
     """Prints images a second and processor time of each way to read the training images."""
     arguments = command_line.parse(Arguments, "experiments.input_throughput", __doc__ or "")
-    if not is_of_files(name := arguments.source.specification):
+    if not is_of_files(name := part_word(arguments.source)):
         raise UsageError(f"source must be of image files, got {name}")
     data = Data(source=arguments.source, image_size=arguments.image_size, normalization="imagenet")
     images = data.load().train

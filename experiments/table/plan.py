@@ -9,10 +9,11 @@ from experiments import parsing
 from experiments.flag_refusals import nearest
 from experiments.presentation import MEASURES
 from jaxlt import UsageError
-from jaxlt.recipes.data import AnySource
 from jaxlt.recipes.named import PUBLISHED, RECIPES, Published, vary
 from jaxlt.recipes.named.tables import TableLayout
+from jaxlt.recipes.part import part_word
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.sources import AnySource
 from jaxlt.runs.reader import EvaluationRecord, RunReader
 from jaxlt.runs.workdir import check_identity
 
@@ -96,7 +97,7 @@ class Changes:
 
     def note(self, *, published: bool) -> tuple[str, ...]:
         """Returns a line about changes that no reader of the numbers may miss, if there are any."""
-        source = self.source and self.source.specification
+        source = self.source and part_word(self.source)
         values = {"source": source, "network": self.network, "epochs": self.epochs}
         given = [f"{name} {value}" for name, value in values.items() if value is not None]
         if not given:

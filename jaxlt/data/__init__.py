@@ -21,11 +21,12 @@ from jaxlt.data.sampling.long_tail import long_tailed_counts as long_tailed_coun
 from jaxlt.data.sampling.long_tail import long_tailed_split as long_tailed_split
 from jaxlt.data.sampling.long_tail import profile_counts as profile_counts
 from jaxlt.data.sampling.long_tail import select_images as select_images
-from jaxlt.data.sampling.long_tail import validation_images as validation_images
 from jaxlt.data.sampling.samplers import InstanceBalancedSampler as InstanceBalancedSampler
 from jaxlt.data.sampling.samplers import Sampler as Sampler
 from jaxlt.data.sampling.samplers import SamplerName as SamplerName
 from jaxlt.data.sampling.samplers import create_sampler as create_sampler
+from jaxlt.data.sampling.validation import held_out_images as held_out_images
+from jaxlt.data.sampling.validation import validation_images as validation_images
 from jaxlt.data.sources.array_images import ArrayImages as ArrayImages
 from jaxlt.data.sources.image_set import ImageSet as ImageSet
 from jaxlt.data.sources.resampling import Resize as Resize

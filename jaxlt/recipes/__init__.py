@@ -5,21 +5,15 @@
 0.3
 """
 
-from jaxlt.recipes.data import IDX as IDX
-from jaxlt.recipes.data import TFDS as TFDS
 from jaxlt.recipes.data import Augmentation as Augmentation
 from jaxlt.recipes.data import AutoAugment as AutoAugment
 from jaxlt.recipes.data import Balanced as Balanced
 from jaxlt.recipes.data import ClassAware as ClassAware
 from jaxlt.recipes.data import ClassBalancedSampler as ClassBalancedSampler
 from jaxlt.recipes.data import Data as Data
-from jaxlt.recipes.data import Digits as Digits
 from jaxlt.recipes.data import EffectiveNumber as EffectiveNumber
 from jaxlt.recipes.data import Exponential as Exponential
-from jaxlt.recipes.data import Folder as Folder
 from jaxlt.recipes.data import InstanceBalanced as InstanceBalanced
-from jaxlt.recipes.data import Lists as Lists
-from jaxlt.recipes.data import NamedSource as NamedSource
 from jaxlt.recipes.data import Native as Native
 from jaxlt.recipes.data import Profile as Profile
 from jaxlt.recipes.data import Progressive as Progressive
@@ -76,6 +70,12 @@ from jaxlt.recipes.recipe import Recipe as Recipe
 from jaxlt.recipes.recorded import TrainedRun as TrainedRun
 from jaxlt.recipes.recorded import read_recipe as read_recipe
 from jaxlt.recipes.recorded import write_recipe as write_recipe
+from jaxlt.recipes.sources import IDX as IDX
+from jaxlt.recipes.sources import TFDS as TFDS
+from jaxlt.recipes.sources import Digits as Digits
+from jaxlt.recipes.sources import Folder as Folder
+from jaxlt.recipes.sources import Lists as Lists
+from jaxlt.recipes.sources import NamedSource as NamedSource
 from jaxlt.recipes.stage import NearestClassMean as NearestClassMean
 from jaxlt.recipes.stage import Stage as Stage
 from jaxlt.recipes.stage import TauNorm as TauNorm

@@ -72,6 +72,12 @@ class BuiltRecipe:
         # The check names what is unreadable, all of it.
         self.source = self.recipe.data.load(skip_unreadable=check_images)
         self.split = self.recipe.data.split(self.source)
+        evaluation, has_test = self.recipe.evaluation, len(self.source.test.labels) > 0
+        if not (has_test or self.source.val is None or self.recipe.data.holds_out):
+            if evaluation.images == "test":
+                name = self.source.name
+                _logger.info("%s has no test images: its validation images are evaluated", name)
+            self.recipe = self.recipe.replace(evaluation=evaluation.replace(images="val"))
         kind = self.execution.pipeline
         self._feed = InputPipelines(self.recipe, self.source, self.split, kind, self._layout)
 

@@ -17,51 +17,13 @@ from jaxlt.recipes.part import (
     Part,
     Share,
     part_name,
+    part_word,
 )
+from jaxlt.recipes.sources import TFDS, AnySource
 
 _logger = logging.getLogger(__name__)
 
-
-class NamedSource(Choice, frozen=True):
-    """Where labeled images come from; `specification` is what `jaxlt.data.load_source` takes."""
-
-    @property
-    def specification(self) -> str:
-        """NAME, or NAME:PLACE."""
-        place = ":".join(str(getattr(self, name)) for name in self.__struct_fields__)
-        return f"{part_name(self)}:{place}" if place else part_name(self)
-
-
-class Digits(NamedSource, frozen=True, tag="digits"):
-    """scikit-learn's 8x8 digits, offline."""
-
-
-class IDX(NamedSource, frozen=True, tag="idx"):
-    """MNIST's file format, gzip or not."""
-
-    directory: str
-    """Directory of the four files."""
-
-
-class TFDS(NamedSource, frozen=True, tag="tfds"):
-    """tensorflow-datasets, or list files over what it keeps."""
-
-    dataset: str
-    """NAME, or NAME,TRAIN[,VAL][,TEST][,OPEN] with list files."""
-
-
-class Folder(NamedSource, frozen=True, tag="folder"):
-    """Image files in DIRECTORY/train/CLASS, and val and test likewise, or DIRECTORY/CLASS."""
-
-    directory: str
-    """Directory of train, val and test, or of the classes."""
-
-
-class Lists(NamedSource, frozen=True, tag="list"):
-    """Image files named by list files."""
-
-    lists: str
-    """ROOT,TRAIN or ROOT,TRAIN,TEST or ROOT,TRAIN,VAL,TEST or ROOT,TRAIN,VAL,TEST,OPEN."""
+_ONE_OF_TWO = "0 where validation_per_class is not"
 
 
 class Profile(Choice, frozen=True):
@@ -175,12 +137,10 @@ class RandAugment(Policy, frozen=True, tag="randaugment"):
 
 
 if TYPE_CHECKING:
-    AnySource: TypeAlias = NamedSource
     AnyProfile: TypeAlias = Profile
     AnySampler: TypeAlias = Sampling
     AnyPolicy: TypeAlias = Policy
 else:
-    AnySource = Digits | IDX | TFDS | Folder | Lists
     AnyProfile = Exponential | Step | Balanced | Native
     AnySampler = InstanceBalanced | ClassBalancedSampler | SquareRoot | Progressive
     AnySampler |= EffectiveNumber | ClassAware
@@ -196,9 +156,12 @@ class Data(Part, frozen=True):
     """Shape of the class counts from head to tail; native for all images."""
     split_file: str | None = None
     """File with the selected images: read, in place of profile, if it exists; else written."""
+    validation: BelowOne = 0.0
+    """Share of each class to hold out of training and evaluate. At least one image, none of a class
+    of one; the same for all seeds and methods. Test images are not evaluated then."""
     validation_per_class: CountOrZero = 0
-    """Evaluate so many training images of each class, outside the split, not the test images. To
-    choose hyperparameters by."""
+    """Evaluate so many of each class that the split leaves out. Training images, in place of the
+    test images, to choose hyperparameters by."""
     image_size: Count | None = None
     """Side in pixels that images are resized to; none keeps them (image files: 32)."""
     resize: Literal["stretch", "center_crop"] = "stretch"
@@ -212,10 +175,19 @@ class Data(Part, frozen=True):
     """An image file that cannot be decoded. skip: another of its class takes its place in training;
     it does not count in evaluation."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.check("validation", not (self.validation and self.validation_per_class), _ONE_OF_TWO)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether training images are evaluated."""
+        return bool(self.validation or self.validation_per_class)
+
     @property
     def name(self) -> str:
         """The source's specification."""
-        return self.source.specification
+        return part_word(self.source)
 
     def load(self, *, skip_unreadable: bool = False) -> Any:
         """Loads the source, without what cannot be decoded if the recipe or the caller says so.
@@ -236,14 +208,50 @@ class Data(Part, frozen=True):
     def split(self, source: Any) -> Any:
         """Makes a source's split, or reads it from the file; UsageError if either does not fit."""
         from jaxlt.data import Split
+        from jaxlt.data.sampling import natural_counts, validation
 
         if self.split_file is None or not Path(self.split_file).exists():
-            return self.profile.build(source)
+            if self.validation:
+                split = validation.split_of_rest(source, self.validation, self.profile.build)
+            else:
+                split = self.profile.build(source)
+            counts = np.bincount(source.train.labels)
+            if counts.max() > 2 * counts.min() and 2 * sum(split.class_counts) < sum(counts):
+                natural_counts.log_left_out(split, source.train.labels)
+            return split
         split = Split.read(Path(self.split_file), source)
+        if self.validation:
+            validation.check_split_file(self.split_file, split, source, self.validation)
         shape = f"{split.profile}, imbalance factor {split.imbalance_factor:g}"
         selection = f"{split.rule} images of each class with seed {split.seed}"
         _logger.info("%s rules: %s, %s", self.split_file, shape, selection)
         return split
+
+    def validation_images(self, source: Any, split: Any) -> np.ndarray | None:
+        """Returns the numbers of the training images that are evaluated, None for none of them."""
+        from jaxlt.data.sampling.validation import held_out_images, validation_images
+
+        labels = source.train.labels
+        if self.validation:
+            return held_out_images(labels, self.validation, source.num_classes)
+        per_class = self.validation_per_class
+        if not per_class:
+            return None
+        return validation_images(labels, split.indices, per_class, source.num_classes)
+
+    def evaluated(self, source: Any, split: Any, images: str) -> tuple[Any, np.ndarray | None]:
+        """Returns the images that are evaluated, and the numbers of some of them or None for all.
+
+        `images` is "test" or "val". UsageError says that the source has none.
+        """
+        from jaxlt.data.sampling.validation import refuse_without
+
+        if (held_out := self.validation_images(source, split)) is not None:
+            return source.train, held_out
+        found = source.val if images == "val" else source.test
+        if found is None or len(found.labels) == 0:
+            refuse_without(images, source)
+        return found, None
 
 
 class Augmentation(Part, frozen=True):

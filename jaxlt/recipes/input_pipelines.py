@@ -34,7 +34,6 @@ class InputPipelines:
     def __init__(
         self, recipe: Recipe, source: Source, split: Split, kind: PipelineKind, layout: Layout
     ):
-        per_class = recipe.data.validation_per_class
         self._unreadable: Unreadable = recipe.data.unreadable
         if kind == "device" and self._unreadable == "skip":
             raise UsageError("data.unreadable must be error with --pipeline device, got skip")
@@ -42,27 +41,14 @@ class InputPipelines:
         self._source, self._kind = source, kind
         self._statistics: dict[str, Any] = {"mean": source.mean, "std": source.std}
         self._resident: data.DevicePipeline | None = None
-        images = {"test": source.test, "val": source.val}[recipe.evaluation.images]
-        if images is None:
-            need = "evaluation.images must be test, got val"
-            raise UsageError(f"{need}: {source.name} has no validation images")
-        if len(images.labels) == 0 and not per_class:
-            raise UsageError(
-                f"data.source must have test images, got {source.name} without: give a list of "
-                "them, or evaluate training images by --data.validation-per-class"
-            )
-        self._evaluated = source.train if per_class else images
+        evaluated = recipe.data.evaluated(source, split, recipe.evaluation.images)
+        self._evaluated, self._evaluated_indices = evaluated
         batch_size = _EVALUATION_BATCH
         if (margin := recipe.evaluation.test_time_augmentation) is not None:
             self._evaluated = self._evaluated.five_crops(margin)
             batch_size //= NUM_CROPS
         # Each evaluation skips the same ones, of which the first tells.
         self._skips = SkipLog(self._evaluated) if self._unreadable == "skip" else None
-        self._evaluated_indices = None
-        if per_class:
-            self._evaluated_indices = data.validation_images(
-                source.train.labels, split.indices, per_class, source.num_classes
-            )
         self._in_order = self._options(batch_size)
         # A small set is not filled up to a batch of hundreds, which the network would pass over.
         self._evaluation = self._options(min(batch_size, self.num_evaluated))

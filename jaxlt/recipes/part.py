@@ -84,6 +84,12 @@ def part_name(part: type[Part] | Part) -> str:
     return str((part if isinstance(part, type) else type(part)).__struct_config__.tag)
 
 
+def part_word(part: Part) -> str:
+    """Returns NAME:FIELD, as a flag takes a part with its field, NAME for one without fields."""
+    fields = ":".join(map(str, msgspec.structs.astuple(part)))
+    return f"{part_name(part)}:{fields}" if fields else part_name(part)
+
+
 def own_fields(part: type[Part]) -> tuple[str, ...]:
     """Returns the fields that a kind of part has beside those of its bases."""
     inherited = {name for base in part.__mro__[1:] for name in getattr(base, "__annotations__", ())}

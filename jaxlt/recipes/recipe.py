@@ -78,8 +78,9 @@ class Recipe(Part, frozen=True):
         early = any(isinstance(stage, NearestClassMean) for stage in self.stages[:-1])
         check("then", "ncm", not early, "train or tau_norm before the last stage")
         check("learn_scale", self.first.learn_scale, not self.first.learn_scale, "false at first")
-        holds = self.evaluation.images == "test" or not self.data.validation_per_class
-        self.check("data.validation_per_class", holds, "0 unless evaluation.images is test")
+        name = "validation" if self.data.validation else "validation_per_class"
+        holds = self.evaluation.images == "test" or not self.data.holds_out
+        self.check(f"data.{name}", holds, "0 unless evaluation.images is test")
         for stage, before in zip(self.stages, (None, *self.heads), strict=False):
             if isinstance(stage, Stage):
                 self._check_stage(stage, before)

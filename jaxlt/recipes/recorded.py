@@ -217,6 +217,13 @@ class TrainedRun:
 
         return Split.read(self.files.split_file, self.source)
 
+    @property
+    def evaluated(self) -> "tuple[ImageSet, np.ndarray]":
+        """The images that it was evaluated on, and the numbers (n,) of those that were."""
+        evaluation = self.recorded.evaluation
+        images, indices = self.recorded.data.evaluated(self.source, self.split, evaluation.images)
+        return images, np.arange(len(images.labels)) if indices is None else indices
+
     def usable(self, images: "ImageSet", indices: np.ndarray) -> np.ndarray:
         """Leaves out the images that its recipe skips, being unreadable.
 

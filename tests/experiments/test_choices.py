@@ -6,8 +6,8 @@ import pytest
 
 from experiments import flags, parsing
 from jaxlt.errors import UsageError
-from jaxlt.recipes.data import AnySource
 from jaxlt.recipes.network import AnyNetwork, Clip, RandomEncoder, Small
+from jaxlt.recipes.sources import AnySource
 
 
 @dataclasses.dataclass(frozen=True)

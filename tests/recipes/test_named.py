@@ -7,7 +7,6 @@ import pytest
 from jaxlt import UsageError
 from jaxlt.data import profile_counts
 from jaxlt.recipes.built_stage import build_regime
-from jaxlt.recipes.data import TFDS
 from jaxlt.recipes.losses import LDAM
 from jaxlt.recipes.named import PUBLISHED as RESULTS
 from jaxlt.recipes.named import RECIPES, SOURCES, named
@@ -15,6 +14,7 @@ from jaxlt.recipes.named.tables import TABLES
 from jaxlt.recipes.network import Encoder, ImageNetResNet, RandomEncoder, Small
 from jaxlt.recipes.optimizer import MultiStep
 from jaxlt.recipes.part import Part
+from jaxlt.recipes.sources import TFDS
 from jaxlt.recipes.stage import Stage
 from jaxlt.training import make_state_fn, make_train_step
 

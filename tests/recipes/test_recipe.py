@@ -38,6 +38,12 @@ PARTLY = RandomEncoder(adaptation=Adaptation(kinds=("lora",)))
             "data.validation_per_class must be 0 unless evaluation.images is test, got 1",
         ),
         (
+            lambda: vary(
+                Recipe(), validation=0.5, evaluation=Recipe().evaluation.replace(images="val")
+            ),
+            "data.validation must be 0 unless evaluation.images is test, got 0.5",
+        ),
+        (
             lambda: Recipe(network=Small(classifier=CosineLayer()), stages=(Stage(), LWS)),
             "network.classifier must be linear or scaled_linear where a scale is learned, got .*",
         ),

@@ -155,7 +155,8 @@ def long_tailed_counts(
         >>> data.long_tailed_counts(labels, 3, profile="step", imbalance_factor=5.0)
         (50, 50, 10)
     """
-    smallest = int(_images_of_classes(labels, num_classes).min())
+    available = _images_of_classes(labels, num_classes)
+    smallest = int(available.min())
     order = list(range(num_classes)) if class_order is None else list(class_order)
     if sorted(order) != list(range(num_classes)):
         raise UsageError(
@@ -163,7 +164,12 @@ def long_tailed_counts(
             f"{len(set(order))} of them different"
         )
     head = smallest if max_per_class is None else min(max_per_class, smallest)
-    by_rank = profile_counts(profile, imbalance_factor, num_classes, head)
+    try:
+        by_rank = profile_counts(profile, imbalance_factor, num_classes, head)
+    except UsageError as error:
+        from jaxlt.data.sampling.natural_counts import with_remedy
+
+        raise with_remedy(error, profile, available, head) from None
     return tuple(by_rank[rank] for rank in np.argsort(order))
 
 
@@ -260,37 +266,3 @@ def select_images(
             random.shuffle(candidates)
         selected.append(candidates[:count])
     return np.concatenate(selected)
-
-
-def validation_images(
-    labels: np.ndarray, indices: np.ndarray, per_class: int, num_classes: int
-) -> np.ndarray:
-    """Selects the last images of each class among those that a split leaves out, ascending.
-
-    A `UsageError` says that a class has fewer outside the split, or `per_class` is negative.
-
-    Args:
-        labels: integer array (N,), the class of each image of the whole set.
-        indices: integer array (n,), the images of the split.
-        per_class: number of validation images of each class.
-        num_classes: number of classes, C.
-
-    Example:
-        >>> import numpy as np, jaxlt.data as data
-        >>> print(data.validation_images(np.array([0, 1, 0, 1, 0, 1]), np.array([0, 1]), 1, 2))
-        [4 5]
-    """
-    if per_class < 0:
-        raise UsageError(f"validation_per_class must be at least 0, got {per_class}")
-    outside = np.ones(len(labels), bool)
-    outside[indices] = False
-    chosen = []
-    for label in range(num_classes):
-        candidates = np.flatnonzero(outside & (labels == label))
-        if len(candidates) < per_class:
-            raise UsageError(
-                f"validation_per_class must be at most {len(candidates)}, the images of class "
-                f"{label} outside the split, got {per_class}: lower --data.profile.max-per-class"
-            )
-        chosen.append(candidates[len(candidates) - per_class :])
-    return np.concatenate(chosen)

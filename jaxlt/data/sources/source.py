@@ -155,8 +155,8 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
 
 def _check_labels(spec: str, part: str, labels: np.ndarray, num_classes: int) -> None:
     if len(labels) == 0:
-        if part == "test" and is_of_files(spec):
-            return  # A validation split may be evaluated in their place.
+        if part == "test":
+            return  # Validation images may be evaluated in their place.
         raise UsageError(f"dataset {spec} must have a {part} image, got none")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UsageError(

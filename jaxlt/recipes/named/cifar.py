@@ -7,13 +7,14 @@ differences between the repositories, are those of the papers and programs named
 import functools
 from typing import Any
 
-from jaxlt.recipes.data import TFDS, Exponential
+from jaxlt.recipes.data import Exponential
 from jaxlt.recipes.losses import LADE, LDAM, ClassBalanced, Focal, LogitAdjusted, VectorScaling
 from jaxlt.recipes.methods import SAM, SGD, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.network import CosineLayer, Small
 from jaxlt.recipes.optimizer import CosineSteppedFirst, MultiStep
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.sources import TFDS
 
 CIFAR = Recipe()  # ResNet-32, 200 epochs of SGD at 0.1, momentum 0.9
 COSINE_CLASSIFIER = Small(classifier=CosineLayer())

@@ -6,7 +6,7 @@ Names end in the data. `--network clip:DIR` says where the snapshot is; `--netwo
 
 from typing import Any
 
-from jaxlt.recipes.data import TFDS, Augmentation, Data
+from jaxlt.recipes.data import Augmentation, Data
 from jaxlt.recipes.losses import LogitAdjusted
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM, Method
 from jaxlt.recipes.named import vary
@@ -16,6 +16,7 @@ from jaxlt.recipes.named.standin import FASHION, SOURCE
 from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, DINOv2, Network, RandomEncoder
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.sources import TFDS
 
 _ENCODER: dict[str, Any] = {
     "adaptation": Adaptation(kinds=("adaptformer",)),

@@ -6,7 +6,7 @@ Names end in the benchmark. The lists of images are OLTR's and, for iNaturalist,
 
 from typing import Any
 
-from jaxlt.recipes import data, losses
+from jaxlt.recipes import data, losses, sources
 from jaxlt.recipes.methods import CCSAM, SAM, FocalSAM
 from jaxlt.recipes.named import cifar_stages, followed_by, vary
 from jaxlt.recipes.named.cifar import FOCAL_SOURCE, SADDLE_SOURCE
@@ -21,7 +21,7 @@ _LISTS = "data/{0},data/{1}_train.txt,data/{1}_val.txt,data/{1}_test.txt"
 
 IMAGENET = vary(
     Recipe(network=ImageNetResNet()),
-    source=data.Lists(lists=_LISTS.format("imagenet", "ImageNet_LT")),
+    source=sources.Lists(lists=_LISTS.format("imagenet", "ImageNet_LT")),
     profile=data.Native(),
     image_size=224,
     resize="center_crop",
@@ -30,10 +30,12 @@ IMAGENET = vary(
 )
 # The competition's validation images are the test images of all papers.
 _COMPETITION = "data/inaturalist2018,data/iNaturalist18_train.txt,data/iNaturalist18_val.txt"
-INATURALIST = vary(IMAGENET, source=data.Lists(lists=_COMPETITION), normalization="inaturalist2018")
+INATURALIST = vary(
+    IMAGENET, source=sources.Lists(lists=_COMPETITION), normalization="inaturalist2018"
+)
 PLACES = vary(
     IMAGENET,
-    source=data.Lists(lists=_LISTS.format("places365", "Places_LT")),
+    source=sources.Lists(lists=_LISTS.format("places365", "Places_LT")),
     network=ImageNetResNet(architecture="resnet152", weights="data/resnet152.pth"),
 )
 

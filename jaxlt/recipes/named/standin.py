@@ -6,11 +6,12 @@ own.
 """
 
 from jaxlt.recipes import losses
-from jaxlt.recipes.data import IDX, ClassAware, ClassBalancedSampler, Data, Digits, Exponential
+from jaxlt.recipes.data import ClassAware, ClassBalancedSampler, Data, Exponential
 from jaxlt.recipes.methods import CCSAM, SAM, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import followed_by, vary
 from jaxlt.recipes.network import CosineLayer, Small
 from jaxlt.recipes.recipe import Evaluation, Recipe
+from jaxlt.recipes.sources import IDX, Digits
 from jaxlt.recipes.stage import NearestClassMean, TauNorm
 
 _SMALL_CONV = Small(architecture="small_conv")

@@ -7,9 +7,11 @@ from jaxlt.data.sampling.long_tail import (
     long_tailed_counts,
     profile_counts,
     select_images,
-    validation_images,
 )
+from jaxlt.data.sources.array_images import ArrayImages
+from jaxlt.data.sources.source import Source
 from jaxlt.errors import UsageError
+from jaxlt.recipes.data import Balanced, Data
 
 # The published class counts of CIFAR-100-LT at imbalance factor 100.
 CIFAR100_IF100 = """
@@ -178,25 +180,30 @@ def test_bad_selections_are_refused():
             select_images(labels, (1, 1), rule="shuffled", seed=seed)
 
 
-@given(st.lists(st.integers(0, 2), min_size=20, max_size=60), st.integers(0, 3), st.randoms())
-def test_validation_images_are_the_last_of_each_class_outside_the_split(labels, per_class, random):
-    labels = np.array([0, 1, 2] * 3 + labels)
-    indices = np.array(random.sample(range(9, len(labels)), 5))
-    chosen = validation_images(labels, indices, per_class, 3).tolist()
-    outside = [i for i in range(len(labels)) if i not in indices]
-    by_class = [[i for i in outside if labels[i] == c] for c in range(3)]
-    assert chosen == [i for images in by_class for i in images[len(images) - per_class :]]
-
-
-def test_too_few_images_outside_the_split_are_named():
-    labels = np.repeat([0, 1, 2], 4)
-    indices = np.array([0, 4, 5, 6, 8])
-    assert validation_images(labels, indices, 1, 3).tolist() == [3, 7, 11]
+def test_a_profile_that_unbalanced_data_do_not_allow_names_native_counts():
+    labels = np.repeat([0, 1, 2], (400, 40, 4))
     with pytest.raises(UsageError) as caught:
-        validation_images(labels, indices, 2, 3)
+        long_tailed_counts(labels, 3, profile="exponential", imbalance_factor=100.0)
+    # Factor 4 keeps 4, 4 / 2 and 4 / 4 images: 7 of 444.
     assert str(caught.value) == (
-        "validation_per_class must be at most 1, the images of class 1 outside the split, got 2: "
-        "lower --data.profile.max-per-class"
+        "imbalance_factor must be at most 4, the images of the head class, for the tail class to "
+        "have an image, got 100.0; --data.profile native trains on all 444 images, exponential "
+        "with imbalance factor 4 leaves out 437 of them, as no class keeps more than the smallest "
+        "has, 4"
     )
-    with pytest.raises(UsageError, match="validation_per_class must be at least 0, got -1"):
-        validation_images(labels, indices, -1, 3)
+    with pytest.raises(UsageError, match=r"got 100.0$"):
+        long_tailed_counts(
+            np.repeat([0, 1], (5, 5)), 2, profile="exponential", imbalance_factor=100.0
+        )
+
+
+def test_a_profile_that_leaves_out_most_of_unbalanced_data_is_logged(caplog):
+    labels = np.repeat([0, 1], (400, 4))
+    images = ArrayImages(np.zeros((404, 2, 2, 1), np.uint8), labels)
+    source = Source("made", ("a", "b"), images, images, (0.0,), (1.0,))
+    Data(profile=Balanced()).split(source)
+    (line,) = caplog.messages
+    assert line == (
+        "profile balanced uses 8 of 404 training images, as no class keeps more than the smallest "
+        "has, 4; --data.profile native uses all"
+    )
