@@ -58,10 +58,10 @@ hypothesis.settings.load_profile("busy")
 
 def pytest_configure(config):
     # Compiling is what small problems wait for: the same HLO, less work by LLVM, and kernels of
-    # fusions that need half the time to make. XLA of JAX 0.11 has no such flag, and ends the
+    # fusions that need half the time to make. XLA of JAX 0.11.1 has no such flag, and ends the
     # process on a flag that it does not know.
     _set("disable_most_optimizations", True)
-    if jax.__version_info__ < (0, 11):
+    if jax.__version_info__ < (0, 11, 1):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {flags}"
     # What one process compiles, the others and the next run of the tests find.

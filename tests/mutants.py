@@ -53,7 +53,7 @@ FAULTS = (
           "return sum(squares[1:], squares[0])"),
     Fault("ASAM scales the direction once, not twice",
           "sharpness/perturbation.py", "methods/test_golden_trajectories.py",
-          "[s * d for s, d in zip(weight_scale, gradient, strict=True)]",
+          "[s * at_least_32_bits(d) for s, d in zip(weight_scale, gradient, strict=True)]",
           "list(gradient)"),
     Fault("the second group starts where the first has moved",
           "sharpness/equation.py", "sharpness/test_sharpness.py",

@@ -108,13 +108,14 @@ class _Walk:
         environment: dict[Any, Any] = dict(zip(jaxpr.invars, values, strict=True))
         inputs = [_read(atom, environment) for atom in equation.invars]
         if equation.primitive in _RUNNERS:
-            outputs, taken = _RUNNERS[equation.primitive](self, equation.params, inputs)
+            outputs, taken = _RUNNERS[equation.primitive](self, equation, inputs)
             if equation not in self._costs:
                 self._costs[equation] = analyzed_cost(_compile(program, values))
             missed = taken - self._costs[equation]
         else:
             (inner,) = (p for p in equation.params.values() if isinstance(p, (Jaxpr, ClosedJaxpr)))
-            called = ClosedJaxpr(inner, ()) if isinstance(inner, Jaxpr) else inner
+            # From JAX 0.11 on the two are one class.
+            called = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
             outputs, missed = self.evaluate(called, inputs)
         found: dict[Any, Any] = dict(zip(equation.outvars, outputs, strict=True))
         return [found[variable] for variable in jaxpr.outvars], missed
@@ -129,7 +130,8 @@ class _Walk:
         outputs, missed = self.evaluate(program, values)
         return outputs, analyzed_cost(compiled) + missed
 
-    def _while(self, params: dict[str, Any], values: list[Any]) -> tuple[list[Any], Cost]:
+    def _while(self, equation: JaxprEqn, values: list[Any]) -> tuple[list[Any], Cost]:
+        params = equation.params
         split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         condition, body = values[: split[0]], values[split[0] : split[1]]
         carry, cost = values[split[1] :], Cost()
@@ -141,24 +143,30 @@ class _Walk:
             carry, ran = self._run(params["body_jaxpr"], [*body, *carry])
             cost += ran
 
-    def _scan(self, params: dict[str, Any], values: list[Any]) -> tuple[list[Any], Cost]:
-        num_consts, num_carry, length = params["num_consts"], params["num_carry"], params["length"]
+    def _scan(self, equation: JaxprEqn, values: list[Any]) -> tuple[list[Any], Cost]:
+        params, length = equation.params, equation.params["length"]
+        # What is scanned over has one axis more outside; from JAX 0.11 on no parameter counts it.
+        body = params["jaxpr"]
+        num_columns = _num_stacked(equation.invars, body.in_avals)
+        num_carry = len(equation.outvars) - _num_stacked(equation.outvars, body.out_avals)
+        num_consts = len(equation.invars) - num_columns - num_carry
         consts, columns = values[:num_consts], values[num_consts + num_carry :]
         carry, rows, cost = values[num_consts : num_consts + num_carry], {}, Cost()
         for index in reversed(range(length)) if params["reverse"] else range(length):
             row = [column[index] for column in columns]
-            outputs, ran = self._run(params["jaxpr"], [*consts, *carry, *row])
+            outputs, ran = self._run(body, [*consts, *carry, *row])
             carry, rows[index] = outputs[:num_carry], outputs[num_carry:]
             cost += ran
         stacked = zip(*(rows[index] for index in range(length)), strict=True)
         return [*carry, *(jax.numpy.stack(column) for column in stacked)], cost
 
-    def _conditional(self, params: dict[str, Any], values: list[Any]) -> tuple[list[Any], Cost]:
-        index = min(max(int(values[0]), 0), len(params["branches"]) - 1)
-        return self._run(params["branches"][index], values[1:])
+    def _conditional(self, equation: JaxprEqn, values: list[Any]) -> tuple[list[Any], Cost]:
+        branches = equation.params["branches"]
+        index = min(max(int(values[0]), 0), len(branches) - 1)
+        return self._run(branches[index], values[1:])
 
 
-_RUNNERS: dict[Any, Callable[[_Walk, dict[str, Any], list[Any]], tuple[list[Any], Cost]]] = {
+_RUNNERS: dict[Any, Callable[[_Walk, JaxprEqn, list[Any]], tuple[list[Any], Cost]]] = {
     while_p: _Walk._while,
     scan_p: _Walk._scan,
     cond_p: _Walk._conditional,
@@ -167,6 +175,11 @@ _RUNNERS: dict[Any, Callable[[_Walk, dict[str, Any], list[Any]], tuple[list[Any]
 
 def _compile(program: ClosedJaxpr, values: Sequence[Any]) -> jax.stages.Compiled:
     return compile_quickly(jax.jit(jaxpr_as_fun(program)).lower(*values))
+
+
+def _num_stacked(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Counts the variables of a scan that have one axis more than in its body."""
+    return sum(atom.aval.ndim == aval.ndim + 1 for atom, aval in zip(outside, inside, strict=True))
 
 
 def _read(atom: Any, environment: dict[Any, Any]) -> Any:

@@ -45,17 +45,16 @@ class PerturbationRule(NamedTuple):
         self, gradient: Leaves, theta: Leaves, rho: Float[Array, ""], group: Int[ArrayLike, ""]
     ) -> Leaves:
         """Returns a group's eps, a constant to whatever differentiates it."""
-        weight_scale = [jnp.abs(w) for w in theta] if self.adaptive else [1.0] * len(theta)
-        direction = [s * d for s, d in zip(weight_scale, gradient, strict=True)]
+        weight_scale = [at_least_32_bits(jnp.abs(w)) if self.adaptive else 1.0 for w in theta]
+        direction = [s * at_least_32_bits(d) for s, d in zip(weight_scale, gradient, strict=True)]
         norms, lengths = self._norms(direction), None
-        weight_scale = [at_least_32_bits(s) if self.adaptive else s for s in weight_scale]
         if self.random_key is not None:
             drawn = standard_normal(jax.random.fold_in(self.random_key, group), theta)
             direction = [s * d for s, d in zip(weight_scale, drawn, strict=True)]
             lengths = self._norms(direction)
         factors = jnp.broadcast_to(self.factors(norms, theta, rho, lengths), (len(theta),))
         return [
-            jax.lax.stop_gradient((f * s * at_least_32_bits(d)).astype(w.dtype))
+            jax.lax.stop_gradient((f * s * d).astype(w.dtype))
             for f, s, d, w in zip(factors, weight_scale, direction, theta, strict=True)
         ]
 
@@ -66,7 +65,10 @@ class PerturbationRule(NamedTuple):
         rho: Float[Array, ""],
         lengths: Float[Array, " leaves"] | None = None,
     ) -> Float[Array, " leaves"]:
-        """Returns by what each direction is multiplied; `lengths` are its norm if not `norms`."""
+        """Returns radius over length, by which each direction is multiplied.
+
+        `norms` give the radius. `lengths` are the directions' own norms, `norms` where None.
+        """
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
         lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)
