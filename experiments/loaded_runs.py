@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from experiments.command_line import check_distinct, say_next
+from experiments.presentation import method_name
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import claim_directory, without_nan, write_json
 from jaxlt.recipes.recorded import TrainedRun
@@ -70,7 +71,7 @@ def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
     labeled: dict[str, list[int]] = {}
     for (step, _), numbers in rows.items():
         common = Path(os.path.commonpath([runs[number].path.absolute() for number in numbers]))
-        name = common.name if common == root else str(common.relative_to(root))
+        name = method_name(common.name if common == root else str(common.relative_to(root)))
         label = with_step(name, step)
         while label in labeled:
             label += "'"

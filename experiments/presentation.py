@@ -1,7 +1,7 @@
 """How the tables and pictures of this package show numbers: names, colors, deviations."""
 
+import collections
 import contextlib
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +13,19 @@ from tabulate import tabulate
 # Okabe and Ito's colors, told apart by color-blind readers; markers serve print without color.
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999999")
 MARKERS = "osD^vPX*"
+LINES = ("-", "--", ":", "-.")
+METHODS = {
+    "sgd": "SGD",
+    "sam": "SAM",
+    "imb_sam": "ImbSAM",
+    "sse_sam": "SSE-SAM",
+    "focal_sam": "Focal-SAM",
+    "cc_sam": "CC-SAM",
+    "gradient_norm_penalty": "gradient-norm penalty",
+    "random_perturbation": "random perturbation",
+}
+"""From a method in a recipe to its name, in the order of every table and picture; each has the
+color and the marker of its place."""
 MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 """From the name of an accuracy in a result to its heading: of a group of classes, or of all."""
 
@@ -21,10 +34,39 @@ _LEGEND_LINE = 0.25  # inches
 _APART = 1.4
 
 
-def run_styles() -> Iterator[dict[str, str]]:
-    """Yields a color and a marker for each run, the same again after the eighth."""
-    for color, marker in itertools.cycle(zip(COLORS, MARKERS, strict=True)):
-        yield {"color": color, "marker": marker}
+def method_name(label: str) -> str:
+    """Returns a label with a method in place of its recipe's word: Focal-SAM for focal_sam."""
+    before, slash, last = label.rpartition("/")
+    return f"{before}{slash}{METHODS.get(last, last)}"
+
+
+def place_of(method: str) -> int:
+    """Returns where a method, named as a recipe or as a table does, stands; others come last."""
+    orders = (list(METHODS), list(METHODS.values()))
+    return next((order.index(method) for order in orders if method in order), len(METHODS))
+
+
+def run_styles(names: Sequence[str]) -> list[dict[str, str]]:
+    """Returns color, marker and line of each row, of whose methods these are the names.
+
+    A method has its own color beside whatever else. Rows of one method differ in marker and line;
+    where no row is of another, they are numbered through the colors. What is no method takes a
+    color that is free. All are different up to the 32nd row of a method.
+    """
+    places = {name: place_of(name.partition(",")[0]) for name in names}
+    free = [place for place in range(len(COLORS)) if place not in places.values()] or [0]
+    others = [name for name, place in places.items() if place == len(METHODS)]
+    places |= {name: free[number % len(free)] for number, name in enumerate(others)}
+    seen: dict[int, int] = collections.Counter()
+    styles = []
+    for place in (places[name] for name in names):
+        turns, before = divmod(seen[place], len(COLORS))
+        seen[place] += 1
+        number = (place + before) % len(COLORS)
+        color, line = (number, turns) if len(places) == 1 else (place, before + turns)
+        style = {"color": COLORS[color], "marker": MARKERS[number]}
+        styles.append({**style, "linestyle": LINES[line % len(LINES)]})
+    return styles
 
 
 @contextlib.contextmanager
@@ -87,6 +129,14 @@ def mean_and_deviation(values: Sequence[float] | np.ndarray, decimals: int) -> s
         return "-"
     spread = f" ± {deviation(array):.{decimals}f}" if len(array) > 1 else ""
     return f"{array.mean():.{decimals}f}{spread}"
+
+
+def best_places(values: Sequence[Any] | np.ndarray, decimals: int) -> list[int]:
+    """Returns which of several numbers are the highest as they are written; none of one or NaN."""
+    rounded = np.round(np.array(values, float), decimals)
+    if np.isfinite(rounded).sum() < 2:
+        return []
+    return np.flatnonzero(rounded == np.nanmax(rounded)).tolist()
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:

@@ -95,7 +95,8 @@ def draw(rows: Mapping[str, Curves], direction: str, scope: str, path: Path) -> 
 
 
 def _draw_panel(axes: Any, ratios: np.ndarray, losses: Mapping[str, np.ndarray]) -> None:
-    for number, (label, style) in enumerate(zip(losses, run_styles(), strict=False)):
+    styles = run_styles(list(losses))
+    for number, (label, style) in enumerate(zip(losses, styles, strict=True)):
         mean, spread = losses[label].mean(axis=0), deviation(losses[label])
         # Markers at different places, since lines may lie on each other.
         axes.plot(ratios, mean, label=label, markersize=4, markevery=(number % 4, 4), **style)

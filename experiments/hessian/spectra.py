@@ -174,7 +174,8 @@ def _draw_density(axes: Any, name: str, rows: Sequence[RowSpectra]) -> None:
     grid = np.concatenate([-half[::-1], np.linspace(-fine, fine, 201)[1:-1], half])
     grid = grid[(grid >= low - margin) & (grid <= high + margin)]
     peak = 0.0
-    for row, found, style in zip(rows, spectra, run_styles(), strict=False):
+    styles = run_styles([row.label for row in rows])
+    for row, found, style in zip(rows, spectra, styles, strict=True):
         density = np.mean([one.density(grid) for one in found], axis=0)
         peak = max(peak, density.max())
         axes.plot(grid, density, color=style["color"], linewidth=1, label=row.label)
@@ -192,7 +193,7 @@ def draw_eigenvalues(rows: Sequence[RowSpectra], path: Path) -> None:
     with picture(path, 2, 2, (11, 7), sharex=True) as (figure, panels):
         shown = ("largest", "smallest", "saddle_measure", "trace")
         for measure, axes in zip(shown, panels.flat, strict=True):
-            for row, style in zip(rows, run_styles(), strict=False):
+            for row, style in zip(rows, run_styles([r.label for r in rows]), strict=True):
                 found = np.array([row.over_runs(name, measure) for name in names]).T
                 mean, spread = found.mean(axis=0), deviation(found)
                 axes.plot(sizes, mean, label=row.label, markersize=5, **style)

@@ -106,9 +106,10 @@ def draw_corruptions(reports: Sequence[Report], path: Path) -> None:
     places, severities = range(len(names)), range(1, 6)
     with picture(path, 1, 2, (11, 5.5), width_ratios=(2, 1)) as (figure, panels):
         by_name, by_severity = panels[0]
-        for one, style in zip(reports, run_styles(), strict=False):
+        for one, style in zip(reports, run_styles([one.label for one in reports]), strict=True):
             errors = 100 * np.array([one.shifts.errors[name] for name in names])
-            by_name.plot(errors.mean(axis=1), places, linestyle="", label=one.label, **style)
+            points = {**style, "linestyle": ""}
+            by_name.plot(errors.mean(axis=1), places, label=one.label, **points)
             by_severity.plot(severities, errors.mean(axis=0), label=one.label, **style)
         by_name.set_yticks(places, [name.replace("_", " ") for name in names])
         by_name.invert_yaxis()
@@ -127,7 +128,7 @@ def draw_reliability(reports: Sequence[Report], path: Path) -> None:
     with picture(path, lines, width, (1 + 3.6 * width, 3.8 * lines)) as (figure, panels):
         for name, axes in zip(names, panels.flat, strict=False):
             bins = {one.label: one.sets[name].calibration for one in reports}
-            draw_diagram(axes, bins, run_styles())
+            draw_diagram(axes, bins, run_styles(list(bins)))
             axes.set_title(f"{name}, pooled" if name == _CORRUPTED else name, fontsize="medium")
         if len(reports) > MOST_NAMED:
             legend_beside(figure, panels[0, 0])

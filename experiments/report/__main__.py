@@ -29,9 +29,10 @@ def main() -> None:
     arguments = command_line.parse(
         Arguments,
         "experiments.report",
-        "Writes one self-contained HTML page about finished runs: recipes, accuracy, curves, "
-        "accuracy by class, confusion of head and tail, calibration, sharpness, cost, and the "
-        "pictures that experiments.flatness, experiments.landscape and experiments.hessian drew.",
+        "Prints which of finished runs are best, and writes one self-contained HTML page about "
+        "them: summary, recipes, accuracy, curves, accuracy by class, confusion, calibration, "
+        "sharpness, cost, and the pictures that experiments.flatness, experiments.landscape and "
+        "experiments.hessian drew.",
     )
     if not arguments.run:
         raise UsageError(
@@ -47,6 +48,7 @@ def main() -> None:
     _check_writable(output)
     from experiments.report.page import render
     from experiments.report.sections import sections_of
+    from experiments.report.summary import all_sentences
 
     rows = rows_of(runs, root)
     learned = dict.fromkeys(row.learned for row in rows)
@@ -58,12 +60,13 @@ def main() -> None:
         f"{members} in {len(rows)} row{'s' if len(rows) > 1 else ''}. Runs whose recipes are "
         "equal but for the seed are members of one row."
     )
+    print(*all_sentences(rows), sep="\n")
     _write(output, render(f"Report on {root.name}", introduction, sections_of(rows, root)))
     _logger.info("written to %s", output)
     alike = [str(row.runs[0].path) for row in rows if row.learned == rows[0].learned]
     command_line.say_next(
         f"python3 -m experiments.flatness --checkpoint {shlex.join(alike[:2])}",
-        f"python3 -m experiments.predict --checkpoint {shlex.quote(alike[0])} IMAGE...",
+        f"python3 -m experiments.predict {shlex.quote(alike[0])} IMAGE...",
     )
 
 

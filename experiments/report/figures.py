@@ -16,7 +16,7 @@ from experiments.presentation import COLORS
 from experiments.report.page import Picture
 from experiments.report.rows import SeedsRow
 
-_WIDTH, _HEIGHT = 4.6, 3.3  # inches
+_WIDTH, _BROAD, _HEIGHT = 4.6, 10.0, 3.3  # inches
 _LEGEND_LINE = 0.23  # inches
 _LEGEND_WIDTH = 52  # letters
 _LABEL_WIDTH = 26  # letters
@@ -46,18 +46,33 @@ def row_lines(rows: Sequence[SeedsRow], of: Callable[[SeedsRow], Curve | None]) 
 
 
 def draw(
-    caption: str, alternative: str, onto: Callable[[Any], None], height: float = _HEIGHT
+    caption: str,
+    alternative: str,
+    onto: Callable[[Any], None],
+    reading: str,
+    *,
+    height: float = _HEIGHT,
+    alone: bool = False,
 ) -> Picture:
-    """Draws a panel by `onto`; what that labels gets a legend below, unless it makes its own."""
+    """Draws a panel by `onto`; what that labels gets a legend below, unless it makes its own.
+
+    A picture that stands `alone` is drawn once more for the width of a desktop's page.
+    """
+    uri = _drawn(onto, _WIDTH, height)
+    broad = _drawn(onto, _BROAD, height + 0.4) if alone else None
+    return Picture(uri, caption, alternative, reading, broad_uri=broad)
+
+
+def _drawn(onto: Callable[[Any], None], width: float, height: float) -> str:
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         onto(axes)
         if axes.get_legend() is None:
-            _legend_below(figure, axes)
+            _legend_below(figure, axes, int(_LEGEND_WIDTH * width / _WIDTH))
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return Picture(data_uri(file.getvalue(), "image/svg+xml"), caption, alternative)
+    return data_uri(file.getvalue(), "image/svg+xml")
 
 
 def data_uri(contents: bytes, kind: str) -> str:
@@ -65,13 +80,13 @@ def data_uri(contents: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(contents).decode('ascii')}"
 
 
-def _legend_below(figure: Figure, axes: Any) -> None:
+def _legend_below(figure: Figure, axes: Any, letters: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
-    labels = [textwrap.fill(label, _LEGEND_WIDTH) for label in labels]
+    labels = [textwrap.fill(label, letters) for label in labels]
     longest = max(len(line) for label in labels for line in label.splitlines())
-    columns = max(1, min(4, len(labels), _LEGEND_WIDTH // (longest + 6)))
+    columns = max(1, min(8, len(labels), letters // (longest + 6)))
     heights = [label.count("\n") + 1 for label in labels]
     lines = sum(max(heights[row : row + columns]) for row in range(0, len(heights), columns))
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * lines)
@@ -87,7 +102,13 @@ def _legend_below(figure: Figure, axes: Any) -> None:
 
 
 def draw_over_steps(
-    caption: str, unit: str, lines: Sequence[Line], limits: tuple[float, float] | None = None
+    caption: str,
+    unit: str,
+    lines: Sequence[Line],
+    reading: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    alone: bool = False,
 ) -> Picture:
     """Draws numbers of a unit over steps, within limits or those of the lines."""
     values = np.concatenate([line.curve.mean for line in lines])
@@ -109,7 +130,8 @@ def draw_over_steps(
         axes.set(xlabel="training step", ylabel=unit)
 
     last = ", ".join(f"{line.label} {line.curve.mean[-1]:.3g}" for line in lines)
-    return draw(caption, f"{caption} over training steps, {unit}. At the end: {last}.", onto)
+    alternative = f"{caption} over training steps, {unit}. At the end: {last}."
+    return draw(caption, alternative, onto, reading, alone=alone)
 
 
 def draw_by_size(caption: str, lines: Sequence[Line]) -> Picture:
@@ -119,7 +141,11 @@ def draw_by_size(caption: str, lines: Sequence[Line]) -> Picture:
         for label, (sizes, mean, _), _ in lines
     )
     onto = functools.partial(draw_class_sizes, lines=lines)
-    return draw(caption, f"{caption}, in percent: {ends}.", onto)
+    reading = (
+        "Classes with the most training images are on the left: the less a line falls to the "
+        "right, the better its rare classes."
+    )
+    return draw(caption, f"{caption}, in percent: {ends}.", onto, reading, alone=True)
 
 
 def draw_places(caption: str, shares: Mapping[str, Mapping[str, float]]) -> Picture:
@@ -146,4 +172,6 @@ def draw_places(caption: str, shares: Mapping[str, Mapping[str, float]]) -> Pict
         f"{label}: " + ", ".join(f"{place} {100 * share:.0f}" for place, share in row.items())
         for label, row in shares.items()
     )
-    return draw(caption, f"{caption}, in percent. {words}.", onto, height=1.3 + 0.34 * len(shares))
+    reading = "The longer the green part the better; the others say what the mistakes fall for."
+    height = 1.3 + 0.34 * len(shares)
+    return draw(caption, f"{caption}, in percent. {words}.", onto, reading, height=height)

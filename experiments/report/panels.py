@@ -8,7 +8,7 @@ import numpy as np
 from msgspec.structs import astuple
 
 from experiments.curves import MOST_BANDS, MOST_SIZES, SIZE_BINS, Line, by_class_size, over_seeds
-from experiments.presentation import COLORS, mean_and_deviation, run_styles
+from experiments.presentation import COLORS, best_places, mean_and_deviation
 from experiments.report.figures import draw, draw_by_size, draw_over_steps, draw_places, row_lines
 from experiments.report.page import Picture, Section, Table
 from experiments.report.rows import SeedsRow, by_classes, curve
@@ -20,11 +20,17 @@ from jaxlt.runs.reader import GROUPS, PLACES, EvaluationRecord, MeasurementRecor
 def curves(rows: Sequence[SeedsRow]) -> Section:
     """Shows losses and accuracies of the evaluations over steps."""
     percent = "test accuracy (%)"
+    higher = "Higher is better; where a line still rises at its end, more epochs may help."
+    rare = (
+        "Higher is better; compare with all classes, since a method may pay for one by the other."
+    )
+    fitted = "Lower is a better fit of the training images, which need not be a better network."
+    lower = "Lower is better; a line that rises again has begun to fit the training images alone."
     pictures = [
-        *_evaluated(rows, "Training loss", "loss (nats)", lambda one: one.train_loss),
-        *_evaluated(rows, "Test loss", "loss (nats)", lambda one: one.test_loss),
-        *_evaluated(rows, "Accuracy", percent, lambda one: 100 * one.accuracy),
-        *_evaluated(rows, "Accuracy of few-shot classes", percent, lambda one: 100 * one.few),
+        *_evaluated(rows, "Training loss", "loss (nats)", fitted, lambda one: one.train_loss),
+        *_evaluated(rows, "Test loss", "loss (nats)", lower, lambda one: one.test_loss),
+        *_evaluated(rows, "Accuracy", percent, higher, lambda one: 100 * one.accuracy),
+        *_evaluated(rows, "Accuracy of few-shot classes", percent, rare, lambda one: 100 * one.few),
     ]
     text = (
         "Lines are means over the members of a row, bands one sample deviation to either side "
@@ -36,11 +42,15 @@ def curves(rows: Sequence[SeedsRow]) -> Section:
 
 
 def _evaluated(
-    rows: Sequence[SeedsRow], caption: str, unit: str, value: Callable[[EvaluationRecord], float]
+    rows: Sequence[SeedsRow],
+    caption: str,
+    unit: str,
+    reading: str,
+    value: Callable[[EvaluationRecord], float],
 ) -> Iterator[Picture]:
     lines = row_lines(rows, lambda row: curve([run.files.evaluations for run in row.runs], value))
     if lines:
-        yield draw_over_steps(caption, unit, lines)
+        yield draw_over_steps(caption, unit, lines, reading)
 
 
 def by_class(rows: Sequence[SeedsRow]) -> Section:
@@ -61,16 +71,23 @@ def by_class(rows: Sequence[SeedsRow]) -> Section:
 def _class_table(rows: Sequence[SeedsRow]) -> Table:
     learned = rows[0].learned
     accuracies = [100 * over_seeds(np.array(row.final("per_class")))[0] for row in rows]
+    order = np.argsort(learned.class_counts, kind="stable")[::-1]
     lines = [
         [
             f"{number}: {learned.class_names[number]}",
             str(learned.class_counts[number]),
             *(mean_and_deviation([float(accuracy[number])], 1) for accuracy in accuracies),
         ]
-        for number in np.argsort(learned.class_counts, kind="stable")[::-1]
+        for number in order
     ]
+    best = {
+        (line, 2 + row)
+        for line, number in enumerate(order)
+        for row in best_places([accuracy[number] for accuracy in accuracies], 1)
+    }
     headers = ["class", "training images", *(row.label for row in rows)]
-    return Table("All classes: names, sizes, mean test accuracy (%)", headers, lines, folded=True)
+    caption = "All classes: names, sizes, mean test accuracy (%); a click on a heading sorts"
+    return Table(caption, headers, lines, folded=True, best=frozenset(best), sortable=True)
 
 
 def head_and_tail(rows: Sequence[SeedsRow]) -> Section:
@@ -116,20 +133,24 @@ def _missing(rows: Sequence[SeedsRow], known: Mapping[str, object], name: str) -
 def calibration(rows: Sequence[SeedsRow]) -> Section:
     """Shows reliability diagrams, the images of a row's members pooled."""
     pooled = {row.label: bins for row in rows if (bins := _pooled_bins(row)) is not None}
+    styles = {row.label: row.style for row in rows}
+    reading = "Below the dotted line the network is more confident than it is right."
     pictures = []
-    # Colors are those of the other pictures, which begin again after the last.
+    # More lines would cover each other.
     for first in range(0, len(rows), len(COLORS)):
         some = [row.label for row in rows[first : first + len(COLORS)]]
         bins = {label: pooled[label] for label in some if label in pooled}
         if bins:
             errors = ", ".join(f"{label} {100 * one.ece:.1f}" for label, one in bins.items())
             alternative = f"Accuracy by confidence. ECE in percent: {errors}."
-            onto = functools.partial(draw_diagram, bins=bins, styles=run_styles())
+            onto = functools.partial(draw_diagram, bins=bins, styles=[styles[one] for one in bins])
             height = 4.2 if len(bins) <= MOST_NAMED else 3.6
-            pictures.append(draw("Reliability", alternative, onto, height=height))
+            alone = len(rows) <= len(COLORS)
+            picture = draw("Reliability", alternative, onto, reading, height=height, alone=alone)
+            pictures.append(picture)
     text = (
-        "Below the diagonal the network is more confident than it is right. A marker grows with "
-        "the share of the test images in its bin of confidence; members are pooled."
+        "A marker grows with the share of the test images in its bin of confidence; members are "
+        "pooled."
     )
     notes = [text, *_missing(rows, pooled, "confidence_bins")]
     return Section("Calibration", notes, pictures=pictures)
@@ -157,22 +178,29 @@ def sharpness(rows: Sequence[SeedsRow]) -> Section:
         "class has its own, those of the batch are averaged apart by head and tail classes; the "
         "tail is the method's, or the few-shot classes where it has none."
     )
+    flat = "Lower is flatter; compare rows at the same step."
+    agree = "Above 0 a step for one group helps the other, below 0 it harms it."
+    absent = "The higher, the rarer does the group take part in a step."
     parts = [
         Section("Perturbation", [text], pictures=_perturbation(rows)),
         Section(
             "Sharpness of each group",
             ["How far a group's loss on a training batch rises by a step along its own gradient."],
-            pictures=_measured(rows, "sharpness", "Sharpness: {}", "increase of the loss (nats)"),
+            pictures=_measured(
+                rows, "sharpness", "Sharpness: {}", "increase of the loss (nats)", flat
+            ),
         ),
         Section(
             "Agreement of groups",
             ["The cosine between the gradients of two groups' losses: below 0 they conflict."],
-            pictures=_measured(rows, "cosine", "Gradients: {}", "cosine", (-1, 1)),
+            pictures=_measured(rows, "cosine", "Gradients: {}", "cosine", agree, (-1, 1)),
         ),
         Section(
             "Batches without a group",
             ["The share of batches since the last measurement that held no image of the group."],
-            pictures=_measured(rows, "batches_without", "Without {}", "share of batches", (0, 1)),
+            pictures=_measured(
+                rows, "batches_without", "Without {}", "share of batches", absent, (0, 1)
+            ),
         ),
     ]
     return Section(title, subsections=[part for part in parts if part.pictures])
@@ -183,6 +211,7 @@ def _measured(
     name: str,
     caption: str,
     unit: str,
+    reading: str,
     limits: tuple[float, float] | None = None,
 ) -> list[Picture]:
     """Draws a picture for each group, or pair of them, of which the numbers were measured."""
@@ -193,7 +222,7 @@ def _measured(
         lines = row_lines(rows, lambda row, of=number: curve(row.measurements, of))
         if lines:
             title = caption.format(group.replace("_", " and "))
-            pictures.append(draw_over_steps(title, unit, lines, limits))
+            pictures.append(draw_over_steps(title, unit, lines, reading, limits=limits))
     return pictures
 
 
@@ -213,7 +242,13 @@ def _perturbation(rows: Sequence[SeedsRow]) -> list[Picture]:
             if found is not None:
                 style = {**row.style, "linestyle": dash} if of_classes else row.style
                 lines.append(Line(f"{row.label}{name}", found, style))
-    return [draw_over_steps("Perturbation norm", "norm ‖ε‖", lines)] if lines else []
+    if not lines:
+        return []
+    reading = (
+        "A line at 0 does not perturb: the higher, the further a step looks for the worst loss."
+    )
+    picture = draw_over_steps("Perturbation norm", "norm ‖ε‖", lines, reading, alone=True)
+    return [picture]
 
 
 def _norm(record: MeasurementRecord, mask: np.ndarray | None) -> float:

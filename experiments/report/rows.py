@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from experiments.curves import Curve, curve_of
-from experiments.presentation import COLORS, run_styles
+from experiments.presentation import METHODS, method_name, place_of, run_styles
 from jaxlt.errors import UsageError
 from jaxlt.recipes.part import shown
 from jaxlt.recipes.recorded import RecordedRecipe, TrainedRun
@@ -19,7 +19,6 @@ from jaxlt.runs.reader import EvaluationRecord, MeasurementRecord
 
 _logger = logging.getLogger(__name__)
 
-_LINES = ("-", "--", ":", "-.")
 _Record = TypeVar("_Record", EvaluationRecord, MeasurementRecord)
 
 
@@ -103,16 +102,17 @@ def curve(records: Sequence[Sequence[_Record]], value: Callable[[_Record], float
 
 
 def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
-    """Groups runs, which are in directory `root`, by recipe, in the order of first members."""
+    """Groups runs, which are in directory `root`, by recipe; SGD first, then the other methods."""
     groups: dict[object, list[TrainedRun]] = {}
     for run in runs:
         groups.setdefault((key_but_for_seed(run.files.identity), learned_by(run)), []).append(run)
-    rows = []
-    for number, (members, style) in enumerate(zip(groups.values(), run_styles(), strict=False)):
-        # Styles are all different up to the 32nd.
-        dashes = _LINES[number // len(COLORS) % len(_LINES)]
-        rows.append(SeedsRow(_path_label(members, root), members, {**style, "linestyle": dashes}))
-    labels = [row.label for row in rows]
+    ordered = sorted(groups.values(), key=lambda members: place_of(_method(members)))
+    styles = run_styles([METHODS.get(_method(members), _method(members)) for members in ordered])
+    rows = [
+        SeedsRow(_path_label(members, root), members, style)
+        for members, style in zip(ordered, styles, strict=True)
+    ]
+    labels = [method_name(row.label) for row in rows]
     if len(set(labels)) < len(rows):
         labels = _recipe_labels(rows)
     if len(set(labels)) < len(rows):
@@ -120,6 +120,10 @@ def rows_of(runs: Sequence[TrainedRun], root: Path) -> list[SeedsRow]:
         labels = [f"{one} ({labels[: n + 1].count(one)})" for n, one in enumerate(labels)]
     named = zip(rows, map(printable, labels), strict=True)
     return [dataclasses.replace(row, label=label) for row, label in named]
+
+
+def _method(members: Sequence[TrainedRun]) -> str:
+    return members[0].recorded.method_name
 
 
 def _path_label(runs: Sequence[TrainedRun], root: Path) -> str:
@@ -132,7 +136,7 @@ def _path_label(runs: Sequence[TrainedRun], root: Path) -> str:
 
 def _recipe_labels(rows: Sequence[SeedsRow]) -> list[str]:
     """Returns the method, and so many further fields as it takes to tell the rows apart."""
-    labels = [row.recipe.method_name for row in rows]
+    labels = [method_name(row.recipe.method_name) for row in rows]
     for name, values in differing_fields(rows).items():
         longer = [f"{label}, {name} {one}" for label, one in zip(labels, values, strict=True)]
         if name != "method" and len(set(longer)) > len(set(labels)):

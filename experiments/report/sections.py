@@ -4,25 +4,50 @@ import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from experiments.presentation import MEASURES, mean_and_deviation
+from experiments.presentation import MEASURES, best_places, mean_and_deviation
 from experiments.report import panels
 from experiments.report.figures import data_uri
 from experiments.report.page import Picture, Section, Table
 from experiments.report.rows import SeedsRow, by_classes, differing_fields, printable, shared_fields
+from experiments.report.summary import comparable, evaluated_images, summary
 from jaxlt.errors import UsageError
 from jaxlt.recipes.methods import SGD
 
-_PROGRAMS = ("flatness", "landscape", "hessian")
-_SHARES = {**MEASURES, "balanced_accuracy": "balanced", "ece": "ECE"}
+_PROGRAMS = {
+    "flatness": "The flatter a line around 0, the less the loss changes when the weights move.",
+    "landscape": "Rings far apart are a flat minimum; the path is the one that training took.",
+    "hessian": "Large eigenvalues are steep directions, negative ones lead down from a saddle.",
+}
+
+
+class _Shown(NamedTuple):
+    """A number of the table of accuracies."""
+
+    heading: str
+    factor: int = 100
+    decimals: int = 1
+    best: float = 1.0
+    """1 where higher is better, -1 where lower is, 0 where neither is."""
+
+
+_NUMBERS = {
+    **{name: _Shown(heading) for name, heading in MEASURES.items()},
+    "balanced_accuracy": _Shown("balanced"),
+    "ece": _Shown("ECE", best=-1),
+    "test_loss": _Shown("test loss", 1, 3, best=-1),
+    "seconds": _Shown("seconds", 1, best=0),
+}
 
 
 def sections_of(rows: Sequence[SeedsRow], root: Path) -> dict[str, Section]:
     """Returns all sections of a page, by a short name for links; pictures are those in `root`."""
     return {
+        "summary": summary(rows),
         "runs": _what_was_run(rows),
         "accuracy": _accuracy(rows),
         "curves": panels.curves(rows),
@@ -63,7 +88,7 @@ def _data(rows: Sequence[SeedsRow]) -> Table:
             f"{max(learned.class_counts)} to {min(learned.class_counts)}",
             " x ".join(map(str, learned.image_shape)),
             ", ".join(dict.fromkeys(row.recipe.network.label for row in members)),
-            ", ".join(dict.fromkeys(map(_evaluated_images, members))),
+            ", ".join(dict.fromkeys(map(evaluated_images, members))),
         ]
         for learned, members in by_classes(rows)
     ]
@@ -71,26 +96,22 @@ def _data(rows: Sequence[SeedsRow]) -> Table:
     return Table("Data and network", headers, lines)
 
 
-def _evaluated_images(row: SeedsRow) -> str:
-    if row.recipe.data.validation_per_class:
-        return "validation images of the training set"
-    return "validation images" if row.recipe.evaluation.images == "val" else "test images"
-
-
 def _accuracy(rows: Sequence[SeedsRow]) -> Section:
     lines = [
         [
             row.label,
-            *(mean_and_deviation(100 * np.array(row.final(name)), 1) for name in _SHARES),
-            mean_and_deviation(row.final("test_loss"), 3),
+            *(
+                mean_and_deviation(shown.factor * np.array(row.final(name)), shown.decimals)
+                for name, shown in _NUMBERS.items()
+            ),
             str(len(row.runs)),
-            mean_and_deviation(row.final("seconds"), 1),
         ]
         for row in rows
     ]
     text = (
         "Accuracies and expected calibration error (ECE) in percent, test loss in nats, at the end "
-        "of training: mean ± sample deviation over seeds. Balanced is the mean over classes. "
+        "of training: mean ± sample deviation over seeds. Balanced is the mean over classes. Of "
+        "rows that can be compared the best value is bold. "
     )
     (many, few), *others = {
         (row.recipe.evaluation.many_above, row.recipe.evaluation.few_below) for row in rows
@@ -99,8 +120,20 @@ def _accuracy(rows: Sequence[SeedsRow]) -> Section:
         text += (
             f"Many-shot classes have more than {many} training images, few-shot fewer than {few}."
         )
-    headers = ["row", *_SHARES.values(), "test loss", "seeds", "seconds"]
-    return Section("Accuracy", [text], [Table("Accuracy", headers, lines)])
+    headers = ["row", *(shown.heading for shown in _NUMBERS.values()), "seeds"]
+    table = Table("Accuracy", headers, lines, best=_best_cells(rows))
+    return Section("Accuracy", [text], [table])
+
+
+def _best_cells(rows: Sequence[SeedsRow]) -> frozenset[tuple[int, int]]:
+    """Returns line and column of each best number among the rows that can be compared."""
+    found = set()
+    for _, _, members in comparable(rows):
+        for column, (name, shown) in enumerate(_NUMBERS.items(), start=1):
+            means = [shown.best * shown.factor * np.mean(row.final(name)) for row in members]
+            lines = best_places(means, shown.decimals) if shown.best else []
+            found.update((rows.index(members[number]), column) for number in lines)
+    return frozenset(found)
 
 
 def _cost(rows: Sequence[SeedsRow]) -> Section:
@@ -138,17 +171,16 @@ def _found_pictures(rows: Sequence[SeedsRow], root: Path) -> Section:
         if place == root or root in place.parents
     )
     parts, missing = [], []
-    for program in _PROGRAMS:
+    for program, reading in _PROGRAMS.items():
         pictures = [
-            _embedded(file, program, root)
+            _embedded(file, program, root, reading)
             for place in places
             for file in sorted((place / program).glob("*.png"))
             # What a killed process left of a picture.
             if not file.name.endswith(".partial.png")
         ]
         if pictures:
-            text = "Colors of rows are each picture's own."
-            parts.append(Section(program.capitalize(), [text], pictures=pictures))
+            parts.append(Section(program.capitalize(), pictures=pictures))
         else:
             missing.append(f"python -m experiments.{program}")
     if missing:
@@ -156,7 +188,7 @@ def _found_pictures(rows: Sequence[SeedsRow], root: Path) -> Section:
     return Section("Loss landscape and curvature", subsections=parts)
 
 
-def _embedded(file: Path, program: str, root: Path) -> Picture:
+def _embedded(file: Path, program: str, root: Path, reading: str) -> Picture:
     try:
         contents = file.read_bytes()
         with Image.open(io.BytesIO(contents), formats=["PNG"]) as image:
@@ -165,4 +197,4 @@ def _embedded(file: Path, program: str, root: Path) -> Picture:
     except Exception as error:
         raise UsageError(f"{file} must be a PNG file, got damage: {error}") from error
     name, uri = printable(str(file.relative_to(root))), data_uri(contents, "image/png")
-    return Picture(uri, name, f"Picture of {program}: {name}", wide=True)
+    return Picture(uri, name, f"Picture of {program}: {name}", reading, wide=True)

@@ -165,7 +165,7 @@ def draw_by_class(
 ) -> None:
     """Draws accuracy by class size as a PNG, one line for the results under each method's label."""
     lines = []
-    for (label, results), style in zip(runs.items(), run_styles(), strict=False):
+    for (label, results), style in zip(runs.items(), run_styles(list(runs)), strict=True):
         curve = by_class_size(class_counts, [run["per_class"] for run in results])
         lines += [Line(label, curve, style)] if curve is not None else []
     with picture(path, 1, 1, (8, 5)) as (_, [[axes]]):

@@ -101,7 +101,7 @@ def draw_diagram(
         label = f"{name}: ECE {100 * one.ece:.1f} %" if named else name
         axes.plot(confidence, accuracy, color=style["color"], label=label)
         sizes = 6 + 120 * one.counts[filled] / one.counts.sum()
-        axes.scatter(confidence, accuracy, s=sizes, **style)
+        axes.scatter(confidence, accuracy, s=sizes, color=style["color"], marker=style["marker"])
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.grid(alpha=0.3)
     if named:

@@ -31,7 +31,7 @@ from jaxlt.recipes import CCSAM, SAM, ImbSAM
 from jaxlt.runs.reader import RecordTime
 
 ROOT = Path(__file__).parents[2]
-VOID = {"meta", "link", "img", "br", "hr"}
+VOID = {"meta", "link", "img", "br", "hr", "source"}
 # What makes a browser load something.
 LOADS = {"src", "href", "srcset", "data", "poster", "action"}
 
@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.texts, self.lines = [], [], [], []
+        self.open, self.tags, self.texts, self.lines, self.bold = [], [], [], [], []
         self.feed(text)
         self.close()
         assert not self.open
@@ -59,15 +59,17 @@ class Page(HTMLParser):
     def handle_data(self, data):
         tag = self.open[-1] if self.open else ""
         self.texts.append((tag, data))
-        if tag in ("th", "td"):
+        cell = next((one for one in reversed(self.open) if one in ("th", "td")), None)
+        if cell:
             self.lines[-1].append(data)
+            self.bold += [(*self.lines[-1][:1], data)] if tag == "strong" else []
 
     def of(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
 
     @property
     def text(self):
-        return " ".join(text for tag, text in self.texts if tag != "style")
+        return " ".join(text for tag, text in self.texts if tag not in ("style", "script"))
 
     def line(self, label, width):
         return next(line for line in self.lines if line[0] == label and len(line) == width)
@@ -101,7 +103,7 @@ def page(three):
 class TestPage:
     def test_loads_nothing(self, page):
         for tag, attributes in page.tags:
-            assert tag not in ("script", "iframe", "object", "embed")
+            assert tag not in ("iframe", "object", "embed")
             for name in LOADS & set(attributes):
                 assert attributes[name].startswith(("data:", "#")), (tag, name)
         style = "".join(text for tag, text in page.texts if tag == "style")
@@ -120,7 +122,7 @@ class TestPage:
     def test_contents_lead_to_the_sections(self, page):
         links = [attributes["href"] for attributes in page.of("a")]
         assert links == [f"#{attributes['id']}" for attributes in page.of("section")]
-        assert len(links) == 9
+        assert len(links) == 10
 
     def test_is_made_for_phones(self, page):
         metas = {
@@ -129,18 +131,18 @@ class TestPage:
         assert metas["viewport"].startswith("width=device-width")
 
     def test_accuracy_table(self, page):
-        assert page.line("sgd", 10) == [
-            *("sgd", "65.0 ± 7.1", "55.0 ± 7.1", "35.0 ± 7.1", "65.0 ± 7.1", "60.0 ± 7.1"),
-            *("12.5 ± 0.0", "0.350 ± 0.071", "2", "2.0 ± 0.0"),
+        assert page.line("SGD", 10) == [
+            *("SGD", "65.0 ± 7.1", "55.0 ± 7.1", "35.0 ± 7.1", "65.0 ± 7.1", "60.0 ± 7.1"),
+            *("12.5 ± 0.0", "0.350 ± 0.071", "2.0 ± 0.0", "2"),
         ]
-        assert page.line("sam", 10)[4:8] == ["80.0", "75.0", "-", "0.200"]
+        assert page.line("SAM", 10)[4:8] == ["80.0", "75.0", "-", "0.200"]
 
     def test_differences_and_what_is_shared(self, page):
         # A part's own fields tell runs apart that have the same part.
         header = page.line("row", 4)
         assert header == ["row", "seeds", "code", "method"]
-        assert page.line("sgd", 4) == ["sgd", "0 1", "abc123", "sgd"]
-        assert page.line("sam", 4) == ["sam", "0", "abc123", "sam"]
+        assert page.line("SGD", 4) == ["SGD", "0 1", "abc123", "sgd"]
+        assert page.line("SAM", 4) == ["SAM", "0", "abc123", "sam"]
         assert ["data.source", "digits"] in page.lines
         assert ["optimizer.lr", "0.1"] in page.lines
 
@@ -150,30 +152,47 @@ class TestPage:
         ]
         assert [line[0] for line in lines] == [f"{n}: class {n}" for n in range(5)]
         assert [line[1] for line in lines] == [str(count) for count in COUNTS]
-        assert lines[0][2:] == ["70.0", "80.0", "65.0"]
+        assert lines[0][2:] == ["65.0", "80.0", "70.0"]
+
+    def test_best_values_are_bold(self, page):
+        # Of losses the lowest is best; seconds are no merit.
+        assert {("SAM", "80.0"), ("SAM", "50.0"), ("SAM", "0.200")} < set(page.bold)
+        assert [text for label, text in page.bold if label in ("SGD", "cc")] == [
+            "12.5 ± 0.0",
+            "12.5",
+        ]
+        assert [text for label, text in page.bold if label == "0: class 0"] == ["80.0"]
+
+    def test_tables_of_classes_sort(self, page):
+        [table] = [one for one in page.of("table") if one]
+        assert table == {"class": "sortable"}
+
+    def test_pictures_say_how_to_read_them(self, page):
+        readings = [one for one in page.of("p") if one.get("class") == "reading"]
+        assert len(readings) == len(page.of("figure")) == len(page.of("img"))
 
     def test_cost_is_relative_to_sgd(self, page):
-        assert ["row", "seconds", "steps", "ms a step", "relative to sgd"] in page.lines
-        assert ["sgd", "2.0 ± 0.0", "40", "50.00 ± 0.00", "1.00 ± 0.00"] in page.lines
+        assert ["row", "seconds", "steps", "ms a step", "relative to SGD"] in page.lines
+        assert ["SGD", "2.0 ± 0.0", "40", "50.00 ± 0.00", "1.00 ± 0.00"] in page.lines
 
     def test_says_what_to_type_next(self, three, program, tmp_path):
         status, _, log = program(three, "--output", tmp_path / "page.html")
         assert (status, log[0]) == (0, f"written to {tmp_path / 'page.html'}")
-        two = f"{three}/cc/seed0 {three}/sam/seed0"
+        two = f"{three}/sgd/seed0 {three}/sam/seed0"
         assert log[1:] == [
             "next:",
             f"  python3 -m experiments.flatness --checkpoint {two}",
-            f"  python3 -m experiments.predict --checkpoint {three}/cc/seed0 IMAGE...",
+            f"  python3 -m experiments.predict {three}/sgd/seed0 IMAGE...",
         ]
 
     def test_says_what_old_runs_lack(self, page):
-        assert "Not of sam: these runs were evaluated by an earlier version" in page.text
+        assert "Not of SAM: these runs were evaluated by an earlier version" in page.text
 
     def test_class_radii_are_shown_of_head_and_tail(self, page):
         [words] = [one["alt"] for one in page.of("img") if one["alt"].startswith("Perturbation")]
         # CC-SAM has no tail; few-shot classes have fewer than 20 images, so that the first three
         # classes are the head. All plus 1 / 40, but for the last class, which is not in the batch.
-        assert "cc, head classes 0.225, cc, tail classes 0.425, sgd 0.025" in words
+        assert "SGD 0.025, cc, head classes 0.225, cc, tail classes 0.425" in words
 
     def test_is_the_same_twice(self, three, page, program, tmp_path):
         assert program(three, "--output", tmp_path / "new" / "again.html")[0] == 0
@@ -190,7 +209,7 @@ class TestPage:
         change_json(path / "result.json", code=[evil])
         assert program(tmp_path)[0] == 0
         page = Page((tmp_path / "report.html").read_text())
-        assert not page.of("script")
+        assert len(page.of("script")) == 1
         assert not page.of("i")
         assert not any("onload" in attributes for _, attributes in page.tags)
         assert f"0: {evil}" in page.text
@@ -208,7 +227,7 @@ class TestPage:
 class TestRows:
     def test_are_recipes_and_their_members(self, three):
         rows = rows_of(read_runs([three]), three)
-        assert {row.label: len(row.runs) for row in rows} == {"sgd": 2, "cc": 1, "sam": 1}
+        assert {row.label: len(row.runs) for row in rows} == {"SGD": 2, "SAM": 1, "cc": 1}
         assert set(differing_fields(rows)) == {"method"}
 
     def test_of_one_method_are_told_apart_beside_other_methods(self, tmp_path):
@@ -241,7 +260,7 @@ class TestRows:
         ):
             write_run(tmp_path / name, seed=seed, method=method)
         rows = rows_of(read_runs([tmp_path]), tmp_path)
-        assert [row.label for row in rows] == ["sam, method.rho 0.1", "sam, method.rho 0.2"]
+        assert [row.label for row in rows] == ["SAM, method.rho 0.1", "SAM, method.rho 0.2"]
 
     def test_of_other_classes_are_apart(self, program, tmp_path):
         one, other = (write_run(tmp_path / name) for name in "ab")
