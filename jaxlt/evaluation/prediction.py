@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from jaxlt.data import Resize
+from jaxlt.data.sources.decoding import decode
 from jaxlt.data.sources.resampling import center_crop, stretch
 from jaxlt.data.sources.source import scale_and_shift
-from jaxlt.errors import UsageError, first_line
+from jaxlt.errors import UsageError
 from jaxlt.models.adaptation.trainable import join
 from jaxlt.runs.model_description import ModelDescription
 from jaxlt.runs.reader import RunReader
@@ -23,6 +24,7 @@ from jaxlt.runs.rebuilt_network import build_network, frozen_parameters
 
 _BATCH_SIZE = 64
 _READERS = 4
+_LIKELIEST = 5
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -126,21 +128,22 @@ class Predictor:
             raise ValueError(f"images must be uint8 of shape ({shape}), got {got}")
         return images
 
-    def top_k(self, paths: Sequence[str | Path], k: int = 5) -> list[list[Prediction]]:
+    def top_k(self, paths: Sequence[str | Path], k: int | None = None) -> list[list[Prediction]]:
         """Finds the k likeliest classes of each image file, the likeliest first.
 
-        A file, of any format that Pillow reads, is converted to the run's channels and resized to
-        its image shape as its test images were (bilinear, antialiased). The probabilities are the
-        softmax of the logits. With a cosine or a nearest-class-mean head, whose logits have no
-        scale, they rank the classes but are far too even.
+        A file is decoded as training decodes it (see `jaxlt.data.sources.decoding`), converted to
+        the run's channels and resized as its test images were (bilinear, antialiased). The
+        probabilities are the softmax of the logits. With a cosine or a nearest-class-mean head,
+        whose logits have no scale, they rank the classes but are far too even.
 
         Args:
             paths: image files.
-            k: number of classes, in 1..num_classes.
+            k: number of classes, in 1..num_classes; None for 5, or all where they are fewer.
 
         Raises:
             UsageError: `k` is out of range, a file is no image, or the run's are not gray or RGB.
         """
+        k = min(_LIKELIEST, len(self.class_names)) if k is None else k
         if not 1 <= k <= len(self.class_names):
             raise UsageError(f"top_k must lie in 1..{len(self.class_names)}, the classes, got {k}")
         found = []
@@ -186,16 +189,10 @@ class Predictor:
 def _read(path: Path, shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
     mode = _mode(shape, "the run's images")
     try:
-        with Image.open(path) as file:
-            # Pillow's own conversion would make all but the darkest of 16-bit grays white.
-            deep = file.mode.startswith("I;16")
-            eight_bits = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)) if deep else file
-            image = eight_bits.convert(mode)
-    # Pillow's decoders raise whatever a broken file makes them stumble over.
-    except Exception as error:
-        raise UsageError(
-            f"image {path} must be a file that Pillow reads: {first_line(error)}"
-        ) from error
+        image = Image.fromarray(decode(path.read_bytes())).convert(mode)
+    except (OSError, ValueError) as error:
+        got = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"image {path} must be a file that can be decoded: {got}") from error
     return _stretched(center_crop(image, shape[0]) if resize == "center_crop" else image, shape)
 
 

@@ -160,6 +160,8 @@ def test_top_k_are_the_largest_softmax_probabilities(run, tmp_path):
     assert isinstance(found[0][0], Prediction)
     (everything,) = Predictor.load(directory).top_k(paths[:1], k=3)
     assert sum(p.probability for p in everything) == pytest.approx(1)
+    # As many as there are, where they are fewer than five.
+    assert Predictor.load(directory).top_k(paths[:1]) == [everything]
     assert Predictor.load(directory).top_k([], k=1) == []
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import abc
 import functools
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlt.data.augment.crops import cropped, resized_crop_box
+from jaxlt.data.sources.decoding import decode, decoded, decoded_crop, reason
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.resampling import Resize, fit
 from jaxlt.devices.backends import import_tensorflow
@@ -17,17 +16,13 @@ from jaxlt.devices.backends import import_tensorflow
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Pillow's and so torchvision's: TensorFlow's own default differs by several gray levels.
-_DCT = "INTEGER_ACCURATE"
-
 
 class EncodedImages(ImageSet):
-    """BMP, GIF, JPEG and PNG images, decoded to RGB and brought to one square shape.
+    """Images of any format of `decoding`, decoded to RGB and brought to one square shape.
 
-    Gray JPEG files give three equal channels. CMYK and YCCK files, of which ImageNet has some, are
-    read by the plain formula R = C K / 255 of inverted inks (Adobe's), as Pillow does. A truncated
-    file is unreadable, but for crops from the part that is there. `resize` is how `read` brings an
-    image to its size, see `resampling`.
+    Gray images give three equal channels. A truncated file is unreadable, but for crops from the
+    part of a JPEG that is there. `resize` is how `read` brings an image to its size, see
+    `resampling`.
     """
 
     is_decoded = True
@@ -43,7 +38,7 @@ class EncodedImages(ImageSet):
 
     def read(self, indices: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Decodes the images at `indices` (B,) whole, into a uint8 tensor (B, H, W, 3)."""
-        return self._each(lambda number: self._fit(_decoded(self.contents(number))), indices)
+        return self._each(lambda number: self._fit(decoded(self.contents(number))), indices)
 
     def read_crops(
         self, indices: tf.Tensor | np.ndarray, tries: tf.Tensor, places: tf.Tensor
@@ -61,50 +56,25 @@ class EncodedImages(ImageSet):
         """Tries to decode images; see `ImageSet`."""
         tf = import_tensorflow()
 
-        def decoded(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def tried(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # What is not handed out would not be computed.
-            return number, tf.reduce_max(_decoded(self.contents(number)))
+            return number, tf.reduce_max(decoded(self.contents(number)))
 
-        tried = tf.data.Dataset.from_tensor_slices(indices).map(decoded, tf.data.AUTOTUNE)
-        readable = [number for number, _ in tried.ignore_errors().as_numpy_iterator()]
+        numbers = tf.data.Dataset.from_tensor_slices(indices).map(tried, tf.data.AUTOTUNE)
+        readable = [number for number, _ in numbers.ignore_errors().as_numpy_iterator()]
         return np.unique(np.array(readable, np.int64))
 
     def _reason(self, number: int) -> str:
         tf = import_tensorflow()
         try:
-            _decoded(self.contents(tf.constant(number)))
+            contents: Any = self.contents(tf.constant(number)).numpy()
+            decode(contents)
         except tf.errors.OpError as error:
-            message = str(error.message).splitlines()[0]
-            # TensorFlow says in braces and brackets in which of its operations it was.
-            return re.sub(r"\s*(\{\{.*?\}\}|\[Op:.*?\]( name:)?)\s*", "", message)
+            return reason(error)
+        except ValueError as error:
+            return str(error)
         return "it could not be read a moment ago"
 
     def _read_crop(self, number: tf.Tensor, tries: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        tf = import_tensorflow()
-        contents = self.contents(number)
-
-        def from_jpeg() -> tf.Tensor:
-            height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(contents))
-            box = resized_crop_box(height, width, tries, place)
-            return tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method=_DCT)
-
-        def from_others() -> tf.Tensor:
-            return cropped(_decode_image(contents), tries, place)
-
-        crop = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_others)
+        crop = decoded_crop(self.contents(number), tries, place)
         return fit(crop, self.image_shape[0])
-
-
-def _decoded(contents: tf.Tensor) -> tf.Tensor:
-    tf = import_tensorflow()
-    return tf.cond(
-        tf.io.is_jpeg(contents),
-        lambda: tf.io.decode_jpeg(contents, channels=3, dct_method=_DCT),
-        lambda: _decode_image(contents),
-    )
-
-
-def _decode_image(contents: tf.Tensor) -> tf.Tensor:
-    tf = import_tensorflow()
-    image = tf.io.decode_image(contents, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, 3))
