@@ -29,12 +29,7 @@ def enable_compilation_cache() -> None:
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     try:
-        # XDG's rules void a relative path.
-        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        home = home if home.is_absolute() else Path.home() / ".cache"
-        directory = home / "jaxlt" / "xla"
-        # Whoever may write there could have this user run what he likes.
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = user_cache("xla")
         with tempfile.TemporaryFile(dir=directory):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
@@ -42,6 +37,17 @@ def enable_compilation_cache() -> None:
         return
     config.update("jax_compilation_cache_dir", str(directory))
     config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
+
+
+def user_cache(name: str) -> Path:
+    """Makes `jaxlt/NAME` in the user's cache; OSError or RuntimeError where that cannot be."""
+    # XDG's rules void a relative path.
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    home = home if home.is_absolute() else Path.home() / ".cache"
+    directory = home / "jaxlt" / name
+    # Whoever may write there could have this user run what he likes.
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxlt.errors import UsageError
 from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.networks.heads import ImageClassifier
-from jaxlt.models.networks.resnet import ResNet
+from jaxlt.models.networks.resnet import IMAGENET, ResNet
 from jaxlt.models.networks.resnet_cifar import CifarResNet
 from jaxlt.models.networks.small import MLP, SmallConvNet, patch_for
 from jaxlt.models.networks.vit import VisionTransformer, check_patches
@@ -23,14 +23,7 @@ _CIFAR: dict[str, dict[str, Any]] = {
     # Of ImbSAM's and SSE-SAM's code.
     "resnet34": {"blocks": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "projection": True},
 }
-_IMAGENET: dict[str, dict[str, Any]] = {
-    "resnet10": {"blocks": (1, 1, 1, 1), "bottleneck": False},
-    "resnet50": {"blocks": (3, 4, 6, 3)},
-    "resnet101": {"blocks": (3, 4, 23, 3)},
-    "resnet152": {"blocks": (3, 8, 36, 3)},
-    "resnext50_32x4d": {"blocks": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
-}
-_NAMES = (*_CIFAR, *_IMAGENET, "small_vit", "small_conv", "mlp")
+_NAMES = (*_CIFAR, *IMAGENET, "small_vit", "small_conv", "mlp")
 
 
 def create_model(
@@ -91,12 +84,12 @@ def create_model(
         )
     if adaptation is not None:
         raise UsageError(f"model must be an image encoder to be adapted, got {name!r}")
-    if name in _IMAGENET:
+    if name in IMAGENET:
         fields |= {"remat": remat, "frozen_backbone_norm": frozen_backbone_norm}
-        return ResNet(**_IMAGENET[name], **fields)
+        return ResNet(**IMAGENET[name], **fields)
     if remat or frozen_backbone_norm:
         what = "remat" if remat else "batch norm that is frozen below the last block"
-        raise UsageError(f"model must be one of {', '.join(_IMAGENET)} with {what}, got {name!r}")
+        raise UsageError(f"model must be one of {', '.join(IMAGENET)} with {what}, got {name!r}")
     if name == "small_vit":
         check_patches(image_shape)
         return VisionTransformer(**fields)

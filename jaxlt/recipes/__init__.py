@@ -54,6 +54,8 @@ from jaxlt.recipes.network import LinearLayer as LinearLayer
 from jaxlt.recipes.network import Network as Network
 from jaxlt.recipes.network import RandomEncoder as RandomEncoder
 from jaxlt.recipes.network import Small as Small
+from jaxlt.recipes.network.pretrained import PretrainedBackbone as PretrainedBackbone
+from jaxlt.recipes.network.pretrained import pretrained_backbone as pretrained_backbone
 from jaxlt.recipes.optimizer import CCSAMMultiStep as CCSAMMultiStep
 from jaxlt.recipes.optimizer import Constant as Constant
 from jaxlt.recipes.optimizer import CosineAnnealing as CosineAnnealing

