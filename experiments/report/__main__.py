@@ -22,6 +22,10 @@ class Arguments:
     """Must be given: directories of finished runs, or such as runs/quickstart that hold some."""
     output: Path | None = None
     """The page; none for report.html in the directory that all of them are in, for one in it."""
+    predictions: bool = True
+    """Load networks and images of the best runs, for confusion matrices and mistakes."""
+    gallery: bool = True
+    """Show the mistakes that a network is surest of, with their images embedded."""
 
 
 def main() -> None:
@@ -49,6 +53,7 @@ def main() -> None:
     from experiments.report.page import render
     from experiments.report.sections import sections_of
     from experiments.report.summary import all_sentences
+    from jaxlt.devices.backends import enable_compilation_cache
 
     rows = rows_of(runs, root)
     learned = dict.fromkeys(row.learned for row in rows)
@@ -60,8 +65,11 @@ def main() -> None:
         f"{members} in {len(rows)} row{'s' if len(rows) > 1 else ''}. Runs whose recipes are "
         "equal but for the seed are members of one row."
     )
+    enable_compilation_cache()
+    shown = {"predictions": arguments.predictions, "gallery": arguments.gallery}
+    sections = sections_of(rows, root, **shown)
+    _write(output, render(f"Report on {root.name}", introduction, sections))
     print(*all_sentences(rows), sep="\n")
-    _write(output, render(f"Report on {root.name}", introduction, sections_of(rows, root)))
     _logger.info("written to %s", output)
     alike = [str(row.runs[0].path) for row in rows if row.learned == rows[0].learned]
     command_line.say_next(

@@ -12,6 +12,7 @@ from PIL import Image
 from experiments.presentation import MEASURES, best_places, mean_and_deviation
 from experiments.report import panels
 from experiments.report.figures import data_uri
+from experiments.report.mistakes import mistakes
 from experiments.report.page import Picture, Section, Table
 from experiments.report.rows import SeedsRow, by_classes, differing_fields, printable, shared_fields
 from experiments.report.summary import comparable, evaluated_images, summary
@@ -44,8 +45,19 @@ _NUMBERS = {
 }
 
 
-def sections_of(rows: Sequence[SeedsRow], root: Path) -> dict[str, Section]:
-    """Returns all sections of a page, by a short name for links; pictures are those in `root`."""
+def sections_of(
+    rows: Sequence[SeedsRow], root: Path, *, predictions: bool = True, gallery: bool = True
+) -> dict[str, Section]:
+    """Returns all sections of a page, by a short name for links.
+
+    Args:
+        rows: of the page.
+        root: directory of the pictures that other programs drew.
+        predictions: whether networks are loaded, for confusion matrices.
+        gallery: whether images are embedded.
+    """
+    # First, since a damaged one is refused.
+    pictures = _found_pictures(rows, root)
     return {
         "summary": summary(rows),
         "runs": _what_was_run(rows),
@@ -53,10 +65,11 @@ def sections_of(rows: Sequence[SeedsRow], root: Path) -> dict[str, Section]:
         "curves": panels.curves(rows),
         "classes": panels.by_class(rows),
         "confusion": panels.head_and_tail(rows),
+        **({"mistakes": mistakes(rows, gallery=gallery)} if predictions else {}),
         "calibration": panels.calibration(rows),
         "sharpness": panels.sharpness(rows),
         "cost": _cost(rows),
-        "pictures": _found_pictures(rows, root),
+        "pictures": pictures,
     }
 
 

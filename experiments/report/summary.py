@@ -54,8 +54,7 @@ def _by_seed(row: SeedsRow, measure: str) -> dict[int, float]:
 
 def evaluated_images(row: SeedsRow) -> str:
     """Returns in words which images a row was evaluated on."""
-    data = row.recipe.data
-    if data.validation_per_class or getattr(data, "validation", 0):
+    if row.recipe.data.holds_out:
         return "validation images of the training set"
     return "validation images" if row.recipe.evaluation.images == "val" else "test images"
 

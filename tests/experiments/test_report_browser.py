@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 from small_runs import HANGS
-from written_runs import write_run
+from written_runs import COUNTS, write_run
 
 from experiments.report import __main__ as report
 from jaxlt.recipes import CCSAM, SGD, Optimizer
@@ -32,12 +32,22 @@ function look(width) {
     const images = [...there.images];
     await Promise.allSettled(images.map(one => one.decode()));
     for (const folded of there.querySelectorAll("details")) folded.open = true;
+    const table = there.querySelector("table.sortable"), orders = [];
+    const read = () => [...table.tBodies[0].rows].map(row => row.cells[1].textContent);
+    orders.push(read());
+    for (const column of [1, 1, 0]) {
+      table.tHead.rows[0].cells[column].querySelector("button").click();
+      const told = [...table.tHead.rows[0].cells].map(cell => cell.getAttribute("aria-sort"));
+      orders.push([read(), told]);
+    }
     const root = there.documentElement;
     seen[width] = {
       width: view.innerWidth,
       overflow: Math.max(root.scrollWidth, there.body.scrollWidth) - root.clientWidth,
       images: images.length,
       undecoded: images.filter(one => !one.naturalWidth).map(one => one.alt),
+      orders,
+      broad: images.filter(one => one.naturalWidth > 2 * one.naturalHeight).length,
       columns: new Set(images.map(one => one.getBoundingClientRect().left)).size,
       narrowest: Math.min(...images.map(one => one.getBoundingClientRect().width)),
       tables: there.querySelectorAll("table").length,
@@ -94,14 +104,25 @@ def page(tmp_path_factory):
 def test_reads_well_on_a_phone_and_on_a_desktop(page, tmp_path):
     seen, console = look(page, tmp_path)
     assert console == []
-    for width, columns in ((PHONE, 1), (DESKTOP, 2)):
+    for width, columns, broad in ((PHONE, 1, 1), (DESKTOP, 4, 4)):
         there = seen[str(width)]
         assert there["width"] == width
         assert there["overflow"] == 0
         assert there["images"] == page.count("<img ") == 21
         assert there["undecoded"] == []
         assert there["requests"] == []
+        # Where lines of one picture, of two and of three begin, and the second and third in them.
         assert there["columns"] == columns
+        # Pictures that stand alone use a desktop's width: classes, reliability and norm.
+        assert there["broad"] == broad
+        first, *sorts = there["orders"]
+        sizes = [str(count) for count in COUNTS]
+        assert first == sizes
+        assert sorts == [
+            [sizes, [None, "descending", None, None]],
+            [sizes[::-1], [None, "ascending", None, None]],
+            [sizes, ["ascending", None, None, None]],
+        ]
         assert there["narrowest"] > 340
         assert there["tables"] == 6
 
