@@ -72,6 +72,7 @@ from jaxlt.recipes.recipe import Recipe as Recipe
 from jaxlt.recipes.recorded import TrainedRun as TrainedRun
 from jaxlt.recipes.recorded import read_recipe as read_recipe
 from jaxlt.recipes.recorded import write_recipe as write_recipe
+from jaxlt.recipes.sources import CIFAR as CIFAR
 from jaxlt.recipes.sources import IDX as IDX
 from jaxlt.recipes.sources import TFDS as TFDS
 from jaxlt.recipes.sources import Digits as Digits

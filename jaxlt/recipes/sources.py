@@ -20,6 +20,13 @@ class IDX(NamedSource, frozen=True, tag="idx"):
     """Directory of the four files."""
 
 
+class CIFAR(NamedSource, frozen=True, tag="cifar"):
+    """CIFAR-10 or CIFAR-100 as published, for Python or in binary."""
+
+    path: str
+    """Archive, or directory of its files."""
+
+
 class TFDS(NamedSource, frozen=True, tag="tfds"):
     """tensorflow-datasets, or list files over what it keeps."""
 
@@ -44,4 +51,4 @@ class Lists(NamedSource, frozen=True, tag="list"):
 if TYPE_CHECKING:
     AnySource: TypeAlias = NamedSource
 else:
-    AnySource = Digits | IDX | TFDS | Folder | Lists
+    AnySource = Digits | IDX | CIFAR | TFDS | Folder | Lists

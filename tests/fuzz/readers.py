@@ -14,6 +14,8 @@ import numpy as np
 from experiments.img_focus import write_snapshot
 from experiments.report.rows import learned_by, read_run
 from jaxlt.data.sampling.long_tail import Split
+from jaxlt.data.sources.cifar import load_cifar
+from jaxlt.data.sources.cifar_pickles import read_pickle
 from jaxlt.data.sources.idx import read_idx
 from jaxlt.data.sources.listed import load_listed
 from jaxlt.evaluation.prediction import Predictor
@@ -50,6 +52,18 @@ def idx(ndim):
         assert 0 < array.nbytes <= len(content) * _DEFLATE
 
     return read
+
+
+def cifar_archive(directory, content):
+    loaded = load_cifar(_written(directory, "archive", content), None)
+    for images in (loaded.train, loaded.test):
+        assert images.labels.max() < len(loaded.class_names)
+        assert images.load(np.arange(len(images.labels))).shape[1:] == (32, 32, 3)
+
+
+def cifar_pickle(directory, content):
+    for value in read_pickle(content, "file").values():
+        assert not isinstance(value, np.ndarray) or value.nbytes <= len(content)
 
 
 def list_file(directory, content):

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tarfile
 import zipfile
 
 import numpy as np
@@ -30,6 +31,25 @@ def zip_of(**entries):
 def as_json(values):
     return json.dumps(values).encode()
 
+
+def tar_of(**files):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, inside in files.items():
+            member = tarfile.TarInfo(f"cifar/{name.replace('_bin', '.bin')}")
+            member.size = len(inside)
+            archive.addfile(member, io.BytesIO(inside))
+    return content.getvalue()
+
+
+# CIFAR-100 of one image for training and one for tests.
+CIFAR = tar_of(train_bin=bytes(3074), test_bin=bytes(3074))
+# What Python 2 pickled of a batch, with an array of two bytes.
+CIFAR_PICKLE = (
+    b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
+    b"U\x01b\x87R(K\x01K\x01K\x02\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff"
+    b"\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x02abtbU\x06labels](K\x00K\x01eu."
+)
 
 SAFETENSORS = save(
     {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.zeros(2, np.float16)}

@@ -1,5 +1,6 @@
 """The readers that are fed hostile files, by name, each with whole files and ones that did harm."""
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,6 +94,30 @@ TARGETS = {
         megabytes=4,
     ),
     "idx_labels": Target(readers.idx(1), [seeds.idx(np.arange(9, dtype=np.uint8))]),
+    "cifar_archive": Target(
+        readers.cifar_archive,
+        [
+            seeds.CIFAR,
+            gzip.compress(seeds.CIFAR),
+            # A member of a size that nothing has.
+            seeds.CIFAR.replace(b"00000006002", b"77777777777", 1),
+            gzip.compress(seeds.CIFAR)[:-8],
+            seeds.tar_of(**{"train": seeds.CIFAR_PICKLE, "test": seeds.CIFAR_PICKLE}),
+        ],
+        megabytes=8,
+    ),
+    "cifar_pickle": Target(
+        readers.cifar_pickle,
+        [
+            seeds.CIFAR_PICKLE,
+            _replaced(seeds.CIFAR_PICKLE, b"K\x01K\x02\x86", b"J\xff\xff\xff\xffK\x02\x86"),
+            _replaced(seeds.CIFAR_PICKLE, b"U\x02u1", b"U\x02O8"),
+            _replaced(
+                seeds.CIFAR_PICKLE, b"numpy.core.multiarray\n_recon", b"os\nsystem\nU\x02idcos\n"
+            ),
+            b"\x80\x02c_codecs\nencode\nK\x00\x85R.",
+        ],
+    ),
     "list_file": Target(
         readers.list_file,
         [

@@ -21,6 +21,7 @@ from jaxlt.errors import UsageError
 _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024
 _MAX_DIGIT_INTENSITY = 16
+_CIFAR = ("cifar10", "cifar100")
 Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
 Relabel = Literal["none", "by_size"]
 
@@ -88,9 +89,10 @@ def load_source(
     damaged, or `resize` asks for what can be done to image files alone.
 
     Args:
-        spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "tfds:NAME"
-            (tensorflow-datasets, loaded into memory), "folder:DIR" (see `load_folder`),
-            "list:ROOT,LISTS" (see `load_listed`) or "tfds:NAME,LISTS" (see `load_listed_tfds`).
+        spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "cifar:PATH" (see
+            `load_cifar`), "tfds:NAME" (tensorflow-datasets, loaded into memory), "folder:DIR" (see
+            `load_folder`), "list:ROOT,LISTS" (see `load_listed`) or "tfds:NAME,LISTS" (see
+            `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
@@ -145,11 +147,15 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
         return _load_digits(image_size)
     if kind == "idx" and place:
         return load_idx(expanded(place), image_size)
+    if kind == "cifar" and place:
+        from jaxlt.data.sources.cifar import load_cifar
+
+        return load_cifar(expanded(place), image_size)
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
     raise UsageError(
-        "source must be digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,TRAIN,TEST or "
-        f"tfds:NAME,TRAIN,TEST, got {spec!r}"
+        "source must be digits, idx:DIR, cifar:PATH, tfds:NAME, folder:DIR, "
+        f"list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST, got {spec!r}"
     )
 
 
@@ -168,7 +174,8 @@ def _check_labels(spec: str, part: str, labels: np.ndarray, num_classes: int) ->
 def _statistics(
     spec: str, images: ImageSet, normalization: Normalization, unreadable: Unreadable
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    is_cifar = spec.removeprefix("tfds:").split(":")[0] in ("cifar10", "cifar100")
+    kind, _, place = spec.partition(":")
+    is_cifar = kind == "cifar" or (kind == "tfds" and place.split(":")[0] in _CIFAR)
     if is_cifar or normalization != "dataset":
         name = "cifar" if normalization == "dataset" else normalization
         return _published_statistics(name, images.image_shape[2], spec)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, deserialize
 
 from jaxlt.errors import UsageError
 from jaxlt.files.foreign_files import read_content
-from jaxlt.models.weights.weights_pickle import Function, StateDict, interpret
+from jaxlt.files.pickles import Function, StateDict, interpret
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # How torch.save began before version 1.6: protocol 2 and a magic number.

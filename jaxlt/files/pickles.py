@@ -1,17 +1,18 @@
-"""The pickles of PyTorch's state dicts, interpreted here instead of being loaded.
+"""Pickles of plain values, interpreted here instead of being loaded.
 
 Python's own unpickler calls what a file names, makes room for any number that a file gives a
 remembered value, and hashes tuples however deep, which ends the interpreter. This one knows the
-opcodes that PyTorch's weights-only rules allow for state dicts, and those by which later protocols
-write the same.
+opcodes that PyTorch's weights-only rules allow for state dicts, those by which later protocols
+write the same, and bytes, in which Python 2 wrote texts and NumPy writes arrays.
 """
 
+import abc
 import dataclasses
 import pickletools
 from collections.abc import Callable
 from typing import Any
 
-_KEYS = (str, int, float, bool, type(None))
+_KEYS = (str, bytes, int, float, bool, type(None))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,8 +23,19 @@ class Function:
     function: Callable[..., Any] | None = None
 
 
-class StateDict(dict):
+class Built(abc.ABC):
+    """What a pickle makes in place of an object, and then gives a state."""
+
+    @abc.abstractmethod
+    def set_state(self, state: Any) -> None:
+        """Takes what the pickle says of the object, of any type and size."""
+
+
+class StateDict(dict, Built):
     """What a pickle fills in place of an OrderedDict."""
+
+    def set_state(self, state: Any) -> None:
+        """Does nothing: attributes of a state dict are versions of modules."""
 
 
 def interpret(
@@ -32,8 +44,8 @@ def interpret(
     """Returns the value of a pickle, in time and memory that are linear in its length.
 
     `named` says what stands for a name in a module, and `persistent` for a reference to something
-    outside. A ValueError, IndexError, KeyError or TypeError says that the pickle is damaged, or no
-    state dict's.
+    outside. A ValueError, IndexError, KeyError or TypeError says that the pickle is damaged, or
+    holds other values.
     """
     machine = _Machine(named, persistent)
     for opcode, argument, _ in pickletools.genops(program):
@@ -54,7 +66,9 @@ class _Machine:
         match opcode:
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 self.stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE":
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING":
+                self.stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES":
                 self.stack.append(argument)
             case "NONE":
                 self.stack.append(None)
@@ -93,9 +107,9 @@ class _Machine:
                     raise TypeError(f"{called.name} was called")
                 self.stack.append(called.function(*_need(arguments, tuple)))
             case "BUILD":
-                # Attributes of a state dict are versions of modules.
-                self.stack.pop()
-                _need(self.stack[-1], StateDict)
+                target, state = self._last(2)
+                _need(target, Built).set_state(state)
+                self.stack.append(target)
             case "SETITEM" | "SETITEMS":
                 values = self._since_mark() if opcode == "SETITEMS" else self._last(2)
                 _set_items(self.stack[-1], values)
@@ -105,7 +119,7 @@ class _Machine:
             case "PROTO" | "FRAME":
                 pass
             case _:
-                raise ValueError(f"opcode {opcode} is in no state dict")
+                raise ValueError(f"opcode {opcode} is for other values")
 
     def _since_mark(self) -> list[Any]:
         values, self.stack = self.stack, self._below_marks.pop()
