@@ -67,8 +67,7 @@ def train_recipe(benchmark: str, default: str, description: str) -> None:
 
 def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) -> None:
     from jaxlt.devices.backends import enable_compilation_cache
-    from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-    from jaxlt.recipes.train import train_members
+    from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_members
 
     enable_compilation_cache()
     built = BuiltRecipe(arguments.options, arguments.execution, check_images=arguments.check_images)

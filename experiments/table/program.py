@@ -87,8 +87,7 @@ def train_missing(plan: Plan, directory: Path, options: Options) -> None:
         train_in_processes(missing, options.jobs, options.execution)
     elif missing:
         from jaxlt.devices.backends import enable_compilation_cache
-        from jaxlt.recipes.built_recipe import BuiltRecipe, Member
-        from jaxlt.recipes.train import train_members
+        from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_members
 
         enable_compilation_cache()
         for name, group in itertools.groupby(missing, key=lambda run: run.name):

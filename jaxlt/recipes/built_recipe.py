@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,18 +12,19 @@ import jax
 import numpy as np
 
 from jaxlt.data import Pipeline
-from jaxlt.devices.processes import are_several, by_first, in_agreement
+from jaxlt.devices.processes import are_several, as_first_says, by_first, in_agreement
 from jaxlt.devices.sharding import Layout, on_host
 from jaxlt.evaluation import evaluate, group_accuracy, group_confusion
 from jaxlt.recipes.built_stage import BuiltStage, steps_of
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.methods import with_radius
 from jaxlt.recipes.recipe import UNMEASURED, Execution, Recipe, code_version
+from jaxlt.recipes.run_directory import data_identity, describe_in
 from jaxlt.recipes.stage import Stage
 from jaxlt.recipes.stage_ends import enter, leave
-from jaxlt.runs.model_description import ModelDescription
+from jaxlt.runs.run import Callback
 from jaxlt.runs.workdir import Workdir
-from jaxlt.training import Job, JobStage, Program, Steps, TrainState
+from jaxlt.training import Job, JobStage, Program, Steps, TrainState, train
 from jaxlt.training.loop.job import unchanged
 
 _logger = logging.getLogger(__name__)
@@ -126,38 +127,19 @@ class BuiltRecipe:
         method = with_radius(self.recipe.first.method, member.rho).replace()
         return self.recipe.with_first(method=method)
 
+    @functools.cached_property
+    def _data(self) -> dict[str, Any]:
+        return data_identity(self.recipe, self.source, self.split)
+
     def workdir(self, member: Member) -> Workdir:
-        """Opens a run's directory, created if missing; UsageError says it is another recipe's."""
+        """Opens a run's directory, created if missing; UsageError says it is another run's."""
         images = hashlib.sha256(self.split.indices.astype("<i8").tobytes()).hexdigest()[:16]
         identity = {**self._recipe_of(member).identity(), "seed": member.seed, "images": images}
+        # The other processes need not read what the first compares.
+        by_first(lambda: identity.update(data=self._data))
         workdir = Workdir(member.path, identity, code_version(self.recipe))
-        by_first(lambda: self._describe_in(member.path))
+        by_first(lambda: describe_in(member.path, self.recipe, self.source, self.split))
         return workdir
-
-    def _describe_in(self, directory: Path) -> None:
-        """Writes what later programs read of a run, beside its recipe."""
-        for file in (directory / "split.json", self.recipe.data.split_file):
-            if file is not None and not Path(file).exists():
-                self.split.write(Path(file))
-        if (model_file := directory / "model.json").exists():
-            return
-        network, source = self.recipe.network, self.source
-        description = ModelDescription(
-            model=network.label,
-            adaptation=network.adapted(),
-            pretrained=network.pretrained(),
-            num_classes=source.num_classes,
-            classifier=self.recipe.heads[-1],
-            precision=network.precision,
-            image_shape=source.image_shape,
-            mean=tuple(map(float, source.mean)),
-            std=tuple(map(float, source.std)),
-            class_names=tuple(source.class_names),
-            resize=self.recipe.data.resize,
-            class_numbers=tuple(map(int, source.class_numbers)),
-            cosine_scale=network.cosine_scale,
-        )
-        description.write(model_file)
 
     def describe(self, label: str, where: str) -> None:
         """Logs what is about to be trained."""
@@ -234,3 +216,61 @@ class BuiltRecipe:
             "per_class": result.per_class.tolist(),
             "unreadable_evaluated": self._feed.num_evaluated - int(result.confusion.sum()),
         }
+
+
+def train_members(
+    built: BuiltRecipe,
+    members: Sequence[Member],
+    *,
+    label: str,
+    callbacks: Sequence[Callback] = (),
+) -> list[dict[str, Any]]:
+    """Trains members to the end, begun ones being resumed, and returns their last evaluations.
+
+    Their seeds or radii and their directories differ; with callbacks they train apart. `label` is
+    the recipe's name in progress lines. UsageError says that a radius is out of range, or that a
+    directory is another recipe's; nothing in it is changed then.
+    """
+    in_agreement(lambda: [built.check(member) for member in members])
+    runs = [(member, built.workdir(member)) for member in members]
+    together = 1
+    if len(runs) > 1 and not callbacks:
+        from jaxlt.recipes import ensemble
+
+        together = ensemble.most_together(built, runs)
+        if together > 1:
+            ensemble.train_in_groups(built, runs, together, label)
+    if together == 1:
+        for member, workdir in runs:
+            train_alone(built, member, workdir, label, callbacks)
+    return [_result(workdir) for _, workdir in runs]
+
+
+def train_alone(
+    built: BuiltRecipe,
+    member: Member,
+    workdir: Workdir,
+    label: str,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Trains one member, see `train_members`."""
+    name = f"{label} {member.name}"
+    built.describe(name, str(workdir.path))
+    train(
+        built.job(member),
+        workdir,
+        keep_checkpoints=built.execution.keep_checkpoints,
+        label=name,
+        callbacks=callbacks,
+    )
+
+
+def _result(workdir: Workdir) -> dict[str, Any]:
+    result = workdir.read_result()
+    assert result is not None, "train returns after the result is written"
+    picture = workdir.path / "reliability.png"
+    if as_first_says(not picture.exists()):
+        from jaxlt.evaluation.calibration import draw_run
+
+        by_first(lambda: draw_run(workdir.path.name, result["confidence_bins"], picture))
+    return result

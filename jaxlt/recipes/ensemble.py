@@ -10,9 +10,8 @@ import jax.numpy as jnp
 
 from jaxlt.data import Pipeline
 from jaxlt.devices.processes import as_first_says
-from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_alone
 from jaxlt.recipes.built_stage import BuiltStage, StepForm
-from jaxlt.recipes.train import train_alone
 from jaxlt.runs.workdir import Workdir
 from jaxlt.training import Job, Program, TrainState
 from jaxlt.training.loop.together import at_one_step, bytes_needed, device_memory, train_together

@@ -45,6 +45,8 @@ class Run:
         self.workdir, self.label, self.skip_nonfinite = workdir, label, skip_nonfinite
         self.seconds, self._code, self._callbacks = 0.0, list(workdir.code), callbacks
         self.skipped: list[int] = []
+        # Step of the last evaluation.
+        self.evaluated = 0
         self._frozen: dict[str, str] = {}
         self._evaluation: dict[str, Any] | None = None
         # Before anything else: opening the checkpoints removes those that are half written.
@@ -86,6 +88,8 @@ class Run:
 
         self._checkpoints.drop_after(step)
         self.by_first(begin)
+        if step:
+            self.evaluated = max((one["step"] for one in self.workdir.read_metrics()), default=0)
 
     def by_first(self, write: Callable[[], object]) -> None:
         """Writes in the directory, process 0 alone; where it cannot, all of them stop."""
@@ -111,6 +115,8 @@ class Run:
                 callback(without_nan(record))
 
         self.by_first(write)
+        if "measurement" not in values:
+            self.evaluated = step
 
     def save(self, state: Any, metrics: Metrics | None, session_seconds: float) -> None:
         """Saves a checkpoint, in the background; the time is that of the steps since `begin`."""

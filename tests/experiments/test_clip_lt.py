@@ -22,7 +22,7 @@ from jaxlt.models.clip.image_encoders import RANDOM
 from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.clip.prompts import PromptTokenizer
 from jaxlt.models.clip.snapshot import load_clip
-from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_members
 from jaxlt.recipes.data import Data, Exponential, Native
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM
 from jaxlt.recipes.named import RECIPES, vary
@@ -30,7 +30,6 @@ from jaxlt.recipes.network import Adaptation, Clip, CosineLayer, RandomEncoder, 
 from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import UNMEASURED, Recipe
 from jaxlt.recipes.sources import AnySource, Digits
-from jaxlt.recipes.train import train_members
 from jaxlt.runs.differences import differences
 from jaxlt.training import train
 from jaxlt.training.loop.together import bytes_needed

@@ -23,9 +23,8 @@ from jaxlt.recipes import (
     Stage,
     ensemble,
 )
-from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_members
 from jaxlt.recipes.recipe import UNMEASURED
-from jaxlt.recipes.train import train_members
 from jaxlt.training.loop.together import bytes_needed, device_memory
 
 ROOT = Path(__file__).parents[2]

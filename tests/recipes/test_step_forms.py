@@ -17,9 +17,8 @@ from jaxlt.recipes import (
     Small,
     Stage,
 )
-from jaxlt.recipes.built_recipe import BuiltRecipe, Member
+from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_members
 from jaxlt.recipes.built_stage import StepForm, StepForms, build_regime
-from jaxlt.recipes.train import train_members
 
 COUNTS = (500, 100, 50, 19, 5)
 STAGE = Stage(method=ImbSAM(tail_threshold=20), batch_size=16)

@@ -65,6 +65,10 @@ class ArrayImages(ImageSet):
         drawn = (tf.gather(self._stored.tensor, indices), tries, places)
         return self._each(lambda x: fit(cropped(*x), self.image_shape[0]), drawn)
 
+    def stored(self, number: int) -> bytes:
+        """Returns pixels, not enlarged; see `ImageSet`."""
+        return self._stored.array[number].tobytes()
+
     def five_crops(self, expand: int) -> Self:
         """Returns five crops of each image as it is stored; see `ImageSet`."""
         crops = super().five_crops(expand)

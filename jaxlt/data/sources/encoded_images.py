@@ -46,6 +46,14 @@ class EncodedImages(ImageSet):
         """Decodes of each image no more than its crop; see `ImageSet`."""
         return self._each(lambda x: self._read_crop(*x), (indices, tries, places))
 
+    def stored(self, number: int) -> bytes:
+        """Returns the encoded image, nothing for one that cannot be read; see `ImageSet`."""
+        tf = import_tensorflow()
+        try:
+            return bytes(self.contents(tf.constant(number)).numpy())
+        except tf.errors.OpError:
+            return b""
+
     def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
         """Names what cannot be decoded, in the time of as many images' decoding; see `ImageSet`."""
         numbers = np.arange(len(self.labels)) if indices is None else np.unique(indices)

@@ -43,7 +43,7 @@ class FileImages(EncodedImages):
         self, paths: Sequence[str], labels: np.ndarray, image_size: int, resize: Resize
     ) -> None:
         super().__init__(labels, image_size, resize)
-        self._names = paths
+        self.names = paths
         # Bytes: a file system has names that are no UTF-8. (An empty list would be of numbers.)
         self._paths = SharedTensor(np.array([os.fsencode(path) for path in paths], object))
 
@@ -54,7 +54,7 @@ class FileImages(EncodedImages):
 
     def name(self, number: int) -> str:
         """Returns the path."""
-        return self._names[number]
+        return self.names[number]
 
 
 def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") -> LoadedImages:

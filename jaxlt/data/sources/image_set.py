@@ -28,11 +28,13 @@ class ImageSet(abc.ABC):
         labels: int32 array (N,), the class of each image.
         image_shape: height, width and channels of every image.
         is_decoded: whether images are decoded when they are read, which is worth every core.
+        names: paths of the images' files, or names that come with them; none for an array.
     """
 
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     is_decoded: bool = False
+    names: Sequence[str] = ()
     # Brings an image as it is stored, uint8 (H, W, C), to `image_shape` where it has another.
     _fit: Callable[[tf.Tensor], tf.Tensor]
 
@@ -51,6 +53,10 @@ class ImageSet(abc.ABC):
             tries: float64 (B, NUM_TRIES, 2), see `resized_crop_box`.
             places: float64 (B, 2), likewise.
         """
+
+    @abc.abstractmethod
+    def stored(self, number: int) -> bytes:
+        """Returns an image as it is stored: the bytes of its file, or its pixels."""
 
     def five_crops(self, expand: int) -> Self:
         """Returns a set of shape (5 S, S, C): of each image five crops one below the other.

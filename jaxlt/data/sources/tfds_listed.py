@@ -38,6 +38,7 @@ class TfdsImages(EncodedImages):
         super().__init__(listed.labels, image_size, resize)
         self._encoded = encoded
         self._listed = listed
+        self.names = listed.images
 
     def contents(self, number: tf.Tensor) -> tf.Tensor:
         """Reads the encoded image of a number, scalar tensors both."""

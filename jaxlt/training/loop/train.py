@@ -193,8 +193,8 @@ class Session:
         for run, one in zip(self._runs, self._states(state), strict=True):
             metrics = placed.stage.evaluate(one)
             if placed.stage.steps is not None:
-                since = step - (step - placed.begin - 1) % placed.steps.eval_steps - 1
-                taken = run.steps_taken(since, step)
+                # Earlier ones may have been further apart, or closer.
+                taken = run.steps_taken(max(placed.begin, run.evaluated), step)
                 train_loss = float(one.loss_sum) / taken if taken else float("nan")
                 metrics = {"train_loss": train_loss, **metrics}
             evaluations.append(metrics)

@@ -1,0 +1,77 @@
+"""What a run's directory says of data and network: what they are known by, wherever they lie."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlt.data import ImageSet, Source, Split
+from jaxlt.runs.model_description import ModelDescription
+
+# As many as the statistics of a data set are computed of; more would take time.
+_SAMPLE = 1024
+
+
+def data_identity(recipe: Any, source: Source, split: Split) -> dict[str, Any]:
+    """Returns the classes in order, and digests of trained and evaluated images, as JSON values.
+
+    Of up to 1,024 images of either set, evenly spaced, the contents count; of all of them the label
+    and the name below the directory that they have in common. `recipe` may be a `RecordedRecipe`.
+    """
+    evaluated, numbers = recipe.data.evaluated(source, split, recipe.evaluation.images)
+    numbers = np.arange(len(evaluated.labels)) if numbers is None else numbers
+    return {
+        "class_names": list(source.class_names),
+        "train": _known_by(source.train, split.indices),
+        "evaluated": _known_by(evaluated, numbers),
+        "mean": list(map(float, source.mean)),
+        "std": list(map(float, source.std)),
+    }
+
+
+def _known_by(images: ImageSet, numbers: np.ndarray) -> dict[str, Any]:
+    places = np.linspace(0, len(numbers) - 1, min(len(numbers), _SAMPLE), dtype=np.int64)
+    stored = (images.stored(number) for number in numbers[places].tolist())
+    # A name need not be UTF-8.
+    names = [os.fsencode(images.names[n]) for n in map(int, numbers)] if images.names else [b""]
+    # What the first and the last have in common, all have.
+    pairs = enumerate(zip(first := min(names), max(names), strict=False))
+    root = first.rfind(b"/", 0, next((n for n, (a, b) in pairs if a != b), len(first))) + 1
+    return {
+        "images": len(numbers),
+        "labels": _digest(images.labels[numbers].astype("<i4").tobytes()),
+        "names": _digest(b"\0".join(name[root:] for name in names)),
+        "contents": _digest(b"".join(hashlib.sha256(one).digest() for one in stored)),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def describe_in(directory: Path, recipe: Any, source: Source, split: Split) -> None:
+    """Writes what later programs read of a run, beside its recipe."""
+    for file in (directory / "split.json", recipe.data.split_file):
+        if file is not None and not Path(file).exists():
+            split.write(Path(file))
+    if (model_file := directory / "model.json").exists():
+        return
+    network = recipe.network
+    description = ModelDescription(
+        model=network.label,
+        adaptation=network.adapted(),
+        pretrained=network.pretrained(),
+        num_classes=source.num_classes,
+        classifier=recipe.heads[-1],
+        precision=network.precision,
+        image_shape=source.image_shape,
+        mean=tuple(map(float, source.mean)),
+        std=tuple(map(float, source.std)),
+        class_names=tuple(source.class_names),
+        resize=recipe.data.resize,
+        class_numbers=tuple(map(int, source.class_numbers)),
+        cosine_scale=network.cosine_scale,
+    )
+    description.write(model_file)
