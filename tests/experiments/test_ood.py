@@ -169,7 +169,7 @@ def test_a_folder_without_some_classes_leaves_them_out(monkeypatch, capsys, runs
         (["--folders", "{birds}", "--baseline", "{run}"], "baseline must go with"),
         (["--folders", "{birds}"], "must be named after classes of the run"),
         (["--folders", "/nowhere"], "/nowhere must be a directory"),
-        (["--folders", "{bad}"], "bad.png must be a file that Pillow reads"),
+        (["--folders", "{bad}"], "bad.png must be a file that can be decoded"),
         (["--folders", "{bad}", "{bad}"], "folders must have different names"),
         (["--corruptions-tree", "{birds}"], "owl must be named after a corruption"),
         (["--corruptions-tree", "{c}"], "must hold the severities 1 to 5, got 1, 2"),

@@ -92,7 +92,7 @@ def decode_by_pillow(contents: bytes) -> np.ndarray:
             image.info.pop("transparency", None)
             image = image.convert("RGB")
     except Image.UnidentifiedImageError:
-        named = f"it is no image of {', '.join(_formats())}"
+        named = f"it is no image of a format that is read: {', '.join(_formats())}"
         raise ValueError(named if contents else "it is empty") from None
     # Pillow's decoders raise whatever a broken file makes them stumble over.
     except Exception as error:

@@ -5,13 +5,14 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxlt.data.sources.folder import FileImages
+from jaxlt.data.sources.image_files import expanded
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.errors import UsageError
@@ -24,6 +25,8 @@ _REPORTED = 5
 # A part of the path that is empty (so an absolute path), . or ..
 _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
+# A part of a specification between commas, or in quotation marks.
+_PLACE = re.compile(r'(?:\A|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))')
 
 
 class BadLine(NamedTuple):
@@ -51,10 +54,11 @@ class ListFile:
 def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
     """Returns the good and the bad lines of a list file.
 
-    Lines end with LF or CRLF; blank lines are passed over. A line is bad without a label or with
-    more than that, with a label that is no number, or with a path that is absolute, has a part `.`
-    or `..`, or came before. A `UsageError` says that the file cannot be read, is not UTF-8 or has
-    no image.
+    Lines end with LF or CRLF; blank lines are passed over. The last word, behind a blank or a
+    comma, is the label; all before it is the path, which quotation marks may surround as in CSV. A
+    line is bad without either, with a label that is no number, or with a path that is absolute, has
+    a part `.` or `..`, or came before. A `UsageError` says that the file cannot be read, is not
+    UTF-8 or has no image.
     """
     try:
         text = read_utf8(path)
@@ -65,11 +69,13 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
     good: dict[str, tuple[int, int]] = {}
     bad: list[BadLine] = []
     for number, line in enumerate(text.split("\n"), start=1):
-        words = line.split()
-        if len(words) == 2 and _NUMBER.fullmatch(words[1]) and words[0] not in good:
-            good[words[0]] = (int(words[1]), number)
-        elif words:
-            bad.append(BadLine(path, number, _reason(words, good)))
+        if not (line := line.strip()):
+            continue
+        image, label = _image_and_label(line)
+        if image and _NUMBER.fullmatch(label) and image not in good:
+            good[image] = (int(label), number)
+        else:
+            bad.append(BadLine(path, number, _reason(image, label, good)))
     for image in [image for image in good if _STRANGE_PART.search(image)]:
         _, number = good.pop(image)
         reason = f"path must be relative and without . or .., got {image!r}"
@@ -80,13 +86,23 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
     return ListFile(path, list(good), pairs[:, 0], pairs[:, 1]), bad
 
 
-def _reason(words: Sequence[str], good: dict[str, tuple[int, int]]) -> str:
-    if len(words) != 2:
-        got = repr(words[0]) if len(words) == 1 else f"{len(words)} words"
-        return f"must have a path and a label, got {got}"
-    if not _NUMBER.fullmatch(words[1]):
-        return f"label must be a number, got {words[1]!r}"
-    return f"path must be new, got {words[0]!r} of line {good[words[0]][1]}"
+def _image_and_label(line: str) -> tuple[str, str]:
+    end = max(line.rfind(" "), line.rfind("\t"))
+    comma = line.rfind(",")
+    if comma > end and _NUMBER.fullmatch(line[comma + 1 :]):
+        end = comma
+    image, label = line[: max(end, 0)].rstrip(" \t"), line[end + 1 :]
+    if len(image) > 1 and image[0] == image[-1] == '"':
+        image = image[1:-1].replace('""', '"')
+    return image, label
+
+
+def _reason(image: str, label: str, good: dict[str, tuple[int, int]]) -> str:
+    if not image:
+        return f"must have a path and a label, got {label!r}"
+    if not _NUMBER.fullmatch(label):
+        return f"label must be a number, got {label!r}"
+    return f"path must be new, got {image!r} of line {good[image][1]}"
 
 
 def outside_labels(listed: ListFile, low: int, high: int) -> list[BadLine]:
@@ -192,8 +208,9 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
 
     Args:
         place: ROOT,TRAIN or ROOT,TRAIN,TEST or ROOT,TRAIN,VAL,TEST or ROOT,TRAIN,VAL,TEST,OPEN:
-            the directory to which paths in the lists are relative, and the list files. All
-            labels in OPEN are -1. Without TEST there are no test images.
+            the directory to which paths in the lists are relative, and the list files; one with
+            a comma in quotation marks. All labels in OPEN are -1. Without TEST there are no test
+            images.
         image_size: side to which every image is brought, whatever its own shape.
         resize: how, see `jaxlt.data.sources.resampling`.
 
@@ -201,17 +218,21 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
         UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
             has no training image.
     """
-    root = place.partition(",")[0]
-    if root and not Path(root).is_dir():
-        raise UsageError(f"root of dataset list:{place} must be a directory, got {root}")
+    named = _places(place)[0]
+    root = expanded(named)
+    if named and not root.is_dir():
+        raise UsageError(f"root of dataset list:{place} must be a directory, got {named}")
     _, lists, bad = read_lists("list:ROOT", place)
     for listed in lists.values():
-        bad += missing_images(Path(root), listed)
+        bad += missing_images(root, listed)
     refuse(bad)
-    sets = {
-        part: ListedImages(Path(root), listed, image_size, resize) for part, listed in lists.items()
-    }
+    sets = {part: ListedImages(root, listed, image_size, resize) for part, listed in lists.items()}
     return LoadedImages(class_names(lists["train"]), **sets)
+
+
+def _places(place: str) -> list[str]:
+    """Splits a specification at its commas, but for those in quotation marks."""
+    return [quoted.replace('""', '"') or plain for quoted, plain in _PLACE.findall(place)]
 
 
 def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[BadLine]]:
@@ -221,13 +242,13 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
     all: those of `read_list`, and those whose label is outside those of the training list (-1 in
     OPEN) or above one that no training image has, or whose image is in the training list too.
     """
-    images, *names = place.split(",")
+    images, *names = _places(place)
     if not images or not 1 <= len(names) <= len(_PARTS) or not all(names):
         forms = " or ".join(",".join((form, *map(str.upper, parts))) for parts in _PARTS)
         raise UsageError(f"source must be {forms}, got {form.partition(':')[0]}:{place}")
     lists, bad = {}, []
     for part, name in zip(_PARTS[len(names) - 1], names, strict=True):
-        lists[part], wrong = read_list(Path(name))
+        lists[part], wrong = read_list(expanded(name))
         bad += wrong
     if "test" not in lists:
         none = np.zeros(0, np.int32)

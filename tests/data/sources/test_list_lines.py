@@ -58,7 +58,11 @@ def test_the_fast_parser_agrees_with_the_one_that_explains(tmp_path_factory, row
 
 BAD_LINES = {
     "alone": "must have a path and a label, got 'alone'",
-    "a b 1": "must have a path and a label, got 3 words",
+    "a b c": "label must be a number, got 'c'",
+    "7": "must have a path and a label, got '7'",
+    "a,b": "must have a path and a label, got 'a,b'",
+    "a,1.5": "must have a path and a label, got 'a,1.5'",
+    '"" 1': "must have a path and a label, got '1'",
     "a x": "label must be a number, got 'x'",
     "a 1.5": "label must be a number, got '1.5'",
     "/etc/passwd 1": "path must be relative and without . or .., got '/etc/passwd'",
@@ -79,12 +83,35 @@ def test_a_bad_line_is_explained_and_the_others_are_read(tmp_path, line, reason)
     assert (listed.images, listed.lines.tolist()) == (["good", "last"], [1, 3])
 
 
+LINES = {
+    "two words.jpg 3": "two words.jpg",
+    "a/b c  d.jpg\t3": "a/b c  d.jpg",
+    "a, b.jpg 3": "a, b.jpg",
+    "a.jpg,3": "a.jpg",
+    "a b,c.jpg,3": "a b,c.jpg",
+    '"a, b.jpg",3': "a, b.jpg",
+    '" blank ".jpg" 3': ' blank ".jpg',
+    '"say ""no"".jpg" 3': 'say "no".jpg',
+    "Screenshot 9.41\u202fAM.png 3": "Screenshot 9.41\u202fAM.png",
+    "e\u0301t\u00e9/1 2 3": "e\u0301t\u00e9/1 2",
+    "#1.jpg 3": "#1.jpg",
+    "-x 100%.jpg 3": "-x 100%.jpg",
+    "1 3": "1",
+}
+
+
+@pytest.mark.parametrize(("line", "image"), LINES.items())
+def test_the_last_word_is_the_label_and_all_before_it_the_path(tmp_path, line, image):
+    path = write(tmp_path / "list.txt", f"{line}\nother 0\n")
+    assert parsed(path) == [(image, 3, 1), ("other", 0, 2)]
+
+
 def test_names_that_begin_with_a_dot_are_no_strange_parts(tmp_path):
     path = write(tmp_path / "list.txt", ".hidden 0\na/.b 1\na/...c 1\n")
     assert [row[0] for row in parsed(path)] == [".hidden", "a/.b", "a/...c"]
 
 
-@pytest.mark.parametrize("text", ["a 1_0\n", "a +1\n", "a 1-1\n", "a\n0 b 1\n", "a/ 0\n"])
+@pytest.mark.parametrize("text", ["a 1_0\n", "a +1\n", "a 1-1\n", "a\nb c\n", "a/ 0\n"])
 def test_what_numpy_would_read_but_is_no_line_is_bad(tmp_path, text):
     listed, bad = read_list(write(tmp_path / "list.txt", "good 0\n" + text))
     assert (listed.images, len(bad)) == (["good"], text.count("\n"))

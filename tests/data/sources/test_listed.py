@@ -206,3 +206,30 @@ def test_classes_may_be_numbered_by_size(tmp_path):
         old, new = getattr(given, part).labels, getattr(sorted_by_size, part).labels
         np.testing.assert_array_equal(np.array(order)[new], old)
     assert sorted_by_size.open.labels.tolist() == [-1] * 3
+
+
+def test_a_comma_in_a_place_is_quoted_and_home_is_found(tmp_path, monkeypatch):
+    root = tmp_path / 'a, "b" c'
+    tree = write_tree(root, "inaturalist", COUNTS)
+    quoted = '"' + str(root).replace('"', '""') + '"'
+    lists = [f'"{str(path).replace(chr(34), chr(34) * 2)}"' for path in (tree.train, tree.test)]
+    source = load_source(f"list:{quoted},{','.join(lists)}", image_size=8)
+    assert source.train.load(np.arange(sum(COUNTS))).shape == (sum(COUNTS), 8, 8, 3)
+    assert len(source.test.labels) == 2 * len(COUNTS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "train.txt").write_bytes(tree.train.read_bytes())
+    (tmp_path / "home").symlink_to(root)
+    again = load_source("list:~/home,~/train.txt", image_size=8)
+    np.testing.assert_array_equal(again.train.labels, source.train.labels)
+    np.testing.assert_array_equal(again.train.load(np.arange(3)), source.train.load(np.arange(3)))
+
+
+def test_images_of_names_with_blanks_and_any_suffix_are_read(tmp_path):
+    names = ["two words.png", "a, b.webp", "no suffix", "\u00e9t\u00e9.tif", "._x.gif"]
+    for number, name in enumerate(names):
+        Image.new("RGB", (4, 4), (40 * number, 0, 0)).save(tmp_path / name, "PNG")
+    text = "".join(f"{name} {number % 2}\n" for number, name in enumerate(names))
+    (tmp_path / "list.txt").write_text(text)
+    source = load_source(f"list:{tmp_path},{tmp_path}/list.txt", image_size=4)
+    found = source.train.load(np.arange(len(names)))[:, 0, 0, 0]
+    assert found.tolist() == [40 * number for number in range(len(names))]
