@@ -90,6 +90,9 @@ class Workdir(RunFiles):
             in_agreement(lambda: check_identity(path, recipe))
 
     def _claim(self, recipe: dict[str, Any]) -> None:
+        place = str(self.path.absolute())
+        if place.encode(errors="ignore").decode() != place:
+            raise UsageError(f"workdir must have a path in UTF-8, as its files need, got {place}")
         is_begun = self.recipe_file.exists()
         if is_begun:
             check_identity(self.path, recipe)

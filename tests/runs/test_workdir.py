@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 from small_training import measurements_of
@@ -52,6 +54,18 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UsageError, match="must be a writable directory"):
             Workdir(path, RECIPE)
+
+
+def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    strange = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    with pytest.raises(UsageError, match=r"must have a path in UTF-8, .* got .*/\\udce9t"):
+        Workdir(strange / "run", RECIPE)
+    assert not strange.exists()
+    strange.mkdir()
+    monkeypatch.chdir(strange)
+    with pytest.raises(UsageError, match="must have a path in UTF-8"):
+        Workdir(Path("run"), RECIPE)
+    Workdir(tmp_path / "\u00e9t\u00e9 e\u0301, two", RECIPE)
 
 
 def test_a_damaged_recipe_is_named(tmp_path):
