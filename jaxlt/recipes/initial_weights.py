@@ -72,6 +72,12 @@ def _text_kernel(network: Encoder, source: Source, snapshot: ClipSnapshot | None
         raise UsageError(
             f"network must be clip:SNAPSHOT for classifier_init text, got {network.label}"
         )
+    if "text_model" not in snapshot.params:
+        raise UsageError(
+            f"network.snapshot must have a text encoder for classifier_init text, got "
+            f"{network.label} with an image encoder alone; give --network.classifier-init "
+            "class_mean"
+        )
     names = prompts.names_in_words(source.class_names, network.class_names)
     templates = prompts.IMAGENET_TEMPLATES if network.prompt == ENSEMBLE else (network.prompt,)
     texts = [text for template in templates for text in prompts.class_prompts(names, template)]

