@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,12 +44,27 @@ def main() -> None:
             "RUN must be a finished run's directory or one that holds some, got nothing; give it "
             "as in python3 -m experiments.report runs/quickstart"
         )
+    shown = {"predictions": arguments.predictions, "gallery": arguments.gallery}
+    alike = write_report([path.resolve() for path in arguments.run], arguments.output, **shown)
+    command_line.say_next(
+        f"python3 -m experiments.flatness --checkpoint {shlex.join(alike[:2])}",
+        f"python3 -m experiments.predict {shlex.quote(alike[0])} IMAGE...",
+    )
+
+
+def write_report(paths: Sequence[Path], output: Path | None = None, **shown: bool) -> list[str]:
+    """Writes the page about runs, and returns the directories of those like the first.
+
+    Args:
+        paths: absolute, of finished runs or of directories that hold some.
+        output: the page; None for `report.html` where all of them are.
+        **shown: as of `experiments.report.sections.sections_of`.
+    """
     from experiments.report.rows import read_runs, rows_of
 
-    paths = [path.resolve() for path in arguments.run]
     runs = read_runs(paths)
     root = paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.parent for p in paths]))
-    output = arguments.output or root / "report.html"
+    output = output or root / "report.html"
     _check_writable(output)
     from experiments.report.page import render
     from experiments.report.sections import sections_of
@@ -66,16 +82,11 @@ def main() -> None:
         "equal but for the seed are members of one row."
     )
     enable_compilation_cache()
-    shown = {"predictions": arguments.predictions, "gallery": arguments.gallery}
     sections = sections_of(rows, root, **shown)
     _write(output, render(f"Report on {root.name}", introduction, sections))
     print(*all_sentences(rows), sep="\n")
     _logger.info("written to %s", output)
-    alike = [str(row.runs[0].path) for row in rows if row.learned == rows[0].learned]
-    command_line.say_next(
-        f"python3 -m experiments.flatness --checkpoint {shlex.join(alike[:2])}",
-        f"python3 -m experiments.predict {shlex.quote(alike[0])} IMAGE...",
-    )
+    return [str(row.runs[0].path) for row in rows if row.learned == rows[0].learned]
 
 
 def _check_writable(output: Path) -> None:

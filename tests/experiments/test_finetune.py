@@ -1,0 +1,189 @@
+"""From a folder of photos to a model: what is chosen, said, written, resumed and refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import run_program
+
+from experiments.finetune import __main__ as finetune
+from experiments.table.plan import run_directory
+from jaxlt.recipes import SAM, SGD, CrossEntropy, FocalSAM, LogitAdjusted, Native, read_recipe
+
+# Blanks, accents and a comma, as people name things.
+NAMES = ("Ant", "Bär", "black cat", "cow", "Dachs, klein", "élan", "fish", "goat")
+NAMES += ("hen", "ibis", "jay", "日本")
+COUNTS = (40, 30, 24, 20, 16, 13, 11, 9, 8, 6, 5, 4)
+FORMATS = (("jpg", "RGB"), ("PNG", "RGBA"), ("png", "L"), ("bmp", "P"), ("jpeg", "CMYK"))
+QUICK = ("--epochs", "2", "--trial-epochs", "1", "--data.image-size", "16")
+
+
+def photos(root, counts=COUNTS, names=NAMES, seed=0):
+    """Writes images of mixed sizes and formats, a class of which has one color."""
+    random = np.random.default_rng(seed)
+    colors = np.random.default_rng(1).integers(0, 256, (len(names), 3))
+    for label, (name, count) in enumerate(zip(names, counts, strict=True)):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            shape = (*random.integers(20, 40, 2), 3)
+            pixels = np.clip(colors[label] + random.normal(0, 20, shape), 0, 255)
+            suffix, mode = FORMATS[number % len(FORMATS)]
+            image = Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+            image.save(root / name / f"my photo {number}.{suffix}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data of mine") / "photos"
+    photos(root / "train")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    """With images to test on, too."""
+    root = tmp_path_factory.mktemp("data") / "tested"
+    photos(root / "train", (30, 10, 4), NAMES[:3])
+    photos(root / "test", (4, 4, 4), NAMES[:3], seed=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs of mine") / "photos"
+
+
+def fine_tuned(monkeypatch, capfd, source, workdir, *flags):
+    words = [source, *QUICK, "--workdir", workdir, *flags]
+    return run_program(monkeypatch, capfd, finetune, *words)
+
+
+def test_a_folder_with_train_alone_becomes_a_model(folder, workdir, monkeypatch, capfd):
+    flags = ["--baseline", "--rhos", "0.01", "0.2"]
+    status, out, err = fine_tuned(monkeypatch, capfd, f"folder:{folder}", workdir, *flags)
+    assert status == 0, err
+    said, shown = "\n".join(err), "\n".join(out)
+    assert "186 training images in 12 classes, 40 to 4 a class" in said
+    assert "a share of 0.2 of the training images is held out (--validation)" in said
+    assert "no class has more than 100 training images" in said
+    assert "4 short runs of 1 epochs choose focal_sam:method.rho=0.01,0.2 and sgd" in said
+    recipe = read_recipe(workdir / "focal_sam" / "seed0" / "recipe.json")
+    assert recipe.data.profile == Native()
+    assert recipe.data.validation == 0.2
+    assert recipe.first.loss == LogitAdjusted()
+    method = recipe.first.method
+    assert isinstance(method, FocalSAM)
+    assert method.rho in (0.01, 0.2)
+    plain = read_recipe(workdir / "sgd_baseline" / "seed0" / "recipe.json")
+    assert (plain.first.method, plain.first.loss) == (SGD(), CrossEntropy())
+    assert plain.first.epochs == recipe.first.epochs == 2
+    rows = [line for line in out if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows[1:3]] == ["SGD, CE", "Focal-SAM, LA"]
+    for name in NAMES:
+        assert re.search(rf"^\| {name} +\| +\d+ \|", shown, re.MULTILINE), name
+    assert (workdir / "report.html").stat().st_size > 1000
+    assert (workdir / "table.md").exists()
+    run = f"'{workdir}/focal_sam/seed0'"
+    assert err[-4:] == [
+        "next:",
+        f"  python3 -m experiments.predict {run} '{folder}' --csv '{workdir}/predictions.csv'",
+        f"  python3 -m experiments.report '{workdir}/focal_sam'",
+        f"  python3 -m experiments.export {run}",
+    ]
+
+
+def test_the_radius_is_the_best_of_the_trials(folder, workdir):
+    scores = {}
+    for rho in ("0.01", "0.2"):
+        run = run_directory(workdir / "trials", f"focal_sam,rho={rho}", 0)
+        result = json.loads((run / "result.json").read_text())
+        assert read_recipe(run / "recipe.json").data.validation == 0.2
+        accuracies = [one for one in result["per_class"] if one is not None]
+        scores[float(rho)] = np.mean(accuracies)
+    recipe = read_recipe(workdir / "focal_sam" / "seed0" / "recipe.json")
+    best = [rho for rho, score in scores.items() if np.isclose(score, max(scores.values()))]
+    assert recipe.first.method == FocalSAM(rho=min(best), gamma=2.0, sharpness_weight=0.8)
+
+
+def test_the_same_command_goes_on_with_the_same_choices(folder, workdir, monkeypatch, capfd):
+    files = sorted(workdir.rglob("result.json"))
+    before = [file.read_bytes() for file in files]
+    flags = ["--baseline", "--rhos", "0.01", "0.2"]
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{folder}", workdir, *flags)
+    assert status == 0, err
+    assert [file.read_bytes() for file in files] == before
+    assert any(f"choices are those that {workdir} was begun with" in line for line in err)
+
+
+def test_more_images_are_refused_with_the_remedy(folder, workdir, tmp_path, monkeypatch, capfd):
+    photos(tmp_path / "more" / "train", (*COUNTS, 3), (*NAMES, "zebra"))
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tmp_path / 'more'}", workdir)
+    assert status == 2
+    assert "186 training images in 12 classes" in err[-1]
+    assert "got 189 training images in 13 classes" in err[-1]
+    assert "another --workdir, and --init-from RUN" in err[-1]
+
+
+def test_test_images_are_reported_and_not_chosen_by(tested, tmp_path, monkeypatch, capfd):
+    flags = ["--rhos", "0.05"]
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
+    assert status == 0, err
+    final = read_recipe(tmp_path / "run" / "focal_sam" / "seed0" / "recipe.json")
+    assert final.data.validation == 0
+    assert final.evaluation.images == "test"
+    split = json.loads((tmp_path / "run" / "focal_sam" / "seed0" / "split.json").read_text())
+    assert len(split["indices"]) == 44
+    for run in (tmp_path / "run" / "trials").glob("*/seed0"):
+        assert read_recipe(run / "recipe.json").data.validation == 0.2
+        assert len(json.loads((run / "split.json").read_text())["indices"]) == 35
+    assert "settings are chosen by a share of 0.2 held out" in "\n".join(err)
+
+
+def test_any_flag_of_a_recipe_changes_what_is_chosen(tested, tmp_path, monkeypatch, capfd):
+    flags = ["--method", "sam", "--method.rho", "0.3", "--batch-size", "4", "--optimizer.lr=0.02"]
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
+    assert status == 0, err
+    first = read_recipe(tmp_path / "run" / "sam" / "seed0" / "recipe.json").first
+    assert (first.method, first.batch_size, first.optimizer.lr) == (SAM(rho=0.3), 4, 0.02)
+    assert not (tmp_path / "run" / "trials").exists()
+    assert "no radius is chosen by short runs: it is given" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "SOURCE must be images with a class each, got nothing"),
+        (["folder:nowhere"], "nowhere"),
+        (["photos"], "SOURCE must be a directory of images or such as folder:photos, got photos"),
+        (["digits", "--validation", "1"], "validation must be in [0, 1), got 1.0"),
+        (["digits", "--epoch", "1"], "--epoch"),
+        (["digits", "--data.source", "idx:x"], "--data.source must be left out"),
+        (["digits", "--rhos", "none"], "rhos must name at least one rho, got none"),
+        (["digits", "--seeds", "1", "1"], "seeds must be different"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(words, said, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_program(monkeypatch, capfd, finetune, *words)
+    assert status == 2
+    assert len(err) == 1
+    assert said in err[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_with_something_else_is_left_alone(tmp_path, monkeypatch, capfd):
+    (tmp_path / "letter.txt").write_text("mine")
+    status, _, err = run_program(monkeypatch, capfd, finetune, "digits", "--workdir", tmp_path)
+    assert status == 2
+    assert "workdir must be new, empty or begun by this program" in err[-1]
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_help_needs_no_images(monkeypatch, capfd):
+    status, out, _ = run_program(monkeypatch, capfd, finetune, "--help")
+    assert status == 0
+    assert out[0] == "usage: python3 -m experiments.finetune SOURCE [flags]"
+    assert len(out) <= 150
