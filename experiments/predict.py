@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 from experiments import command_line
@@ -45,10 +44,16 @@ def main() -> None:
         "Finds the likeliest classes of image files, with their probabilities, as a run's network "
         "sees them; the run may still be training.",
     )
-    run, step, words = _run_and_images(arguments)
+    from experiments.served_run import named, served
+
+    run, step, images = named(arguments.images, arguments.checkpoint)
+    if not images:
+        raise UsageError(
+            "IMAGE must be an image file, a directory or several, got none; give them after the "
+            f"run, python3 -m experiments.predict {shlex.quote(str(run))} IMAGE..."
+        )
     from experiments.image_paths import find_images
     from experiments.predictions import STANDARD_OUTPUT, Predictions
-    from experiments.served_run import served
     from jaxlt.data.sources.image_files import expanded
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.files.whole_file import check_can_be_written
@@ -66,7 +71,7 @@ def main() -> None:
     if not 1 <= top_k <= classes:
         raise UsageError(f"top_k must lie in 1..{classes}, the classes, got {top_k}")
     with Predictions(predictor, top_k) as predictions:
-        predictions.add(find_images(words), skip_unreadable=arguments.skip_unreadable)
+        predictions.add(find_images(images), skip_unreadable=arguments.skip_unreadable)
         if arguments.csv is None and arguments.jsonl is None:
             predictions.print()
         if arguments.csv is not None:
@@ -77,27 +82,6 @@ def main() -> None:
     command_line.say_next(
         f"python3 -m experiments.report {shown}", f"python3 -m experiments.export {shown}"
     )
-
-
-def _run_and_images(arguments: Arguments) -> tuple[Path, int | None, tuple[str, ...]]:
-    """Returns the run, the step where a flag names it, and the words for the images."""
-    run, words, step = arguments.checkpoint, arguments.images, None
-    from experiments.served_run import step_or_run
-
-    if run is None or (step := step_or_run(run)) is not None:
-        run, *rest = words or (None,)
-        words = tuple(rest)
-    if run is None:
-        raise UsageError(
-            "RUN must be a run's directory, got nothing; give it before the images, "
-            "python3 -m experiments.predict RUN IMAGE..."
-        )
-    if not words:
-        raise UsageError(
-            "IMAGE must be an image file, a directory or several, got none; give them after the "
-            f"run, python3 -m experiments.predict {shlex.quote(run)} IMAGE..."
-        )
-    return Path(run), step, words
 
 
 if __name__ == "__main__":

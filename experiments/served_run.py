@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,31 @@ def served(run: Path, checkpoint: int | None = None, *, best: bool = False) -> S
     return Served(directory, found)
 
 
-def step_or_run(word: str) -> int | None:
-    """Returns the step that a flag's word names, None where it is a path."""
+def named(words: Sequence[str], checkpoint: str | None) -> tuple[Path, int | None, tuple[str, ...]]:
+    """Returns the run and the step that a user has given, and the words behind the run.
+
+    Args:
+        words: in front of all flags: the run, where `checkpoint` is not the run itself, and others.
+        checkpoint: value of `--checkpoint`, a step or a run.
+
+    Raises:
+        UsageError: there is no run.
+    """
+    step = None if checkpoint is None else _step(checkpoint)
+    given = [*words] if checkpoint is None or step is not None else [checkpoint, *words]
+    if not given or not given[0]:
+        raise UsageError("RUN must be a run's directory, got nothing; give it before all flags")
+    return Path(given[0]), step, tuple(given[1:])
+
+
+def only_run(words: Sequence[str], checkpoint: str | None) -> tuple[Path, int | None]:
+    """Returns what `named` does, where a run is all that can be given."""
+    run, step, others = named(words, checkpoint)
+    if others:
+        raise UsageError(f"RUN must be one run's directory, got {shlex.join([str(run), *others])}")
+    return run, step
+
+
+def _step(word: str) -> int | None:
+    """Returns the step that a word names, None where it is a path."""
     return int(word) if is_step(word) and not (Path(word) / "model.json").exists() else None

@@ -63,7 +63,7 @@ class Predictor:
     """
 
     def __init__(self, description: ModelDescription, variables: Any):
-        self._description = description
+        self.description = description
         self.variables = variables
         self.class_names = description.class_names
         self.class_numbers = description.class_numbers or tuple(range(description.num_classes))
@@ -107,7 +107,7 @@ class Predictor:
 
     def in_float32(self) -> Self:
         """Returns the same network with computations of 32 bits, whichever it was trained with."""
-        description = msgspec.structs.replace(self._description, precision="float32")
+        description = msgspec.structs.replace(self.description, precision="float32")
         return type(self)(description, self.variables)
 
     def logits(self, images: np.ndarray) -> np.ndarray:

@@ -195,7 +195,7 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
     ("flags", "named"),
     [
         (["--checkpoint", "/nowhere", "a.png"], "/nowhere"),
-        ([], "RUN must be a run's directory, got nothing; give it before the images"),
+        ([], "RUN must be a run's directory, got nothing; give it before all flags"),
         (["a.png"], "IMAGE must be an image file, a directory or several, got none"),
         (["--checkpoint", "{run}"], "IMAGE must be an image file, a directory or several, got"),
         (["{run}"], "IMAGE must be an image file, a directory or several, got none"),

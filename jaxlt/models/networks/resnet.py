@@ -102,8 +102,9 @@ class ResNet(ImageClassifier, kw_only=True):
         backbone_norm = partial(batch_norm, use_running_average=held)
         stem = _conv(self.width, (7, 7), strides=2, padding=3, dtype=self.dtype, name="conv1")
         x = nn.relu(backbone_norm(name="bn1")(stem(images)))
-        # Flax's annotation is that of its default, "VALID".
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
+        # Zeros change no maximum of what relu gives, and jax2onnx knows no other padding.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         places = [(stage, index) for stage, n in enumerate(self.blocks) for index in range(n)]
         for stage, index in places[:-1]:
             x = self._block(stage, index, backbone_norm)(x)
