@@ -180,6 +180,7 @@ class BuiltRecipe:
                 num_steps=stage.num_steps(self.num_images),
                 eval_steps=stage.num_steps(self.num_images, self.recipe.evaluation.epochs),
                 measurements=built.measurements(every) if every else None,
+                pace=functools.partial(stage.pace, self.num_images),
             )
         changes = built.training.swa_epoch is not None or built.regime.spectral_norm is not None
         return JobStage(

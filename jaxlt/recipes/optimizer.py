@@ -139,11 +139,14 @@ class Optimizer(Part, frozen=True):
 
     def build(self, clock: Clock) -> optax.GradientTransformation:
         """Builds weight decay and SGD, without the classifier's factor."""
-        rate = by_epoch(self.schedule.build(self.lr, clock.epochs), clock)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay),
-            optax.sgd(rate, momentum=self.momentum, nesterov=self.nesterov),
+            optax.sgd(self.rate(clock), momentum=self.momentum, nesterov=self.nesterov),
         )
+
+    def rate(self, clock: Clock) -> optax.Schedule:
+        """Builds the learning rate by step, without the classifier's factor."""
+        return by_epoch(self.schedule.build(self.lr, clock.epochs), clock)
 
 
 def by_epoch(value: EpochFn, clock: Clock) -> optax.Schedule:

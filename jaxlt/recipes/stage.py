@@ -4,6 +4,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
 import optax
 
 from jaxlt.errors import UsageError
@@ -84,6 +85,13 @@ class Stage(Choice, frozen=True, tag="train"):
     def clock(self, num_images: int) -> Clock:
         """Returns what turns the stage's epochs into steps."""
         return Clock(num_images, self.batch_size, self.epochs)
+
+    def pace(self, num_images: int, first: int, stop: int, seconds: float) -> dict[str, float]:
+        """Returns the learning rate of the last of some steps and, if they are timed, images/s."""
+        rate = np.asarray(self.optimizer.rate(self.clock(num_images))(stop - 1))
+        images = self.batch_size * (stop - first)
+        timed = {"images_per_second": images / seconds} if seconds else {}
+        return {"learning_rate": float(rate), **timed}
 
     def num_steps(self, num_images: int, epochs: float | None = None) -> int:
         """Returns how many steps some epochs take.

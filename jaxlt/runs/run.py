@@ -100,7 +100,7 @@ class Run:
     ) -> None:
         """Writes down an evaluation or a measurement taken after a step.
 
-        TensorBoard shows the curves, None for the numbers among the values.
+        TensorBoard shows the numbers among the values, and the curves.
         """
 
         def write() -> None:
@@ -109,7 +109,7 @@ class Run:
             self.workdir.append_metrics(record)
             if "measurement" not in record:
                 self._evaluation = record
-            self._events.add(_finite_numbers(values) if curves is None else curves, step)
+            self._events.add({**_finite_numbers(values), **(curves or {})}, step)
             for callback in self._callbacks:
                 # A copy, which the callback may change.
                 callback(without_nan(record))

@@ -26,6 +26,7 @@ class Steps:
         num_steps: how many.
         eval_steps: an evaluation and a checkpoint every so many, and after the last.
         measurements: taken between steps, by the program's `measure`; None for none.
+        pace: from a first step, one after the last, and seconds to TensorBoard's curves of them.
     """
 
     program: Program
@@ -33,6 +34,7 @@ class Steps:
     num_steps: int
     eval_steps: int
     measurements: Measurements | None = None
+    pace: Callable[[int, int, float], dict[str, float]] = lambda first, stop, seconds: {}
 
     @property
     def measure_every(self) -> int:

@@ -114,15 +114,18 @@ class Session:
         # A copy, since programs donate their state and the job may be trained again.
         state = self._job.program.place(jax.tree.map(jnp.copy, state))
         while step < end:
+            pace = {}
             if stage.steps is None:
                 stop, state = end, dataclasses.replace(state, step=state.step + 1)
             else:
                 every = stage.steps.eval_steps
                 stop = min(begin + ((step - begin) // every + 1) * every, end)
+                before = self._seconds
                 state = self._steps(state, step, stop, placed, asked)
+                pace = stage.steps.pace(step - begin, stop - begin, self._seconds - before)
             if stop == end:
                 state = self._of_each(stage.leave, state)
-            evaluations = self._evaluate(state, stop, placed)
+            evaluations = self._evaluate(state, stop, placed, pace)
             zeros = jnp.zeros(state.loss_sum.shape, state.loss_sum.dtype)
             state = dataclasses.replace(state, loss_sum=self._job.program.place(zeros))
             self._save(state, evaluations)
@@ -188,7 +191,9 @@ class Session:
             record = self._told(placed, {"measurement": found})
             run.record(step, record, dict(curves("measurement", found)))
 
-    def _evaluate(self, state: TrainState, step: int, placed: PlacedStage) -> list[Metrics]:
+    def _evaluate(
+        self, state: TrainState, step: int, placed: PlacedStage, pace: dict[str, float]
+    ) -> list[Metrics]:
         evaluations: list[Metrics] = []
         for run, one in zip(self._runs, self._states(state), strict=True):
             metrics = placed.stage.evaluate(one)
@@ -198,7 +203,7 @@ class Session:
                 train_loss = float(one.loss_sum) / taken if taken else float("nan")
                 metrics = {"train_loss": train_loss, **metrics}
             evaluations.append(metrics)
-            run.record(step, self._told(placed, metrics))
+            run.record(step, self._told(placed, metrics), pace)
         self._progress.report(step, evaluations)
         return evaluations
 
