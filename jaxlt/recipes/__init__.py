@@ -77,6 +77,7 @@ from jaxlt.recipes.sources import IDX as IDX
 from jaxlt.recipes.sources import TFDS as TFDS
 from jaxlt.recipes.sources import Digits as Digits
 from jaxlt.recipes.sources import Folder as Folder
+from jaxlt.recipes.sources import HuggingFace as HuggingFace
 from jaxlt.recipes.sources import Lists as Lists
 from jaxlt.recipes.sources import NamedSource as NamedSource
 from jaxlt.recipes.stage import NearestClassMean as NearestClassMean

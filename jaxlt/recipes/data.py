@@ -151,11 +151,12 @@ class Data(Part, frozen=True):
     """What is trained on and evaluated."""
 
     source: AnySource = TFDS(dataset="cifar10")
-    """Data set: digits, idx:DIR, tfds:NAME[,LISTS], folder:DIR or list:ROOT,LISTS."""
+    """Data set: digits, idx:DIR, cifar:PATH, tfds:NAME[,LISTS], folder:DIR, hf:NAME or
+    list:ROOT,LISTS."""
     profile: AnyProfile = Exponential()
     """Shape of the class counts from head to tail; native for all images."""
     split_file: str | None = None
-    """File with the selected images: read, in place of profile, if it exists; else written."""
+    """Selected images: read in place of profile if it exists, else written."""
     validation: BelowOne = 0.0
     """Share of each class to hold out of training and evaluate. At least one image, none of a class
     of one; the same for all seeds and methods. Test images are not evaluated then."""
@@ -168,9 +169,10 @@ class Data(Part, frozen=True):
     """How image files are resized. stretch: to a square. center_crop: the shorter side to 8/7 of
     image_size, of which the middle is taken."""
     normalization: Literal["dataset", "imagenet", "inaturalist2018", "clip"] = "dataset"
-    """Mean and deviation of pixels: the data set's own, or those published."""
+    """Mean and deviation of pixels. The data set's own, or those published."""
     relabel: Literal["none", "by_size"] = "none"
-    """by_size numbers the classes by their training images, the largest first, as MiSLAS does."""
+    """Whether classes get new numbers. by_size: by their training images, the largest first, as
+    MiSLAS does."""
     unreadable: Literal["error", "skip"] = "error"
     """An image file that cannot be decoded. skip: another of its class takes its place in training;
     it does not count in evaluation."""

@@ -41,6 +41,13 @@ class Folder(NamedSource, frozen=True, tag="folder"):
     """Directory of train, val and test, or of the classes."""
 
 
+class HuggingFace(NamedSource, frozen=True, tag="hf"):
+    """Images that Hugging Face's library `datasets` reads."""
+
+    dataset: str
+    """NAME or NAME,CONFIG on the hub, or a directory."""
+
+
 class Lists(NamedSource, frozen=True, tag="list"):
     """Image files named by list files."""
 
@@ -51,4 +58,4 @@ class Lists(NamedSource, frozen=True, tag="list"):
 if TYPE_CHECKING:
     AnySource: TypeAlias = NamedSource
 else:
-    AnySource = Digits | IDX | CIFAR | TFDS | Folder | Lists
+    AnySource = Digits | IDX | CIFAR | TFDS | Folder | HuggingFace | Lists

@@ -91,8 +91,8 @@ def load_source(
     Args:
         spec: "digits" (scikit-learn), "idx:DIR" (MNIST's file format), "cifar:PATH" (see
             `load_cifar`), "tfds:NAME" (tensorflow-datasets, loaded into memory), "folder:DIR" (see
-            `load_folder`), "list:ROOT,LISTS" (see `load_listed`) or "tfds:NAME,LISTS" (see
-            `load_listed_tfds`).
+            `load_folder`), "hf:NAME_OR_DIR" (see `load_hugging_face`), "list:ROOT,LISTS" (see
+            `load_listed`) or "tfds:NAME,LISTS" (see `load_listed_tfds`).
         image_size: side to which images are resized. None keeps the images' own size, or takes
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
@@ -123,11 +123,8 @@ def load_source(
 
 def is_of_files(spec: str) -> bool:
     """Whether a specification is of image files, each of a size of its own."""
-    return spec.startswith("folder:") or _is_of_lists(spec)
-
-
-def _is_of_lists(spec: str) -> bool:
-    return spec.startswith("list:") or (spec.startswith("tfds:") and "," in spec)
+    of_lists = spec.startswith("tfds:") and "," in spec
+    return of_lists or spec.startswith(("folder:", "list:", "hf:"))
 
 
 def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedImages:
@@ -136,12 +133,16 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
         size = image_size or _DEFAULT_SIZE
         if kind == "folder":
             return load_folder(expanded(place), size, resize)
+        if kind == "hf":
+            from jaxlt.data.sources.hugging_face import load_hugging_face
+
+            return load_hugging_face(place, size, resize)
         load = load_listed if kind == "list" else load_listed_tfds
         return load(place, size, resize)
     if resize != "stretch":
         raise UsageError(
-            f"resize must be stretch but for image files (folder: or list files), got {resize} for "
-            f"{spec}"
+            "resize must be stretch but for image files (folder:, hf: or list files), got "
+            f"{resize} for {spec}"
         )
     if spec == "digits":
         return _load_digits(image_size)
@@ -154,7 +155,7 @@ def _load_images(spec: str, image_size: int | None, resize: Resize) -> LoadedIma
     if kind == "tfds" and place:
         return load_tfds(place, image_size, _DEFAULT_SIZE)
     raise UsageError(
-        "source must be digits, idx:DIR, cifar:PATH, tfds:NAME, folder:DIR, "
+        "source must be digits, idx:DIR, cifar:PATH, tfds:NAME, folder:DIR, hf:NAME_OR_DIR, "
         f"list:ROOT,TRAIN,TEST or tfds:NAME,TRAIN,TEST, got {spec!r}"
     )
 

@@ -48,9 +48,7 @@ def test_images_are_resized_on_request():
     ["mnist", "", "digits:", "idx:", "tfds:", "folder:", "list:", "IDX:/data", "/data/mnist"],
 )
 def test_unknown_specifications_are_refused(spec):
-    with pytest.raises(
-        UsageError, match="must be digits, idx:DIR, cifar:PATH, tfds:NAME, folder:DIR"
-    ):
+    with pytest.raises(UsageError, match="must be digits, idx:DIR, cifar:PATH, tfds:NAME, "):
         load_source(spec)
 
 
