@@ -86,9 +86,9 @@ def _images(run: Path, predictor: "Predictor") -> Sequence["np.ndarray"]:
 
     height, width, channels = predictor.image_shape
     try:
-        evaluated = TrainedRun(run).test_images
-        numbers = np.linspace(0, len(evaluated.labels) - 1, _COMPARED, dtype=np.int64)
-        images = evaluated.load(np.unique(numbers))
+        evaluated, indices = TrainedRun(run).evaluated
+        places = np.linspace(0, len(indices) - 1, _COMPARED, dtype=np.int64)
+        images = evaluated.load(indices[np.unique(places)])
     except UsageError as error:
         _logger.warning("compared on random pixels, the run's images are not there: %s", error)
         shape = (_COMPARED, height, width, channels)

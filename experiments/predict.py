@@ -80,7 +80,8 @@ def main() -> None:
             predictions.write_jsonl(arguments.jsonl)
     shown = shlex.quote(str(found.path))
     command_line.say_next(
-        f"python3 -m experiments.report {shown}", f"python3 -m experiments.export {shown}"
+        f"python3 -m experiments.evaluate {shown} --dataset SOURCE",
+        f"python3 -m experiments.export {shown}",
     )
 
 

@@ -177,7 +177,10 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
     flags = ("--checkpoint", directory, "--top-k", "2", *images)
     status, lines, errors = run_program(monkeypatch, capsys, predict, *flags)
     assert status == 0
-    commands = [f"  python3 -m experiments.{name} {directory}" for name in ("report", "export")]
+    commands = [
+        f"  python3 -m experiments.evaluate {directory} --dataset SOURCE",
+        f"  python3 -m experiments.export {directory}",
+    ]
     assert errors == ["next:", *commands]
     expected = []
     for path, predictions in zip(images, Predictor.load(directory).top_k(images, k=2), strict=True):
