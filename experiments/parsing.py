@@ -162,14 +162,20 @@ def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -
         if part_name(kind) == kind_name and (not colon or first):
             field = f"--{name}.{first.replace('_', '-')}"
             fields = {first: convert(field, annotations(kind)[first], [rest])} if colon else {}
-        elif first and word in choices_of(annotations(kind)[first]):
-            fields = {first: word}
-        else:
+        elif (
+            not first
+            or kind_name not in choices_of(annotations(kind)[first])
+            or (colon and "weights" not in kind.__struct_fields__)
+        ):
             continue
+        else:
+            fields = {first: kind_name, **({"weights": rest} if colon else {})}
         values = {**_carried(before, kind), **fields}
         missing = {one.name for one in msgspec.structs.fields(kind) if one.required} - set(values)
         if missing or "" in fields.values():
-            raise UsageError(f"--{name} must be {kind_name}:{first.upper()}, got {word}")
+            raise UsageError(
+                f"--{name} must be {kind_name}:{[first, *fields][-1].upper()}, got {word}"
+            )
         return kind(**values)
     raise UsageError(flag_refusals.no_part(name, annotation, word))
 

@@ -79,8 +79,8 @@ def create_model(
         return create_encoder(name, image_shape, adaptation, remat=remat, **fields)
     if not is_encoder and name not in _NAMES:
         raise UsageError(
-            f"model must be one of {', '.join(_NAMES)}, clip:SNAPSHOT, dinov2:SNAPSHOT or "
-            f"random:SIZE, got {name!r}"
+            f"model must be one of {', '.join(_NAMES)}, clip:SNAPSHOT, dinov2:SNAPSHOT, "
+            f"vit:FILE or random:SIZE, got {name!r}"
         )
     if adaptation is not None:
         raise UsageError(f"model must be an image encoder to be adapted, got {name!r}")

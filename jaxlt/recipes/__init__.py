@@ -54,6 +54,7 @@ from jaxlt.recipes.network import LinearLayer as LinearLayer
 from jaxlt.recipes.network import Network as Network
 from jaxlt.recipes.network import RandomEncoder as RandomEncoder
 from jaxlt.recipes.network import Small as Small
+from jaxlt.recipes.network import ViT as ViT
 from jaxlt.recipes.network.pretrained import PretrainedBackbone as PretrainedBackbone
 from jaxlt.recipes.network.pretrained import pretrained_backbone as pretrained_backbone
 from jaxlt.recipes.optimizer import CCSAMMultiStep as CCSAMMultiStep

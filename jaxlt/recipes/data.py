@@ -168,8 +168,8 @@ class Data(Part, frozen=True):
     resize: Literal["stretch", "center_crop"] = "stretch"
     """How image files are resized. stretch: to a square. center_crop: the shorter side to 8/7 of
     image_size, of which the middle is taken."""
-    normalization: Literal["dataset", "imagenet", "inaturalist2018", "clip"] = "dataset"
-    """Mean and deviation of pixels. The data set's own, or those published."""
+    normalization: Literal["dataset", "imagenet", "inaturalist2018", "clip", "half"] = "dataset"
+    """Mean and deviation of pixels. The data set's own, those published, or half for 0.5."""
     relabel: Literal["none", "by_size"] = "none"
     """Whether classes get new numbers. by_size: by their training images, the largest first, as
     MiSLAS does."""

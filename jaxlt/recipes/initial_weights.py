@@ -1,6 +1,7 @@
 """What a run begins with and does not draw: a file of weights, or a pretrained encoder and head."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jaxlt.models.clip import prompts
 from jaxlt.models.clip.head_init import class_mean_kernel, classifier_params, text_kernel
 from jaxlt.models.clip.image_encoders import PretrainedEncoder, load_encoder
 from jaxlt.models.clip.model import ClipModel
-from jaxlt.models.clip.snapshot import ClipSnapshot
+from jaxlt.models.clip.snapshot import ClipSnapshot, weights_of
 from jaxlt.models.weights.pretrained import load_initial_weights
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.network.encoders import ENSEMBLE, Encoder
@@ -49,8 +50,10 @@ def of_file(network: Backbone, weights: str, source: Source) -> dict[str, Any]:
     model = network.build(source.num_classes, source.image_shape)
     image = jnp.zeros((1, *source.image_shape))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    path = Path(weights).expanduser()
+    path = weights_of(path) if path.is_dir() else path
     drawn = () if network.last_block_weights else (last_block(shapes["params"]),)
-    return load_initial_weights(weights, shapes, drawn=drawn)
+    return load_initial_weights(path, shapes, drawn=drawn)
 
 
 def _class_mean_kernel(

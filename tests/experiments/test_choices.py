@@ -6,7 +6,7 @@ import pytest
 
 from experiments import flags, parsing
 from jaxlt.errors import UsageError
-from jaxlt.recipes.network import AnyNetwork, Clip, RandomEncoder, Small
+from jaxlt.recipes.network import AnyNetwork, Clip, ImageNetResNet, RandomEncoder, Small, ViT
 from jaxlt.recipes.sources import AnySource
 
 
@@ -29,6 +29,18 @@ def test_a_part_is_chosen_and_its_fields_are_flags():
     assert adapted.network.adaptation.kinds == ("adaptformer",)
     shorter = parsed("--network.precision", "bfloat16", "--network", "clip:here").network
     assert shorter == Clip(snapshot="here", precision="bfloat16")
+
+
+def test_a_networks_name_may_be_followed_by_its_weights():
+    network = parsed("--network", "resnet50:weights/resnet50.pth").network
+    assert network == ImageNetResNet(architecture="resnet50", weights="weights/resnet50.pth")
+    small = parsed("--network", "resnet32:a:b").network
+    assert small == Small(architecture="resnet32", weights="a:b")
+    with pytest.raises(UsageError, match="--network must be resnet50:WEIGHTS, got resnet50:"):
+        parsed("--network", "resnet50:")
+    with pytest.raises(UsageError, match="--network must be one of .*, got tiny:weights"):
+        parsed("--network", "tiny:weights")
+    assert parsed("--network", "vit:here").network == ViT(snapshot="here")
 
 
 def test_a_part_without_default_must_be_given():

@@ -67,7 +67,7 @@ class TestHelp:
             assert f"--{flag.name} " in flat
         assert "Peak learning rate. [0.1]" in flat
         assert "sgd, sam, imb_sam, sse_sam, focal_sam, cc_sam," in flat
-        assert "dataset, imagenet, inaturalist2018, clip. Mean" in flat
+        assert "dataset, imagenet, inaturalist2018, clip, half. Mean" in flat
         assert "--then.0.sampler.consecutive [4]" in flat
 
     def test_is_of_the_parts_that_the_flags_choose(self, monkeypatch, capsys):

@@ -39,5 +39,7 @@ def test_a_resnet(tmp_path):
 
 @pytest.mark.parametrize("place", ["vgg:x", "dinov2", "clip:", "", "random:tiny"])
 def test_others_are_refused(place):
-    with pytest.raises(UsageError, match=r"backbone must be one of dinov2:PLACE, .*, got "):
+    with pytest.raises(
+        UsageError, match=r"backbone must be one of dinov2:PLACE, .*vit:PLACE, .*, got "
+    ):
         recipes.pretrained_backbone(place)

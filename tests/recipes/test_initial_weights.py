@@ -105,6 +105,17 @@ def test_a_run_is_of_its_files_contents(tmp_path, published):
         BuiltRecipe(same).workdir(member)
 
 
+def test_a_directory_of_weights_does(tmp_path, published):
+    variables, path = published
+    (tmp_path / "model.safetensors").write_bytes(path.read_bytes())
+    recipe = from_file(tmp_path)
+    state = BuiltRecipe(recipe).stages[0].initial_state(3)
+    assert_equal(state.params["conv1"], variables["params"]["conv1"])
+    before = recipe.identity()["contents"]
+    (tmp_path / "model.safetensors").write_bytes(path.read_bytes() + b"0")
+    assert recipe.identity()["contents"] != before
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     recipe = from_file(tmp_path / "none.pth")
     with pytest.raises(UsageError, match=r"weights .*none.pth must be a readable file"):

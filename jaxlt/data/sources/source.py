@@ -22,7 +22,7 @@ _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024
 _MAX_DIGIT_INTENSITY = 16
 _CIFAR = ("cifar10", "cifar100")
-Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip"]
+Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip", "half"]
 Relabel = Literal["none", "by_size"]
 
 # Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
@@ -34,6 +34,7 @@ _STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
 }
 
@@ -97,9 +98,9 @@ def load_source(
             32 where they may differ in size (`folder:`, list files, some of `tfds:`).
         resize: how images of files are brought to that size where they are not cropped at
             random: "stretch" or "center_crop", see `jaxlt.data.sources.resampling`.
-        normalization: "imagenet", "inaturalist2018" and "clip" are published means and deviations.
-            "dataset" takes those that the literature uses for CIFAR-10 and CIFAR-100, and for any
-            other set those of up to 1024 training images, evenly spaced.
+        normalization: "imagenet", "inaturalist2018" and "clip" are published means and deviations,
+            "half" is 0.5. "dataset" takes those that the literature uses for CIFAR-10 and
+            CIFAR-100, and for any other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
         relabel: "by_size" is `relabeled_by_size`, as MiSLAS and Saddle-LongTail have it.
 

@@ -14,6 +14,7 @@ from jaxlt.models.clip.config import VisionConfig, read_config
 from jaxlt.models.clip.dinov2 import load_dinov2, read_dinov2_config
 from jaxlt.models.clip.model import ClipClassifier, ImageEncoder
 from jaxlt.models.clip.snapshot import ClipSnapshot, find_snapshot, load_clip, weights_of
+from jaxlt.models.clip.timm_vit import find_vit, load_vit, vit_config
 from jaxlt.models.weights.torch_files import files_of_weights
 
 RANDOM = {
@@ -49,8 +50,9 @@ class PretrainedEncoder(NamedTuple):
 def encoder_config(model: str, image_shape: tuple[int, int, int]) -> VisionConfig:
     """Returns the sizes of an encoder for images of a shape, or raises a `UsageError`.
 
-    The model is "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see `find_snapshot`, or "random:SIZE" with a
-    key of `RANDOM`. Gray images are shown to it in each channel.
+    The model is "clip:SNAPSHOT" or "dinov2:SNAPSHOT", see `find_snapshot`, "vit:PLACE", see
+    `find_vit`, or "random:SIZE" with a key of `RANDOM`. Gray images are shown to it in each
+    channel.
     """
     config = stored_config(model)
     height, width, channels = image_shape
@@ -67,6 +69,8 @@ def stored_config(model: str) -> VisionConfig:
     kind, place = _kind_and_place(model)
     if kind == "random":
         return RANDOM[place]
+    if kind == "vit":
+        return vit_config(place)
     path = find_snapshot(place) / "config.json"
     return read_config(path).vision if kind == "clip" else read_dinov2_config(path)
 
@@ -86,16 +90,16 @@ def create_encoder(
 
 def _kind_and_place(model: str) -> tuple[str, str]:
     kind, _, place = model.partition(":")
-    if (kind in ("clip", "dinov2") and place) or (kind == "random" and place in RANDOM):
+    if (kind in ("clip", "dinov2", "vit") and place) or (kind == "random" and place in RANDOM):
         return kind, place
     sizes = ", ".join(f"random:{size}" for size in RANDOM)
     raise UsageError(
-        f"model must be clip:SNAPSHOT, dinov2:SNAPSHOT or one of {sizes}, got {model!r}"
+        f"model must be clip:SNAPSHOT, dinov2:SNAPSHOT, vit:FILE or one of {sizes}, got {model!r}"
     )
 
 
 def load_encoder(model: str, image_shape: tuple[int, int, int]) -> PretrainedEncoder:
-    """Loads an encoder; arguments and errors as of `encoder_config`, `load_clip` and `load_dinov2`.
+    """Loads an encoder; arguments and errors as of `encoder_config`, `load_clip` and its like.
 
     Random weights are the same each time, as if they were a checkpoint's.
     """
@@ -104,6 +108,8 @@ def load_encoder(model: str, image_shape: tuple[int, int, int]) -> PretrainedEnc
     if kind == "clip":
         snapshot = load_clip(place, image_size=config.image_size)
         return PretrainedEncoder(config, snapshot.params["vision_model"], snapshot)
+    if kind == "vit":
+        return PretrainedEncoder(*load_vit(place, image_size=config.image_size))
     if kind == "dinov2":
         return PretrainedEncoder(*load_dinov2(find_snapshot(place), image_size=config.image_size))
     init = jax.jit(ImageEncoder(config).init)
@@ -112,14 +118,17 @@ def load_encoder(model: str, image_shape: tuple[int, int, int]) -> PretrainedEnc
 
 
 def encoder_digest(model: str) -> str:
-    """Returns "sha256:" and the hash of an encoder's config.json and weights, wherever they lie.
+    """Returns "sha256:" and the hash of an encoder's config.json, if any, and weights.
 
     A random encoder has its own name. A `UsageError` says that a file cannot be read.
     """
     kind, place = _kind_and_place(model)
     if kind == "random":
         return model
-    directory = find_snapshot(place)
-    files = (directory / "config.json", *files_of_weights(weights_of(directory)))
+    if kind == "vit":
+        files = files_of_weights(find_vit(place))
+    else:
+        directory = find_snapshot(place)
+        files = [directory / "config.json", *files_of_weights(weights_of(directory))]
     digests = "".join(file_digest("model's file", path) for path in files)
     return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, TypeAlias
 
 from jaxlt.recipes.network.encoders import Adaptation as Adaptation
-from jaxlt.recipes.network.encoders import Clip, DINOv2, RandomEncoder
+from jaxlt.recipes.network.encoders import Clip, DINOv2, RandomEncoder, ViT
 from jaxlt.recipes.network.encoders import Encoder as Encoder
 from jaxlt.recipes.network.imagenet import ImageNetResNet
 from jaxlt.recipes.network.network import CosineLayer as CosineLayer
@@ -14,4 +14,4 @@ from jaxlt.recipes.network.network import Small
 if TYPE_CHECKING:
     AnyNetwork: TypeAlias = Network
 else:
-    AnyNetwork = Small | ImageNetResNet | Clip | DINOv2 | RandomEncoder
+    AnyNetwork = Small | ImageNetResNet | Clip | DINOv2 | ViT | RandomEncoder

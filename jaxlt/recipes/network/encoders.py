@@ -22,8 +22,8 @@ class Adaptation(Part, frozen=True):
     """All (full), nothing (linear_probe), or modules that are added (adaptformer, adapter, lora,
     vpt_shallow, vpt_deep, ssf) and parts of its own (bias, layer_norm, partial: last blocks)."""
     rank: Count | None = None
-    """adaptformer, adapter, lora: width of the bottleneck; none for LIFT's rule, the power of two
-    below classes / (2 blocks), at least 1."""
+    """adaptformer, adapter, lora: width of the bottleneck; none for LIFT's rule. That is the power
+    of two below classes / (2 blocks), at least 1."""
     lora_projections: tuple[Projection, ...] = ("q_proj", "v_proj")
     """lora: the layers of each block that it changes."""
     prompt_length: Count = 10
@@ -87,14 +87,22 @@ class Clip(Encoder, frozen=True, tag="clip"):
     """CLIP's image encoder."""
 
     snapshot: str = "openai/clip-vit-base-patch16"
-    """Directory in Hugging Face's format, or a name on its hub. It is known by its contents."""
+    """Hugging Face's: a directory, or a name on the hub. It is known by its contents."""
 
 
 class DINOv2(Encoder, frozen=True, tag="dinov2"):
     """DINOv2's image encoder."""
 
     snapshot: str = "facebook/dinov2-small"
-    """Directory in Hugging Face's format, or a name on its hub. It is known by its contents."""
+    """Hugging Face's: a directory, or a name on the hub. It is known by its contents."""
+
+
+class ViT(Encoder, frozen=True, tag="vit"):
+    """A plain vision transformer of timm's, such as LIFT's ViT-B/16 of ImageNet-21k."""
+
+    snapshot: str = "timm/vit_base_patch16_224.augreg_in21k"
+    """File or directory of safetensors in timm's names, or a name on the hub. It is known by its
+    contents."""
 
 
 class RandomEncoder(Encoder, frozen=True, tag="random"):

@@ -1,5 +1,6 @@
 """The ResNets for large images, and what is known of networks by the files they begin with."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,8 +25,21 @@ class ImageNetResNet(Backbone, frozen=True, tag="imagenet_resnet"):
 
 
 def file_digests(part: Network, name: str) -> dict[str, str]:
-    """Returns what the file in a field holds, see `Network.contents`; none without a file."""
+    """Returns what the file in a field holds, see `Network.contents`; none without a file.
+
+    Of a directory of weights, or an index, it is what the digests of its files make.
+    """
     from jaxlt.files.foreign_files import file_digest
 
-    path = getattr(part, name)
-    return {} if path is None else {name: f"sha256:{file_digest(name, Path(path))}"}
+    place = getattr(part, name)
+    if place is None:
+        return {}
+    path = Path(place).expanduser()
+    if not (path.is_dir() or path.name.endswith(".index.json")):
+        return {name: f"sha256:{file_digest(name, path)}"}
+    from jaxlt.models.clip.snapshot import weights_of
+    from jaxlt.models.weights.torch_files import files_of_weights
+
+    files = files_of_weights(weights_of(path) if path.is_dir() else path)
+    digests = "".join(file_digest(name, file) for file in files)
+    return {name: f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"}

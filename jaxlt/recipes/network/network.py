@@ -104,8 +104,8 @@ class Backbone(Network, frozen=True):
     """A network that may begin with weights of a file."""
 
     weights: str | None = None
-    """File of PyTorch weights to begin with: safetensors, .pth or .pt, under torchvision's names.
-    Its classifier is used if it has this one's kind and number of classes."""
+    """PyTorch weights to begin with, under torchvision's names: a file, safetensors, .pth or .pt,
+    or its directory. Their classifier is used if of this one's kind and number of classes."""
     last_block_weights: bool = True
     """false leaves the last block as it was drawn (MiSLAS and GCL on Places-LT)."""
 

