@@ -79,7 +79,9 @@ class TestDigest:
 
 @pytest.mark.parametrize("model", ["random:", "random:small", "klip:x"])
 def test_unknown_ones_are_refused(model):
-    with pytest.raises(UsageError, match="must be clip:SNAPSHOT, dinov2:SNAPSHOT or one of random"):
+    with pytest.raises(
+        UsageError, match="must be clip:SNAPSHOT, dinov2:SNAPSHOT, vit:FILE or one of random"
+    ):
         load_encoder(model, (32, 32, 3))
 
 
