@@ -36,19 +36,14 @@ class FoundImages(NamedTuple):
     passed_over: Counter[str]
 
 
-def is_image(path: Path) -> bool:
-    """Whether a name is that of an image file, by its suffix.
+def is_clutter(name: str) -> bool:
+    """Whether a file or directory is hidden, or left there by a system and no one's data.
 
     Example:
-        >>> from pathlib import Path
-        >>> [is_image(Path(name)) for name in ("a.JPG", "b.webp", "c.heic", "._a.jpg")]
-        [True, True, False, False]
+        >>> from jaxlt.data.sources.image_files import is_clutter
+        >>> [is_clutter(name) for name in ("._a.jpg", "Thumbs.db", "a.jpg")]
+        [True, True, False]
     """
-    return path.suffix.lower() in SUFFIXES and not is_clutter(path.name)
-
-
-def is_clutter(name: str) -> bool:
-    """Whether a file or directory is hidden, or left there by a system and no one's data."""
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
@@ -103,11 +98,11 @@ def _split(directory: Path, passed_over: Counter[str]) -> tuple[list[Path], list
         path = directory / entry.name
         if is_clutter(entry.name):
             passed_over[entry.name] += 1
-        elif _holds(entry.is_dir):
+        elif holds(entry.is_dir):
             folders.append(path)
         elif path.suffix.lower() not in SUFFIXES:
             passed_over[path.suffix.lower() or "without a suffix"] += 1
-        elif _holds(entry.is_file):
+        elif holds(entry.is_file):
             files.append(path)
         else:
             is_link = entry.is_symlink()
@@ -115,7 +110,8 @@ def _split(directory: Path, passed_over: Counter[str]) -> tuple[list[Path], list
     return folders, files
 
 
-def _holds(test: Callable[[], bool]) -> bool:
+def holds(test: Callable[[], bool]) -> bool:
+    """Whether a test of a directory's entry holds; it does not where the entry cannot be seen."""
     try:
         return test()
     except OSError:  # a link in a circle

@@ -8,11 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
 from jaxlt.data.sources.folder import FileImages
-from jaxlt.data.sources.image_files import expanded
+from jaxlt.data.sources.image_files import expanded, holds
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.errors import UsageError
@@ -25,6 +26,7 @@ _REPORTED = 5
 # A part of the path that is empty (so an absolute path), . or ..
 _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
+_OTHER_FORM = ", whose accents are of another form of Unicode there"
 # A part of a specification between commas, or in quotation marks.
 _PLACE = re.compile(r'(?:\A|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))')
 
@@ -122,16 +124,20 @@ def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
     for number, image in enumerate(listed.images):
         directory, _, name = image.rpartition("/")
         by_directory[directory].append((name, number))
-    missing = []
+    missing: list[tuple[int, str]] = []
     for directory, images in by_directory.items():
         try:
             with os.scandir(root / directory) as entries:
-                files = {entry.name for entry in entries if entry.is_file()}
+                files = {entry.name for entry in entries if holds(entry.is_file)}
         except (OSError, ValueError):
             files = set[str]()
-        missing += [number for name, number in images if name not in files]
+        absent = [(name, number) for name, number in images if name not in files]
+        # Some systems write an accent as a letter of its own.
+        forms = {normalize("NFC", name) for name in files} if absent else ()
+        missing += [(i, _OTHER_FORM * (normalize("NFC", name) in forms)) for name, i in absent]
     return [
-        listed.bad_line(i, f"image must be a file, got {root / listed.images[i]}") for i in missing
+        listed.bad_line(i, f"image must be a file, got {root / listed.images[i]}{more}")
+        for i, more in missing
     ]
 
 

@@ -82,6 +82,34 @@ def test_training_and_prediction_refuse_a_file_for_the_same_reason(directory, tr
     assert str(refusal.value) == f"image {path} must be a file that can be decoded: {reason}"
 
 
+def damaged(count):
+    random = np.random.default_rng(0)
+    whole = [content for content, _ in KINDS.values() if len(content) > 20]
+    for _ in range(count):
+        content = bytearray(whole[random.integers(len(whole))])
+        for place in random.integers(20, len(content), 3):
+            content[place] = random.integers(256)
+        yield bytes(content[: random.integers(20, 2 * len(content))])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damage_is_refused_by_both_or_by_none(tmp_path):
+    """Alike also where a damaged file happens to be an image still."""
+    contents, expected = list(damaged(300)), {}
+    paths = [tmp_path / str(number) for number in range(len(contents))]
+    for number, content in enumerate(contents):
+        paths[number].write_bytes(content)
+        try:
+            expected[number] = fitted(decode(content))
+        except ValueError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017 (it need not be raised)
+    assert 50 < len(expected) < 250
+    images = FileImages(list(map(str, paths)), np.zeros(len(paths)), SIZE, "stretch")
+    readable = images.readable(np.arange(len(paths)))
+    assert readable.tolist() == list(expected)
+    np.testing.assert_array_equal(images.load(readable), list(expected.values()))
+
+
 def test_what_is_refused_says_why():
     reasons = {}
     for name in BAD:

@@ -161,6 +161,7 @@ def test_missing_files_are_found(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "x" / "link.jpg").symlink_to("a.jpg")
     (tmp_path / "x" / "dangling.jpg").symlink_to("nothing")
+    (tmp_path / "x" / "circle.jpg").symlink_to("circle.jpg")
     (tmp_path / "x" / "directory.jpg").mkdir()
     names = ["x/a.jpg", "x/b.jpg", "top.jpg", "y/a.jpg", "x/link.jpg", "x/dangling.jpg"]
     text = "".join(f"{name} 0\n" for name in [*names, "x/directory.jpg", "top.jpg/a.jpg"])
@@ -168,6 +169,13 @@ def test_missing_files_are_found(tmp_path):
     missing = missing_images(tmp_path, listed)
     assert sorted(line for _, line, _ in missing) == [2, 4, 6, 7, 8]
     assert (listed.path, 2, f"image must be a file, got {tmp_path}/x/b.jpg") in missing
+
+
+def test_an_accent_of_another_form_is_named(tmp_path):
+    (tmp_path / "e\u0301.jpg").touch()
+    listed, _ = read_list(write(tmp_path / "list.txt", "\u00e9.jpg 0\n\u00e8.jpg 0\n"))
+    reasons = [reason for _, _, reason in missing_images(tmp_path, listed)]
+    assert [reason.partition(", whose accents")[1] for reason in reasons] == [", whose accents", ""]
 
 
 @pytest.mark.parametrize(
