@@ -46,8 +46,10 @@ class AnalyzedRun:
 
     def __init__(self, run: TrainedRun, examined: Examined, scope: Scope = ALL):
         self.run = run
-        images = run.test_images if examined.images == "test" else run.source.train
-        indices = run.split.indices if examined.images == "train" else np.arange(len(images.labels))
+        if examined.images == "test":
+            images, indices = run.tested
+        else:
+            images, indices = run.source.train, run.split.indices
         indices = run.usable(images, indices)
         indices = indices[first_of_each_class(images.labels[indices], examined.images_per_class)]
         loss = _loss(run, examined.loss)

@@ -160,8 +160,10 @@ def _answers(
     from experiments.loaded_runs import in_chunks
     from jaxlt.evaluation import open_set
 
-    predictor, closed, train = run.predictor(), run.test_images, run.source.train
-    shown, unknown = (run.usable(one, np.arange(len(one.labels))) for one in (closed, opened))
+    predictor, train = run.predictor(), run.source.train
+    closed, tested = run.tested
+    shown = run.usable(closed, tested)
+    unknown = run.usable(opened, np.arange(len(opened.labels)))
 
     def of_both(function: Any) -> np.ndarray:
         sets = ((closed, shown), (opened, unknown))

@@ -42,6 +42,11 @@ class Fault(NamedTuple):
 
 # fmt: off
 FAULTS = (
+    # What is trained on is not what is evaluated.
+    Fault("held-out images are trained on",
+          "data/sampling/validation.py", "data/sampling/test_validation.py",
+          "rest = np.delete(np.arange(len(labels)), held_out)",
+          "rest = np.arange(len(labels))"),
     # The equation, and the ways to compute it.
     Fault("the perturbation goes downhill",
           "sharpness/perturbation.py", "methods/test_sam.py",

@@ -101,8 +101,8 @@ def evaluate_generated(shifts: Sequence[Shifts], arguments: "Arguments") -> None
         for name in arguments.corruptions or CORRUPTIONS
     }
     first = shifts[0].run
-    images = first.test_images
-    usable = first.usable(images, np.arange(len(images.labels)))
+    images, tested = first.tested
+    usable = first.usable(images, tested)
     indices = usable[first_of_each_class(images.labels[usable], arguments.images_per_class)]
     with _mapping(arguments.workers) as mapped:
         originals = ((images.load(chunk), images.labels[chunk]) for chunk in chunks(indices))

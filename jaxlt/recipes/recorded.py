@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from jaxlt.runs.reader import RunReader
 if TYPE_CHECKING:
     from jaxlt.data import ImageSet, Source, Split
     from jaxlt.evaluation import Predictor
+
+
+_logger = logging.getLogger(__name__)
 
 
 class OwnPartError(UsageError):
@@ -201,14 +205,14 @@ class TrainedRun:
         return source
 
     @property
-    def test_images(self) -> "ImageSet":
-        """Its source's test images, if it has any."""
+    def tested(self) -> "tuple[ImageSet, np.ndarray]":
+        """Its source's test images and their numbers (n,); without any, those of `evaluated`."""
         images = self.source.test
-        if len(images.labels) == 0:
-            raise UsageError(
-                f"run {self.path} must have a list of test images, got none in {self.source.name}"
-            )
-        return images
+        if len(images.labels):
+            return images, np.arange(len(images.labels))
+        told = "%s has no test images: those that run %s was evaluated on take their place"
+        _logger.info(told, self.source.name, self.path)
+        return self.evaluated
 
     @functools.cached_property
     def split(self) -> "Split":

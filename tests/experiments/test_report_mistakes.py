@@ -108,7 +108,7 @@ def test_page_shows_them(trained, program):
     assert program(trained)[0] == 0
     page = Page((trained / "report.html").read_text())
     run = TrainedRun(trained)
-    images = run.test_images
+    images, _ = run.tested
     logits = run.predictor().logits(images.load(np.arange(len(images.labels))))
     wrong = int((logits.argmax(axis=1) != images.labels).sum())
     assert (
