@@ -71,6 +71,8 @@ def labeled_images(
     if lost := len(known) - len(usable):
         _logger.warning("skipped %d images that cannot be read", lost)
     _logger.info("evaluated on %d %s images of %s", len(usable), name, dataset)
+    if name == "train" and source.name == recorded.data.name:
+        _logger.warning("the run was trained on some of them, which it knows better than others")
     return LabeledImages(images, usable, labels[usable])
 
 
@@ -80,8 +82,10 @@ def _part(source: Source, part: Part | None) -> tuple[Part, ImageSet]:
         "val": source.val,
         "train": source.train,
     }
-    filled = {name: one for name, one in sets.items() if one is not None and len(one.labels)}
-    found = next(iter(filled), None) if part is None else part
+    filled: dict[Part, ImageSet] = {
+        name: one for name, one in sets.items() if one is not None and len(one.labels)
+    }
+    found: Part | None = next(iter(filled), None) if part is None else part
     if found is None or found not in filled:
         raise UsageError(
             f"dataset {source.name} must have {part or 'labeled'} images, got "

@@ -270,6 +270,14 @@ FAULTS = (
           "analysis/landscape.py", "analysis/test_directions.py",
           "axes = tuple(range(w.ndim - 1))",
           "axes = tuple(range(w.ndim))"),
+    Fault("a file whose predictions are not the run's is written",
+          "evaluation/export.py", "evaluation/test_exported_network.py",
+          "if not difference <= most:",
+          "if difference is most:"),
+    Fault("half a file takes the place of the old one",
+          "files/whole_file.py", "files/test_whole_file.py",
+          "with partial.open(\"wb\") as file:",
+          "with path.open(\"wb\") as file:"),
 )
 # fmt: on
 
