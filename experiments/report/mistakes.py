@@ -89,7 +89,7 @@ def _parts(
             notes.append(f"Mistakes of {row.label} are not shown: {first_line(error)}.")
             _logger.warning("%s", notes[-1])
             continue
-        pictures.append(draw_matrix(row.label, found, row.learned))
+        pictures.append(draw_matrix(row.label, found, row.learned, alone=len(rows) == 1))
         notes += _unlike(row, found)
         if thumbnails:
             wrong = int((found.labels != found.classes).sum())
@@ -185,7 +185,26 @@ def folded(labels: np.ndarray, classes: np.ndarray, groups: Sequence[np.ndarray]
     return np.stack([of_group.mean(axis=0) if len(of_group) else empty for of_group in known])
 
 
-def draw_matrix(label: str, found: Predicted, learned: LearnedClasses) -> Picture:
+def commonest(found: Predicted, learned: LearnedClasses) -> str:
+    """Says which class is most often taken for which."""
+    wrong = found.labels != found.classes
+    # No table of all pairs, of which thousands of classes have too many.
+    pairs = np.stack([found.labels[wrong], found.classes[wrong]], axis=1)
+    if not len(pairs):
+        return "Nothing is mistaken"
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    names = [printable(name) for name in learned.class_names]
+    texts = [
+        f"{names[kinds[place, 0]]} for {names[kinds[place, 1]]} ({counts[place]} of "
+        f"{(found.labels == kinds[place, 0]).sum()})"
+        for place in np.argsort(-counts, kind="stable")[:_NAMED_CONFUSIONS]
+    ]
+    return f"Most often mistaken: {', '.join(texts)}"
+
+
+def draw_matrix(
+    label: str, found: Predicted, learned: LearnedClasses, *, alone: bool = False
+) -> Picture:
     """Draws the confusion matrix of a row, in percent of the images of a line."""
     groups = groups_of(learned.class_counts)
     shares = 100 * folded(found.labels, found.classes, groups)
@@ -193,7 +212,7 @@ def draw_matrix(label: str, found: Predicted, learned: LearnedClasses) -> Pictur
     single = len(groups) == len(learned.class_counts)
 
     def onto(axes: Any) -> None:
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest", aspect="auto")
         size = 9 if len(names) <= _MOST_WRITTEN else 7
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
         axes.set_yticks(range(len(names)), names, fontsize=size)
@@ -207,21 +226,15 @@ def draw_matrix(label: str, found: Predicted, learned: LearnedClasses) -> Pictur
                     center = {"ha": "center", "va": "center"}
                     axes.text(column, line, f"{share:.0f}", color=ink, fontsize=8, **center)
 
-    off = np.where(np.eye(len(names), dtype=bool), 0, np.nan_to_num(shares))
-    worst = [np.unravel_index(place, off.shape) for place in np.argsort(-off, axis=None)]
-    words = "; ".join(
-        f"{names[line]} for {names[column]} ({off[line, column]:.0f} %)"
-        for line, column in worst[:_NAMED_CONFUSIONS]
-        if off[line, column] > 0
-    )
-    words = f"Most often mistaken: {words}" if words else "Nothing is mistaken"
+    words = commonest(found, learned)
     order = "Classes" if single else f"{len(learned.class_counts)} classes in {len(names)} groups"
     reading = (
         f"{order}, from head to tail: the darker the diagonal the better; a dark column is what "
         f"others are taken for. {words}."
     )
     alternative = f"Confusion matrix of {label} in percent of each line. {words}."
-    return draw(f"Confusion matrix: {label}", alternative, onto, reading, height=4.6)
+    title = f"Confusion matrix: {label}"
+    return draw(title, alternative, onto, reading, height=4.6, alone=alone)
 
 
 def _name(members: np.ndarray, learned: LearnedClasses) -> str:
@@ -248,7 +261,7 @@ def _gallery(found: Predicted, learned: LearnedClasses) -> list[Thumbnail]:
             printable("/".join(found.images.name(int(found.numbers[place])).split("/")[-2:])),
             f"true {printable(learned.class_names[found.labels[place]])}",
             f"taken for {printable(learned.class_names[found.classes[place]])}, "
-            f"{100 * found.confidences[place]:.0f} %",
+            f"{100 * found.confidences[place]:.0f}\N{NO-BREAK SPACE}%",
         )
         for place, image in zip(places, pixels, strict=True)
     ]

@@ -14,6 +14,8 @@ from test_report import Page
 from experiments.report import __main__ as report
 from experiments.report.mistakes import (
     Predicted,
+    commonest,
+    draw_matrix,
     folded,
     groups_of,
     mistakes,
@@ -21,7 +23,7 @@ from experiments.report.mistakes import (
     surest_mistakes,
     thumbnail,
 )
-from experiments.report.rows import read_runs, rows_of
+from experiments.report.rows import LearnedClasses, read_runs, rows_of
 from jaxlt.recipes.recorded import TrainedRun
 
 
@@ -119,7 +121,7 @@ def test_page_shows_them(trained, program):
     [matrix] = [one for one in alternatives if one.startswith("Confusion matrix of")]
     assert "Most often mistaken: " in matrix
     taken = [text for _, text in page.texts if text.startswith("taken for ")]
-    sureness = [int(text.split()[-2]) for text in taken if text.endswith(" %")]
+    sureness = [int(text.split()[-2]) for text in taken if text.endswith("%")]
     assert sureness == sorted(sureness, reverse=True)
 
 
@@ -154,3 +156,16 @@ def test_other_images_are_told_from_those_of_the_run(trained, tmp_path, monkeypa
     )
     section = mistakes(rows_of(read_runs([path]), tmp_path))
     assert "the images are others now" in section.subsections[0].paragraphs[0]
+
+
+def test_commonest_confusions_are_named():
+    labels, classes = np.array([0, 0, 0, 1, 2, 2]), np.array([1, 1, 0, 0, 2, 2])
+    images: object = None
+    found = Predicted(images, np.arange(6), labels, classes, np.ones(6))
+    learned = LearnedClasses("set", ("red fox", "dog", "cat"), (9, 5, 2), (8, 8, 1))
+    words = commonest(found, learned)
+    assert words == "Most often mistaken: red fox for dog (2 of 3), dog for red fox (1 of 1)"
+    right = found._replace(classes=labels)
+    assert commonest(right, learned) == "Nothing is mistaken"
+    assert draw_matrix("SGD", found, learned).broad_uri is None
+    assert draw_matrix("SGD", found, learned, alone=True).broad_uri is not None
