@@ -25,6 +25,19 @@ def test_directories_are_matched_by_class_name(tmp_path):
     assert [path.parent.name for path in found.paths] == ["owl", "owl", "cat", "cat"]
 
 
+def test_the_files_are_those_that_training_finds(tmp_path, caplog):
+    images = ["cat/a.WEBP", "cat/b.gif", "cat/deep/c.tiff", "dog/d.jfif"]
+    others = ["cat/._a.jpg", "cat/@eaDir/e.jpg", "dog/f.heic", ".ipynb_checkpoints/g.jpg"]
+    for name in images + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_class_folders(tmp_path, ["cat", "dog"])
+    assert found.paths == [tmp_path / name for name in images]
+    assert found.labels.tolist() == [0, 0, 0, 1]
+    named = "1 ._a.jpg, 1 .heic, 1 .ipynb_checkpoints, 1 @eaDir"
+    assert caplog.messages == [f"passed over in {tmp_path}: 4 entries: {named}"]
+
+
 def test_numbered_directories_are_labels_in_numeric_order(tmp_path):
     make(tmp_path, *map(str, range(12)))
     names = [f"n{number:08d}" for number in range(12)]
