@@ -63,8 +63,9 @@ def by_hand(predictor, images):
     """Probabilities (B, 4) of pixels of the network's shape, normalized in float64."""
     mean, std = predictor.description.mean, predictor.description.std
     normalized = ((images / 255 - np.array(mean)) / np.array(std)).astype(np.float32)
-    logits = predictor.network.apply(predictor.variables, normalized, train=False)
-    exponentials = np.exp(np.asarray(logits, np.float64))
+    applied = predictor.network.apply(predictor.variables, normalized, train=False)
+    logits = np.asarray(applied, np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
