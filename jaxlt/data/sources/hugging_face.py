@@ -113,6 +113,9 @@ def load_hugging_face(place: str, image_size: int, resize: Resize) -> LoadedImag
 
 def _loaded(place: str) -> Any:
     """Returns the data set, a dict of tables by part or one table."""
+    # It logs which other libraries it found, and the hub's each of its attempts.
+    for library, level in (("datasets", logging.WARNING), ("huggingface_hub", logging.ERROR)):
+        logging.getLogger(library).setLevel(level)
     try:
         import datasets
     except ImportError as error:
@@ -157,8 +160,6 @@ def _ask_hub(name: str) -> str | None:
     import huggingface_hub
 
     answers: list[str | None] = []
-    # It logs each of its attempts.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
     def ask() -> None:
         try:
