@@ -18,6 +18,8 @@ class Examined:
     checkpoint: tuple[Path, ...]
     """Directories of finished runs, those that were their workdirs; or checkpoints of theirs,
     RUN/checkpoints/STEP."""
+    dataset: str | None = None
+    """Where the runs' data are now, such as folder:DIR; none for where they were trained."""
     images: Literal["train", "test"] = "train"
     """train: the training images of each run's split. test: its test images."""
     images_per_class: int | None = None
@@ -36,7 +38,7 @@ class Examined:
         from jaxlt.devices.backends import enable_compilation_cache
 
         enable_compilation_cache()
-        runs = load_runs(self.checkpoint)
+        runs = load_runs(self.checkpoint, self.dataset)
         place = common_destination(runs, self.output, self.program)
         analyzed = [AnalyzedRun(run, self, scope) for run in runs]
         check_same(analyzed, [tuple(one.groups) for one in analyzed], "groups of classes")

@@ -26,21 +26,27 @@ _Result = TypeVar("_Result")
 _CHUNK = 128
 
 
-def load_run(path: Path, label: str) -> TrainedRun:
-    """Reads a run's directory, or one of its `checkpoints/STEP`; UsageError for another."""
+def load_run(path: Path, label: str, dataset: str | None = None) -> TrainedRun:
+    """Reads a run's directory, or one of its `checkpoints/STEP`; UsageError for another.
+
+    Its images are read from `dataset`, None for where they were.
+    """
     directory, step = directory_and_step(path)
-    run = TrainedRun(directory, step, label)
+    run = TrainedRun(directory, step, label, dataset)
     run.check()
     return run
 
 
-def load_runs(paths: Sequence[Path]) -> list[TrainedRun]:
-    """Reads several runs, at least one, each once; their labels are what their paths differ in."""
+def load_runs(paths: Sequence[Path], dataset: str | None = None) -> list[TrainedRun]:
+    """Reads several runs, at least one, each once; their labels are what their paths differ in.
+
+    The images of all are read from `dataset`, None for where they were.
+    """
     check_distinct("checkpoint", [path.absolute() for path in paths])
     found = [directory_and_step(path.absolute()) for path in paths]
     common = Path(os.path.commonpath([directory.parent for directory, _ in found]))
     return [
-        load_run(path, with_step(str(directory.relative_to(common)), step))
+        load_run(path, with_step(str(directory.relative_to(common)), step), dataset)
         for path, (directory, step) in zip(paths, found, strict=True)
     ]
 

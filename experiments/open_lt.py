@@ -49,6 +49,8 @@ class Arguments:
 
     checkpoint: tuple[Path, ...]
     """Directories of finished runs, those that were their workdirs; one row of the table each."""
+    dataset: str | None = None
+    """Where the runs' data are now, such as folder:DIR; none for where they were trained."""
     open: str | None = None
     """Source of the open set, of whose classes the runs know none: its open list if it has one,
     otherwise its test images. digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,LISTS or
@@ -83,7 +85,7 @@ def main() -> None:
     from jaxlt.devices.backends import enable_compilation_cache
 
     enable_compilation_cache()
-    runs = load_runs(arguments.checkpoint)
+    runs = load_runs(arguments.checkpoint, arguments.dataset)
     places = destinations(runs, arguments.output, "open_set")
     results = [_evaluate(run, _open_images(run, arguments.open), arguments) for run in runs]
     write_reports(places, results, lambda place, shown: _write(place, shown, arguments))

@@ -21,6 +21,9 @@ class Arguments:
     checkpoint: tuple[Path, ...]
     """Directories of finished runs, those that were their workdirs. They are shown the same
     images, so they must have the same classes and image shape."""
+    dataset: str | None = None
+    """generate: where the runs' data are now, such as folder:DIR; none for where they were
+    trained."""
     folders: tuple[Path, ...] = ()
     """Image folders DIR/CLASS/*.jpg such as ImageNet-Sketch, whose directories are named after the
     runs' classes, or ImageNetV2, whose directories are numbered by them."""
@@ -60,7 +63,7 @@ def main() -> None:
     from jaxlt.evaluation.corruptions import ALEXNET_ERRORS
 
     enable_compilation_cache()
-    runs = loaded_runs.load_runs(arguments.checkpoint)
+    runs = loaded_runs.load_runs(arguments.checkpoint, arguments.dataset)
     places = loaded_runs.destinations(runs, arguments.output, "ood")
     of_alexnet = arguments.baseline == _ALEXNET
     if of_alexnet and runs[0].num_classes != _IMAGENET_CLASSES:
@@ -70,7 +73,7 @@ def main() -> None:
         )
     shifts = [evaluations.Shifts(run) for run in runs]
     if arguments.baseline is not None and not of_alexnet:
-        run = loaded_runs.load_run(Path(arguments.baseline), "baseline")
+        run = loaded_runs.load_run(Path(arguments.baseline), "baseline", arguments.dataset)
         shifts.append(evaluations.Shifts(run))
     evaluations.check_alike([one.run for one in shifts], same_data=arguments.generate)
     if arguments.folders:
@@ -100,7 +103,7 @@ def _check(arguments: Arguments) -> None:
         raise UsageError("baseline must go with corruptions_tree or generate, got neither")
     if arguments.baseline == _ALEXNET and arguments.generate:
         raise UsageError(f"baseline must be a run with generate, got {_ALEXNET}")
-    for name in ("corruptions", "images_per_class"):
+    for name in ("corruptions", "images_per_class", "dataset"):
         if getattr(arguments, name) and not arguments.generate:
             raise UsageError(f"{name} must go with generate, got it alone")
     command_line.check_distinct("corruption", arguments.corruptions or ("all",))

@@ -60,7 +60,7 @@ def check_alike(runs: Sequence[TrainedRun], *, same_data: bool) -> None:
             "classes": own.class_names == other.class_names,
             "image shape": own.image_shape == other.image_shape,
             "resize": own.resize == other.resize,
-            "dataset": not same_data or run.recorded.data.name == first.recorded.data.name,
+            "dataset": not same_data or _same_images(run, first),
         }
         for what, alike in same.items():
             if not alike:
@@ -68,6 +68,14 @@ def check_alike(runs: Sequence[TrainedRun], *, same_data: bool) -> None:
                     f"runs evaluated together must have the same {what}, those of {run.path} and "
                     f"{first.path} differ"
                 )
+
+
+def _same_images(run: TrainedRun, first: TrainedRun) -> bool:
+    """Whether runs were evaluated on the same images; where not recorded, from the same place."""
+    one, other = run.known_data.evaluated, first.known_data.evaluated
+    if one is None or other is None:
+        return run.recorded.data.name == first.recorded.data.name
+    return one == other
 
 
 def evaluate_folders(shifts: Sequence[Shifts], directories: Sequence[Path]) -> None:

@@ -1,6 +1,7 @@
 """What a table shows: the recipe of each cell, and what is finished of it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,10 +10,12 @@ from experiments import parsing
 from experiments.flag_refusals import nearest
 from experiments.presentation import MEASURES
 from jaxlt import UsageError
+from jaxlt.recipes.data import Data
 from jaxlt.recipes.named import PUBLISHED, RECIPES, Published, vary
 from jaxlt.recipes.named.tables import TableLayout
 from jaxlt.recipes.part import part_word
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.recorded import recorded_recipe
 from jaxlt.recipes.sources import AnySource
 from jaxlt.runs.reader import EvaluationRecord, RunReader
 from jaxlt.runs.workdir import check_identity
@@ -173,19 +176,24 @@ def run_directory(directory: Path, name: str, seed: int) -> Path:
 
 
 def finished_runs(
-    directory: Path, name: str, recipe: Recipe, seeds: Sequence[int]
+    directory: Path, name: str, recipe: Recipe, seeds: Sequence[int], *, others_follow: bool = False
 ) -> dict[int, RunReader]:
-    """Finds the finished runs of a recipe; all that are begun must be its own, of equal images."""
-    begun = {
-        seed: run
-        for seed in seeds
-        if (run := _begun(run_directory(directory, name, seed), recipe, seed)) is not None
-    }
+    """Finds the finished runs of a recipe; all that are begun must be its own, of equal images.
+
+    If others follow, or the recipe's data are at another place, what they hold is compared.
+    """
+    paths = {seed: run_directory(directory, name, seed) for seed in seeds}
+    found = {seed: _begun(path, recipe, seed) for seed, path in paths.items()}
+    begun = {seed: run for seed, run in found.items() if run is not None}
+    finished = {seed: run for seed, run in begun.items() if run.result_file.exists()}
+    others_follow = others_follow and len(finished) < len(seeds)
+    for run in begun.values():
+        _check_data(run, recipe, others_follow=others_follow)
     images = {seed: run.identity.get("images") for seed, run in begun.items()}
     if any(digest != next(iter(images.values())) for digest in images.values()):
         shown = ", ".join(f"seed{seed} has {digest}" for seed, digest in images.items())
         raise UsageError(f"runs in {directory / name} must be on the same images, {shown}")
-    return {seed: run for seed, run in begun.items() if run.result_file.exists()}
+    return finished
 
 
 def read_entries(directory: Path, plan: Plan, seeds: Sequence[int]) -> list[Entry]:
@@ -213,6 +221,23 @@ def _begun(path: Path, recipe: Recipe, seed: int) -> RunReader | None:
     images = run.identity.get("images")
     check_identity(path, {**recipe.identity(), "seed": seed, "images": images})
     return run
+
+
+def _check_data(run: RunReader, recipe: Recipe, *, others_follow: bool) -> None:
+    """Raises UsageError if a run is known to be on other data than its recipe's now."""
+    recorded = recorded_recipe(run)
+    moved = recorded.data.replace(split_file=None) != recipe.data.replace(split_file=None)
+    if "data" in run.identity and (moved or others_follow):
+        data = _data_of(recipe.data, recorded.evaluation.images)
+        check_identity(run.path, {**run.identity, "data": data})
+
+
+@functools.cache
+def _data_of(data: Data, images: str) -> dict[str, Any]:
+    from jaxlt.recipes.run_directory import data_identity
+
+    source = data.load()
+    return data_identity(data, images, source, data.split(source))
 
 
 def _evaluation(run: RunReader, stage: int | None) -> EvaluationRecord:

@@ -79,7 +79,7 @@ def train_missing(plan: Plan, directory: Path, options: Options) -> None:
     """Trains the runs of a table that are not finished, see `make_table`."""
     missing: list[PlannedRun] = []
     for name, recipe in plan.recipes.items():
-        finished = finished_runs(directory, name, recipe, options.seeds)
+        finished = finished_runs(directory, name, recipe, options.seeds, others_follow=True)
         missing += [
             PlannedRun(name, recipe, seed, run_directory(directory, name, seed))
             for seed in options.seeds

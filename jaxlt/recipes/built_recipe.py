@@ -129,7 +129,8 @@ class BuiltRecipe:
 
     @functools.cached_property
     def _data(self) -> dict[str, Any]:
-        return data_identity(self.recipe, self.source, self.split)
+        data, images = self.recipe.data, self.recipe.evaluation.images
+        return data_identity(data, images, self.source, self.split)
 
     def workdir(self, member: Member) -> Workdir:
         """Opens a run's directory, created if missing; UsageError says it is another run's."""

@@ -191,15 +191,15 @@ class Data(Part, frozen=True):
         """The source's specification."""
         return part_word(self.source)
 
-    def load(self, *, skip_unreadable: bool = False) -> Any:
-        """Loads the source, without what cannot be decoded if the recipe or the caller says so.
+    def load(self, place: str | None = None, *, skip_unreadable: bool = False) -> Any:
+        """Loads the source, or one at another place, without what cannot be decoded if it is asked.
 
         UsageError says that the data are missing or damaged, or the options do not fit them.
         """
         from jaxlt.data import load_source
 
         return load_source(
-            self.name,
+            place or self.name,
             image_size=self.image_size,
             resize=self.resize,
             normalization=self.normalization,

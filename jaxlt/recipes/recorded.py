@@ -17,6 +17,7 @@ from jaxlt.recipes.data import Data
 from jaxlt.recipes.methods import AnyMethod, Method
 from jaxlt.recipes.network import AnyNetwork
 from jaxlt.recipes.recipe import FORMAT, Evaluation, Recipe
+from jaxlt.runs.differences import DataRecord, data_differences, recorded_data
 from jaxlt.runs.reader import RunReader
 
 if TYPE_CHECKING:
@@ -132,10 +133,18 @@ class TrainedRun:
         path: its directory.
         step: of the checkpoint that is its network; None for the newest that is whole.
         label: short name; None for the directory's.
+        dataset: where its data are now, as `jaxlt.data.load_source` takes it; None for where they
+            were.
     """
 
-    def __init__(self, path: str | Path, step: int | None = None, label: str | None = None):
-        self.path, self.step = Path(path), step
+    def __init__(
+        self,
+        path: str | Path,
+        step: int | None = None,
+        label: str | None = None,
+        dataset: str | None = None,
+    ):
+        self.path, self.step, self.dataset = Path(path), step, dataset
         self.label = self.path.name if label is None else label
         self.files = RunReader(self.path)
 
@@ -195,14 +204,43 @@ class TrainedRun:
 
     @functools.cached_property
     def source(self) -> "Source":
-        """The data set that it was trained on."""
-        source, shape = self.recorded.data.load(), self.predictor().image_shape
+        """The data set that it was trained on; UsageError for another, or if it is not there."""
+        shape = self.predictor().image_shape
+        try:
+            source = self.recorded.data.load(self.dataset)
+        except UsageError as error:
+            now = f"give where the data of run {self.path} are now by --dataset SOURCE"
+            raise UsageError(f"{error}; {now}") from error
         if source.image_shape != shape:
             raise UsageError(
                 f"images of {source.name} must have the shape that run {self.path} was trained on, "
                 f"{shape}, got {source.image_shape}"
             )
+        self._check_data(source)
         return source
+
+    def _check_data(self, source: "Source") -> None:
+        from jaxlt.data import Split
+        from jaxlt.recipes.run_directory import data_identity
+
+        known = self.known_data
+        if known.class_names not in ((), source.class_names):
+            others = data_differences(known, {"class_names": source.class_names})
+        else:
+            split = Split.read(self.files.split_file, source)
+            images = self.recorded.evaluation.images
+            here = data_identity(self.recorded.data, images, source, split)
+            others = data_differences(known, here)
+        if others:
+            raise UsageError(
+                f"dataset must be that of run {self.path}, got others in {source.name}: {others}; "
+                "give where its data are now by --dataset SOURCE"
+            )
+
+    @functools.cached_property
+    def known_data(self) -> DataRecord:
+        """What it kept of its data, to tell them from others."""
+        return recorded_data(self.path, self.files.identity)
 
     @property
     def tested(self) -> "tuple[ImageSet, np.ndarray]":

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 
 from jaxlt.data import ImageSet, Source, Split
+from jaxlt.recipes.data import Data
 from jaxlt.runs.model_description import ModelDescription
 
 # As many as the statistics of a data set are computed of; more would take time.
 _SAMPLE = 1024
 
 
-def data_identity(recipe: Any, source: Source, split: Split) -> dict[str, Any]:
+def data_identity(data: Data, images: str, source: Source, split: Split) -> dict[str, Any]:
     """Returns the classes in order, and digests of trained and evaluated images, as JSON values.
 
     Of up to 1,024 images of either set, evenly spaced, the contents count; of all of them the label
-    and the name below the directory that they have in common. `recipe` may be a `RecordedRecipe`.
+    and the name below the directory that they have in common. `images` is "test" or "val".
     """
-    evaluated, numbers = recipe.data.evaluated(source, split, recipe.evaluation.images)
+    evaluated, numbers = data.evaluated(source, split, images)
     numbers = np.arange(len(evaluated.labels)) if numbers is None else numbers
     return {
         "class_names": list(source.class_names),

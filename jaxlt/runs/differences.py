@@ -125,7 +125,8 @@ def data_differences(found: DataRecord, data: Mapping[str, Any]) -> str:
     for name in ("mean", "std"):
         one, other = getattr(found, name), getattr(here, name)
         # The same pixels give the same numbers but for rounding.
-        if one and not said and not np.allclose(one, other, rtol=0, atol=_ROUNDING):
+        alike = len(one) == len(other) and np.allclose(one, other, rtol=0, atol=_ROUNDING)
+        if one and not said and not alike:
             said.append(f"{name} of pixels is {_listed(one)} there and {_listed(other)} here")
     return "; ".join(said)
 

@@ -279,7 +279,10 @@ def source_of(labels, names):
 
 def identity_of(source):
     return data_identity(
-        recipe_of(recipes.Digits()), source, long_tailed_split(source, profile="native")
+        recipe_of(recipes.Digits()).data,
+        "test",
+        source,
+        long_tailed_split(source, profile="native"),
     )
 
 
