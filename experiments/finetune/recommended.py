@@ -134,7 +134,7 @@ def recommend(
     )
     lines = [
         "all images are used, as many of each class as there are (--data.profile native)",
-        _evaluated(facts, share),
+        _evaluated(facts, share) + _seen_before(facts, backbone),
         f"network {backbone.reason}",
         *choices.reasons,
         f"precision {precision}: {'an' if on_accelerator else 'no'} accelerator",
@@ -184,6 +184,13 @@ def _evaluated(facts: Facts, share: float) -> str:
         "out (--validation), at least one of each class of two or more; settings are chosen by it "
         "and it is reported, so expect a little less on new images"
     )
+
+
+def _seen_before(facts: Facts, begins: BeginsWith) -> str:
+    """Returns what a reported accuracy may owe to images that the weights have seen."""
+    if begins.image_size is None or facts.has_test:
+        return ""
+    return "; the run that it begins with may have been trained on some of these images"
 
 
 def trial_of(recipe: Recipe, facts: Facts, share: float, epochs: int | None) -> Recipe:
