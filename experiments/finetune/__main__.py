@@ -256,7 +256,7 @@ def _say_next(run: Path, arguments: Arguments) -> None:
     csv = shlex.quote(str(run.parents[1] / "predictions.csv"))
     command_line.say_next(
         f"python3 -m experiments.predict {shown} {images} --csv {csv}",
-        f"python3 -m experiments.report {shlex.quote(str(run.parents[1] / run.parent.name))}",
+        f"python3 -m experiments.evaluate {shown}",
         f"python3 -m experiments.export {shown}",
     )
 

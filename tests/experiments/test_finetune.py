@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from small_runs import run_program
 
+from experiments import evaluate, export, predict
 from experiments.finetune import __main__ as finetune
+from experiments.report import __main__ as report
 from experiments.table.plan import run_directory
 from jaxlt.recipes import SAM, SGD, CrossEntropy, FocalSAM, LogitAdjusted, Native, read_recipe
 
@@ -90,7 +92,7 @@ def test_a_folder_with_train_alone_becomes_a_model(folder, workdir, monkeypatch,
     assert err[-4:] == [
         "next:",
         f"  python3 -m experiments.predict {run} '{folder}' --csv '{workdir}/predictions.csv'",
-        f"  python3 -m experiments.report '{workdir}/focal_sam'",
+        f"  python3 -m experiments.evaluate {run}",
         f"  python3 -m experiments.export {run}",
     ]
 
@@ -125,6 +127,27 @@ def test_more_images_are_refused_with_the_remedy(folder, workdir, tmp_path, monk
     assert "186 training images in 12 classes" in err[-1]
     assert "got 189 training images in 13 classes" in err[-1]
     assert "another --workdir, and --init-from RUN" in err[-1]
+
+
+def test_more_images_go_on_from_what_a_run_has_learned(
+    folder, workdir, tmp_path, monkeypatch, capfd
+):
+    photos(tmp_path / "more", (*COUNTS, 3), (*NAMES, "zebra"))
+    run = workdir / "focal_sam" / "seed0"
+    before = [file.read_bytes() for file in sorted(run.iterdir()) if file.is_file()]
+    flags = ["--epochs", "1", "--no-tune", "--init-from", run, "--workdir", tmp_path / "run"]
+    status, _, err = run_program(monkeypatch, capfd, finetune, tmp_path / "more", *flags)
+    assert status == 0, err
+    said = "\n".join(err)
+    assert "12 classes kept, 1 new (zebra)" in said
+    assert "image size 16: that of the run whose weights it begins with" in said
+    assert "may have been trained on some of these images" in said
+    assert [file.read_bytes() for file in sorted(run.iterdir()) if file.is_file()] == before
+    flags[flags.index(tmp_path / "run")] = tmp_path / "other"
+    flags += ["--backbone", "dinov2:nowhere"]
+    status, _, err = run_program(monkeypatch, capfd, finetune, tmp_path / "more", *flags)
+    assert status == 2
+    assert err == [f"error: --backbone must be none with --init-from {run}, got dinov2:nowhere"]
 
 
 def test_test_images_are_reported_and_not_chosen_by(tested, tmp_path, monkeypatch, capfd):
@@ -187,3 +210,40 @@ def test_help_needs_no_images(monkeypatch, capfd):
     assert status == 0
     assert out[0] == "usage: python3 -m experiments.finetune SOURCE [flags]"
     assert len(out) <= 150
+
+
+@pytest.mark.soak
+def test_six_commands_lead_from_a_folder_to_a_model_that_serves_and_grows(
+    tmp_path, monkeypatch, capfd
+):
+    """A few classes with hundreds of images and many with a dozen, without a test set at first."""
+    counts = (400, 260, 170, 110, 75, 50, 32, 21, 14, 9, 6, 4)
+    photos(tmp_path / "My photos", counts)
+    photos(tmp_path / "more", (*counts, 5), (*NAMES, "zebra"))
+    photos(tmp_path / "tested", (3,) * 12, seed=5)
+    first, second = tmp_path / "runs" / "first", tmp_path / "runs" / "second"
+    run, csv = first / "focal_sam" / "seed0", tmp_path / "predictions.csv"
+
+    def typed(program, *words):
+        status, out, err = run_program(monkeypatch, capfd, program, *words)
+        assert status == 0, err
+        return "\n".join((*out, *err))
+
+    quick = ["--epochs", "3", "--trial-epochs", "1", "--rhos", "0.05"]
+    said = typed(finetune, tmp_path / "My photos", "--workdir", first, *quick)
+    assert "1151 training images in 12 classes, 400 to 4 a class" in said
+    assert "written to" in typed(report, first / "focal_sam")
+    typed(predict, run, tmp_path / "tested", "--csv", csv)
+    predicted = csv.read_text().splitlines()[1:]
+    assert len(predicted) == 36
+    # A class has one color, which a network that has learned tells.
+    assert sum(f"/{name}/" in line for line in predicted for name in NAMES) == 36
+    assert "largest difference" in typed(export, run)
+    assert (run / "export" / "model.stablehlo").stat().st_size > 1000
+    said = typed(finetune, tmp_path / "more", "--workdir", second, "--init-from", run, *quick)
+    assert "12 classes kept, 1 new (zebra)" in said
+    table = typed(
+        evaluate, second / "focal_sam" / "seed0", "--dataset", f"folder:{tmp_path}/tested"
+    )
+    for name in NAMES:
+        assert f"| {name} " in table
