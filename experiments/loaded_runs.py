@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from experiments.command_line import check_distinct, say_next
-from experiments.presentation import method_name
+from experiments.presentation import method_name, place_of
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import claim_directory, without_nan, write_json
 from jaxlt.recipes.recorded import TrainedRun
@@ -77,12 +77,15 @@ def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
     labeled: dict[str, list[int]] = {}
     for (step, _), numbers in rows.items():
         common = Path(os.path.commonpath([runs[number].path.absolute() for number in numbers]))
+        if common.name == f"seed{runs[numbers[0]].files.seed}":
+            common = common.parent
         name = method_name(common.name if common == root else str(common.relative_to(root)))
         label = with_step(name, step)
         while label in labeled:
             label += "'"
         labeled[label] = numbers
-    return labeled
+    # In the order of every table; those of no method stay as they were given.
+    return dict(sorted(labeled.items(), key=lambda row: place_of(row[0].partition(",")[0])))
 
 
 def first_of_each_class(labels: np.ndarray, images_per_class: int | None) -> np.ndarray:

@@ -41,7 +41,11 @@ def method_name(label: str) -> str:
 
 
 def place_of(method: str) -> int:
-    """Returns where a method, named as a recipe or as a table does, stands; others come last."""
+    """Returns where a method, named as a recipe or as a table does, stands; others come last.
+
+    A label of a path is its last word's.
+    """
+    method = method.rpartition("/")[2]
     orders = (list(METHODS), list(METHODS.values()))
     return next((order.index(method) for order in orders if method in order), len(METHODS))
 

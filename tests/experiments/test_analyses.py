@@ -186,9 +186,10 @@ def test_steps_of_a_run_can_be_compared(monkeypatch, capsys, tmp_path, runs):
     loaded = load_runs([*runs[:2], *earlier])
     assert [run.step for run in loaded] == [None, None, steps[0], steps[0]]
     assert seeds_rows(loaded) == {"SGD": [0, 1], f"SGD, step {steps[0]}": [2, 3]}
-    assert seeds_rows(loaded[2:3]) == {f"seed0, step {steps[0]}": [0]}
+    assert seeds_rows(loaded[2:3]) == {f"SGD, step {steps[0]}": [0]}
     both = load_runs([*runs[:2], runs[2]])
     assert seeds_rows(both) == {"SGD": [0, 1], "ldam": [2]}
+    assert list(seeds_rows(load_runs([runs[2], runs[1]]))) == ["SGD", "ldam"]
     assert [run.label for run in both] == ["sgd/seed0", "sgd/seed1", "ldam"]
     first, later = (ravel_pytree(run.predictor().variables)[0] for run in (loaded[2], loaded[0]))
     assert not np.array_equal(first, later)

@@ -47,7 +47,7 @@ def test_styles_are_different(names):
 def test_names_and_order():
     assert method_name("imagenet/focal_sam") == "imagenet/Focal-SAM"
     assert method_name("focal_sam_0.1") == "focal_sam_0.1"
-    assert [place_of(one) for one in ("sgd", "SGD", "sam", "CC-SAM", "x")] == [0, 0, 1, 5, 8]
+    assert [place_of(one) for one in ("sgd", "SGD", "a/sam", "CC-SAM", "x")] == [0, 0, 1, 5, 8]
     assert all(place_of(a) < place_of(b) for a, b in itertools.pairwise(METHODS))
 
 
