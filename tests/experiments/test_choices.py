@@ -38,7 +38,7 @@ def test_a_networks_name_may_be_followed_by_its_weights():
     assert small == Small(architecture="resnet32", weights="a:b")
     with pytest.raises(UsageError, match="--network must be resnet50:WEIGHTS, got resnet50:"):
         parsed("--network", "resnet50:")
-    with pytest.raises(UsageError, match="--network must be one of .*, got tiny:weights"):
+    with pytest.raises(UsageError, match=r"--network must be one of .*, got tiny:weights"):
         parsed("--network", "tiny:weights")
     assert parsed("--network", "vit:here").network == ViT(snapshot="here")
 
