@@ -79,9 +79,7 @@ class TestDigest:
 
 @pytest.mark.parametrize("model", ["random:", "random:small", "klip:x"])
 def test_unknown_ones_are_refused(model):
-    with pytest.raises(
-        UsageError, match="must be clip:SNAPSHOT, dinov2:SNAPSHOT, vit:FILE or one of random"
-    ):
+    with pytest.raises(UsageError, match=r"must be clip:SNAPSHOT, .*, vit:FILE or one of random"):
         load_encoder(model, (32, 32, 3))
 
 
