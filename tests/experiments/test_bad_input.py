@@ -70,7 +70,7 @@ def idx_directory(tmp_path):
     [
         (
             ["--data.source", "mnits"],
-            "--data.source must be one of digits, idx, tfds, folder, list, got mnits",
+            "--data.source must be one of digits, idx, cifar, tfds, folder, hf, list, got mnits",
         ),
         (["--data.source", "idx:/nowhere"], "/nowhere"),
         (["--data.source", "folder:/nowhere"], "/nowhere"),
@@ -248,7 +248,7 @@ def test_a_real_process_prints_no_traceback(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --data.source must be one of digits, idx, tfds, folder, list, got mnits\n"
+        "error: --data.source must be one of digits, idx, cifar, tfds, folder, hf, list, got mnits\n"
     )
     assert done.stdout == ""
     assert not (tmp_path / "x").exists()

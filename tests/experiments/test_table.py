@@ -195,7 +195,7 @@ def test_a_directory_that_is_no_run_is_refused(program, tmp_path):
     [
         (["nonsense"], "name must be a table that --list prints, got nonsense"),
         ([], "name must be a table that --list prints, got nothing"),
-        (["digits_lt", "--source", "mnits"], "--source must be one of digits, idx, tfds"),
+        (["digits_lt", "--source", "mnits"], "--source must be one of digits, idx, cifar, tfds"),
         (["digits_lt", "--network", "resnet33"], "got resnet33; the nearest is resnet34"),
         (["digits_lt", "--rows", "sdg"], "rows must be among sgd, mixup"),
         (["digits_lt", "--rows", "sgdd"], "cc_sam, got sgdd; the nearest is sgd"),
