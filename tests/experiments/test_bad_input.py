@@ -248,7 +248,8 @@ def test_a_real_process_prints_no_traceback(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --data.source must be one of digits, idx, cifar, tfds, folder, hf, list, got mnits\n"
+        "error: --data.source must be one of digits, idx, cifar, tfds, folder, hf, list, "
+        "got mnits\n"
     )
     assert done.stdout == ""
     assert not (tmp_path / "x").exists()
