@@ -21,6 +21,8 @@ class Arguments:
 
     run: Annotated[tuple[Path, ...], POSITIONAL] = ()
     """Must be given: directories of finished runs, or such as runs/quickstart that hold some."""
+    dataset: str | None = None
+    """Where the runs' data are now, such as folder:DIR; none for where they were trained."""
     output: Path | None = None
     """The page; none for report.html in the directory that all of them are in, for one in it."""
     predictions: bool = True
@@ -45,24 +47,28 @@ def main() -> None:
             "as in python3 -m experiments.report runs/quickstart"
         )
     shown = {"predictions": arguments.predictions, "gallery": arguments.gallery}
-    alike = write_report([path.resolve() for path in arguments.run], arguments.output, **shown)
+    runs = [path.resolve() for path in arguments.run]
+    alike = write_report(runs, arguments.output, arguments.dataset, **shown)
     command_line.say_next(
         f"python3 -m experiments.flatness --checkpoint {shlex.join(alike[:2])}",
         f"python3 -m experiments.predict {shlex.quote(alike[0])} IMAGE...",
     )
 
 
-def write_report(paths: Sequence[Path], output: Path | None = None, **shown: bool) -> list[str]:
+def write_report(
+    paths: Sequence[Path], output: Path | None = None, dataset: str | None = None, **shown: bool
+) -> list[str]:
     """Writes the page about runs, and returns the directories of those like the first.
 
     Args:
         paths: absolute, of finished runs or of directories that hold some.
         output: the page; None for `report.html` where all of them are.
+        dataset: where the runs' images are now; None for where they were.
         **shown: as of `experiments.report.sections.sections_of`.
     """
     from experiments.report.rows import read_runs, rows_of
 
-    runs = read_runs(paths)
+    runs = read_runs(paths, dataset)
     root = paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.parent for p in paths]))
     output = output or root / "report.html"
     _check_writable(output)

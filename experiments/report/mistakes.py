@@ -149,7 +149,7 @@ def _check_at_hand(run: TrainedRun) -> None:
     if not run.files.saved_steps():
         raise UsageError(f"run {run.path} has no checkpoint")
     source = run.recorded.data.source
-    if isinstance(source, TFDS):
+    if run.dataset is None and isinstance(source, TFDS):
         from jaxlt.data.sources.tfds import make_builder
 
         if not make_builder(source.dataset.partition(",")[0]).is_prepared():

@@ -37,18 +37,21 @@ def learned_by(run: TrainedRun) -> LearnedClasses:
     return LearnedClasses(run.recorded.data.name, network.class_names, counts, network.image_shape)
 
 
-def read_run(path: Path) -> TrainedRun:
+def read_run(path: Path, dataset: str | None = None) -> TrainedRun:
     """Reads all that a report shows of a run; UsageError for one that is damaged or unfinished."""
-    run = TrainedRun(path)
+    run = TrainedRun(path, dataset=dataset)
     run.files.check_finished()
     _ = run.files.seed, learned_by(run), run.files.evaluations, run.files.result
     return run
 
 
-def read_runs(paths: Sequence[Path]) -> list[TrainedRun]:
-    """Reads runs and the finished ones of directories of runs, each once; paths are absolute."""
+def read_runs(paths: Sequence[Path], dataset: str | None = None) -> list[TrainedRun]:
+    """Reads runs and the finished ones of directories of runs, each once; paths are absolute.
+
+    `dataset` is where their images are now, None for where they were.
+    """
     found = dict.fromkeys(run for path in paths for run in _directories(path))
-    return [read_run(path) for path in found]
+    return [read_run(path, dataset) for path in found]
 
 
 def _directories(path: Path) -> list[Path]:

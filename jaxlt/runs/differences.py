@@ -92,7 +92,8 @@ def refuse_another_run(path: Path, found: Mapping[str, Any], wanted: Mapping[str
         shown = (f"{name} is {a!r} there and {b!r} here" for name, (a, b) in differing.items())
         raise UsageError(
             f"workdir {path} must be new or hold a run of this recipe, got another: "
-            f"{'; '.join(shown)}; give another workdir (--workdir) for a second run"
+            f"{'; '.join(shown)}; give another workdir (--workdir) for a second run, "
+            "which --init-from begins with this one's weights"
         )
 
 

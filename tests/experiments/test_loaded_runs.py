@@ -12,6 +12,7 @@ from experiments.flatness import __main__ as flatness_program
 from experiments.hessian import __main__ as hessian_program
 from experiments.landscape import __main__ as landscape_program
 from experiments.ood import __main__ as ood_program
+from experiments.report import __main__ as report_program
 from experiments.table.plan import finished_runs
 from jaxlt import UsageError, recipes
 
@@ -95,6 +96,14 @@ def test_programs_read_the_data_where_they_are_now(monkeypatch, capsys, tmp_path
     status, _, _ = run_program(monkeypatch, capsys, program, *flags, f"--output={output}")
     assert status == 0
     assert list(output.glob("*.png"))
+
+
+def test_a_report_reads_the_data_where_they_are_now(monkeypatch, capsys, tmp_path, moved):
+    page, run = tmp_path / "report.html", moved / "runs/mlp/seed0"
+    flags = [f"--output={page}", f"--dataset=folder:{moved / 'now'}"]
+    status, _, _ = run_program(monkeypatch, capsys, report_program, run, *flags)
+    assert status == 0
+    assert "are not shown" not in page.read_text()
 
 
 def test_a_table_knows_its_runs_by_what_their_data_hold(tmp_path, moved):
