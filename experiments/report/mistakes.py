@@ -15,7 +15,6 @@ from experiments.report.page import Picture, Section, Thumbnail
 from experiments.report.rows import LearnedClasses, SeedsRow, printable
 from experiments.report.summary import best_first, comparable
 from jaxlt.errors import UsageError, first_line
-from jaxlt.recipes.data import TFDS
 from jaxlt.recipes.methods import SGD
 from jaxlt.recipes.recorded import TrainedRun
 
@@ -148,12 +147,15 @@ def _check_at_hand(run: TrainedRun) -> None:
     """Raises UsageError where the network is gone, or the images would have to be downloaded."""
     if not run.files.saved_steps():
         raise UsageError(f"run {run.path} has no checkpoint")
-    source = run.recorded.data.source
-    if run.dataset is None and isinstance(source, TFDS):
+    kind, _, place = (run.dataset or run.recorded.data.name).partition(":")
+    if kind == "tfds":
         from jaxlt.data.sources.tfds import make_builder
 
-        if not make_builder(source.dataset.partition(",")[0]).is_prepared():
-            raise UsageError(f"the images of tfds:{source.dataset} are not on this machine")
+        if not make_builder(place.partition(",")[0]).is_prepared():
+            raise UsageError(
+                f"the images of tfds:{place} are not on this machine; give where they are by "
+                "--dataset SOURCE"
+            )
 
 
 def groups_of(class_counts: Sequence[int]) -> list[np.ndarray]:

@@ -147,6 +147,18 @@ def test_what_is_gone_is_said_in_a_line(trained, tmp_path, caplog):
     assert caplog.messages == [text]
 
 
+def test_images_are_read_where_they_are_now(trained, program, tmp_path):
+    output = tmp_path / "page.html"
+    assert program(trained, "--output", output, "--dataset", "digits")[0] == 0
+    assert "Surest mistakes" in Page(output.read_text()).text
+    gone = f"folder:{tmp_path / 'gone'}"
+    status, _, log = program(trained, "--output", output, "--dataset", gone)
+    assert status == 0
+    assert log[0].startswith("Mistakes of SGD are not shown: ")
+    assert "gone" in log[0]
+    assert "Confusion matrix" not in Page(output.read_text()).text
+
+
 def test_other_images_are_told_from_those_of_the_run(trained, tmp_path, monkeypatch):
     path = tmp_path / "copy"
     shutil.copytree(trained, path)
