@@ -161,7 +161,7 @@ def _tuned(
         why = "it is given" if chosen_by_user else f"{recipe.first.method.label} has none"
         _logger.info("no radius is chosen by short runs: %s", why)
         return recipes
-    if not (arguments.validation or facts.has_val or recipe.data.holds_out):
+    if not (arguments.validation or facts.num_val or recipe.data.holds_out):
         _logger.info("no radius is chosen by short runs: --validation 0 leaves no images for it")
         return recipes
     share, epochs = arguments.validation, arguments.trial_epochs

@@ -22,7 +22,7 @@ class Facts(NamedTuple):
         side: median of the shorter sides, in pixels.
         channels: of an image.
         are_files: whether images are files, each of a size of its own.
-        has_val, has_test: whether there are validation images, and test images.
+        num_val, num_test: validation images, and test images; 0 where there is no such part.
     """
 
     class_names: tuple[str, ...]
@@ -30,8 +30,8 @@ class Facts(NamedTuple):
     side: int
     channels: int
     are_files: bool
-    has_val: bool
-    has_test: bool
+    num_val: int
+    num_test: int
 
     @property
     def num_images(self) -> int:
@@ -42,7 +42,8 @@ class Facts(NamedTuple):
     def shown(self) -> str:
         """In words."""
         most, fewest = max(self.class_counts), min(self.class_counts)
-        parts = [name for name, has in (("val", self.has_val), ("test", self.has_test)) if has]
+        numbers = (("val", self.num_val), ("test", self.num_test))
+        parts = [f"{number} {name}" for name, number in numbers if number]
         beside = f"; also {' and '.join(parts)} images" if parts else ""
         return (
             f"{self.num_images} training images in {len(self.class_names)} classes, {most} to "
@@ -68,13 +69,9 @@ def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
         side=_median_side(source.train, are_files=are_files),
         channels=source.image_shape[2],
         are_files=are_files,
-        has_val=_has(source.val),
-        has_test=_has(source.test),
+        num_val=0 if source.val is None else len(source.val.labels),
+        num_test=len(source.test.labels),
     )
-
-
-def _has(images: Any) -> bool:
-    return images is not None and len(images.labels) > 0
 
 
 def _median_side(images: Any, *, are_files: bool) -> int:

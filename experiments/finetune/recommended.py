@@ -95,7 +95,7 @@ def recommend(
         share: of the training images that are held out where there are no others to evaluate.
         on_accelerator: whether training is on one.
     """
-    held_out = 0.0 if facts.has_val or facts.has_test else share
+    held_out = 0.0 if facts.num_val or facts.num_test else share
     counts = [left_of(count, held_out) for count in facts.class_counts]
     choices = chosen(
         sum(counts),
@@ -162,19 +162,21 @@ def _augmentation(facts: Facts, choices: Choices) -> tuple[Augmentation, str]:
 
 
 def _evaluation(facts: Facts, choices: Choices, limits: Limits) -> Evaluation:
+    # A large test set would otherwise take longer than the training between two evaluations.
+    passes = math.ceil((facts.num_test or facts.num_val) / facts.num_images)
     return Evaluation(
-        epochs=max(1, choices.epochs // _EVALUATIONS),
-        images="val" if facts.has_val and not facts.has_test else "test",
+        epochs=min(choices.epochs, max(math.ceil(choices.epochs / _EVALUATIONS), passes)),
+        images="val" if facts.num_val and not facts.num_test else "test",
         many_above=limits.many_above,
         few_below=limits.few_below,
     )
 
 
 def _evaluated(facts: Facts, share: float) -> str:
-    if facts.has_test:
-        chosen_by = "the val images" if facts.has_val else f"a share of {share:g} held out"
+    if facts.num_test:
+        chosen_by = "the val images" if facts.num_val else f"a share of {share:g} held out"
         return f"the test images are reported; settings are chosen by {chosen_by}"
-    if facts.has_val:
+    if facts.num_val:
         return (
             "there are no test images: the val images are reported, by which settings are chosen "
             "too, so expect a little less on new images"
@@ -188,7 +190,7 @@ def _evaluated(facts: Facts, share: float) -> str:
 
 def _seen_before(facts: Facts, begins: BeginsWith) -> str:
     """Returns what a reported accuracy may owe to images that the weights have seen."""
-    if begins.image_size is None or facts.has_test:
+    if begins.image_size is None or facts.num_test:
         return ""
     return "; the run that it begins with may have been trained on some of these images"
 
@@ -205,7 +207,7 @@ def trial_of(recipe: Recipe, facts: Facts, share: float, epochs: int | None) -> 
     if epochs is None:
         epochs = max(1, round(recipe.first.epochs / _SHORTER))
     short = recipe.shortened(epochs)
-    images: Any = "val" if facts.has_val else "test"
+    images: Any = "val" if facts.num_val else "test"
     if images == "test" and not recipe.data.holds_out:
         short = vary(short, validation=share)
     elif images == "val":

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.finetune.choices import Needs, chosen, shot_limits
+from experiments.finetune.facts import Facts
 from experiments.finetune.memory import largest_batch, with_fitting_batch
-from experiments.finetune.recommended import left_of, searches
-from jaxlt.recipes import FocalSAM
+from experiments.finetune.recommended import backbone_of, left_of, recommend, searches
+from jaxlt.recipes import Digits, FocalSAM
 from jaxlt.recipes.named import named, vary
 from jaxlt.training.loop import together
 
@@ -114,6 +115,14 @@ def test_what_is_left_of_a_class_is_what_a_split_has(count, share):
     labels = np.repeat([0, 1], [count, 5])
     held_out = held_out_images(labels, share, 2)
     assert left_of(count, share) == count - int((labels[held_out] == 0).sum())
+
+
+@pytest.mark.parametrize(("num_test", "expected"), [(0, 5), (500, 5), (17_000, 7), (10**6, 24)])
+def test_evaluations_pass_over_no_more_images_than_training(num_test, expected):
+    # 2,500 images are trained on for 24 epochs, a fifth of which is 5.
+    facts = Facts(("a", "b"), (2000, 500), 28, 3, True, num_val=0, num_test=num_test)
+    recipe, _ = recommend(Digits(), facts, backbone_of(None), 0.0)
+    assert (recipe.first.epochs, recipe.evaluation.epochs) == (24, expected)
 
 
 def test_both_rows_of_a_comparison_have_as_many_trials():
