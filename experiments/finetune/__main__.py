@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from experiments import command_line, parsing
-from experiments.flags import POSITIONAL
+from experiments.flags import POSITIONAL, flags_of
 from experiments.presentation import markdown_table
 from experiments.table.plan import Cell, Plan, finished_runs, run_directory
 from experiments.table.program import Options, render_table, train_missing
@@ -19,8 +19,7 @@ from jaxlt.errors import UsageError
 from jaxlt.recipes import Folder
 from jaxlt.recipes.data import AnySource, Data
 from jaxlt.recipes.methods import has_radius
-from jaxlt.recipes.network import Network
-from jaxlt.recipes.part import part_name
+from jaxlt.recipes.part import part_name, shown
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class Arguments:
 def main() -> None:
     """Parses the flags, looks at the images, chooses, trains, and says what to type next."""
     words = sys.argv[1:]
-    given = _parsed(words, Recipe(network=_network_of(words)))
+    given = _parsed(words, _before_images(words))
     place = _place(given.source, command_line.word_of("data.source", words, ""))
     from experiments.finetune.begun import begin
     from jaxlt.devices.backends import enable_compilation_cache
@@ -90,6 +89,8 @@ def main() -> None:
     recipe = arguments.options
     for line in begun.lines:
         _logger.info("%s", line)
+    if replaced := _replaced(begun.recipe, recipe):
+        _logger.info("in place of what is chosen above: %s", replaced)
     recipes = {part_name(recipe.first.method): recipe}
     if arguments.baseline:
         from experiments.finetune.recommended import baseline_of
@@ -106,18 +107,27 @@ def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
         "experiments.finetune",
         "Trains a classifier on labeled images with settings that the images decide, says what it "
         "chose and why, and ends with a table, a page and the commands that may follow. Any flag "
-        "below changes what it chooses.",
+        "below changes what it chooses; before it looks at the images, the brackets hold what "
+        "it has for any.",
         default=Arguments(options=recipe),
         args=words,
     )
 
 
-def _network_of(words: Sequence[str]) -> Network:
-    """Returns the network whose flags there are, before the images are looked at."""
+def _before_images(words: Sequence[str]) -> Recipe:
+    """Returns the recipe whose flags there are, before the images are looked at."""
     from experiments.finetune.begun import word
-    from experiments.finetune.recommended import backbone_of
+    from experiments.finetune.recommended import backbone_of, for_any_images
 
-    return backbone_of(word("backbone", words), word("init-from", words)).network
+    return for_any_images(backbone_of(word("backbone", words), word("init-from", words)))
+
+
+def _replaced(chosen: Recipe, recipe: Recipe) -> str:
+    """Returns the flags by which a recipe is another than the one that was chosen."""
+    # A part's fields are flags of their own.
+    before = {flag.name: shown(flag.value) for flag in flags_of(chosen)}
+    now = {flag.name: shown(flag.value) for flag in flags_of(recipe)}
+    return " ".join(f"--{name} {word}" for name, word in now.items() if before.get(name) != word)
 
 
 def _place(word: str, beside: str) -> AnySource:

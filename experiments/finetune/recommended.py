@@ -78,6 +78,12 @@ def _of_run(run: str) -> BeginsWith:
     return BeginsWith(recorded.network, needs, recorded.data.normalization, why, size)
 
 
+def for_any_images(begins: BeginsWith) -> Recipe:
+    """Returns what is recommended whatever the images are, with the network to begin with."""
+    stage = Stage(method=METHOD, loss=LogitAdjusted())
+    return Recipe(data=Data(profile=Native()), network=begins.network, stages=(stage,))
+
+
 def recommend(
     place: AnySource,
     facts: Facts,

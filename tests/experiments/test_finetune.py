@@ -173,6 +173,19 @@ def test_any_flag_of_a_recipe_changes_what_is_chosen(tested, tmp_path, monkeypat
     assert (first.method, first.batch_size, first.optimizer.lr) == (SAM(rho=0.3), 4, 0.02)
     assert not (tmp_path / "run" / "trials").exists()
     assert "no radius is chosen by short runs: it is given" in err
+    said = next(line for line in err if line.startswith("in place of what is chosen above: "))
+    assert "--epochs 2 --method sam --method.rho 0.3" in said
+    assert "--data.image-size 16" in said
+    assert "--optimizer.lr 0.02" in said
+    assert "--loss" not in said
+
+
+def test_the_radius_of_the_method_that_is_chosen_is_a_flag(tested, tmp_path, monkeypatch, capfd):
+    flags = ["--method.rho", "0.02", "--loss.tau", "2"]
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
+    assert status == 0, err
+    first = read_recipe(tmp_path / "run" / "focal_sam" / "seed0" / "recipe.json").first
+    assert (first.method.rho, first.loss.tau) == (0.02, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +223,11 @@ def test_help_needs_no_images(monkeypatch, capfd):
     assert status == 0
     assert out[0] == "usage: python3 -m experiments.finetune SOURCE [flags]"
     assert len(out) <= 150
+    # What is chosen for any images.
+    shown = " ".join(" ".join(out).split())
+    assert "How the gradient is taken. [focal_sam]" in shown
+    assert "Per-example loss. [logit_adjusted]" in shown
+    assert "native for all images. [native]" in shown
 
 
 @pytest.mark.soak
