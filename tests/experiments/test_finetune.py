@@ -185,7 +185,9 @@ def test_the_radius_of_the_method_that_is_chosen_is_a_flag(tested, tmp_path, mon
     status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
     assert status == 0, err
     first = read_recipe(tmp_path / "run" / "focal_sam" / "seed0" / "recipe.json").first
-    assert (first.method.rho, first.loss.tau) == (0.02, 2.0)
+    assert isinstance(first.method, FocalSAM)
+    assert first.method.rho == 0.02
+    assert first.loss == LogitAdjusted(tau=2)
 
 
 @pytest.mark.parametrize(
