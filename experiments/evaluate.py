@@ -96,10 +96,12 @@ def _labeled(arguments: Arguments, run: Path, predictor: "Predictor") -> "Labele
     from jaxlt.runs.reader import RunReader
 
     if arguments.dataset is not None:
+        reader = RunReader(run)
         return labeled_images(
             arguments.dataset,
             predictor,
-            recorded_recipe(RunReader(run)),
+            recorded_recipe(reader),
+            reader.split_file,
             part=arguments.part,
             skip_unknown=arguments.skip_unknown,
             skip_unreadable=arguments.skip_unreadable,

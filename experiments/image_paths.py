@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxlt.data.sources.image_files import expanded, images_below, is_clutter, log_passed_over
+from jaxlt.data.sources.image_files import images_below, is_clutter, log_passed_over
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 
 
 def find_images(words: Sequence[str]) -> list[Path]:

@@ -28,7 +28,7 @@ class Arguments:
     """Flags of the program."""
 
     source: AnySource
-    """Data set of image files: list:ROOT,TRAIN, tfds:NAME,TRAIN or folder:DIR."""
+    """Data set of image files: list:ROOT,TRAIN, tfds:NAME,TRAIN, folder:DIR or hf:NAME."""
     image_size: int = 224
     """Side in pixels of what the network would see."""
     batch_size: Count = 64

@@ -3,11 +3,12 @@
 import logging
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxlt.data import load_source
+from jaxlt.data import Split, load_source
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.source import Source, is_of_files
 from jaxlt.errors import UsageError
@@ -32,6 +33,7 @@ def labeled_images(
     dataset: str,
     predictor: Predictor,
     recorded: RecordedRecipe,
+    split_file: Path,
     *,
     part: Part | None,
     skip_unknown: bool,
@@ -43,6 +45,7 @@ def labeled_images(
         dataset: specification, see `jaxlt.data.load_source`.
         predictor: the network.
         recorded: its recipe, by whose size and way images are resized.
+        split_file: of its training images, by which they are known wherever they lie.
         part: of the data set; None for the first of test, val, train that has images.
         skip_unknown: whether images of classes that the run does not know are left out.
         skip_unreadable: whether images that cannot be decoded are.
@@ -71,9 +74,17 @@ def labeled_images(
     if lost := len(known) - len(usable):
         _logger.warning("skipped %d images that cannot be read", lost)
     _logger.info("evaluated on %d %s images of %s", len(usable), name, dataset)
-    if name == "train" and source.name == recorded.data.name:
+    if name == "train" and _is_of(split_file, source):
         _logger.warning("the run was trained on some of them, which it knows better than others")
     return LabeledImages(images, usable, labels[usable])
+
+
+def _is_of(split_file: Path, source: Source) -> bool:
+    try:
+        Split.read(split_file, source)
+    except UsageError:
+        return False
+    return True
 
 
 def _part(source: Source, part: Part | None) -> tuple[Part, ImageSet]:

@@ -16,7 +16,7 @@ from jaxlt.errors import UsageError
 from jaxlt.files.directory import claim_directory, without_nan, write_json
 from jaxlt.recipes.recorded import TrainedRun
 from jaxlt.runs.differences import key_but_for_seed
-from jaxlt.runs.workdir import is_step
+from jaxlt.runs.reader import directory_and_step
 
 if TYPE_CHECKING:
     from jaxlt.data import ImageSet
@@ -49,15 +49,6 @@ def load_runs(paths: Sequence[Path], dataset: str | None = None) -> list[Trained
         load_run(path, with_step(str(directory.relative_to(common)), step), dataset)
         for path, (directory, step) in zip(paths, found, strict=True)
     ]
-
-
-def directory_and_step(path: Path) -> tuple[Path, int | None]:
-    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`."""
-    if path.parent.name != "checkpoints" or (path / "model.json").exists():
-        return path, None
-    if not is_step(path.name):
-        raise UsageError(f"checkpoint {path} must be named by its step, a number")
-    return path.parent.parent, int(path.name)
 
 
 def with_step(label: str, step: int | None) -> str:

@@ -53,9 +53,8 @@ class Arguments:
     """Where the runs' data are now, such as folder:DIR; none for where they were trained."""
     open: str | None = None
     """Source of the open set, of whose classes the runs know none: its open list if it has one,
-    otherwise its test images. digits, idx:DIR, tfds:NAME, folder:DIR, list:ROOT,LISTS or
-    tfds:NAME,LISTS. Images are converted to a run's size and channels; none for the open list of a
-    run's own source."""
+    otherwise its test images; as --data.source takes it. Images are converted to a run's size and
+    channels; none for the open list of a run's own source."""
     metric: Literal["softmax", "prototype"] = "softmax"
     """Score by which images are rejected. softmax: largest probability (OLTR). prototype: largest
     cosine similarity to the mean of a class's training features (CC-SAM)."""

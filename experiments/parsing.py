@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 import operator
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
@@ -14,6 +13,7 @@ import msgspec
 from experiments import flag_refusals
 from experiments.flags import MISSING, POSITIONAL, THEN, Flag, choices_of, choosable, flags_of
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.recipes.part import Choice, Part, annotations, need, options, own_fields, part_name
 
 # Each flag with the words behind it.
@@ -139,13 +139,9 @@ def convert(name: str, annotation: Any, words: Sequence[str]) -> Any:
         raise UsageError(f"{name} must be {wanted}, got {text or 'nothing'}")
     value: Any = list(words) if many else words[0]
     try:
-        return msgspec.convert(value, inner, strict=False, dec_hook=_path)
+        return msgspec.convert(value, inner, strict=False, dec_hook=lambda _, text: expanded(text))
     except msgspec.ValidationError:
         raise UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
-
-
-def _path(kind: type, text: str) -> Any:
-    return kind(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises for `~nobody`)
 
 
 def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -> Any:

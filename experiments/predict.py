@@ -8,8 +8,6 @@ from experiments import command_line
 from experiments.flags import POSITIONAL
 from jaxlt.errors import UsageError
 
-_LIKELIEST = 5
-
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -54,8 +52,8 @@ def main() -> None:
         )
     from experiments.image_paths import find_images
     from experiments.predictions import STANDARD_OUTPUT, Predictions
-    from jaxlt.data.sources.image_files import expanded
     from jaxlt.devices.backends import enable_compilation_cache
+    from jaxlt.files.directory import expanded
     from jaxlt.files.whole_file import check_can_be_written
 
     if arguments.csv == arguments.jsonl and arguments.csv is not None:
@@ -66,11 +64,7 @@ def main() -> None:
     enable_compilation_cache()
     found = served(run, step, best=arguments.best)
     predictor = found.predictor()
-    classes = len(predictor.class_names)
-    top_k = min(_LIKELIEST, classes) if arguments.top_k is None else arguments.top_k
-    if not 1 <= top_k <= classes:
-        raise UsageError(f"top_k must lie in 1..{classes}, the classes, got {top_k}")
-    with Predictions(predictor, top_k) as predictions:
+    with Predictions(predictor, predictor.num_named(arguments.top_k)) as predictions:
         predictions.add(find_images(images), skip_unreadable=arguments.skip_unreadable)
         if arguments.csv is None and arguments.jsonl is None:
             predictions.print()

@@ -15,9 +15,9 @@ import numpy as np
 
 from experiments.analyzed_run import ticking
 from experiments.image_paths import shown
-from jaxlt.data.sources.image_files import expanded
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Prediction, Predictor
+from jaxlt.files.directory import expanded
 from jaxlt.files.whole_file import whole_file
 
 STANDARD_OUTPUT = "-"

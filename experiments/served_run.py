@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.loaded_runs import directory_and_step
-from jaxlt.data.sources.image_files import expanded
 from jaxlt.errors import UsageError
 from jaxlt.evaluation import Predictor
-from jaxlt.runs.reader import RunReader
+from jaxlt.files.directory import expanded
+from jaxlt.runs.reader import RunReader, directory_and_step
 from jaxlt.runs.workdir import is_step
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def served(run: Path, checkpoint: int | None = None, *, best: bool = False) -> S
         checkpoint: the step; None for that of the path, or the newest.
         best: whether to take the one of best balanced accuracy, among those that are kept.
     """
-    directory, step = directory_and_step(expanded(str(run)))
+    directory, step = directory_and_step(expanded(run))
     if sum((step is not None, checkpoint is not None, best)) > 1:
         raise UsageError(
             f"one checkpoint of run {directory} must be named, got several; give its step once, or "

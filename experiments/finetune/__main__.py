@@ -12,10 +12,11 @@ import numpy as np
 
 from experiments import command_line, parsing
 from experiments.flags import POSITIONAL, flags_of
-from experiments.presentation import markdown_table
+from experiments.presentation import markdown_table, mean_and_deviation
 from experiments.table.plan import Cell, Plan, finished_runs, run_directory
 from experiments.table.program import Options, render_table, train_missing
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.recipes import Folder
 from jaxlt.recipes.data import AnySource, Data
 from jaxlt.recipes.methods import has_radius
@@ -138,7 +139,7 @@ def _place(word: str, beside: str) -> AnySource:
             "SOURCE must be images with a class each, got nothing; give them as in "
             "python3 -m experiments.finetune folder:photos"
         )
-    if Path(word).expanduser().is_dir():
+    if expanded(word).is_dir():
         return Folder(directory=word)
     if ":" not in word and word != "digits":
         raise UsageError(
@@ -150,7 +151,7 @@ def _place(word: str, beside: str) -> AnySource:
 
 def _name(place: AnySource) -> str:
     kind, _, rest = Data(source=place).name.partition(":")
-    return Path(rest.split(",")[0]).expanduser().absolute().name if rest else kind
+    return expanded(rest.split(",")[0]).absolute().name if rest else kind
 
 
 def _tuned(
@@ -250,14 +251,10 @@ def _print_classes(plan: Plan, workdir: Path, options: Options) -> None:
         _logger.info("the accuracy of each of %d classes is in report.html", len(names))
         return
     rows = [
-        [names[c], int(counts[c]), *(_percent(float(column[c])) for column in columns.values())]
+        [names[c], int(counts[c]), *(mean_and_deviation(one[[c]], 1) for one in columns.values())]
         for c in np.argsort(-counts, kind="stable")
     ]
     print(f"{markdown_table(['class', 'training images', *columns], rows)}\n")
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.1f}"
 
 
 def _say_next(run: Path, arguments: Arguments) -> None:

@@ -1,6 +1,6 @@
 """What is known of a user's images before anything is chosen for them."""
 
-from collections.abc import Sequence
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxlt.errors import UsageError
 from jaxlt.recipes.data import AnySource, Data
 
 _LOOKED_AT = 64
-# Of images in a form of which no size is known without decoding.
+# Where none of those looked at can be read.
 _UNKNOWN_SIDE = 224
 
 
@@ -76,23 +76,15 @@ def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
 
 def _median_side(images: Any, *, are_files: bool) -> int:
     """Returns the median of the shorter sides of some images, evenly spaced."""
+    from jaxlt.data.sources.decoding import shorter_side
+
     if not are_files:
         return min(images.image_shape[:2])
     number = min(len(images.labels), _LOOKED_AT)
     numbers = np.linspace(0, len(images.labels) - 1, number, dtype=np.int64)
-    sides = _sides([images.name(int(one)) for one in numbers])
+    sides = []
+    for one in numbers.tolist():
+        # Training says what cannot be decoded.
+        with contextlib.suppress(ValueError):
+            sides.append(shorter_side(images.stored(one)))
     return int(np.median(sides)) if sides else _UNKNOWN_SIDE
-
-
-def _sides(paths: Sequence[str]) -> list[int]:
-    from PIL import Image
-
-    found = []
-    for path in paths:
-        # Pillow raises whatever a broken file makes it. Training says what cannot be decoded.
-        try:
-            with Image.open(path) as image:
-                found.append(min(image.size))
-        except Exception:
-            continue
-    return found

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.finetune.choices import Choices, Limits, Needs, chosen, shot_limits
 from experiments.finetune.facts import Facts
 from experiments.tuning import Search
+from jaxlt.data.sampling.validation import held_out_count
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.recipes.data import AnySource, Augmentation, Data, Native
 from jaxlt.recipes.losses import CrossEntropy, LogitAdjusted
 from jaxlt.recipes.methods import SGD, FocalSAM
@@ -18,7 +19,7 @@ from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.recorded import recorded_recipe
 from jaxlt.recipes.stage import Stage
-from jaxlt.runs.reader import RunReader
+from jaxlt.runs.reader import RunReader, directory_and_step
 
 METHOD = FocalSAM(rho=0.05, gamma=2.0, sharpness_weight=0.8)
 _RANDOM_CROPS_FROM = 64
@@ -69,8 +70,7 @@ def backbone_of(place: str | None, run: str | None = None) -> BeginsWith:
 
 
 def _of_run(run: str) -> BeginsWith:
-    path = Path(run).expanduser()
-    path = path.parents[1] if path.parent.name == "checkpoints" else path
+    path, _ = directory_and_step(expanded(run))
     recorded = recorded_recipe(RunReader(path))
     size = recorded.data.image_size
     why = f"{recorded.network.label}, with the weights of run {run}"
@@ -154,9 +154,9 @@ def recommend(
 
 def left_of(count: int, share: float) -> int:
     """Returns how many of a class's images are trained on where a share is held out, about."""
-    if share == 0 or count == 1:
+    if share == 0:
         return count
-    return count - min(count - 1, max(1, int(share * count + 0.5)))
+    return count - held_out_count(count, share)
 
 
 def _augmentation(facts: Facts, choices: Choices) -> tuple[Augmentation, str]:

@@ -75,7 +75,7 @@ class Changes:
     """What the recipes of a table are run with in place of their own."""
 
     source: AnySource | None = None
-    """Source of the images: digits, idx:DIR, tfds:NAME, folder:DIR or list:ROOT,LISTS."""
+    """Source of the images, as --data.source takes it."""
     network: str | None = None
     """Network, as --network of cifar_lt takes it, such as mlp or resnet32."""
     epochs: int | None = None

@@ -153,7 +153,7 @@ class _Crew:
 
 
 def _ask_to_stop(process: asyncio.subprocess.Process) -> None:
-    # Not by SIGINT, of which a process among its imports says a line.
+    # Not by SIGINT: a process that still imports its modules would print a line of its own.
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
 

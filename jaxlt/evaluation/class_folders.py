@@ -64,7 +64,8 @@ def find_corruption_tree(
         UsageError: a directory is no corruption's, a corruption lacks one of the severities 1 to 5
             or has another, or as `find_class_folders`.
     """
-    found = {folder.name: folder for folder in subdirectories(directory, "a corruption")[0]}
+    folders, passed_over = subdirectories(directory, "a corruption")
+    found = {folder.name: folder for folder in folders}
     if unknown := sorted(set(found) - set(KNOWN_CORRUPTIONS)):
         raise UsageError(
             f"directory {directory / unknown[0]} must be named after a corruption of ImageNet-C: "
@@ -72,7 +73,9 @@ def find_corruption_tree(
         )
     tree: dict[str, dict[int, LabeledFiles]] = {}
     for folder in (found[name] for name in KNOWN_CORRUPTIONS if name in found):
-        severities = sorted(one.name for one in subdirectories(folder, "a severity")[0])
+        inside, beside = subdirectories(folder, "a severity")
+        passed_over += beside
+        severities = sorted(one.name for one in inside)
         if severities != [str(severity) for severity in SEVERITIES]:
             shown = ", ".join(severities)
             raise UsageError(f"directory {folder} must hold the severities 1 to 5, got {shown}")
@@ -80,6 +83,7 @@ def find_corruption_tree(
             severity: find_class_folders(folder / str(severity), class_names, class_numbers)
             for severity in SEVERITIES
         }
+    log_passed_over(directory, passed_over)
     return tree
 
 

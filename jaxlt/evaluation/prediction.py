@@ -143,13 +143,18 @@ class Predictor:
         Raises:
             UsageError: `k` is out of range, a file is no image, or the run's are not gray or RGB.
         """
-        k = min(_LIKELIEST, len(self.class_names)) if k is None else k
-        if not 1 <= k <= len(self.class_names):
-            raise UsageError(f"top_k must lie in 1..{len(self.class_names)}, the classes, got {k}")
-        found = []
+        k, found = self.num_named(k), []
         for start in range(0, len(paths), _BATCH_SIZE):
             found += self.ranked(self.read_files(paths[start : start + _BATCH_SIZE]), k)
         return found
+
+    def num_named(self, k: int | None) -> int:
+        """Returns how many classes `top_k` names for a `k`; UsageError if it is out of range."""
+        classes = len(self.class_names)
+        k = min(_LIKELIEST, classes) if k is None else k
+        if not 1 <= k <= classes:
+            raise UsageError(f"top_k must lie in 1..{classes}, the classes, got {k}")
+        return k
 
     def ranked(self, images: np.ndarray, k: int) -> list[list[Prediction]]:
         """Finds the k likeliest classes of images as `logits` takes them, the likeliest first."""

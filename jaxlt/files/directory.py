@@ -19,6 +19,11 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _logger = logging.getLogger(__name__)
 
 
+def expanded(place: str | Path) -> Path:
+    """Returns a path in which a leading `~` is the home directory, where there is one."""
+    return Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own raises for `~nobody`)
+
+
 def claim_directory(path: Path) -> None:
     """Creates a directory where there is none; raises UsageError where it cannot be written to."""
     try:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -132,6 +132,12 @@ def file_digest(what: str, path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{what} {path} must be a readable file: {error.strerror}") from error
+
+
+def joint_digest(what: str, paths: Iterable[Path]) -> str:
+    """Returns "sha256:" and what the digests of several files make; see `file_digest`."""
+    digests = "".join(file_digest(what, path) for path in paths)
+    return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"
 
 
 class Number(float):

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.data import Source
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.models.clip.snapshot import interpolate_positions
 from jaxlt.models.weights.kept_classes import rows_by_name
 from jaxlt.recipes.input_pipelines import InputPipelines
@@ -23,8 +23,7 @@ from jaxlt.recipes.network.network import Backbone
 from jaxlt.recipes.part import own_fields, part_name, shown
 from jaxlt.runs.checkpoint import digest
 from jaxlt.runs.model_description import ModelDescription
-from jaxlt.runs.reader import RunReader
-from jaxlt.runs.workdir import is_step
+from jaxlt.runs.reader import RunReader, directory_and_step
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def of_run(
 
 def contents(network: Network, place: str) -> str:
     """Returns what is known a run's weights by, wherever it lies; UsageError as of `of_run`."""
-    path, step = _run_and_step(place)
+    path, step = directory_and_step(expanded(place))
     # A checkpoint never changes once it has its name.
     checkpoints = path / "checkpoints"
     when = checkpoints.stat().st_mtime_ns if checkpoints.is_dir() else 0
@@ -111,16 +110,9 @@ def _digest(network: Network, place: str, *key: object) -> str:
     return f"sha256:{hashlib.sha256(json.dumps(known).encode()).hexdigest()}"
 
 
-def _run_and_step(place: str) -> tuple[Path, int | None]:
-    path = Path(place).expanduser()
-    if path.parent.name == "checkpoints" and is_step(path.name):
-        return path.parent.parent, int(path.name)
-    return path, None
-
-
 def _read(network: Network, place: str) -> tuple[ModelDescription, dict[str, Any]]:
     """Returns what the run's network is, and its variables; UsageError unless it is this one."""
-    path, step = _run_and_step(place)
+    path, step = directory_and_step(expanded(place))
     run = RunReader(path)
     if not (path / "model.json").is_file():
         raise UsageError(

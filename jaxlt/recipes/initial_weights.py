@@ -1,7 +1,6 @@
 """What a run begins with and does not draw: a file of weights, or a pretrained encoder and head."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 
 from jaxlt import UsageError
 from jaxlt.data import Source
+from jaxlt.files.directory import expanded
 from jaxlt.models import create_model
 from jaxlt.models.adaptation.modules import UNADAPTED
 from jaxlt.models.clip import prompts
@@ -50,7 +50,7 @@ def of_file(network: Backbone, weights: str, source: Source) -> dict[str, Any]:
     model = network.build(source.num_classes, source.image_shape)
     image = jnp.zeros((1, *source.image_shape))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     path = weights_of(path) if path.is_dir() else path
     drawn = () if network.last_block_weights else (last_block(shapes["params"]),)
     return load_initial_weights(path, shapes, drawn=drawn)

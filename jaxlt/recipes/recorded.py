@@ -205,7 +205,7 @@ class TrainedRun:
     @functools.cached_property
     def source(self) -> "Source":
         """The data set that it was trained on; UsageError for another, or if it is not there."""
-        shape = self.predictor().image_shape
+        shape = self.files.description.image_shape
         try:
             source = self.recorded.data.load(self.dataset)
         except UsageError as error:

@@ -1,6 +1,7 @@
 """The one reader of a run's directory: recipe, split, typed records, network, checkpoints."""
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec import Meta
 
 from jaxlt.errors import UsageError
 from jaxlt.files.foreign_files import Count, Number, read_json, read_typed, typed
-from jaxlt.runs.workdir import RunFiles
+from jaxlt.runs.workdir import RunFiles, is_step
 
 if TYPE_CHECKING:
     from jaxlt.runs.model_description import ModelDescription
@@ -126,6 +127,15 @@ class SeedRecord(msgspec.Struct, frozen=True):
     """What of `recipe.json` is not the recipe."""
 
     seed: Count
+
+
+def directory_and_step(path: Path) -> tuple[Path, int | None]:
+    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`."""
+    if path.parent.name != "checkpoints" or (path / "model.json").exists():
+        return path, None
+    if not is_step(path.name):
+        raise UsageError(f"checkpoint {path} must be named by its step, a number")
+    return path.parent.parent, int(path.name)
 
 
 class RunReader(RunFiles):

@@ -110,6 +110,14 @@ def test_a_corruption_tree_in_the_papers_order(tmp_path):
             np.testing.assert_array_equal(files.labels, [0, 0, 1, 1])
 
 
+def test_what_lies_beside_corruptions_and_severities_is_counted(tmp_path, caplog):
+    tree(tmp_path, ["fog"])
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "fog" / ".DS_Store").touch()
+    find_corruption_tree(tmp_path, ["cat", "dog"])
+    assert f"passed over in {tmp_path}: 2 entries: 1 .DS_Store, 1 .txt" in caplog.messages
+
+
 def test_wrong_trees(tmp_path):
     tree(tmp_path, CORRUPTIONS[:2])
     (tmp_path / "cat").mkdir()

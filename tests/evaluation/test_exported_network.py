@@ -158,7 +158,7 @@ def test_other_predictions_than_the_runs_leave_no_file(tmp_path, monkeypatch, wr
 def test_onnx_without_its_converter_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UsageError, match=r"must be installed for ONNX.*'\.\[export\]'"):
+    with pytest.raises(UsageError, match=r"must be installed for ONNX.*'jaxlt\[export\]'"):
         export.export_onnx(predictor_of(), tmp_path / "model", random_images((8, 8, 3)))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from small_runs import run_program, train
 
 from experiments import evaluate
+from jaxlt import recipes
 from jaxlt.data import load_source
 from jaxlt.evaluation import Predictor
 
@@ -112,6 +113,39 @@ def test_a_name_is_the_same_in_either_form_of_unicode(monkeypatch, capsys, tmp_p
     flags = (copy, "--dataset", f"folder:{tmp_path / 'data'}")
     status, _, errors = run_program(monkeypatch, capsys, evaluate, *flags)
     assert status == 0, errors
+
+
+def test_a_run_that_has_not_ended_is_evaluated_too(monkeypatch, capsys, tmp_path, run):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in run.iterdir():
+        if path.name != "result.json":
+            (copy / path.name).symlink_to(path)
+    status, lines, errors = run_program(monkeypatch, capsys, evaluate, copy)
+    assert status == 0, errors
+    assert errors[0].startswith(f"run {copy} has not ended")
+    assert table(lines)[-1][0] == "596"
+
+
+def test_images_that_the_run_was_trained_on_are_told(monkeypatch, capsys, tmp_path, run):
+    """Wherever they lie: a run trained on a folder that has moved since."""
+    root = tmp_path / "photos"
+    for number, name in enumerate("ab"):
+        for part, count in (("train", 4), ("test", 1)):
+            (root / part / name).mkdir(parents=True)
+            for image in range(count):
+                path = root / part / name / f"{image}.png"
+                Image.new("RGB", (8, 8), (90 * number, 9 * image, 0)).save(path)
+    data = recipes.Data(source=recipes.Folder(directory=str(root)), profile=recipes.Native())
+    small = recipes.Small(architecture="mlp")
+    recipes.train(recipes.Recipe(data=data, network=small).shortened(1), tmp_path / "run")
+    root.rename(tmp_path / "now")
+    flags = (tmp_path / "run", "--dataset", f"folder:{tmp_path / 'now'}", "--part")
+    said = "the run was trained on some of them, which it knows better than others"
+    for part, is_told in (("train", True), ("test", False)):
+        status, _, errors = run_program(monkeypatch, capsys, evaluate, *flags, part)
+        assert status == 0, errors
+        assert (said in errors) == is_told
 
 
 @pytest.mark.parametrize(

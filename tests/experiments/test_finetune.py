@@ -10,6 +10,7 @@ from small_runs import run_program
 
 from experiments import evaluate, export, predict
 from experiments.finetune import __main__ as finetune
+from experiments.finetune.recommended import backbone_of
 from experiments.report import __main__ as report
 from experiments.table.plan import run_directory
 from jaxlt.recipes import SAM, SGD, CrossEntropy, FocalSAM, LogitAdjusted, Native, read_recipe
@@ -150,6 +151,13 @@ def test_more_images_go_on_from_what_a_run_has_learned(
     assert err == [f"error: --backbone must be none with --init-from {run}, got dinov2:nowhere"]
 
 
+def test_a_run_that_lies_among_checkpoints_is_a_run(folder, workdir, tmp_path):
+    path = tmp_path / "checkpoints" / "photos"
+    path.parent.mkdir()
+    path.symlink_to(workdir / "focal_sam" / "seed0")
+    assert backbone_of(None, str(path)).image_size == 16
+
+
 def test_test_images_are_reported_and_not_chosen_by(tested, tmp_path, monkeypatch, capfd):
     flags = ["--rhos", "0.05"]
     status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
@@ -195,6 +203,7 @@ def test_the_radius_of_the_method_that_is_chosen_is_a_flag(tested, tmp_path, mon
     [
         ([], "SOURCE must be images with a class each, got nothing"),
         (["folder:nowhere"], "nowhere"),
+        (["~nobody-here"], "SOURCE must be a directory of images or such as folder:photos"),
         (["photos"], "SOURCE must be a directory of images or such as folder:photos, got photos"),
         (["digits", "--validation", "1"], "validation must be in [0, 1), got 1.0"),
         (["digits", "--epoch", "1"], "--epoch"),

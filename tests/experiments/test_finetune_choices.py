@@ -1,17 +1,20 @@
 """What `finetune` chooses: laws of the rule, the limits of shots, the largest batch that fits."""
 
+import io
 import math
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from experiments.finetune.choices import Needs, chosen, shot_limits
-from experiments.finetune.facts import Facts
+from experiments.finetune.facts import Facts, facts_of
 from experiments.finetune.memory import largest_batch, with_fitting_batch
 from experiments.finetune.recommended import backbone_of, left_of, recommend, searches
-from jaxlt.recipes import Digits, FocalSAM
+from jaxlt.recipes import Digits, FocalSAM, HuggingFace
 from jaxlt.recipes.named import named, vary
 from jaxlt.training.loop import together
 
@@ -123,6 +126,21 @@ def test_evaluations_pass_over_no_more_images_than_training(num_test, expected):
     facts = Facts(("a", "b"), (2000, 500), 28, 3, True, num_val=0, num_test=num_test)
     recipe, _ = recommend(Digits(), facts, backbone_of(None), 0.0)
     assert (recipe.first.epochs, recipe.evaluation.epochs) == (24, expected)
+
+
+def test_sides_are_those_of_the_images_wherever_they_are_kept(tmp_path):
+    columns = {"image": [], "label": []}
+    for number, size in enumerate(((20, 31), (24, 24), (90, 28), (30, 40))):
+        file = io.BytesIO()
+        Image.new("RGB", size).save(file, "PNG")
+        columns["image"].append(file.getvalue())
+        columns["label"].append(number % 2)
+    # No image: what is said of the others is not changed.
+    columns["image"].append(b"no image")
+    columns["label"].append(1)
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "saved")
+    # The median of 20, 24, 28 and 30.
+    assert facts_of(HuggingFace(dataset=str(tmp_path / "saved"))).side == 26
 
 
 def test_both_rows_of_a_comparison_have_as_many_trials():

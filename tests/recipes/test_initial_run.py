@@ -187,6 +187,19 @@ def test_a_run_of_no_other_is_what_it_was():
     assert "init_from" not in recipes.Recipe().identity()["recipe"]
 
 
+def test_a_run_that_lies_among_checkpoints_is_a_run(data, runs, tmp_path):
+    path = tmp_path / "checkpoints" / "7"
+    shutil.copytree(runs("mlp"), path)
+    state = state_of(recipe_of(data[0], init_from=str(path)))
+    trained = Predictor.load(path).variables["params"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(state.params["classifier"]["kernel"], trained)
+
+
+def test_a_home_that_is_nobodys_is_refused(data):
+    with pytest.raises(UsageError, match="~nobody-here/run"):
+        BuiltRecipe(recipe_of(data[0], init_from="~nobody-here/run"))
+
+
 def test_it_trains_and_goes_on_when_stopped(data, runs, tmp_path):
     recipe = recipe_of(data[1], init_from=str(runs("batch_norm")), network=NETWORKS["batch_norm"])
     run = recipes.train(recipe, tmp_path / "run")

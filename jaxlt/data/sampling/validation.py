@@ -46,8 +46,7 @@ def held_out_images(
     chosen = [np.zeros(0, np.int64)]
     for label in range(num_classes):
         images = np.flatnonzero(labels == label)
-        count = min(max(int(share * len(images) + 0.5), 1), len(images) - 1)
-        if count > 0:
+        if count := held_out_count(len(images), share):
             # NumPy promises that this legacy generator's stream never changes.
             chosen.append(np.random.RandomState(seed).permutation(images)[:count])
     if len(chosen) == 1:
@@ -56,6 +55,11 @@ def held_out_images(
             "evaluate images of their own, as the source's test or validation images"
         )
     return np.sort(np.concatenate(chosen))
+
+
+def held_out_count(images: int, share: float) -> int:
+    """Returns how many of a class's images `held_out_images` selects."""
+    return max(min(max(int(share * images + 0.5), 1), images - 1), 0)
 
 
 def split_of_rest(source: Source, share: float, make: Callable[[Source], Split]) -> Split:

@@ -102,6 +102,15 @@ def decode_by_pillow(contents: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
+def shorter_side(contents: bytes) -> int:
+    """Returns the smaller of an image's height and width, without decoding it; errors likewise."""
+    try:
+        with Image.open(io.BytesIO(contents), formats=_formats()) as file:
+            return min(file.size)
+    except Exception as error:
+        raise ValueError(first_line(error)) from error
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Returns the formats that this Pillow was built with."""

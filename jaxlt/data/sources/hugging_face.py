@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxlt.data.sources.encoded_images import EncodedImages
-from jaxlt.data.sources.image_files import expanded
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError, first_line
+from jaxlt.files.directory import expanded
+from jaxlt.files.hub_answer import hub_answer
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -31,8 +31,6 @@ _PARTS = {
 _IMAGES = ("image", "img", "images", "picture")
 _LABELS = ("label", "labels", "fine_label", "class", "target", "category")
 _NO_LABEL = -1
-# Seconds in which the hub must answer: its library tries for longer.
-_DEADLINE = 10.0
 
 
 class TableImages(EncodedImages):
@@ -159,20 +157,11 @@ def _ask_hub(name: str) -> str | None:
     """Returns why the hub does not say in time that it has a set, None if it does."""
     import huggingface_hub
 
-    answers: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            huggingface_hub.HfApi().dataset_info(name, timeout=_DEADLINE)
-            answers.append(None)
-        except Exception as error:
-            answers.append(first_line(error))
-
-    # A daemon, which a program does not wait for when it ends.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_DEADLINE)
-    return answers[0] if answers else f"no answer in {_DEADLINE:g} seconds"
+    try:
+        hub_answer(lambda seconds: huggingface_hub.HfApi().dataset_info(name, timeout=seconds))
+    except Exception as error:
+        return first_line(error)
+    return None
 
 
 def _parts_of(loaded: Any, place: str) -> dict[str, Any]:
@@ -182,7 +171,10 @@ def _parts_of(loaded: Any, place: str) -> dict[str, Any]:
         if found := next((name for name in known if name in tables), None):
             parts[part] = tables[found]
     if len(tables) == 1:
-        parts = {"train": next(iter(tables.values()))}
+        ((name, table),) = tables.items()
+        parts = {"train": table}
+        if name not in _PARTS["train"]:
+            _logger.warning("hf:%s: %s, its only part, is taken for training", place, name)
     if "train" not in parts:
         raise UsageError(
             f"data set hf:{place} must have a part train, got {', '.join(map(str, tables))}"

@@ -145,8 +145,3 @@ def _counted(passed_over: Counter[str]) -> Iterator[str]:
     yield from (f"{count} {name}" for name, count in ordered[:_NAMED])
     if rest := sum(count for _, count in ordered[_NAMED:]):
         yield f"{rest} others"
-
-
-def expanded(place: str) -> Path:
-    """Returns a path in which a leading `~` is the home directory, where there is one."""
-    return Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own raises for `~nobody`)

@@ -13,10 +13,11 @@ from unicodedata import normalize
 import numpy as np
 
 from jaxlt.data.sources.folder import FileImages
-from jaxlt.data.sources.image_files import expanded, holds
+from jaxlt.data.sources.image_files import holds
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.files.foreign_files import read_utf8
 
 _logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ import numpy as np
 from jaxlt.data.sources.array_images import ArrayImages
 from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.idx import load_idx
-from jaxlt.data.sources.image_files import expanded
 from jaxlt.data.sources.image_set import ImageSet, LoadedImages
 from jaxlt.data.sources.listed import load_listed
 from jaxlt.data.sources.resampling import Resize
@@ -17,6 +16,7 @@ from jaxlt.data.sources.tfds import load_tfds
 from jaxlt.data.sources.tfds_listed import load_listed_tfds
 from jaxlt.data.sources.unreadable import Unreadable
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 
 _DEFAULT_SIZE = 32
 _STATISTICS_SAMPLE = 1024

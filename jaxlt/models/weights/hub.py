@@ -1,16 +1,14 @@
 """Files of the Hugging Face hub: those in its library's cache, or downloaded into it."""
 
 import functools
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxlt.errors import UsageError, first_line
+from jaxlt.files.hub_answer import hub_answer
 from jaxlt.models.weights.torch_files import files_of_weights
 
-_DEADLINE = 10.0
-"""Seconds in which the hub must say what it has: its library tries for minutes."""
 _CONFIG = "config.json"
 
 
@@ -80,23 +78,8 @@ def _cached(hub: Any, name: str) -> Path | None:
 
 def _listed(hub: Any, name: str) -> set[str]:
     """Returns the names of a repository's files, or raises some exception within the deadline."""
-    answers: list[Any] = []
-
-    def ask() -> None:
-        try:
-            info = hub.HfApi().model_info(name, timeout=_DEADLINE)
-            answers.append({file.rfilename for file in info.siblings or ()})
-        except Exception as error:
-            answers.append(error)
-
-    # A daemon, which a program does not wait for when it ends.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_DEADLINE)
-    answer = answers[0] if answers else TimeoutError(f"no answer in {_DEADLINE:g} seconds")
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    info = hub_answer(lambda seconds: hub.HfApi().model_info(name, timeout=seconds))
+    return {file.rfilename for file in info.siblings or ()}
 
 
 def _not_there(name: str, reason: str, weights: Sequence[str]) -> UsageError:

@@ -1,7 +1,5 @@
 """The ResNets for large images, and what is known of networks by the files they begin with."""
 
-import hashlib
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from jaxlt.recipes.network.network import Backbone, Network
@@ -29,17 +27,17 @@ def file_digests(part: Network, name: str) -> dict[str, str]:
 
     Of a directory of weights, or an index, it is what the digests of its files make.
     """
-    from jaxlt.files.foreign_files import file_digest
+    from jaxlt.files.directory import expanded
+    from jaxlt.files.foreign_files import file_digest, joint_digest
 
     place = getattr(part, name)
     if place is None:
         return {}
-    path = Path(place).expanduser()
+    path = expanded(place)
     if not (path.is_dir() or path.name.endswith(".index.json")):
         return {name: f"sha256:{file_digest(name, path)}"}
     from jaxlt.models.clip.snapshot import weights_of
     from jaxlt.models.weights.torch_files import files_of_weights
 
     files = files_of_weights(weights_of(path) if path.is_dir() else path)
-    digests = "".join(file_digest(name, file) for file in files)
-    return {name: f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}"}
+    return {name: joint_digest(name, files)}

@@ -12,9 +12,9 @@ from datasets import config
 from PIL import Image
 
 from jaxlt.data import load_source
-from jaxlt.data.sources import hugging_face
 from jaxlt.data.sources.hugging_face import load_hugging_face
 from jaxlt.errors import UsageError
+from jaxlt.files import hub_answer
 from jaxlt.recipes import Data, Native
 from jaxlt.recipes.sources import HuggingFace
 
@@ -160,6 +160,12 @@ def test_test_images_without_labels_and_other_parts_are_passed_over(tmp_path, ca
     assert data.split(source).class_counts == (1, 1, 1)
 
 
+def test_an_only_part_of_another_name_is_said_to_be_trained_on(tmp_path, caplog):
+    dict_of(test=table(TEST)).save_to_disk(tmp_path / "saved")
+    check(load_hugging_face(str(tmp_path / "saved"), 4, "stretch").train, TEST)
+    assert "test, its only part, is taken for training" in caplog.text
+
+
 def no_label(labels):
     return table(labels).remove_columns(["label", "id"])
 
@@ -220,7 +226,7 @@ def test_without_an_answer_of_the_hub_the_line_says_what_to_do(monkeypatch):
     )
     with pytest.raises(UsageError, match=words.format("no network in tests")):
         load_hugging_face("nobody/nothing", 4, "stretch")
-    monkeypatch.setattr(hugging_face, "_DEADLINE", 0.1)
+    monkeypatch.setattr(hub_answer, "_DEADLINE", 0.1)
     silent = threading.Event()
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: silent.wait())
     with pytest.raises(UsageError, match=words.format(r"no answer in 0\.1 seconds")):
