@@ -141,7 +141,7 @@ def _is_plain_jpeg(contents: bytes) -> bool:
 
     It is of 8 bits and Huffman's codes, baseline or progressive, gray, in color or in CMYK.
     """
-    place, is_turned = 2, False
+    place, is_turned = 2, None
     if not contents.startswith(b"\xff\xd8\xff"):
         return False
     while place + 10 <= len(contents) and contents[place] == 0xFF:
@@ -149,7 +149,8 @@ def _is_plain_jpeg(contents: bytes) -> bool:
         if marker in _FRAMES:
             precision, components = contents[place + 4], contents[place + 9]
             return precision == 8 and components in (1, 3, 4) and not is_turned
-        if marker == _APP1 and not is_turned:
+        # Once, which reads all of these segments.
+        if marker == _APP1 and is_turned is None:
             is_turned = _is_turned(contents)
         # Fill bytes may lie between segments.
         place += 1 if marker == 0xFF else 2 + length

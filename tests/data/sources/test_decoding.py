@@ -7,6 +7,7 @@ from image_kinds import RGB, kinds
 from PIL import Image, features
 
 from jaxlt.data.augment.crops import NUM_TRIES, resized_crop_box
+from jaxlt.data.sources import decoding
 from jaxlt.data.sources.decoding import decode
 from jaxlt.data.sources.folder import FileImages
 from jaxlt.errors import UsageError
@@ -80,6 +81,14 @@ def test_training_and_prediction_refuse_a_file_for_the_same_reason(directory, tr
     with pytest.raises(UsageError) as refusal:
         predictor(3).read_files([directory / name])
     assert str(refusal.value) == f"image {path} must be a file that can be decoded: {reason}"
+
+
+def test_orientation_is_looked_for_once_however_many_segments_there_are(monkeypatch):
+    plain, calls = KINDS["rgb.jpg"][0], []
+    monkeypatch.setattr(decoding, "_is_turned", lambda contents: bool(calls.append(contents)))
+    many = plain[:2] + b"\xff\xe1\x00\x04ab" * 50 + plain[2:]
+    np.testing.assert_array_equal(decode(many), KINDS["rgb.jpg"][1])
+    assert calls == [many]
 
 
 def damaged(count):
