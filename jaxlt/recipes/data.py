@@ -1,7 +1,6 @@
 """The images of a recipe: source, long-tailed profile, samplers, augmentation."""
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -211,8 +210,9 @@ class Data(Part, frozen=True):
         """Makes a source's split, or reads it from the file; UsageError if either does not fit."""
         from jaxlt.data import Split
         from jaxlt.data.sampling import natural_counts, validation
+        from jaxlt.files.directory import expanded
 
-        if self.split_file is None or not Path(self.split_file).exists():
+        if self.split_file is None or not expanded(self.split_file).exists():
             if self.validation:
                 split = validation.split_of_rest(source, self.validation, self.profile.build)
             else:
@@ -221,7 +221,7 @@ class Data(Part, frozen=True):
             if counts.max() > 2 * counts.min() and 2 * sum(split.class_counts) < sum(counts):
                 natural_counts.log_left_out(split, source.train.labels)
             return split
-        split = Split.read(Path(self.split_file), source)
+        split = Split.read(expanded(self.split_file), source)
         if self.validation:
             validation.check_split_file(self.split_file, split, source, self.validation)
         shape = f"{split.profile}, imbalance factor {split.imbalance_factor:g}"

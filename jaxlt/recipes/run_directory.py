@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxlt.data import ImageSet, Source, Split
+from jaxlt.files.directory import expanded
 from jaxlt.recipes.data import Data
 from jaxlt.runs.model_description import ModelDescription
 
@@ -54,9 +55,10 @@ def _digest(content: bytes) -> str:
 
 def describe_in(directory: Path, recipe: Any, source: Source, split: Split) -> None:
     """Writes what later programs read of a run, beside its recipe."""
-    for file in (directory / "split.json", recipe.data.split_file):
-        if file is not None and not Path(file).exists():
-            split.write(Path(file))
+    named = recipe.data.split_file
+    for file in (directory / "split.json", *([] if named is None else [expanded(named)])):
+        if not file.exists():
+            split.write(file)
     if (model_file := directory / "model.json").exists():
         return
     network = recipe.network

@@ -214,6 +214,17 @@ def test_a_copied_split_file_makes_no_other_run(begun, tmp_path):
     recipes.train(of_folder(begun / "photos", split_file=str(run.path / "split.json")), run.path)
 
 
+def test_a_split_file_may_lie_in_the_home_directory(begun, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = of_folder(begun / "photos", split_file="~/split.json")
+    run = recipes.train(recipe, tmp_path / "run")
+    assert (tmp_path / "split.json").read_bytes() == (run.path / "split.json").read_bytes()
+    # It is read, not only written: the other selection of a file there rules.
+    (tmp_path / "split.json").write_text((tmp_path / "split.json").read_text() + "}")
+    with pytest.raises(UsageError, match=r"split file .* must be JSON"):
+        recipes.train(recipe, tmp_path / "other")
+
+
 def test_the_same_data_elsewhere_are_one_row_of_a_report(begun, tmp_path):
     root = shutil.copytree(begun / "photos", tmp_path / "moved")
     moved = recipes.train(of_folder(root), tmp_path / "moved_run", seed=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxlt.data.sources.encoded_images import EncodedImages
+from jaxlt.data.sources.foreign_clutter import clutter_directory
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.devices.backends import import_tensorflow
@@ -127,6 +128,11 @@ def _loaded(place: str) -> Any:
     directory = expanded(name)
     need = f"source hf:{place} must be a data set that the library datasets reads"
     if directory.is_dir():
+        # That library would make a class of it.
+        if clutter := clutter_directory(directory):
+            raise UsageError(
+                f"{need} without {clutter}: remove it, or read class directories by folder:{name}"
+            )
         saved = ("dataset_dict.json", "state.json")
         try:
             if any((directory / file).is_file() for file in saved):
