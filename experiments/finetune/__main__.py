@@ -221,7 +221,7 @@ def _train(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> N
     train_missing(plan, workdir, options)
     render_table(plan, workdir, options)
     _print_classes(plan, workdir, options)
-    from experiments.report.__main__ import write_report
+    from experiments.report.document import write_report
 
     runs = [
         run_directory(workdir, name, seed).resolve() for name in recipes for seed in options.seeds

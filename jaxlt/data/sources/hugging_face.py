@@ -142,11 +142,11 @@ def _loaded(place: str) -> Any:
         except Exception as error:
             raise UsageError(f"{need}: {first_line(error)}") from error
     silence = _ask_hub(name)
-    if silence is not None:
-        # What was downloaded before needs no answer.
-        from datasets import config as settings
+    from datasets import config as settings
 
-        settings.HF_HUB_OFFLINE = True
+    before = settings.HF_HUB_OFFLINE
+    # What was downloaded before needs no answer.
+    settings.HF_HUB_OFFLINE = before or silence is not None
     try:
         return datasets.load_dataset(name, config or None)
     except Exception as error:
@@ -157,6 +157,8 @@ def _loaded(place: str) -> Any:
             f"cache has: {silence}; where no hub answers, put the set's files in a directory and "
             "give its path"
         ) from error
+    finally:
+        settings.HF_HUB_OFFLINE = before
 
 
 def _ask_hub(name: str) -> str | None:

@@ -243,6 +243,7 @@ def test_without_an_answer_of_the_hub_the_line_says_what_to_do(monkeypatch):
     with pytest.raises(UsageError, match=words.format(r"no answer in 0\.1 seconds")):
         load_hugging_face("nobody/nothing,config", 4, "stretch")
     silent.set()
+    assert not config.HF_HUB_OFFLINE
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
