@@ -66,15 +66,22 @@ def begin(
     skips = word("data.unreadable", words) == "skip"
     facts = facts_of(place, skip_unreadable=skips)
     file = workdir / FILE
-    if file.exists():
+    inside = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
+    # Before the first run there is nothing that other choices would spoil.
+    if FILE in inside and len(inside) > 1:
         return _read(file, facts, place, backbone, share)
-    if workdir.is_dir() and any(workdir.iterdir()):
+    if inside not in ([], [FILE]):
         raise UsageError(f"workdir must be new, empty or begun by this program, got {workdir}")
     import jax
 
     on_accelerator = jax.default_backend() != "cpu"
     network = backbone_of(backbone, word("init-from", words))
-    recipe, lines = recommend(place, facts, network, share, on_accelerator=on_accelerator)
+    # What is no number the parser refuses afterwards.
+    given = word("epochs", words) or ""
+    epochs = int(given) if given.isdecimal() else None
+    recipe, lines = recommend(
+        place, facts, network, share, epochs=epochs, on_accelerator=on_accelerator
+    )
     if on_accelerator and word("batch-size", words) is None:
         from experiments.finetune.memory import with_fitting_batch
 

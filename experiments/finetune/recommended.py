@@ -90,6 +90,7 @@ def recommend(
     backbone: BeginsWith,
     share: float,
     *,
+    epochs: int | None = None,
     on_accelerator: bool = False,
 ) -> tuple[Recipe, list[str]]:
     """Returns the recipe for a source, and a line on each choice.
@@ -99,6 +100,7 @@ def recommend(
         facts: what was found in it.
         backbone: see `backbone_of`.
         share: of the training images that are held out where there are no others to evaluate.
+        epochs: that will take the place of the chosen ones, and are evaluated as often.
         on_accelerator: whether training is on one.
     """
     held_out = 0.0 if facts.num_val or facts.num_test else share
@@ -136,7 +138,7 @@ def recommend(
                 augmentation=augmentation,
             ),
         ),
-        evaluation=_evaluation(facts, choices, limits),
+        evaluation=_evaluation(facts, epochs or choices.epochs, limits),
     )
     lines = [
         "all images are used, as many of each class as there are (--data.profile native)",
@@ -167,11 +169,11 @@ def _augmentation(facts: Facts, choices: Choices) -> tuple[Augmentation, str]:
     return Augmentation(shift="crop_flip"), "small images are shifted a little, and mirrored"
 
 
-def _evaluation(facts: Facts, choices: Choices, limits: Limits) -> Evaluation:
+def _evaluation(facts: Facts, epochs: int, limits: Limits) -> Evaluation:
     # A large test set would otherwise take longer than the training between two evaluations.
     passes = math.ceil((facts.num_test or facts.num_val) / facts.num_images)
     return Evaluation(
-        epochs=min(choices.epochs, max(math.ceil(choices.epochs / _EVALUATIONS), passes)),
+        epochs=min(epochs, max(math.ceil(epochs / _EVALUATIONS), passes)),
         images="val" if facts.num_val and not facts.num_test else "test",
         many_above=limits.many_above,
         few_below=limits.few_below,

@@ -10,10 +10,21 @@ from small_runs import run_program
 
 from experiments import evaluate, export, predict
 from experiments.finetune import __main__ as finetune
+from experiments.finetune.begun import begin
 from experiments.finetune.recommended import backbone_of
 from experiments.report import __main__ as report
 from experiments.table.plan import run_directory
-from jaxlt.recipes import SAM, SGD, CrossEntropy, FocalSAM, LogitAdjusted, Native, read_recipe
+from jaxlt import UsageError
+from jaxlt.recipes import (
+    SAM,
+    SGD,
+    CrossEntropy,
+    FocalSAM,
+    Folder,
+    LogitAdjusted,
+    Native,
+    read_recipe,
+)
 
 # Blanks, accents and a comma, as people name things.
 NAMES = ("Ant", "Bär", "black cat", "cow", "Dachs, klein", "élan", "fish", "goat")
@@ -227,6 +238,18 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path, monkeypatch, ca
     assert status == 2
     assert "workdir must be new, empty or begun by this program" in err[-1]
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_what_was_chosen_before_any_run_is_chosen_anew(tmp_path):
+    photos(tmp_path / "photos", (4, 3), NAMES[:2])
+    place, workdir = Folder(directory=str(tmp_path / "photos")), tmp_path / "run"
+    assert begin(workdir, place, None, 0.2).facts.class_counts == (4, 3)
+    next((tmp_path / "photos" / NAMES[0]).iterdir()).unlink()
+    assert begin(workdir, place, None, 0.2).facts.class_counts == (3, 3)
+    (workdir / "trials").mkdir()
+    next((tmp_path / "photos" / NAMES[0]).iterdir()).unlink()
+    with pytest.raises(UsageError, match="must be those that it was begun with"):
+        begin(workdir, place, None, 0.2)
 
 
 def test_help_needs_no_images(monkeypatch, capfd):

@@ -126,6 +126,8 @@ def test_evaluations_pass_over_no_more_images_than_training(num_test, expected):
     facts = Facts(("a", "b"), (2000, 500), 28, 3, True, num_val=0, num_test=num_test)
     recipe, _ = recommend(Digits(), facts, backbone_of(None), 0.0)
     assert (recipe.first.epochs, recipe.evaluation.epochs) == (24, expected)
+    shorter, _ = recommend(Digits(), facts, backbone_of(None), 0.0, epochs=5)
+    assert shorter.evaluation.epochs == min(5, max(1, expected if num_test > 500 else 1))
 
 
 def test_sides_are_those_of_the_images_wherever_they_are_kept(tmp_path):

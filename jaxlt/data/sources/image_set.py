@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _LOAD_CHUNK = 64
+_REMEDY = "remove what is damaged, or train with --data.unreadable skip"
 _REPORTED = 5
 
 
@@ -131,10 +132,10 @@ class LoadedImages(NamedTuple):
 def refuse_undecodable(found: Sequence[str]) -> None:
     """Raises one `UsageError` for all images that `ImageSet.undecodable` names, if any."""
     if len(found) == 1:
-        raise UsageError(f"image must be decodable, got {found[0]}")
+        raise UsageError(f"image must be decodable, got {found[0]}; {_REMEDY}")
     if found:
         more = f"; and {len(found) - _REPORTED} more" if len(found) > _REPORTED else ""
         raise UsageError(
             f"images must be decodable, got {len(found)} that are not: "
-            f"{'; '.join(found[:_REPORTED])}{more}"
+            f"{'; '.join(found[:_REPORTED])}{more}; {_REMEDY}"
         )

@@ -15,6 +15,9 @@ from jaxlt.devices.processes import is_first
 # Where tqdm.auto finds a notebook it has another class of its own.
 _IN_NOTEBOOK = tqdm is not tqdm_asyncio
 
+# Seconds without a line after which a log gets one.
+_QUIET = 30.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -23,7 +26,8 @@ class Progress:
 
     def __init__(self, label: str, step: int, num_steps: int):
         self._label, self._first, self._num_steps = label, step, num_steps
-        self._began = time.perf_counter()
+        self._step, self._began = step, time.perf_counter()
+        self._logged = self._began
         self._bar = tqdm(
             total=num_steps,
             initial=step,
@@ -33,8 +37,11 @@ class Progress:
         )
 
     def advance(self, steps: int) -> None:
-        """Counts steps."""
+        """Counts steps; where there is no bar, the log says so each half minute."""
         self._bar.update(steps)
+        self._step += steps
+        if self._bar.disable and time.perf_counter() - self._logged >= _QUIET:
+            self._log()
 
     def report(self, step: int, evaluations: Sequence[Mapping[str, Any]]) -> None:
         """Says how the members did, by their means: in the bar if there is one, else in the log."""
@@ -45,11 +52,17 @@ class Progress:
         )
         if not self._bar.disable:
             self._bar.set_postfix_str(text)
-            return
-        rate = (step - self._first) / (time.perf_counter() - self._began)
-        left = tqdm.format_interval((self._num_steps - step) / rate)
-        text = f"{text}, {rate:.3g} steps/s, ETA {left}"
-        _logger.info("%s: step %d/%d, %s", self._label, step, self._num_steps, text)
+        else:
+            # A stage may end in a step that is none of training.
+            self._step = step
+            self._log(f"{text}, ")
+
+    def _log(self, text: str = "") -> None:
+        self._logged = time.perf_counter()
+        rate = (self._step - self._first) / (self._logged - self._began)
+        left = tqdm.format_interval((self._num_steps - self._step) / rate)
+        text = f"{text}{rate:.3g} steps/s, ETA {left}"
+        _logger.info("%s: step %d/%d, %s", self._label, self._step, self._num_steps, text)
 
     def close(self) -> None:
         """Ends the bar."""
