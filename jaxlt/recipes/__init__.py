@@ -6,7 +6,6 @@
 """
 
 from jaxlt.recipes.data import Augmentation as Augmentation
-from jaxlt.recipes.data import AutoAugment as AutoAugment
 from jaxlt.recipes.data import Balanced as Balanced
 from jaxlt.recipes.data import ClassAware as ClassAware
 from jaxlt.recipes.data import ClassBalancedSampler as ClassBalancedSampler
@@ -17,7 +16,6 @@ from jaxlt.recipes.data import InstanceBalanced as InstanceBalanced
 from jaxlt.recipes.data import Native as Native
 from jaxlt.recipes.data import Profile as Profile
 from jaxlt.recipes.data import Progressive as Progressive
-from jaxlt.recipes.data import RandAugment as RandAugment
 from jaxlt.recipes.data import Sampling as Sampling
 from jaxlt.recipes.data import SquareRoot as SquareRoot
 from jaxlt.recipes.data import Step as Step
@@ -67,6 +65,8 @@ from jaxlt.recipes.optimizer import Schedule as Schedule
 from jaxlt.recipes.optimizer import WarmupCosine as WarmupCosine
 from jaxlt.recipes.part import Clock as Clock
 from jaxlt.recipes.part import Part as Part
+from jaxlt.recipes.policies import AutoAugment as AutoAugment
+from jaxlt.recipes.policies import RandAugment as RandAugment
 from jaxlt.recipes.recipe import Evaluation as Evaluation
 from jaxlt.recipes.recipe import Execution as Execution
 from jaxlt.recipes.recipe import Recipe as Recipe

@@ -1,7 +1,7 @@
 """The images of a recipe: source, long-tailed profile, samplers, augmentation."""
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from jaxlt.recipes.part import (
     part_name,
     part_word,
 )
+from jaxlt.recipes.policies import AnyPolicy, RandAugment
 from jaxlt.recipes.sources import TFDS, AnySource
 
 _logger = logging.getLogger(__name__)
@@ -118,32 +119,13 @@ class ClassAware(Sampling, frozen=True, tag="class_aware"):
     """Images of one class drawn one after the other."""
 
 
-class Policy(Choice, frozen=True):
-    """Further augmentation by operations on an image."""
-
-
-class AutoAugment(Policy, frozen=True, tag="autoaugment"):
-    """The CIFAR-10 policy of AutoAugment."""
-
-
-class RandAugment(Policy, frozen=True, tag="randaugment"):
-    """RandAugment."""
-
-    ops: Count = 2
-    """Operations an image."""
-    magnitude: Annotated[int, msgspec.Meta(ge=0, le=30, extra={"need": "in 0..30"})] = 9
-    """Their strength, 0 to 30."""
-
-
 if TYPE_CHECKING:
     AnyProfile: TypeAlias = Profile
     AnySampler: TypeAlias = Sampling
-    AnyPolicy: TypeAlias = Policy
 else:
     AnyProfile = Exponential | Step | Balanced | Native
     AnySampler = InstanceBalanced | ClassBalancedSampler | SquareRoot | Progressive
     AnySampler |= EffectiveNumber | ClassAware
-    AnyPolicy = AutoAugment | RandAugment
 
 
 class Data(Part, frozen=True):

@@ -3,12 +3,13 @@
 import pytest
 
 from jaxlt import UsageError
-from jaxlt.recipes.data import Exponential, RandAugment
+from jaxlt.recipes.data import Exponential
 from jaxlt.recipes.losses import LDAM, PaperAdversary
 from jaxlt.recipes.methods import SAM
 from jaxlt.recipes.named import RECIPES, followed_by, vary
 from jaxlt.recipes.network import Adaptation, CosineLayer, RandomEncoder, Small
 from jaxlt.recipes.optimizer import MultiStep, Optimizer
+from jaxlt.recipes.policies import RandAugment
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 

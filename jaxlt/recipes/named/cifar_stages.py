@@ -7,10 +7,11 @@ import functools
 from typing import Any
 
 from jaxlt.recipes import losses, optimizer
-from jaxlt.recipes.data import AutoAugment, ClassAware, ClassBalancedSampler
+from jaxlt.recipes.data import ClassAware, ClassBalancedSampler
 from jaxlt.recipes.methods import CCSAM
 from jaxlt.recipes.named import followed_by, vary
 from jaxlt.recipes.named.cifar import CIFAR, COSINE_CLASSIFIER, FACTORS, add_on_cifar
+from jaxlt.recipes.policies import AutoAugment
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
