@@ -157,7 +157,7 @@ class Predictor:
         return k
 
     def ranked(self, images: np.ndarray, k: int) -> list[list[Prediction]]:
-        """Finds the k likeliest classes of images as `logits` takes them, the likeliest first."""
+        """Finds the k likeliest classes of images, best first; see `logits` and `top_k`."""
         found = []
         for logits in self.logits(images):
             exponentials = np.exp(logits.astype(np.float64) - logits.max())

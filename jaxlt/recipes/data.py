@@ -173,7 +173,7 @@ class Data(Part, frozen=True):
         return part_word(self.source)
 
     def load(self, place: str | None = None, *, skip_unreadable: bool = False) -> Any:
-        """Loads the source, or one at another place, without what cannot be decoded if it is asked.
+        """Loads the source or one at `place`, maybe without unreadable images; see `load_source`.
 
         UsageError says that the data are missing or damaged, or the options do not fit them.
         """
@@ -212,7 +212,7 @@ class Data(Part, frozen=True):
         return split
 
     def validation_images(self, source: Any, split: Any) -> np.ndarray | None:
-        """Returns the numbers of the training images that are evaluated, None for none of them."""
+        """Returns the numbers of held-out training images or None; Args as of `evaluated`."""
         from jaxlt.data.sampling.validation import held_out_images, validation_images
 
         labels = source.train.labels
@@ -226,7 +226,7 @@ class Data(Part, frozen=True):
     def evaluated(self, source: Any, split: Any, images: str) -> tuple[Any, np.ndarray | None]:
         """Returns the images that are evaluated, and the numbers of some of them or None for all.
 
-        `images` is "test" or "val". UsageError says that the source has none.
+        Args as of `split`, its result, and "test" or "val". UsageError: the source has none of it.
         """
         from jaxlt.data.sampling.validation import refuse_without
 

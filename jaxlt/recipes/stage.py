@@ -87,7 +87,7 @@ class Stage(Choice, frozen=True, tag="train"):
         return Clock(num_images, self.batch_size, self.epochs)
 
     def pace(self, num_images: int, first: int, stop: int, seconds: float) -> dict[str, float]:
-        """Returns the learning rate of the last of some steps and, if they are timed, images/s."""
+        """Returns the last learning rate and, if timed, images/s of steps, see `training.Steps`."""
         rate = np.asarray(self.optimizer.rate(self.clock(num_images))(stop - 1))
         images = self.batch_size * (stop - first)
         timed = {"images_per_second": images / seconds} if seconds else {}

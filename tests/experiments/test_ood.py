@@ -9,7 +9,6 @@ import pytest
 from matplotlib import image
 from PIL import Image
 from small_runs import files_of, run_program, train
-from written_runs import change_recipe
 
 from experiments.ood import __main__ as ood
 from jaxlt.data import load_source
@@ -193,7 +192,9 @@ def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, runs, flags, na
 def test_runs_of_other_data_are_not_evaluated_together(monkeypatch, capsys, runs, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(runs[0], other)
-    change_recipe(other, "data", source={"name": "idx", "directory": "/elsewhere"})
+    identity = json.loads((other / "recipe.json").read_text())
+    identity["data"]["evaluated"]["labels"] = "0" * 16
+    (other / "recipe.json").write_text(json.dumps(identity))
     flags = ["--checkpoint", runs[0], other, "--generate"]
     status, _, errors = run_program(monkeypatch, capsys, ood, *flags)
     assert status == 2

@@ -34,7 +34,7 @@ class Steps:
     num_steps: int
     eval_steps: int
     measurements: Measurements | None = None
-    pace: Callable[[int, int, float], dict[str, float]] = lambda first, stop, seconds: {}
+    pace: Callable[[int, int, float], dict[str, float]] | None = None
 
     @property
     def measure_every(self) -> int:

@@ -122,7 +122,8 @@ class Session:
                 stop = min(begin + ((step - begin) // every + 1) * every, end)
                 before = self._seconds
                 state = self._steps(state, step, stop, placed, asked)
-                pace = stage.steps.pace(step - begin, stop - begin, self._seconds - before)
+                if stage.steps.pace is not None:
+                    pace = stage.steps.pace(step - begin, stop - begin, self._seconds - before)
             if stop == end:
                 state = self._of_each(stage.leave, state)
             evaluations = self._evaluate(state, stop, placed, pace)
