@@ -78,7 +78,7 @@ def _train(arguments: Arguments, paths: dict[tuple[int, float | None], Path]) ->
     places = [shlex.quote(str(path)) for path in paths.values()]
     command_line.say_next(
         f"python3 -m experiments.report {' '.join(places)}",
-        f"python3 -m experiments.predict --checkpoint {places[0]} IMAGE...",
+        f"python3 -m experiments.predict {places[0]} IMAGE...",
     )
 
 
