@@ -114,8 +114,13 @@ def test_images_are_resized_as_pillow_does(resize, size):
     ("model", "shape", "fields"),
     [
         ("small_conv", (12, 8, 1), {}),
-        ("resnet20", (16, 16, 3), {"precision": "bfloat16", "resize": "center_crop"}),
-        ("small_vit", (8, 8, 3), {}),
+        pytest.param(
+            "resnet20",
+            (16, 16, 3),
+            {"precision": "bfloat16", "resize": "center_crop"},
+            marks=pytest.mark.soak,
+        ),
+        pytest.param("small_vit", (8, 8, 3), {}, marks=pytest.mark.soak),
         ("random:tiny", (16, 16, 3), {}),
     ],
 )

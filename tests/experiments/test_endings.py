@@ -139,7 +139,10 @@ def test_ctrl_c_among_imports_is_one_line(tmp_path, module):
             break
     _, rest = process.communicate(timeout=HANGS)
     said = [line for line in rest.splitlines() if not line.startswith("import time:")]
-    assert (said, process.returncode) == (["stopped by SIGINT"], 130)
+    assert said == ["stopped by SIGINT"]
+    # Python ends by the signal itself where it came within a text that was executed, as dataclasses
+    # are made; shells show both as 130.
+    assert process.returncode in (130, -signal.SIGINT)
 
 
 def test_ctrl_c_is_left_alone_where_it_is_ignored_and_where_the_package_is_imported():

@@ -59,6 +59,9 @@ NETWORKS = {
     ),
     "whole": recipes.RandomEncoder(**TINY),
 }
+# Statistics of batches, and frozen parameters; the others have neither.
+SOON = ("batch_norm", "adapted")
+EACH = [pytest.param(n, marks=() if n in SOON else pytest.mark.soak) for n in NETWORKS]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def all_bytes(directory):
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_run_begins_where_another_ended(name, data, runs):
     path = runs(name)
     before = all_bytes(path)
@@ -100,7 +103,7 @@ def test_a_run_begins_where_another_ended(name, data, runs):
     assert all_bytes(path) == before
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EACH)
 def test_classes_keep_their_weights_by_name(name, data, runs, caplog):
     path, caplog.handler.level = runs(name), logging.INFO
     caplog.set_level(logging.INFO, logger="jaxlt")
@@ -148,7 +151,7 @@ def test_factors_of_classes_become_part_of_their_weights(data, runs):
     np.testing.assert_allclose(state.params["classifier"]["bias"], bias, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "whole", "adapted"])
+@pytest.mark.parametrize("name", [*SOON, pytest.param("whole", marks=pytest.mark.soak)])
 def test_images_may_be_of_another_size(name, data, runs):
     recipe = recipe_of(data[1], NETWORKS[name], init_from=str(runs(name)), image_size=16)
     assert np.isfinite(state_of(recipe).params["classifier"]["kernel"]).all()
