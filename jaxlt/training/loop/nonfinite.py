@@ -31,16 +31,16 @@ def skip_or_stop(runs: Sequence[Run], placed: PlacedStage, losses: np.ndarray, s
 
 def _skip(run: Run, step: int, loss: float, batch: dict[str, list[int]]) -> None:
     file = run.workdir.path / "nonfinite_batch.json"
-    run.by_first(lambda: write_json(file, {"step": step, "loss": str(loss), **batch}))
+    record = {"step": step, "loss": str(loss), "skipped": len(run.skipped), **batch}
+    run.by_first(lambda: write_json(file, record))
     if len(run.skipped) >= run.skip_nonfinite:
         whose = run.label or run.workdir.path
         before = f", after {len(run.skipped)} skipped steps" if run.skipped else ""
-        raise on_all_processes(
-            UsageError(
-                f"training loss of {whose} must stay finite, got {loss} at step {step}{before}: "
-                f"lower the learning rate or the perturbation radius; its batch is in {file}"
-            )
+        text = (
+            f"training loss of {whose} must stay finite, got {loss} at step {step}{before}: "
+            f"lower the learning rate or the perturbation radius; its batch is in {file}"
         )
+        raise on_all_processes(UsageError(text))
     run.skipped.append(step)
     fault = f"its loss or update is not finite ({len(run.skipped)} of {run.skip_nonfinite})"
     _logger.warning("%s: step %d is skipped, %s; its batch is in %s", run.label, step, fault, file)

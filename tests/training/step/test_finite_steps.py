@@ -85,7 +85,8 @@ def test_the_run_goes_on_as_if_the_step_had_not_been(tmp_path, skipping, caplog)
 def test_at_one_more_it_stops(tmp_path, skipping):
     with pytest.raises(UsageError, match="at step 21, after 1 skipped steps"):
         train(job(skipping, nan_at(SKIPPED), 1), Workdir(tmp_path, {}))
-    assert json.loads((tmp_path / "nonfinite_batch.json").read_text())["step"] == 21
+    found = json.loads((tmp_path / "nonfinite_batch.json").read_text())
+    assert (found["step"], found["skipped"]) == (21, 1)
 
 
 @pytest.mark.parametrize("at", [11, 13, 15])
