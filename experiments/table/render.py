@@ -43,7 +43,8 @@ def format_markdown(
         for row in dict.fromkeys(cell.row for cell in plan.cells)
     ]
     table = markdown_table(["method" if plan.compares_methods else "", *headings], rows)
-    text = f"Accuracy in percent, mean ± sample deviation over {_listed(seeds)}"
+    over = ", mean ± sample deviation over" if len(seeds) > 1 else " of"
+    text = f"Accuracy in percent{over} {_listed(seeds)}"
     if any(entry.published is not None for entry in entries):
         text += "; published in brackets"
     paragraphs = [plan.title, table, text + ".", *plan.notes, *_footnote(entries, present_code)]
@@ -171,5 +172,6 @@ def draw_by_class(
     with picture(path, 1, 1, (8, 5)) as (_, [[axes]]):
         draw_class_sizes(axes, lines)
         seeds = max(map(len, runs.values()))
-        axes.set_title(f"Accuracy by class, mean and deviation over {seeds} seeds")
+        over = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
+        axes.set_title(f"Accuracy by class{over}")
         axes.legend()
