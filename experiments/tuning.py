@@ -16,8 +16,8 @@ import numpy as np
 
 from experiments import parsing
 from experiments.flags import flags_of
-from experiments.table.plan import Cell, Plan, finished_runs, run_directory
-from experiments.table.program import Options, train_missing
+from experiments.table.plan import finished_runs
+from experiments.table.program import Options, train_finite
 from jaxlt.errors import UsageError
 from jaxlt.recipes.recipe import Recipe
 
@@ -155,8 +155,8 @@ def run_trials(trials: Sequence[Trial], directory: Path, options: Options) -> di
     """Trains what is missing of the trials in `directory`/NAME/seedN.
 
     Returns:
-        The balanced accuracy of each name, the mean over the seeds; -inf for a trial that
-        diverged, as the log says.
+        The balanced accuracy of each name, the mean over the seeds; -inf, the worst, for a trial
+        that diverged.
 
     Raises:
         UsageError: a trial would be judged by test images, or a directory holds another run.
@@ -167,36 +167,21 @@ def run_trials(trials: Sequence[Trial], directory: Path, options: Options) -> di
                 f"evaluated images of trial {trial.name} must be held out of training, got test "
                 "images; give --data.validation 0.2"
             )
-    diverged: set[str] = set()
-    while True:
-        left = [trial for trial in trials if trial.name not in diverged]
-        cells = tuple(Cell(one.method, "", one.name, one.recipe) for one in left)
-        try:
-            train_missing(Plan("trials", cells, by_group=True), directory, options)
-            break
-        except UsageError as error:
-            lost = {one.name for one in left if _is_diverged(directory, one.name, options)}
-            if "must stay finite" not in str(error) or not lost:
-                raise
-            _logger.warning("a trial that diverged counts as the worst: %s", error)
-            diverged |= lost
+    diverged = train_finite({one.name: one.recipe for one in trials}, directory, options)
     return {
         one.name: -math.inf if one.name in diverged else _score(directory, one, options)
         for one in trials
     }
 
 
-def _is_diverged(directory: Path, name: str, options: Options) -> bool:
-    runs = [run_directory(directory, name, seed) for seed in options.seeds]
-    return any(
-        (run / "nonfinite_batch.json").exists() and not (run / "result.json").exists()
-        for run in runs
-    )
-
-
 def _score(directory: Path, trial: Trial, options: Options) -> float:
     runs = finished_runs(directory, trial.name, trial.recipe, options.seeds)
     return float(np.mean([run.result.balanced_accuracy for run in runs.values()]))
+
+
+def shown_score(score: float) -> str:
+    """Returns a balanced accuracy of `run_trials` in percent, or that the trial diverged."""
+    return "diverged" if score == -math.inf else f"{100 * score:.2f}"
 
 
 def best_of(trials: Sequence[Trial], scores: Mapping[str, float]) -> dict[str, Trial]:

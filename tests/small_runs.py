@@ -1,6 +1,9 @@
 """Runs that end within seconds, for the tests of the programs that evaluate finished ones."""
 
+import contextlib
+import io
 import sys
+import types
 
 import pytest
 
@@ -30,6 +33,21 @@ def run_program(monkeypatch, capsys, program, *flags):
         status = stop.code
     captured = capsys.readouterr()
     return status, captured.out.splitlines(), captured.err.splitlines()
+
+
+def run_once(program, *flags):
+    """As `run_program`, for a fixture of a module, which no capture of a test's own reaches."""
+    out, err = io.StringIO(), io.StringIO()
+
+    def readouterr():
+        return types.SimpleNamespace(out=out.getvalue(), err=err.getvalue())
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        return run_program(patch, types.SimpleNamespace(readouterr=readouterr), program, *flags)
 
 
 def files_of(*directories):

@@ -6,15 +6,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from experiments import command_line, parsing
+from experiments.finetune.begun import begin, word
+from experiments.finetune.facts import Facts
+from experiments.finetune.recommended import backbone_of, baseline_of, for_any_images
+from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
 from experiments.presentation import markdown_table, mean_and_deviation
 from experiments.table.plan import Cell, Plan, finished_runs, run_directory
-from experiments.table.program import Options, render_table, train_missing
+from experiments.table.program import Options, render_table, say_once
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
 from jaxlt.recipes import Folder
@@ -80,10 +84,10 @@ def main() -> None:
     words = sys.argv[1:]
     given = _parsed(words, _before_images(words))
     place = _place(given.source, command_line.word_of("data.source", words, ""))
-    from experiments.finetune.begun import begin
     from jaxlt.devices.backends import enable_compilation_cache
 
     enable_compilation_cache()
+    say_once()
     workdir = given.workdir or Path("runs") / _name(place)
     begun = begin(workdir, place, given.backbone, given.validation, words)
     arguments = _parsed(words, begun.recipe)
@@ -94,12 +98,12 @@ def main() -> None:
         _logger.info("in place of what is chosen above: %s", replaced)
     recipes = {part_name(recipe.first.method): recipe}
     if arguments.baseline:
-        from experiments.finetune.recommended import baseline_of
-
         recipes[BASELINE] = baseline_of(recipe)
-    if arguments.tune:
-        recipes = _tuned(recipes, begun.facts, workdir, arguments, words)
-    _train(recipes, workdir, arguments)
+    rate_is_given = word("optimizer.lr", words) is not None
+    short = _short_runs(arguments, begun.facts, words)
+    trained = train(recipes, workdir, arguments.runs, short, rate_is_given=rate_is_given)
+    _report(trained, workdir, arguments)
+    _say_next(run_directory(workdir, next(iter(trained)), arguments.seeds[0]), arguments)
 
 
 def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
@@ -117,9 +121,6 @@ def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
 
 def _before_images(words: Sequence[str]) -> Recipe:
     """Returns the recipe whose flags there are, before the images are looked at."""
-    from experiments.finetune.begun import word
-    from experiments.finetune.recommended import backbone_of, for_any_images
-
     return for_any_images(backbone_of(word("backbone", words), word("init-from", words)))
 
 
@@ -154,62 +155,31 @@ def _name(place: AnySource) -> str:
     return expanded(rest.split(",")[0]).absolute().name if rest else kind
 
 
-def _tuned(
-    recipes: dict[str, Recipe],
-    facts: Any,
-    workdir: Path,
-    arguments: Arguments,
-    words: Sequence[str],
-) -> dict[str, Recipe]:
-    """Returns the recipes with what short runs choose."""
-    from experiments.finetune.recommended import searches, trial_of
-    from experiments.tuning import best_of, plan_trials, run_trials
-
-    method = next(iter(recipes))
-    recipe = recipes[method]
-    chosen_by_user = command_line.word_of("method.rho", words, "")
-    if chosen_by_user or not has_radius(recipe.first.method):
-        why = "it is given" if chosen_by_user else f"{recipe.first.method.label} has none"
-        _logger.info("no radius is chosen by short runs: %s", why)
-        return recipes
-    if not (arguments.validation or facts.num_val or recipe.data.holds_out):
-        _logger.info("no radius is chosen by short runs: --validation 0 leaves no images for it")
-        return recipes
-    share, epochs = arguments.validation, arguments.trial_epochs
-    bases = {name: trial_of(one, facts, share, epochs) for name, one in recipes.items()}
-    wanted = [
-        one for one in searches(arguments.rhos, recipe, method, BASELINE) if one.method in bases
-    ]
-    trials = plan_trials(bases, wanted)
-    _logger.info(
-        "%d short runs of %d epochs choose %s",
-        len(trials),
-        bases[method].first.epochs,
-        " and ".join(one.shown for one in wanted),
-    )
-    options = dataclasses.replace(arguments.runs, seeds=arguments.seeds[:1])
-    scores = run_trials(trials, workdir / "trials", options)
-    best = best_of(trials, scores)
-    for name, trial in best.items():
-        flags = [f"--{field}={value}" for field, value in trial.values.items()]
-        _logger.info(
-            "%s: balanced accuracy %.2f %% with %s, the best of %s",
-            name,
-            100 * scores[trial.name],
-            " ".join(flags),
-            ", ".join(f"{100 * scores[t.name]:.2f}" for t in trials if t.method == name),
-        )
-        recipes[name] = parsing.parse(recipes[name], flags)
-    return recipes
+def _short_runs(arguments: Arguments, facts: Facts, words: Sequence[str]) -> ShortRuns | None:
+    """Returns what short runs are to choose by; None, and the log says why, where none choose."""
+    recipe, share = arguments.options, arguments.validation
+    if not arguments.tune:
+        return None
+    if command_line.word_of("method.rho", words, ""):
+        why = "it is given"
+    elif not has_radius(recipe.first.method):
+        why = f"{recipe.first.method.label} has none"
+    elif not (share or facts.num_val or recipe.data.holds_out):
+        why = "--validation 0 leaves no images for it"
+    else:
+        return ShortRuns(facts, share, arguments.trial_epochs, arguments.rhos)
+    _logger.info("no radius is chosen by short runs: %s", why)
+    return None
 
 
-def _train(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> None:
-    """Trains the recipes, and prints and writes the table, the classes and the page."""
+def _report(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> None:
+    """Prints and writes the table, the classes and the page of what was trained."""
+    from experiments.report.document import write_report
+
     cells = [
-        Cell(f"{one.first.method.label}, {one.first.loss.label}", "", name, one)
+        Cell(f"{one.first.method.label}, {one.first.loss.label}{label_of(name)}", "", name, one)
         for name, one in recipes.items()
     ]
-    main_name = cells[0].name
     # The baseline comes first, as in all tables.
     plan = Plan(
         f"Accuracy on {_evaluated(arguments.options)} of {arguments.options.data.name}",
@@ -218,16 +188,12 @@ def _train(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> N
         compares_methods=True,
     )
     options = arguments.runs
-    train_missing(plan, workdir, options)
     render_table(plan, workdir, options)
     _print_classes(plan, workdir, options)
-    from experiments.report.document import write_report
-
     runs = [
         run_directory(workdir, name, seed).resolve() for name in recipes for seed in options.seeds
     ]
     write_report(runs, workdir / "report.html")
-    _say_next(run_directory(workdir, main_name, options.seeds[0]), arguments)
 
 
 def _evaluated(recipe: Recipe) -> str:

@@ -12,7 +12,7 @@ from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
 from jaxlt.recipes.data import AnySource, Augmentation, Data, Native
 from jaxlt.recipes.losses import CrossEntropy, LogitAdjusted
-from jaxlt.recipes.methods import SGD, FocalSAM
+from jaxlt.recipes.methods import SGD, FocalSAM, has_radius
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.network import Encoder, Network, Small
 from jaxlt.recipes.optimizer import Optimizer
@@ -228,10 +228,17 @@ def baseline_of(recipe: Recipe) -> Recipe:
     return vary(recipe, method=SGD(), loss=CrossEntropy())
 
 
-def searches(rhos: Sequence[float], recipe: Recipe, method: str, baseline: str) -> list[Search]:
-    """Returns what is tried: radii of the method, as many learning rates of the baseline."""
-    radii = tuple(f"{rho:g}" for rho in rhos)
+def search_of(name: str, recipe: Recipe, rhos: Sequence[float]) -> Search:
+    """Returns what short runs try: radii, or as many learning rates where a method has no radius.
+
+    Args:
+        name: of the recipe.
+        recipe: what is to be trained in the end.
+        rhos: radii.
+    """
+    if has_radius(recipe.first.method):
+        return Search("method.rho", tuple(f"{rho:g}" for rho in rhos), name)
     lr, last = recipe.first.optimizer.lr, len(rhos) - 1
     exponents = [2 * number / last - 1 for number in range(len(rhos))] if last else [0.0]
     rates = tuple(f"{lr * math.pow(_FACTOR_OF_LR, one):.3g}" for one in exponents)
-    return [Search("method.rho", radii, method), Search("optimizer.lr", rates, baseline)]
+    return Search("optimizer.lr", rates, name)

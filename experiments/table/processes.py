@@ -169,7 +169,8 @@ async def _log(process: asyncio.subprocess.Process, label: str) -> str:
         if line.startswith("error: "):
             error = line.removeprefix("error: ")
         elif line and not done:
-            _logger.info("%s", line if label in line else f"{label}: {line}")
+            text = line if label in line else f"{label}: {line}"
+            _logger.info("%s", text, extra={"said": line})
     return error
 
 

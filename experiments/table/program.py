@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from experiments import command_line
 from experiments.table.plan import Cell, Plan, chosen, finished_runs, read_entries, run_directory
@@ -13,6 +15,7 @@ from experiments.table.processes import PlannedRun, train_in_processes
 from experiments.table.render import draw_by_class, draw_table, format_markdown, write_csv
 from jaxlt import UsageError
 from jaxlt.files.directory import write_json
+from jaxlt.files.foreign_files import read_typed
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM, Method
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.part import part_name
@@ -60,13 +63,22 @@ def plan_methods(title: str, base: Recipe, methods: Sequence[Method], names: Seq
     return Plan(title, tuple(cells), by_group=True, compares_methods=True)
 
 
+class _NonfiniteBatch(msgspec.Struct, frozen=True):
+    """Of a step that was not finite, how many before it were left out; see `training.loop`."""
+
+    step: int
+    loss: str
+    skipped: int = 0
+
+
 def make_table(plan: Plan, directory: Path, options: Options) -> None:
     """Trains what is missing of a table, resumes what was begun, then prints it and saves it.
 
     What an option or a directory must not be raises UsageError before anything is trained.
     """
+    say_once()
     if not options.render_only:
-        train_missing(plan, directory, options)
+        train_missing(plan.recipes, directory, options)
     render_table(plan, directory, options)
     runs = [f"{directory / name}/seed{options.seeds[0]}" for name in list(plan.recipes)[:2]]
     command_line.say_next(
@@ -75,16 +87,87 @@ def make_table(plan: Plan, directory: Path, options: Options) -> None:
     )
 
 
-def train_missing(plan: Plan, directory: Path, options: Options) -> None:
-    """Trains the runs of a table that are not finished, see `make_table`."""
+def say_once() -> None:
+    """Has each line be logged once: all runs of a program say the same of their images."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        # Of a process's line what it said, without the run's name in front.
+        line = getattr(record, "said", record.getMessage())
+        known = line in said
+        said.add(line)
+        return not known
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(is_new)
+
+
+def train_missing(recipes: Mapping[str, Recipe], directory: Path, options: Options) -> None:
+    """Trains the runs of recipes, by name, that are not finished, see `make_table`."""
+    _train(_missing(recipes, directory, options), options)
+
+
+def train_finite(recipes: Mapping[str, Recipe], directory: Path, options: Options) -> list[str]:
+    """Trains as `train_missing` does; a recipe of which a run diverges is left, with a warning.
+
+    Started again, it knows by their files which runs have diverged, and does not train them again,
+    but where the options let them leave out more steps than before.
+
+    Args:
+        recipes: by name.
+        directory: of their runs, NAME/seedN.
+        options: seeds of each recipe, and how they are trained.
+
+    Returns:
+        The names of the recipes that are left.
+
+    Raises:
+        UsageError: training ended for another reason, or a directory holds another run.
+    """
+    left: list[str] = []
+    failure: UsageError | None = None
+    while True:
+        missing = [run for run in _missing(recipes, directory, options) if run.name not in left]
+        reasons = [(run, _divergence(run, options, failure)) for run in missing]
+        diverged = {run.name: f"{run.label} diverged: {why}" for run, why in reasons if why}
+        if failure is not None and not diverged:
+            raise failure
+        for line in diverged.values():
+            _logger.warning("%s", line)
+        left += diverged
+        try:
+            _train([run for run in missing if run.name not in left], options)
+            return left
+        except UsageError as error:
+            failure = error
+
+
+def _divergence(run: PlannedRun, options: Options, failure: UsageError | None) -> str | None:
+    """Returns why an unfinished run is not worth going on with; None if it may be."""
+    file, said = run.path / "nonfinite_batch.json", str(failure)
+    if file.exists():
+        found = read_typed(file, _NonfiniteBatch)
+        # Or it was left out, and something else stopped the run.
+        if found.skipped >= options.execution.skip_nonfinite:
+            return f"loss {found.loss} at step {found.step}, its batch is in {file}"
+    # Of parameters that overflow where the loss does not there is no file.
+    of_this = f"{run.path.absolute()}/" in said
+    return said if of_this and "must stay finite" in said else None
+
+
+def _missing(recipes: Mapping[str, Recipe], directory: Path, options: Options) -> list[PlannedRun]:
     missing: list[PlannedRun] = []
-    for name, recipe in plan.recipes.items():
+    for name, recipe in recipes.items():
         finished = finished_runs(directory, name, recipe, options.seeds, others_follow=True)
         missing += [
             PlannedRun(name, recipe, seed, run_directory(directory, name, seed))
             for seed in options.seeds
             if seed not in finished
         ]
+    return missing
+
+
+def _train(missing: Sequence[PlannedRun], options: Options) -> None:
     if options.jobs > 1 and missing:
         train_in_processes(missing, options.jobs, options.execution)
     elif missing:

@@ -2,14 +2,17 @@
 
 import json
 import re
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import run_program
+from small_runs import run_once, run_program
 
 from experiments import evaluate, export, predict
 from experiments.finetune import __main__ as finetune
+from experiments.finetune import choices
 from experiments.finetune.begun import begin
 from experiments.finetune.recommended import backbone_of
 from experiments.report import __main__ as report
@@ -65,20 +68,36 @@ def tested(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs of mine") / "photos"
-
-
 def fine_tuned(monkeypatch, capfd, source, workdir, *flags):
     words = [source, *QUICK, "--workdir", workdir, *flags]
     return run_program(monkeypatch, capfd, finetune, *words)
 
 
-def test_a_folder_with_train_alone_becomes_a_model(folder, workdir, monkeypatch, capfd):
-    flags = ["--baseline", "--rhos", "0.01", "0.2"]
-    status, out, err = fine_tuned(monkeypatch, capfd, f"folder:{folder}", workdir, *flags)
+class Trained(NamedTuple):
+    workdir: Path
+    out: list[str]
+    err: list[str]
+
+
+COMPARED = ("--baseline", "--rhos", "0.01", "0.2")
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs of mine") / "photos"
+    words = (*QUICK, *COMPARED, "--workdir", workdir)
+    status, out, err = run_once(finetune, f"folder:{folder}", *words)
     assert status == 0, err
+    return Trained(workdir, out, err)
+
+
+@pytest.fixture(scope="module")
+def workdir(trained):
+    return trained.workdir
+
+
+def test_a_folder_with_train_alone_becomes_a_model(folder, trained):
+    workdir, out, err = trained
     said, shown = "\n".join(err), "\n".join(out)
     assert "186 training images in 12 classes, 40 to 4 a class" in said
     assert "a share of 0.2 of the training images is held out (--validation)" in said
@@ -96,6 +115,7 @@ def test_a_folder_with_train_alone_becomes_a_model(folder, workdir, monkeypatch,
     assert plain.first.epochs == recipe.first.epochs == 2
     rows = [line for line in out if line.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows[1:3]] == ["SGD, CE", "Focal-SAM, LA"]
+    assert "Accuracy in percent of seed 0." in shown
     for name in NAMES:
         assert re.search(rf"^\| {name} +\| +\d+ \|", shown, re.MULTILINE), name
     assert (workdir / "report.html").stat().st_size > 1000
@@ -107,6 +127,11 @@ def test_a_folder_with_train_alone_becomes_a_model(folder, workdir, monkeypatch,
         f"  python3 -m experiments.evaluate {run}",
         f"  python3 -m experiments.export {run}",
     ]
+
+
+def test_what_the_runs_say_of_their_images_is_said_once(trained):
+    assert len(set(trained.err)) == len(trained.err)
+    assert sum("training images are held out and evaluated" in line for line in trained.err) == 1
 
 
 def test_the_radius_is_the_best_of_the_trials(folder, workdir):
@@ -125,8 +150,7 @@ def test_the_radius_is_the_best_of_the_trials(folder, workdir):
 def test_the_same_command_goes_on_with_the_same_choices(folder, workdir, monkeypatch, capfd):
     files = sorted(workdir.rglob("result.json"))
     before = [file.read_bytes() for file in files]
-    flags = ["--baseline", "--rhos", "0.01", "0.2"]
-    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{folder}", workdir, *flags)
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{folder}", workdir, *COMPARED)
     assert status == 0, err
     assert [file.read_bytes() for file in files] == before
     assert any(f"choices are those that {workdir} was begun with" in line for line in err)
@@ -184,13 +208,28 @@ def test_test_images_are_reported_and_not_chosen_by(tested, tmp_path, monkeypatc
     assert "settings are chosen by a share of 0.2 held out" in "\n".join(err)
 
 
-def test_any_flag_of_a_recipe_changes_what_is_chosen(tested, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def wanted(monkeypatch):
+    """What is to be trained, in place of training: recipes, and what short runs choose by."""
+    calls = []
+
+    def train(recipes, workdir, options, short, **flags):
+        calls.append((recipes, short))
+        return recipes
+
+    monkeypatch.setattr(finetune, "train", train)
+    monkeypatch.setattr(finetune, "_report", lambda *some: None)
+    return calls
+
+
+def test_any_flag_of_a_recipe_changes_what_is_chosen(tested, tmp_path, wanted, monkeypatch, capfd):
     flags = ["--method", "sam", "--method.rho", "0.3", "--batch-size", "4", "--optimizer.lr=0.02"]
     status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
     assert status == 0, err
-    first = read_recipe(tmp_path / "run" / "sam" / "seed0" / "recipe.json").first
+    [(recipes, short)] = wanted
+    first = recipes["sam"].first
     assert (first.method, first.batch_size, first.optimizer.lr) == (SAM(rho=0.3), 4, 0.02)
-    assert not (tmp_path / "run" / "trials").exists()
+    assert short is None
     assert "no radius is chosen by short runs: it is given" in err
     said = next(line for line in err if line.startswith("in place of what is chosen above: "))
     assert "--epochs 2 --method sam --method.rho 0.3" in said
@@ -199,11 +238,14 @@ def test_any_flag_of_a_recipe_changes_what_is_chosen(tested, tmp_path, monkeypat
     assert "--loss" not in said
 
 
-def test_the_radius_of_the_method_that_is_chosen_is_a_flag(tested, tmp_path, monkeypatch, capfd):
+def test_the_radius_of_the_method_that_is_chosen_is_a_flag(
+    tested, tmp_path, wanted, monkeypatch, capfd
+):
     flags = ["--method.rho", "0.02", "--loss.tau", "2"]
     status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "run", *flags)
     assert status == 0, err
-    first = read_recipe(tmp_path / "run" / "focal_sam" / "seed0" / "recipe.json").first
+    [(recipes, _)] = wanted
+    first = recipes["focal_sam"].first
     assert isinstance(first.method, FocalSAM)
     assert first.method.rho == 0.02
     assert first.loss == LogitAdjusted(tau=2)
@@ -262,6 +304,26 @@ def test_help_needs_no_images(monkeypatch, capfd):
     assert "How the gradient is taken. [focal_sam]" in shown
     assert "Per-example loss. [logit_adjusted]" in shown
     assert "native for all images. [native]" in shown
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_runs_that_diverge_end_in_one_line_and_are_known_again(
+    jobs, tested, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(choices, "_LR_FROM_NOTHING", 1e25)
+    flags = ["--baseline", "--rhos", "0.05", "--seeds", "0", "1", "--jobs", jobs]
+    said = []
+    for _ in range(2):
+        status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{tested}", tmp_path / "a", *flags)
+        assert status == 2
+        assert "focal_sam_quarter_lr diverged with learning rate" in "\n".join(err)
+        said.append(err[-1])
+        files = [file.stat().st_mtime_ns for file in tmp_path.rglob("nonfinite_batch.json")]
+        assert len(files) == 8
+        said.append(files)
+    assert said[:2] == said[2:]
+    assert not list(tmp_path.rglob("result.json"))
 
 
 @pytest.mark.soak

@@ -13,7 +13,14 @@ from PIL import Image
 from experiments.finetune.choices import Needs, chosen, shot_limits
 from experiments.finetune.facts import Facts, facts_of
 from experiments.finetune.memory import largest_batch, with_fitting_batch
-from experiments.finetune.recommended import backbone_of, left_of, recommend, searches
+from experiments.finetune.recommended import (
+    backbone_of,
+    baseline_of,
+    left_of,
+    recommend,
+    search_of,
+)
+from experiments.tuning import Search
 from jaxlt.recipes import Digits, FocalSAM, HuggingFace
 from jaxlt.recipes.named import named, vary
 from jaxlt.training.loop import together
@@ -147,10 +154,12 @@ def test_sides_are_those_of_the_images_wherever_they_are_kept(tmp_path):
 
 def test_both_rows_of_a_comparison_have_as_many_trials():
     recipe = vary(named("focal_sam_digits"), method=FocalSAM(), lr=0.09)
-    radii, rates = searches((0.01, 0.05, 0.2), recipe, "focal_sam", "sgd")
-    assert radii.values == ("0.01", "0.05", "0.2")
-    assert rates.values == ("0.03", "0.09", "0.27")
-    assert searches((0.1,), recipe, "focal_sam", "sgd")[1].values == ("0.09",)
+    plain = baseline_of(recipe)
+    radii = search_of("focal_sam", recipe, (0.01, 0.05, 0.2))
+    rates = search_of("sgd", plain, (0.01, 0.05, 0.2))
+    assert radii == Search("method.rho", ("0.01", "0.05", "0.2"), "focal_sam")
+    assert rates == Search("optimizer.lr", ("0.03", "0.09", "0.27"), "sgd")
+    assert search_of("sgd", plain, (0.1,)).values == ("0.09",)
 
 
 @given(st.integers(0, 9), st.floats(1, 1e6))
