@@ -8,14 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments import command_line, parsing
+from experiments.flags import flags_of
 from experiments.presentation import markdown_table
 from experiments.recipe_program import chosen_recipe, label
-from experiments.table.program import Options
-from experiments.tuning import Trial, best_of, is_held_out, parse_search, plan_trials, run_trials
+from experiments.table.program import Options, say_once
+from experiments.tuning import (
+    Trial,
+    best_of,
+    is_held_out,
+    parse_search,
+    plan_trials,
+    run_trials,
+    shown_score,
+)
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import write_atomically
 from jaxlt.recipes.named import vary
-from jaxlt.recipes.part import part_name
+from jaxlt.recipes.part import part_name, shown
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.recorded import write_recipe
 
@@ -66,6 +75,7 @@ def main() -> None:
             "search must name a field and its values, got nothing; give it as in "
             "--search method.rho=0.01,0.05,0.1"
         )
+    say_once()
     search = [parse_search(word) for word in arguments.search]
     bases = _compared(_held_out(arguments.base), arguments)
     trials = plan_trials(bases, search, arguments.trials)
@@ -77,9 +87,19 @@ def main() -> None:
     print(f"\n{table_of(trials, scores, best)}\n")
     files = _write_best(workdir, best, arguments)
     command_line.say_next(
-        *(f"python3 -m experiments.cifar_lt --recipe {shlex.quote(str(file))}" for file in files),
+        *(_training(file, arguments.execution) for file in files),
         f"python3 -m experiments.report {shlex.quote(str(workdir / 'trials'))}",
     )
+
+
+def _training(file: Path, execution: Execution) -> str:
+    """Returns the command that trains a recipe as its trials were trained."""
+    # The program's own directory for a recipe of this name may hold a run of another search.
+    words = ["--recipe", str(file), "--workdir", str(file.parent / "best" / file.stem)]
+    for flag, usual in zip(flags_of(execution), flags_of(DEFAULT_EXECUTION), strict=True):
+        if flag.value != usual.value:
+            words += [f"--{flag.name}", shown(flag.value)]
+    return f"python3 -m experiments.cifar_lt {shlex.join(words)}"
 
 
 def _held_out(recipe: Recipe) -> Recipe:
@@ -111,10 +131,8 @@ def table_of(
     rows = []
     for trial in trials:
         values = ", ".join(f"{field} {word}" for field, word in trial.values.items())
-        found = scores[trial.name]
-        score = f"{100 * found:.2f}" if found >= 0 else "diverged"
         bold = "**" if best[trial.method] == trial else ""
-        rows.append([trial.method, values, f"{bold}{score}{bold}"])
+        rows.append([trial.method, values, f"{bold}{shown_score(scores[trial.name])}{bold}"])
     table = markdown_table(["method", "values", "balanced accuracy"], rows, left=2)
     return f"In percent, on images held out of training\n\n{table}"
 

@@ -2,14 +2,17 @@
 
 import json
 import math
+import shlex
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import run_program
+from small_runs import run_once, run_program
 
-from experiments import tune
+from experiments import cifar_lt, recipe_program, tune
 from experiments.table.plan import run_directory
 from experiments.table.program import Options
 from experiments.tuning import Search, best_of, parse_search, plan_trials, run_trials
@@ -124,45 +127,77 @@ def test_no_trial_is_judged_by_test_images(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    return tmp_path_factory.mktemp("tuned")
+class Tuned(NamedTuple):
+    workdir: Path
+    out: list[str]
+    err: list[str]
 
 
-def tuned(monkeypatch, capfd, workdir, *flags):
+def flags_of_a_search(workdir):
     words = ["--recipe", "focal_sam_digits", *FLAGS, "--compare", "sgd", "focal_sam"]
     words += ["--search", "focal_sam:method.rho=0.01,1e30", "sgd:optimizer.lr=0.05,1e30"]
-    return run_program(monkeypatch, capfd, tune, *words, "--workdir", workdir, *flags)
+    return [*words, "--workdir", workdir, "--measure-every", "0"]
 
 
-def test_the_program_trains_all_trials_and_writes_the_best(workdir, monkeypatch, capfd):
-    status, out, err = tuned(monkeypatch, capfd, workdir)
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs of mine") / "tuned"
+    status, out, err = run_once(tune, *flags_of_a_search(workdir))
     assert status == 0, err
-    rows = [line.split("|")[1:-1] for line in out if line.startswith("| ")][1:]
+    return Tuned(workdir, out, err)
+
+
+def test_the_program_trains_all_trials_and_writes_the_best(tuned):
+    rows = [line.split("|")[1:-1] for line in tuned.out if line.startswith("| ")][1:]
     found = {tuple(cell.strip() for cell in row[:2]): row[2].strip() for row in rows}
-    run = workdir / "trials" / "focal_sam,rho=0.01" / "seed0"
+    run = tuned.workdir / "trials" / "focal_sam,rho=0.01" / "seed0"
     result = json.loads((run / "result.json").read_text())
     accuracy = f"{100 * np.mean(result['per_class']):.2f}"
     assert found["focal_sam", "method.rho 0.01"] == f"**{accuracy}**"
     assert found["sgd", "optimizer.lr 1e30"] == "diverged"
-    assert any("a trial that diverged counts as the worst" in line for line in err)
-    best = read_recipe(workdir / "focal_sam.json")
+    assert any(
+        line.startswith("sgd,lr=1e30 seed 0 diverged: loss nan at step") for line in tuned.err
+    )
+    best = read_recipe(tuned.workdir / "focal_sam.json")
     assert best.first.method == FocalSAM(rho=0.01, gamma=2.0, sharpness_weight=0.8)
     assert best.first.epochs == 2
-    assert read_recipe(workdir / "sgd.json").first.optimizer.lr == 0.05
-    assert f"  python3 -m experiments.cifar_lt --recipe {workdir}/focal_sam.json" in err
+    assert read_recipe(tuned.workdir / "sgd.json").first.optimizer.lr == 0.05
 
 
-def test_a_search_goes_on_where_it_stopped(workdir, monkeypatch, capfd):
-    result = run_directory(workdir / "trials", "sgd,lr=0.05", 0) / "result.json"
-    other = run_directory(workdir / "trials", "focal_sam,rho=0.01", 0) / "result.json"
-    before = result.read_bytes(), other.stat().st_mtime_ns
+def test_what_the_runs_say_of_their_images_is_said_once(tuned):
+    assert len(set(tuned.err)) == len(tuned.err)
+
+
+def test_the_next_command_trains_the_best_as_its_trials_were(tuned, monkeypatch, capfd):
+    calls = []
+    monkeypatch.setattr(recipe_program, "_train", lambda *some: calls.append(some))
+    for method, command in zip(("sgd", "focal_sam"), tuned.err[-3:], strict=False):
+        python, _, program, *words = shlex.split(command)
+        assert (python, program) == ("python3", "experiments.cifar_lt")
+        status, _, err = run_program(monkeypatch, capfd, cifar_lt, *words)
+        assert status == 0, err
+        arguments, paths = calls.pop()
+        assert arguments.options == read_recipe(tuned.workdir / f"{method}.json")
+        assert arguments.execution.measure_every == 0
+        # The program's own would be that of any search of this method.
+        assert list(paths.values()) == [tuned.workdir / "best" / method]
+
+
+def test_a_search_goes_on_where_it_stopped(tuned, monkeypatch, capfd):
+    trials = tuned.workdir / "trials"
+    result = run_directory(trials, "sgd,lr=0.05", 0) / "result.json"
+    others = [
+        run_directory(trials, "focal_sam,rho=0.01", 0) / "result.json",
+        # A run that diverged is not trained once more, to diverge again.
+        run_directory(trials, "sgd,lr=1e30", 0) / "nonfinite_batch.json",
+    ]
+    before = result.read_bytes(), [file.stat().st_mtime_ns for file in others]
     result.unlink()
-    status, *_ = tuned(monkeypatch, capfd, workdir)
+    status, *_ = run_program(monkeypatch, capfd, tune, *flags_of_a_search(tuned.workdir))
     assert status == 0
     seconds = json.loads(result.read_bytes()), json.loads(before[0])
     assert seconds[0]["per_class"] == seconds[1]["per_class"]
-    assert other.stat().st_mtime_ns == before[1]
+    assert [file.stat().st_mtime_ns for file in others] == before[1]
 
 
 def test_without_a_search_the_program_says_how(monkeypatch, capfd):
