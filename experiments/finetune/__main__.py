@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import command_line, parsing
 from experiments.flags import POSITIONAL, flags_of
-from experiments.presentation import markdown_table, mean_and_deviation
+from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
 from experiments.table.plan import Cell, Plan, finished_runs, run_directory
 from experiments.table.program import Options, render_table, train_missing
 from jaxlt.errors import UsageError
@@ -210,9 +210,10 @@ def _train(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> N
         for name, one in recipes.items()
     ]
     main_name = cells[0].name
+    images = evaluated_images([arguments.options])
     # The baseline comes first, as in all tables.
     plan = Plan(
-        f"Accuracy on {_evaluated(arguments.options)} of {arguments.options.data.name}",
+        printable(f"Accuracy on {images} of {arguments.options.data.name}"),
         tuple(reversed(cells)),
         by_group=True,
         compares_methods=True,
@@ -228,12 +229,6 @@ def _train(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> N
     ]
     write_report(runs, workdir / "report.html")
     _say_next(run_directory(workdir, main_name, options.seeds[0]), arguments)
-
-
-def _evaluated(recipe: Recipe) -> str:
-    if recipe.evaluation.images == "val":
-        return "the val images"
-    return "the images held out" if recipe.data.holds_out else "the test images"
 
 
 def _print_classes(plan: Plan, workdir: Path, options: Options) -> None:
