@@ -96,11 +96,6 @@ class SeedsRow:
         return self.runs[0].recorded
 
     @property
-    def images(self) -> str:
-        """Which images the members were evaluated on, in words."""
-        return images_of([self])
-
-    @property
     def measurements(self) -> list[list[MeasurementRecord]]:
         """What was measured of each member."""
         return [run.files.measurements for run in self.runs]

@@ -107,7 +107,7 @@ def _data(rows: Sequence[SeedsRow]) -> Table:
             f"{max(learned.class_counts)} to {min(learned.class_counts)}",
             " x ".join(map(str, learned.image_shape)),
             ", ".join(dict.fromkeys(row.recipe.network.label for row in members)),
-            ", ".join(dict.fromkeys(row.images for row in members)),
+            ", ".join(dict.fromkeys(images_of([row]) for row in members)),
         ]
         for learned, members in by_classes(rows)
     ]

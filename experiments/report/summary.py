@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.report.page import Section
-from experiments.report.rows import LearnedClasses, SeedsRow, by_classes
+from experiments.report.rows import LearnedClasses, SeedsRow, by_classes, images_of
 from jaxlt.recipes.methods import SGD
 
 MEASURES = {
@@ -55,8 +55,8 @@ def _by_seed(row: SeedsRow, measure: str) -> dict[int, float]:
 def comparable(rows: Sequence[SeedsRow]) -> Iterator[tuple[LearnedClasses, str, list[SeedsRow]]]:
     """Yields rows that learned the same and were evaluated on the same kind of images."""
     for learned, members in by_classes(rows):
-        for images in dict.fromkeys(row.images for row in members):
-            yield learned, images, [row for row in members if row.images == images]
+        for images in dict.fromkeys(images_of([row]) for row in members):
+            yield learned, images, [row for row in members if images_of([row]) == images]
 
 
 def best_first(rows: Sequence[SeedsRow], measure: str) -> list[SeedsRow]:

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 from written_runs import change_recipe, write_run
 
-from experiments.presentation import evaluated_images, markdown_table, picture, printable
+from experiments.presentation import markdown_table, picture, printable
 from experiments.report.figures import draw_over_steps, filled, row_lines, shortened
 from experiments.report.mistakes import Predicted, draw_matrix
 from experiments.report.panels import by_class, calibration, curves, head_and_tail
-from experiments.report.rows import LearnedClasses, curve, read_runs, rows_of
+from experiments.report.rows import LearnedClasses, curve, images_of, read_runs, rows_of
 from experiments.table.plan import Cell, Entry, Plan
 from experiments.table.render import draw_by_class, draw_table
 from jaxlt.recipes import SAM, Data, Digits, Recipe
@@ -119,8 +119,7 @@ def test_cells_of_a_table_stay_cells():
 def test_what_was_evaluated_is_named(tmp_path, part, values, images):
     path = write_run(tmp_path / "run")
     change_recipe(path, part, **values)
-    [row] = rows_of(read_runs([path]), tmp_path)
-    assert row.images == evaluated_images([row.recipe] * 2) == images
+    assert images_of(2 * rows_of(read_runs([path]), tmp_path)) == images
 
 
 def test_pictures_say_what_was_evaluated(tmp_path):
@@ -135,9 +134,7 @@ def test_pictures_say_what_was_evaluated(tmp_path):
     assert "test" not in str(sections) + str(texts)
     assert sum("held-out images" in text for text in texts) == 6
     write_run(tmp_path / "other")
-    assert {evaluated_images(r.recipe for r in rows_of(read_runs([tmp_path]), tmp_path))} == {
-        "evaluated images"
-    }
+    assert images_of(rows_of(read_runs([tmp_path]), tmp_path)) == "evaluated images"
 
 
 def test_files_say_what_was_evaluated(tmp_path, monkeypatch):
