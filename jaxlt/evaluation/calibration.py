@@ -113,15 +113,13 @@ def draw_diagram(
 def draw_run(name: str, recorded: Mapping[str, Sequence[float]], path: Path) -> None:
     """Writes one classifier's diagram as a PNG, from the fields that its result records."""
     # Of which training has no need.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    from matplotlib import figure, rc_context
 
     bins = ConfidenceBins(**{field: np.array(values) for field, values in recorded.items()})
-    # Of a process that is killed no half of a picture may stay.
+    # Of a process that is killed no half of a picture may stay. The name may have any sign.
     partial = path.with_suffix(".partial.png")
-    # The name of a directory, which may have any sign.
     with rc_context({"text.parse_math": False}), warnings.catch_warnings(action="ignore"):
-        figure = Figure(figsize=(5, 5), layout="constrained")
-        draw_diagram(figure.add_subplot(), {name: bins}, [{"color": "#000000", "marker": "o"}])
-        figure.savefig(partial, dpi=150)
+        drawn = figure.Figure(figsize=(5, 5), layout="constrained")
+        draw_diagram(drawn.add_subplot(), {name: bins}, [{"color": "#000000", "marker": "o"}])
+        drawn.savefig(partial, dpi=150)
     partial.replace(path)
