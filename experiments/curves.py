@@ -73,11 +73,11 @@ def draw_lines(
     axes.grid(alpha=0.3)
 
 
-def draw_class_sizes(axes: Any, lines: Sequence[Line]) -> None:
-    """Draws accuracies in percent against class sizes, those of the head on the left."""
+def draw_class_sizes(axes: Any, lines: Sequence[Line], images: str) -> None:
+    """Draws accuracies on such images, in percent, by class size, the head's on the left."""
     draw_lines(axes, lines)
     axes.set_xscale("log")
     axes.invert_xaxis()
     mark_sizes(axes, np.unique(np.concatenate([line.curve.x for line in lines])))
     axes.set_xlabel("training images of the class (log scale)")
-    axes.set(ylabel="test accuracy of the class (%)", ylim=(-3, 103))
+    axes.set(ylabel=f"accuracy of the class\non {images} (%)", ylim=(-3, 103))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from experiments.command_line import check_distinct, say_next
-from experiments.presentation import method_name, place_of
+from experiments.presentation import method_name, path_label, place_of
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import claim_directory, without_nan, write_json
 from jaxlt.recipes.recorded import TrainedRun
@@ -46,7 +46,7 @@ def load_runs(paths: Sequence[Path], dataset: str | None = None) -> list[Trained
     found = [directory_and_step(path.absolute()) for path in paths]
     common = Path(os.path.commonpath([directory.parent for directory, _ in found]))
     return [
-        load_run(path, with_step(str(directory.relative_to(common)), step), dataset)
+        load_run(path, with_step(path_label(directory.relative_to(common)), step), dataset)
         for path, (directory, step) in zip(paths, found, strict=True)
     ]
 
@@ -70,7 +70,7 @@ def seeds_rows(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
         common = Path(os.path.commonpath([runs[number].path.absolute() for number in numbers]))
         if common.name == f"seed{runs[numbers[0]].files.seed}":
             common = common.parent
-        name = method_name(common.name if common == root else str(common.relative_to(root)))
+        name = method_name(path_label(common.relative_to(root.parent if common == root else root)))
         label = with_step(name, step)
         while label in labeled:
             label += "'"

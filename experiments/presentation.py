@@ -2,8 +2,12 @@
 
 import collections
 import contextlib
+import logging
 import math
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +33,43 @@ color and the marker of its place."""
 MEASURES = {"many": "many", "medium": "medium", "few": "few", "accuracy": "all"}
 """From the name of an accuracy in a result to its heading: of a group of classes, or of all."""
 
+
+_logger = logging.getLogger(__name__)
+
+NO_GLYPH = "Glyph |Matplotlib currently does not support"
+"""How matplotlib's warnings begin about a character that its fonts lack."""
+
+# Controls and halves of characters, which XML has not, and of which a terminal may obey the former.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # what stands beside a name around
+_EVALUATED = {"test": "test", "val": "validation"}
 _LEGEND_LINE = 0.25  # inches
 # So many times the one before must a marked class size be, for their numbers not to touch.
 _APART = 1.4
+
+
+def printable(text: str) -> str:
+    """Returns a name in one line, with a sign in place of what neither XML nor a terminal shows.
+
+    One that is written from right to left is kept from turning what stands beside it.
+    """
+    text = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", " ".join(_TURNS.sub("", text).split()))
+    if any(unicodedata.bidirectional(one) in ("R", "AL") for one in text):
+        return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}"
+    return text
+
+
+def path_label(path: Path) -> str:
+    """Returns a relative path as a label; matplotlib's legends leave out what begins with _."""
+    return f"./{path}" if str(path).startswith("_") else str(path)
+
+
+def evaluated_images(recipes: Iterable[Any]) -> str:
+    """Returns in words which images recipes, of runs or not yet trained, are evaluated on."""
+    kinds = {
+        "held-out" if one.data.holds_out else _EVALUATED[one.evaluation.images] for one in recipes
+    }
+    return f"{kinds.pop() if len(kinds) == 1 else 'evaluated'} images"
 
 
 def method_name(label: str) -> str:
@@ -79,7 +117,8 @@ def picture(
 ) -> Iterator[tuple[Any, Any]]:
     """Yields a figure and its panels, (lines, columns) axes, and writes it as a PNG.
 
-    Panels on which nothing is drawn are not shown. Further options are of `Figure.subplots`.
+    Panels on which nothing is drawn are not shown. Further options are of `Figure.subplots`. Names
+    may have characters that matplotlib's fonts lack, which the log says once.
     """
     # After the flags are read: it takes its time.
     from matplotlib.figure import Figure
@@ -89,7 +128,14 @@ def picture(
     yield figure, panels
     for axes in panels.flat:
         axes.set_visible(axes.has_data())
-    figure.savefig(path, dpi=150)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", NO_GLYPH)
+        figure.savefig(path, dpi=150)
+    others = [one for one in caught if not re.match(NO_GLYPH, str(one.message))]
+    for one in others:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if len(others) < len(caught):
+        _logger.warning("%s shows boxes for characters that matplotlib's fonts lack", path)
 
 
 def lines_of_panels(number: int, most: int) -> tuple[int, int]:
@@ -144,6 +190,12 @@ def best_places(values: Sequence[Any] | np.ndarray, decimals: int) -> list[int]:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
-    """Renders rows as Markdown, of which the first columns, `left`, hold words."""
+    """Renders rows as Markdown, of which the first columns, `left`, hold words.
+
+    A name with a line end or a bar stays in its cell.
+    """
+    headers, *cells = [
+        [printable(str(cell)).replace("|", r"\|") for cell in row] for row in (headers, *rows)
+    ]
     alignment = ("left",) * left + ("right",) * (len(headers) - left)
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+    return tabulate(cells, headers, tablefmt="github", colalign=alignment, disable_numparse=True)

@@ -16,7 +16,7 @@ from experiments.finetune.facts import Facts
 from experiments.finetune.recommended import backbone_of, baseline_of, for_any_images
 from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
-from experiments.presentation import markdown_table, mean_and_deviation
+from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
 from experiments.table.plan import Cell, Plan, finished_runs, run_directory
 from experiments.table.program import Options, render_table, say_once
 from jaxlt.errors import UsageError
@@ -180,9 +180,10 @@ def _report(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> 
         Cell(f"{one.first.method.label}, {one.first.loss.label}{label_of(name)}", "", name, one)
         for name, one in recipes.items()
     ]
+    images = evaluated_images([arguments.options])
     # The baseline comes first, as in all tables.
     plan = Plan(
-        f"Accuracy on {_evaluated(arguments.options)} of {arguments.options.data.name}",
+        printable(f"Accuracy on {images} of {arguments.options.data.name}"),
         tuple(reversed(cells)),
         by_group=True,
         compares_methods=True,
@@ -194,12 +195,6 @@ def _report(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> 
         run_directory(workdir, name, seed).resolve() for name in recipes for seed in options.seeds
     ]
     write_report(runs, workdir / "report.html")
-
-
-def _evaluated(recipe: Recipe) -> str:
-    if recipe.evaluation.images == "val":
-        return "the val images"
-    return "the images held out" if recipe.data.holds_out else "the test images"
 
 
 def _print_classes(plan: Plan, workdir: Path, options: Options) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.loaded_runs import unwritable
+from experiments.presentation import printable
 from experiments.report.page import render
 from experiments.report.rows import read_runs, rows_of
 from experiments.report.sections import sections_of
@@ -45,7 +46,7 @@ def write_report(
     enable_compilation_cache()
     sections = sections_of(rows, root, **shown)
     output.parent.mkdir(parents=True, exist_ok=True)
-    page = render(f"Report on {root.name}", introduction, sections)
+    page = render(f"Report on {printable(root.name)}", introduction, sections)
     with whole_file(output, "output") as file:
         # What UTF-8 cannot say came from a damaged file.
         file.write(page.encode(errors="replace"))

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from experiments.loaded_runs import chunks
-from experiments.report.figures import data_uri, draw
+from experiments.presentation import printable
+from experiments.report.figures import data_uri, draw, shortened
 from experiments.report.page import Picture, Section, Thumbnail
-from experiments.report.rows import LearnedClasses, SeedsRow, printable
+from experiments.report.rows import LearnedClasses, SeedsRow
 from experiments.report.summary import best_first, comparable
 from jaxlt.errors import UsageError, first_line
 from jaxlt.recipes.methods import SGD
@@ -195,7 +195,7 @@ def commonest(found: Predicted, learned: LearnedClasses) -> str:
     if not len(pairs):
         return "Nothing is mistaken"
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
-    names = [printable(name) for name in learned.class_names]
+    names = learned.class_names
     texts = [
         f"{names[kinds[place, 0]]} for {names[kinds[place, 1]]} ({counts[place]} of "
         f"{(found.labels == kinds[place, 0]).sum()})"
@@ -216,7 +216,9 @@ def draw_matrix(
     def onto(axes: Any) -> None:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest", aspect="auto")
         size = 9 if len(names) <= _MOST_WRITTEN else 7
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+        # Anchored at their ends, names reach the matrix in whatever font.
+        upright = {"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(names)), names, fontsize=size, **upright)
         axes.set_yticks(range(len(names)), names, fontsize=size)
         what = "class" if single else "group of classes, by images in training"
         axes.set(xlabel=f"taken for {what}", ylabel=f"true {what}")
@@ -241,7 +243,7 @@ def draw_matrix(
 
 def _name(members: np.ndarray, learned: LearnedClasses) -> str:
     if len(learned.class_counts) <= MOST_CLASSES:
-        return textwrap.shorten(printable(learned.class_names[members[0]]), _NAME_WIDTH) or "?"
+        return shortened(learned.class_names[members[0]], _NAME_WIDTH) or "?"
     sizes = [learned.class_counts[one] for one in (members[0], members[-1])]
     return "\N{EN DASH}".join(map(str, dict.fromkeys(sizes)))
 
@@ -261,8 +263,8 @@ def _gallery(found: Predicted, learned: LearnedClasses) -> list[Thumbnail]:
         Thumbnail(
             thumbnail(image),
             printable("/".join(found.images.name(int(found.numbers[place])).split("/")[-2:])),
-            f"true {printable(learned.class_names[found.labels[place]])}",
-            f"taken for {printable(learned.class_names[found.classes[place]])}, "
+            f"true {learned.class_names[found.labels[place]]}",
+            f"taken for {learned.class_names[found.classes[place]]}, "
             f"{100 * found.confidences[place]:.0f}\N{NO-BREAK SPACE}%",
         )
         for place, image in zip(places, pixels, strict=True)

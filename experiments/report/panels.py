@@ -11,7 +11,7 @@ from experiments.curves import MOST_BANDS, MOST_SIZES, SIZE_BINS, Line, by_class
 from experiments.presentation import COLORS, best_places, mean_and_deviation
 from experiments.report.figures import draw, draw_by_size, draw_over_steps, draw_places, row_lines
 from experiments.report.page import Picture, Section, Table
-from experiments.report.rows import SeedsRow, by_classes, curve
+from experiments.report.rows import SeedsRow, by_classes, curve, images_of
 from jaxlt.evaluation import ConfidenceBins
 from jaxlt.evaluation.calibration import MOST_NAMED, draw_diagram
 from jaxlt.runs.reader import GROUPS, PLACES, EvaluationRecord, MeasurementRecord, RecordedBins
@@ -19,7 +19,8 @@ from jaxlt.runs.reader import GROUPS, PLACES, EvaluationRecord, MeasurementRecor
 
 def curves(rows: Sequence[SeedsRow]) -> Section:
     """Shows losses and accuracies of the evaluations over steps."""
-    percent = "test accuracy (%)"
+    images = images_of(rows)
+    percent = f"accuracy on\n{images} (%)"
     higher = "Higher is better; where a line still rises at its end, more epochs may help."
     rare = (
         "Higher is better; compare with all classes, since a method may pay for one by the other."
@@ -28,7 +29,7 @@ def curves(rows: Sequence[SeedsRow]) -> Section:
     lower = "Lower is better; a line that rises again has begun to fit the training images alone."
     pictures = [
         *_evaluated(rows, "Training loss", "loss (nats)", fitted, lambda one: one.train_loss),
-        *_evaluated(rows, "Test loss", "loss (nats)", lower, lambda one: one.test_loss),
+        *_evaluated(rows, f"Loss on {images}", "loss (nats)", lower, lambda one: one.test_loss),
         *_evaluated(rows, "Accuracy", percent, higher, lambda one: 100 * one.accuracy),
         *_evaluated(rows, "Accuracy of few-shot classes", percent, rare, lambda one: 100 * one.few),
     ]
@@ -63,7 +64,8 @@ def by_class(rows: Sequence[SeedsRow]) -> Section:
         binned = len(set(learned.class_counts)) > MOST_SIZES
         points = f"classes in {SIZE_BINS} bins of size" if binned else "classes of one size"
         text = f"The head of the distribution is on the left. A point is the mean of the {points}."
-        pictures = [draw_by_size("Accuracy by class size", lines)] if lines else []
+        caption, images = "Accuracy by class size", images_of(members)
+        pictures = [draw_by_size(caption, lines, images)] if lines else []
         parts.append(Section(learned.dataset, [text], [_class_table(members)], pictures))
     return Section("Accuracy by class against class size", subsections=parts)
 
@@ -86,21 +88,25 @@ def _class_table(rows: Sequence[SeedsRow]) -> Table:
         for row in best_places([accuracy[number] for accuracy in accuracies], 1)
     }
     headers = ["class", "training images", *(row.label for row in rows)]
-    caption = "All classes: names, sizes, mean test accuracy (%); a click on a heading sorts"
+    caption = (
+        f"All classes: names, sizes, mean accuracy on {images_of(rows)} (%); a click on a heading "
+        "sorts"
+    )
     return Table(caption, headers, lines, folded=True, best=frozenset(best), sortable=True)
 
 
 def head_and_tail(rows: Sequence[SeedsRow]) -> Section:
     """Shows where the images of each shot group are classified."""
+    images = images_of(rows)
     shares = {row.label: found for row in rows if (found := _group_confusion(row)) is not None}
     pictures = []
     for group in GROUPS:
         of_group = {label: of_row[group] for label, of_row in shares.items()}
         known = {label: one for label, one in of_group.items() if not np.isnan(one["correct"])}
         if known:
-            pictures.append(draw_places(f"Images of {group}-shot classes", known))
+            pictures.append(draw_places(f"Images of {group}-shot classes", known, images))
     text = (
-        "For the test images of each true group, the share that is classified correctly, and the "
+        f"For the {images} of each true group, the share that is classified correctly, and the "
         "shares that are wrong, by the group of the class they are taken for. Each class counts "
         "the same; means over members."
     )
@@ -149,8 +155,8 @@ def calibration(rows: Sequence[SeedsRow]) -> Section:
             picture = draw("Reliability", alternative, onto, reading, height=height, alone=alone)
             pictures.append(picture)
     text = (
-        "A marker grows with the share of the test images in its bin of confidence; members are "
-        "pooled."
+        f"A marker grows with the share of the {images_of(rows)} in its bin of confidence; members "
+        "are pooled."
     )
     notes = [text, *_missing(rows, pooled, "confidence_bins")]
     return Section("Calibration", notes, pictures=pictures)

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from experiments.curves import Curve, curve_of
-from experiments.presentation import METHODS, method_name, place_of, run_styles
+from experiments.presentation import (
+    METHODS,
+    evaluated_images,
+    method_name,
+    path_label,
+    place_of,
+    printable,
+    run_styles,
+)
 from jaxlt.errors import UsageError
 from jaxlt.recipes.part import shown
 from jaxlt.recipes.recorded import RecordedRecipe, TrainedRun
@@ -23,7 +31,7 @@ _Record = TypeVar("_Record", EvaluationRecord, MeasurementRecord)
 
 
 class LearnedClasses(NamedTuple):
-    """What was learned: C classes of a data set, with training images of each."""
+    """What was learned: C classes of a data set, with training images of each, printable."""
 
     dataset: str
     class_names: tuple[str, ...]
@@ -34,7 +42,8 @@ class LearnedClasses(NamedTuple):
 def learned_by(run: TrainedRun) -> LearnedClasses:
     """Returns what a run learned."""
     network, counts = run.files.description, tuple(run.class_counts.tolist())
-    return LearnedClasses(run.recorded.data.name, network.class_names, counts, network.image_shape)
+    names = tuple(map(printable, network.class_names))
+    return LearnedClasses(printable(run.recorded.data.name), names, counts, network.image_shape)
 
 
 def read_run(path: Path, dataset: str | None = None) -> TrainedRun:
@@ -134,7 +143,7 @@ def _path_label(runs: Sequence[TrainedRun], root: Path) -> str:
     # A run of METHOD/seedN alone is the method's.
     if len(runs) == 1 and common.name == f"seed{runs[0].files.seed}":
         common = common.parent
-    return str(common.relative_to(root)) if root in common.parents else common.name
+    return path_label(common.relative_to(root if root in common.parents else common.parent))
 
 
 def _recipe_labels(rows: Sequence[SeedsRow]) -> list[str]:
@@ -163,12 +172,12 @@ def shared_fields(rows: Sequence[SeedsRow]) -> dict[str, str]:
     }
 
 
+def images_of(rows: Sequence[SeedsRow]) -> str:
+    """Returns which images rows were evaluated on, in words."""
+    return evaluated_images(row.recipe for row in rows)
+
+
 def by_classes(rows: Sequence[SeedsRow]) -> Iterator[tuple[LearnedClasses, list[SeedsRow]]]:
     """Yields what was learned, each with its rows."""
     for learned in dict.fromkeys(row.learned for row in rows):
         yield learned, [row for row in rows if row.learned == learned]
-
-
-def printable(text: str) -> str:
-    """Replaces what neither XML nor a font has, such as control characters."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

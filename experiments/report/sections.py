@@ -9,13 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.presentation import MEASURES, best_places, mean_and_deviation
+from experiments.presentation import MEASURES, best_places, mean_and_deviation, printable
 from experiments.report import panels
 from experiments.report.figures import data_uri
 from experiments.report.mistakes import mistakes
 from experiments.report.page import Picture, Section, Table
-from experiments.report.rows import SeedsRow, by_classes, differing_fields, printable, shared_fields
-from experiments.report.summary import comparable, evaluated_images, summary
+from experiments.report.rows import (
+    SeedsRow,
+    by_classes,
+    differing_fields,
+    images_of,
+    shared_fields,
+)
+from experiments.report.summary import comparable, summary
 from jaxlt.errors import UsageError
 from jaxlt.recipes.methods import SGD
 
@@ -40,7 +46,7 @@ _NUMBERS = {
     **{name: _Shown(heading) for name, heading in MEASURES.items()},
     "balanced_accuracy": _Shown("balanced"),
     "ece": _Shown("ECE", best=-1),
-    "test_loss": _Shown("test loss", 1, 3, best=-1),
+    "test_loss": _Shown("loss", 1, 3, best=-1),
     "seconds": _Shown("seconds", 1, best=0),
 }
 
@@ -101,7 +107,7 @@ def _data(rows: Sequence[SeedsRow]) -> Table:
             f"{max(learned.class_counts)} to {min(learned.class_counts)}",
             " x ".join(map(str, learned.image_shape)),
             ", ".join(dict.fromkeys(row.recipe.network.label for row in members)),
-            ", ".join(dict.fromkeys(map(evaluated_images, members))),
+            ", ".join(dict.fromkeys(images_of([row]) for row in members)),
         ]
         for learned, members in by_classes(rows)
     ]
@@ -122,9 +128,9 @@ def _accuracy(rows: Sequence[SeedsRow]) -> Section:
         for row in rows
     ]
     text = (
-        "Accuracies and expected calibration error (ECE) in percent, test loss in nats, at the end "
-        "of training: mean ± sample deviation over seeds. Balanced is the mean over classes. Of "
-        "rows that can be compared the best value is bold. "
+        "Accuracies and expected calibration error (ECE) in percent, loss in nats, on "
+        f"{images_of(rows)} at the end of training: mean ± sample deviation over seeds. Balanced "
+        "is the mean over classes. Of rows that can be compared the best value is bold. "
     )
     (many, few), *others = {
         (row.recipe.evaluation.many_above, row.recipe.evaluation.few_below) for row in rows

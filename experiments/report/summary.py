@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.report.page import Section
-from experiments.report.rows import LearnedClasses, SeedsRow, by_classes
+from experiments.report.rows import LearnedClasses, SeedsRow, by_classes, images_of
 from jaxlt.recipes.methods import SGD
 
 MEASURES = {
@@ -52,18 +52,11 @@ def _by_seed(row: SeedsRow, measure: str) -> dict[int, float]:
     return {seed: float(np.mean(of_seed)) for seed, of_seed in values.items()}
 
 
-def evaluated_images(row: SeedsRow) -> str:
-    """Returns in words which images a row was evaluated on."""
-    if row.recipe.data.holds_out:
-        return "validation images of the training set"
-    return "validation images" if row.recipe.evaluation.images == "val" else "test images"
-
-
 def comparable(rows: Sequence[SeedsRow]) -> Iterator[tuple[LearnedClasses, str, list[SeedsRow]]]:
     """Yields rows that learned the same and were evaluated on the same kind of images."""
     for learned, members in by_classes(rows):
-        for images in dict.fromkeys(map(evaluated_images, members)):
-            yield learned, images, [row for row in members if evaluated_images(row) == images]
+        for images in dict.fromkeys(images_of([row]) for row in members):
+            yield learned, images, [row for row in members if images_of([row]) == images]
 
 
 def best_first(rows: Sequence[SeedsRow], measure: str) -> list[SeedsRow]:
@@ -166,6 +159,6 @@ def _caution(rows: Sequence[SeedsRow], images: str) -> str:
         )
     if len(rows) > 2:
         text += " The best of several rows is picked by the same numbers, which flatters it."
-    if "validation" not in images:
+    if images == "test images":
         text += " Choose settings on validation images, not by these numbers."
     return text

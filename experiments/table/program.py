@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from experiments import command_line
+from experiments.presentation import evaluated_images
 from experiments.table.plan import Cell, Plan, chosen, finished_runs, read_entries, run_directory
 from experiments.table.processes import PlannedRun, train_in_processes
 from experiments.table.render import draw_by_class, draw_table, format_markdown, write_csv
@@ -206,5 +207,6 @@ def _write_by_class(plan: Plan, directory: Path, seeds: Sequence[int]) -> list[s
             counts = [run.class_counts.tolist() for run in runs][-1]
             by_name[cell.name] = by_label[cell.row] = [run.read_result() or {} for run in runs]
     write_json(directory / "results.json", {"class_counts": counts, "runs": by_name})
-    draw_by_class(counts, by_label, directory / "accuracy_by_class.png")
+    images = evaluated_images(plan.recipes.values())
+    draw_by_class(counts, by_label, directory / "accuracy_by_class.png", images)
     return ["results.json", "accuracy_by_class.png"]

@@ -12,6 +12,7 @@ from experiments.presentation import (
     COLORS,
     MEASURES,
     deviation,
+    evaluated_images,
     lines_of_panels,
     markdown_table,
     mean_and_deviation,
@@ -115,32 +116,27 @@ def _csv_line(entry: Entry) -> dict[str, object]:
 
 def draw_table(plan: Plan, entries: Sequence[Entry], path: Path) -> None:
     """Draws means with sample deviations, and published numbers beside them, as a PNG."""
-    # After the flags are read: it takes its time.
-    from matplotlib.figure import Figure
-
     rows = list(dict.fromkeys(cell.row for cell in plan.cells))
     entries = [entry for entry in entries if entry.measure != SECONDS]
     panels = list(dict.fromkeys(heading(plan, entry) for entry in entries))
     lines, width = lines_of_panels(len(panels), _MOST_PANELS_IN_A_LINE)
-    figure = Figure((2.5 + 2.6 * width, lines * (1.3 + 0.3 * len(rows))), layout="constrained")
-    axes = figure.subplots(lines, width, sharey=True, squeeze=False)
-    for panel, place in zip(panels, axes.flat, strict=False):
-        shown = [entry for entry in entries if heading(plan, entry) == panel]
-        _draw_ours(place, rows, shown)
-        if plan.comparable:
-            _draw_published(place, rows, shown)
-        place.set_title(panel, fontsize="medium")
-    for place in axes.flat[len(panels) :]:
-        place.set_visible(False)
-    figure.suptitle(plan.title)
-    figure.supxlabel("test accuracy (%)", fontsize="medium")
-    handles = {
-        label: handle
-        for place in axes.flat
-        for handle, label in zip(*place.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower right")
-    figure.savefig(path, dpi=150)
+    size = (2.5 + 2.6 * width, lines * (1.3 + 0.3 * len(rows)))
+    with picture(path, lines, width, size, sharey=True) as (figure, axes):
+        for panel, place in zip(panels, axes.flat, strict=False):
+            shown = [entry for entry in entries if heading(plan, entry) == panel]
+            _draw_ours(place, rows, shown)
+            _draw_published(place, rows, shown if plan.comparable else [])
+            place.set_title(panel, fontsize="medium")
+        # It may hold the directory of the images, in which a dollar begins no formula.
+        figure.suptitle(plan.title, parse_math=False)
+        images = evaluated_images(plan.recipes.values())
+        figure.supxlabel(f"accuracy on {images} (%)", fontsize="medium")
+        handles = {
+            label: handle
+            for place in axes.flat
+            for handle, label in zip(*place.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower right")
 
 
 def _draw_ours(axes: Any, rows: list[str], entries: Sequence[Entry]) -> None:
@@ -162,15 +158,18 @@ def _draw_published(axes: Any, rows: list[str], entries: Sequence[Entry]) -> Non
 
 
 def draw_by_class(
-    class_counts: Sequence[int], runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
+    class_counts: Sequence[int],
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    images: str,
 ) -> None:
-    """Draws accuracy by class size as a PNG, one line for the results under each method's label."""
+    """Draws accuracy on such images by class size as a PNG, a line for each method's results."""
     lines = []
     for (label, results), style in zip(runs.items(), run_styles(list(runs)), strict=True):
         curve = by_class_size(class_counts, [run["per_class"] for run in results])
         lines += [Line(label, curve, style)] if curve is not None else []
     with picture(path, 1, 1, (8, 5)) as (_, [[axes]]):
-        draw_class_sizes(axes, lines)
+        draw_class_sizes(axes, lines, images)
         seeds = max(map(len, runs.values()))
         over = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
         axes.set_title(f"Accuracy by class{over}")

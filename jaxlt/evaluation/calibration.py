@@ -1,6 +1,7 @@
 """Calibration (Guo et al., ICML 2017): images by confidence, and their reliability diagram."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -101,7 +102,8 @@ def draw_diagram(
         label = f"{name}: ECE {100 * one.ece:.1f} %" if named else name
         axes.plot(confidence, accuracy, color=style["color"], label=label)
         sizes = 6 + 120 * one.counts[filled] / one.counts.sum()
-        axes.scatter(confidence, accuracy, s=sizes, color=style["color"], marker=style["marker"])
+        points = {"color": style["color"], "marker": style["marker"], "clip_on": False}
+        axes.scatter(confidence, accuracy, s=sizes, **points)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.grid(alpha=0.3)
     if named:
@@ -111,12 +113,13 @@ def draw_diagram(
 def draw_run(name: str, recorded: Mapping[str, Sequence[float]], path: Path) -> None:
     """Writes one classifier's diagram as a PNG, from the fields that its result records."""
     # Of which training has no need.
-    from matplotlib.figure import Figure
+    from matplotlib import figure, rc_context
 
     bins = ConfidenceBins(**{field: np.array(values) for field, values in recorded.items()})
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    draw_diagram(figure.add_subplot(), {name: bins}, [{"color": "#000000", "marker": "o"}])
-    # Of a process that is killed no half of a picture may stay.
+    # Of a process that is killed no half of a picture may stay. The name may have any sign.
     partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=150)
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings(action="ignore"):
+        drawn = figure.Figure(figsize=(5, 5), layout="constrained")
+        draw_diagram(drawn.add_subplot(), {name: bins}, [{"color": "#000000", "marker": "o"}])
+        drawn.savefig(partial, dpi=150)
     partial.replace(path)

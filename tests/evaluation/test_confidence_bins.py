@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from jaxlt.evaluation import ConfidenceBins, evaluate
-from jaxlt.evaluation.calibration import NUM_BINS, count_confidences
+from jaxlt.evaluation.calibration import NUM_BINS, count_confidences, draw_run
 
 NUM_CLASSES = 5
 
@@ -95,3 +96,10 @@ def test_sums_over_shards_are_those_of_the_whole_and_the_same_every_time():
     halves = compiled(logits[:32], labels[:32]) + compiled(logits[32:], labels[32:])
     np.testing.assert_allclose(np.asarray(halves), whole, rtol=1e-6)
     np.testing.assert_array_equal(np.asarray(compiled(logits, labels)), whole)
+
+
+def test_picture_of_a_directory_of_any_name(tmp_path):
+    recorded = {"counts": [0, 4], "confidence_sums": [0.0, 3.0], "correct": [0, 2]}
+    with warnings.catch_warnings(action="error"):
+        draw_run("猫 $a_b_c$", recorded, tmp_path / "reliability.png")
+    assert (tmp_path / "reliability.png").exists()

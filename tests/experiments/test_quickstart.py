@@ -137,7 +137,7 @@ def test_table_marks_a_group_without_class():
 
 def test_picture_is_drawn(tmp_path):
     runs = {method: [run_with(10.0, 1.0)] for method in ("SGD", "SAM")}
-    draw_by_class((100, 10, 1), runs, tmp_path / "picture.png")
+    draw_by_class((100, 10, 1), runs, tmp_path / "picture.png", "test images")
     pixels = image.imread(tmp_path / "picture.png")
     assert pixels.shape[0] > 500
     assert np.ptp(pixels[..., :3]) > 0.9

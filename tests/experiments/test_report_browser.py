@@ -50,6 +50,8 @@ function look(width) {
       broad: images.filter(one => one.naturalWidth > 2 * one.naturalHeight).length,
       columns: new Set(images.map(one => one.getBoundingClientRect().left)).size,
       narrowest: Math.min(...images.map(one => one.getBoundingClientRect().width)),
+      named: Math.max(...[...there.querySelectorAll("tbody th")].map(
+        one => one.getBoundingClientRect().width)),
       tables: there.querySelectorAll("table").length,
       requests: view.performance.getEntriesByType("resource").map(one => one.name)
         .filter(name => !name.startsWith("data:")),
@@ -124,6 +126,8 @@ def test_reads_well_on_a_phone_and_on_a_desktop(page, tmp_path):
             [sizes, ["ascending", None, None, None]],
         ]
         assert there["narrowest"] > 340
+        # What stands beside a long name is seen.
+        assert there["named"] < 0.6 * width
         assert there["tables"] == 6
 
 

@@ -130,7 +130,7 @@ def test_rows_of_other_data_or_images_are_not_compared(tmp_path):
     write_json(split, {"class_counts": [9, 8, 7, 6, 5]})
     sentences = all_sentences(rows_in(tmp_path))
     assert not any("best" in sentence for sentence in sentences)
-    assert "digits, validation images of the training set: SAM: 60.0 % on all images." in sentences
+    assert "digits, held-out images: SAM: 60.0 % on all images." in sentences
 
 
 def test_is_printed(monkeypatch, capfd, tmp_path):
