@@ -1,10 +1,12 @@
 """A program for eight devices: prints how far each method's sharded update is from the plain one.
 
-`test_sharding.py` runs it in a process of its own, where the devices can be made.
+`test_sharding.py` runs it in a process of its own, where the devices can be made. Its arguments are
+the maps to use, some of `MAPS`; with `shard_map` goes what JAX does itself.
 """
 
 import functools
 import json
+import sys
 from typing import NamedTuple
 
 import jax
@@ -117,11 +119,10 @@ def with_over_axis(mapped, transformations, params, x, y):
     return mapped(function, params, x, y)
 
 
-WAYS = {
+OF_JAX = {
     "auto": functools.partial(by_jit, AxisType.Auto),
     "explicit": functools.partial(by_jit, AxisType.Explicit),
     "axis_name": with_axis_name,
-    **{f"over_axis, {name}": functools.partial(with_over_axis, way) for name, way in MAPS.items()},
 }
 
 
@@ -148,23 +149,27 @@ def shard_by_shard(transformations, params, x, y):
     return {name: (result.updates, result.state) for name, result in means.items()}
 
 
-def differences_of_global_updates(params, x, y):
+def differences_of_global_updates(maps, params, x, y):
     transformations = {name: make() for name, make in TRANSFORMATIONS.items()}
     expected = jax.jit(functools.partial(step, transformations))(params, x, y)
-    for way, run in WAYS.items():
+    ways = dict(OF_JAX) if "shard_map" in maps else {}
+    ways |= {f"over_axis, {way}": functools.partial(with_over_axis, MAPS[way]) for way in maps}
+    for way, run in ways.items():
         actual = jax.device_get(run(transformations, params, x, y))
         for name in actual:
             yield f"{name}, {way}", differences(actual[name], expected[name])
 
 
-def differences_of_own_perturbations(params, x, y):
+def differences_of_own_perturbations(maps, params, x, y):
     chosen = {n: make for n, make in (TRANSFORMATIONS | SWITCHED).items() if n not in LEFT_OUT}
     transformations = {name: make() for name, make in chosen.items()}
     expected = shard_by_shard(transformations, params, x, y)
-    for way, mapped in MAPS.items():
-        actual = with_own_perturbations(mapped, transformations, params, x, y)
+    for way in maps:
+        actual = with_own_perturbations(MAPS[way], transformations, params, x, y)
         for name in transformations:
             yield f"{name}, {way}", differences(actual[name], expected[name])
+    if "shard_map" not in maps:
+        return
     chosen = {name: transformations[name] for name in FACTORED}
     blocks = functools.partial(factored, passes=jaxlt.Blocks((2,)))
     actual = with_own_perturbations(by_shard_map, chosen, params, x, y, blocks)
@@ -182,15 +187,12 @@ def differences(actual, expected):
 
 def main():
     assert jax.device_count() == 8
-    params, (x, y) = initial_params(), batch(2)
-    print(
-        json.dumps(
-            {
-                "global": dict(differences_of_global_updates(params, x, y)),
-                "own": dict(differences_of_own_perturbations(params, x, y)),
-            }
-        )
-    )
+    maps, params, (x, y) = sys.argv[1:], initial_params(), batch(2)
+    found = {
+        "global": dict(differences_of_global_updates(maps, params, x, y)),
+        "own": dict(differences_of_own_perturbations(maps, params, x, y)),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -17,22 +17,22 @@ files = set()
 
 def note(frame, event, argument):
     code = frame.f_code
-    if event == "call" and code.co_flags & 1:
+    if code.co_flags & 1:
         files.add(code.co_filename)
 
-threading.setprofile(note)
-sys.setprofile(note)
+threading.settrace(note)
+sys.settrace(note)
 try:
     runpy.run_module("experiments.cifar_lt", run_name="__main__", alter_sys=True)
 finally:
-    sys.setprofile(None)
+    sys.settrace(None)
     print(*sorted(files), sep="\\n")
 """
 FLAGS = (
     "--recipe=focal_sam_cifar10",
     "--data.source=digits",
     "--data.profile.imbalance-factor=10",
-    "--network=resnet20",
+    "--network=resnet8",
     "--epochs=1",
 )
 

@@ -13,6 +13,7 @@ from jaxlt.models.networks.small import MLP, SmallConvNet, patch_for
 from jaxlt.models.networks.vit import VisionTransformer, check_patches
 
 _CIFAR: dict[str, dict[str, Any]] = {
+    "resnet8": {"blocks": (1, 1, 1)},
     "resnet20": {"blocks": (3, 3, 3)},
     "resnet32": {"blocks": (5, 5, 5)},
     "resnet44": {"blocks": (7, 7, 7)},
@@ -41,7 +42,7 @@ def create_model(
     """Builds a network by name.
 
     Args:
-        name: A CIFAR ResNet ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"; with
+        name: A CIFAR ResNet ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"; with
             group norm "resnet20_gn", "resnet32_gn"), "resnet34" (ImageNet's widths with a 3x3
             stem), one of ImageNet's ("resnet10", "resnet50", "resnet101", "resnet152",
             "resnext50_32x4d"), "small_vit", "small_conv", "mlp" or an encoder (`encoder_config`).

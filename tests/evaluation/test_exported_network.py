@@ -115,7 +115,7 @@ def test_images_are_resized_as_pillow_does(resize, size):
     [
         ("small_conv", (12, 8, 1), {}),
         pytest.param(
-            "resnet20",
+            "resnet8",
             (16, 16, 3),
             {"precision": "bfloat16", "resize": "center_crop"},
             marks=pytest.mark.soak,
@@ -132,7 +132,7 @@ def test_every_kind_of_network_has_a_free_batch(tmp_path, model, shape, fields):
 
 
 def test_safetensors_have_a_name_for_each_tensor(tmp_path):
-    predictor = predictor_of("resnet20", (8, 8, 3))
+    predictor = predictor_of("resnet8", (8, 8, 3))
     images = random_images((8, 8, 3), (9, 20, 3))
     check = export.export_safetensors(predictor, tmp_path / "model", images)
     assert check == (0.0, 0.0, 2)
@@ -167,7 +167,7 @@ def test_onnx_without_its_converter_names_the_extra(tmp_path, monkeypatch):
         export.export_onnx(predictor_of(), tmp_path / "model", random_images((8, 8, 3)))
 
 
-@pytest.mark.parametrize("model", ["mlp", "small_conv", "resnet20", "resnet10"])
+@pytest.mark.parametrize("model", ["mlp", "small_conv", "resnet8", "resnet10"])
 def test_onnx_has_a_free_batch_and_the_names(tmp_path, model):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

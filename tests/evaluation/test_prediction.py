@@ -19,7 +19,7 @@ from jaxlt.evaluation import Prediction, Predictor
 from jaxlt.models import create_model
 from jaxlt.training import Checkpoints, make_state_fn
 
-SHAPES = {"small_conv": (8, 8, 1), "mlp": (8, 12, 3), "resnet20": (8, 12, 3)}
+SHAPES = {"small_conv": (8, 8, 1), "mlp": (8, 12, 3), "resnet8": (8, 12, 3)}
 CLASS_NAMES = ["cat", "dog", "owl"]
 
 
@@ -84,7 +84,7 @@ def write_image(path, pixels):
     return path
 
 
-@pytest.mark.parametrize("name", ["small_conv", "resnet20"])
+@pytest.mark.parametrize("name", ["small_conv", "resnet8"])
 def test_logits_are_the_networks_on_normalized_images(tmp_path, name):
     model, (state,) = save_run(tmp_path, name)
     images = random_images(name)
@@ -315,7 +315,7 @@ checkpoints.close()
     )
 
 
-@pytest.mark.parametrize("name", ["small_conv", "resnet20"])
+@pytest.mark.parametrize("name", ["small_conv", "resnet8"])
 def test_features_are_what_the_classifier_sees(tmp_path, name):
     _, (state,) = save_run(tmp_path, name)
     predictor, images = Predictor.load(tmp_path), random_images(name)

@@ -261,7 +261,7 @@ def test_a_peer_that_is_not_installed(monkeypatch, capfd, tmp_path):
 
 def test_batch_norm_leaves_out_cc_sam_over_all_parameters(caplog):
     caplog.set_level("INFO")
-    problem = make_problem(Small(architecture="resnet20"), **SMALL)
+    problem = make_problem(Small(architecture="resnet8"), **SMALL)
     arguments = program.Arguments(num_classes=10)
     assert program._choose(arguments, problem) == CASES[:-1]
     assert "cc_sam_all is left out" in caplog.text

@@ -20,12 +20,17 @@ CHOSEN = (
     "crt_cifar10",
     "tau_norm_cifar10",
     "mislas_cifar10",
-    "gcl_cifar10",
     "cc_sam_cifar10",
-    pytest.param("cc_sam_released_cifar10", marks=pytest.mark.soak),
-    pytest.param("balanced_softmax_decoupled_cifar10_if200", marks=pytest.mark.soak),
-    "swa_1_2_mislas_cifar100",
-    "mp_random_1_ldam_drw_cifar100",
+    *(
+        pytest.param(name, marks=pytest.mark.soak)
+        for name in (
+            "gcl_cifar10",
+            "cc_sam_released_cifar10",
+            "balanced_softmax_decoupled_cifar10_if200",
+            "swa_1_2_mislas_cifar100",
+            "mp_random_1_ldam_drw_cifar100",
+        )
+    ),
 )
 
 

@@ -71,7 +71,14 @@ def two_blocks():
         yield
 
 
-METHODS = (SGD(), SAM(), ImbSAM(), SSESAM(), FocalSAM(), CCSAM())
+METHODS = (
+    *(
+        pytest.param(method, marks=pytest.mark.soak)
+        for method in (SGD(), SAM(), ImbSAM(), SSESAM())
+    ),
+    FocalSAM(),
+    CCSAM(),
+)
 
 
 def trained(directory, recipe=TINY):

@@ -66,7 +66,13 @@ def train(monkeypatch, capfd):
     return run
 
 
-@pytest.mark.parametrize("name", CHOSEN)
+EACH = [
+    pytest.param(name, marks=pytest.mark.soak if name == "mislas_places_lt" else ())
+    for name in CHOSEN
+]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_a_recipe_runs_from_its_lists_to_its_result(name, train, tmp_path):
     layout, flags = CHOSEN[name]
     tree = write_tree(tmp_path / "data", layout, COUNTS, newline="\r\n")

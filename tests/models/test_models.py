@@ -153,6 +153,7 @@ def test_which_networks_suit_loops(name, suits):
 def test_create_model_passes_its_choices_on():
     choices = {"classifier": "cosine", "dtype": jnp.bfloat16}
     for name, expected in (
+        ("resnet8", CifarResNet(num_classes=7, blocks=(1, 1, 1), **choices)),
         ("resnet20", CifarResNet(num_classes=7, blocks=(3, 3, 3), **choices)),
         ("resnet20_gn", CifarResNet(num_classes=7, blocks=(3, 3, 3), norm="group", **choices)),
         ("resnet32_gn", CifarResNet(num_classes=7, norm="group", **choices)),
@@ -179,7 +180,7 @@ def test_small_conv_fits_its_patch_to_the_images(shape, patch):
 
 def test_mistaken_choices_are_usage_errors():
     with pytest.raises(
-        UsageError, match=r"model must be one of resnet20, .*mlp, clip:.*, got 'resnet33'"
+        UsageError, match=r"model must be one of resnet8, .*mlp, clip:.*, got 'resnet33'"
     ):
         create_model("resnet33", 10, image_shape=(32, 32, 3))
     with pytest.raises(UsageError, match=r"images of small_conv must be at least 4x4, got 3x8"):

@@ -31,7 +31,7 @@ BALANCED = vary(
     shift="none",
     lr=0.05,
 )
-RESNET = vary(FIRST, network=Small(architecture="resnet20"))
+RESNET = vary(FIRST, network=Small(architecture="resnet8"))
 
 
 IMAGES = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)

@@ -45,8 +45,8 @@ def test_the_smallest_room_that_holds_the_tail(tails, capacity):
 @pytest.mark.parametrize(
     ("fields", "capacity"),
     [
-        ({"architecture": "resnet20"}, None),
-        ({"architecture": "resnet20", "batch_norm": "held"}, 2),
+        ({"architecture": "resnet8"}, None),
+        ({"architecture": "resnet8", "batch_norm": "held"}, 2),
         ({"architecture": "mlp"}, 2),
         ({"architecture": "small_vit"}, None),
         ({"method": FocalSAM()}, None),
@@ -55,7 +55,7 @@ def test_the_smallest_room_that_holds_the_tail(tails, capacity):
         ({"batch_size": 1}, None),
         ({"augmentation": Augmentation(mixup=1.0)}, None),
         ({"loss": GCL()}, None),
-        ({"architecture": "resnet20", "batch_norm": "running"}, 2),
+        ({"architecture": "resnet8", "batch_norm": "running"}, 2),
     ],
 )
 def test_room_is_for_methods_and_networks_that_can_use_it(fields, capacity):

@@ -141,6 +141,7 @@ def test_a_loss_of_ones_own():
     assert losses.shape == (4,)
 
 
+@pytest.mark.soak
 def test_a_notebook_trains_and_shows_a_bar(tmp_path):
     cell = nbformat.v4.new_code_cell(
         "from jaxlt import recipes\n"
@@ -155,6 +156,7 @@ def test_a_notebook_trains_and_shows_a_bar(tmp_path):
     assert int(shown[-1]["text/plain"]) > 0
 
 
+@pytest.mark.soak
 def test_the_wheel_trains_from_an_empty_directory(tmp_path):
     """With nothing but the wheel's own contents to import jaxlt from."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]

@@ -18,11 +18,12 @@ import jaxlt
 
 TESTS = Path(__file__).parents[1]
 NAMES = ("plain gradient", *METHODS, "cc_sam classifier", "random_perturbation")
-MAPS = ("shard_map", "unchecked shard_map", "pmap")
+OTHER_MAPS = ("unchecked shard_map", "pmap")
+MAPS = ("shard_map", *(pytest.param(way, marks=pytest.mark.soak) for way in OTHER_MAPS))
 
 
-@pytest.fixture(scope="module")
-def differences():
+@functools.cache
+def differences(*maps):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "1",
@@ -30,7 +31,7 @@ def differences():
         "PYTHONPATH": str(TESTS.parent),
     }
     run = subprocess.run(
-        [sys.executable, TESTS / "sharded_updates.py"],
+        [sys.executable, TESTS / "sharded_updates.py", *maps],
         env=environment,
         capture_output=True,
         text=True,
@@ -38,6 +39,10 @@ def differences():
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
+
+
+def of_map(way):
+    return differences(*(OTHER_MAPS if way in OTHER_MAPS else [way]))
 
 
 def check(difference):
@@ -49,28 +54,28 @@ def check(difference):
 
 @pytest.mark.parametrize("way", ["auto", "explicit", "axis_name"])
 @pytest.mark.parametrize("name", [*NAMES, "cc_sam random"])
-def test_sharded_update_equals_that_of_one_device(name, way, differences):
+def test_sharded_update_equals_that_of_one_device(name, way):
     """Updates, states and class losses."""
-    check(differences["global"][f"{name}, {way}"])
+    check(differences("shard_map")["global"][f"{name}, {way}"])
 
 
 @pytest.mark.parametrize("way", MAPS)
 @pytest.mark.parametrize("name", NAMES)
-def test_over_axis_gives_the_update_of_the_global_batch(name, way, differences):
+def test_over_axis_gives_the_update_of_the_global_batch(name, way):
     """Updates, states and class losses, on every device."""
-    check(differences["global"][f"{name}, over_axis, {way}"])
+    check(of_map(way)["global"][f"{name}, over_axis, {way}"])
 
 
 @pytest.mark.parametrize("way", MAPS)
 @pytest.mark.parametrize("name", [*NAMES, "sse_sam switched"])
-def test_per_shard_is_the_mean_of_the_shards_own_updates(name, way, differences):
+def test_per_shard_is_the_mean_of_the_shards_own_updates(name, way):
     """Updates and states, against each shard alone on one device."""
-    check(differences["own"][f"{name}, {way}"])
+    check(of_map(way)["own"][f"{name}, {way}"])
 
 
 @pytest.mark.parametrize("name", ["imb_sam", "sse_sam", "cc_sam", "cc_sam classifier"])
-def test_per_shard_takes_the_savings_of_factored_losses(name, differences):
-    check(differences["own"][f"{name}, factored"])
+def test_per_shard_takes_the_savings_of_factored_losses(name):
+    check(differences("shard_map")["own"][f"{name}, factored"])
 
 
 def on_one_device(function, *args):

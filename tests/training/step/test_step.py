@@ -53,7 +53,7 @@ def compiled(method, model, **options):
     return program.lower(state, images, labels).compile()
 
 
-def flops_over_sgd(method, model="resnet20", **options):
+def flops_over_sgd(method, model="resnet8", **options):
     step, sgd = compiled(method, model, **options), compiled("sgd", model)
     return step.cost_analysis()["flops"] / sgd.cost_analysis()["flops"]
 
