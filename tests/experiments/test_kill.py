@@ -34,11 +34,11 @@ AIMS = ("evaluation", "boundary", "save", "anywhere")
 SLOW_EVALUATION = """
 import pathlib, runpy, sys, time
 from jaxlt.recipes import built_recipe as experiment
-mark, evaluate = pathlib.Path(sys.argv.pop(1)), experiment.evaluate
+mark, pause, evaluate = pathlib.Path(sys.argv.pop(1)), float(sys.argv.pop(1)), experiment.evaluate
 def slow(*arguments):
     mark.touch()
     result = evaluate(*arguments)
-    time.sleep(0.5)
+    time.sleep(pause)
     mark.unlink()
     return result
 experiment.evaluate = slow
@@ -81,8 +81,8 @@ class Victim:
         self.workdir, self.log = self._place / f"run{number}", self._place / f"log{number}"
         self.starts = 0
 
-    def start(self):
-        program = ["-c", SLOW_EVALUATION, str(self.mark)]
+    def start(self, pause=0.5):
+        program = ["-c", SLOW_EVALUATION, str(self.mark), str(pause)]
         self.mark.unlink(missing_ok=True)
         self.starts += 1
         return subprocess.Popen(
@@ -113,7 +113,7 @@ class Victim:
         return process.wait()
 
     def finish(self):
-        assert self.start().wait() == 0, self.log.read_text()
+        assert self.start(pause=0).wait() == 0, self.log.read_text()
         return ending(self.workdir)
 
 
