@@ -114,14 +114,14 @@ def test_images_are_resized_as_pillow_does(resize, size):
     ("model", "shape", "fields"),
     [
         ("small_conv", (12, 8, 1), {}),
-        pytest.param(
-            "resnet8",
-            (16, 16, 3),
-            {"precision": "bfloat16", "resize": "center_crop"},
-            marks=pytest.mark.soak,
+        *(
+            pytest.param(*network, marks=pytest.mark.soak)
+            for network in (
+                ("resnet8", (16, 16, 3), {"precision": "bfloat16", "resize": "center_crop"}),
+                ("small_vit", (8, 8, 3), {}),
+                ("random:tiny", (16, 16, 3), {}),
+            )
         ),
-        pytest.param("small_vit", (8, 8, 3), {}, marks=pytest.mark.soak),
-        ("random:tiny", (16, 16, 3), {}),
     ],
 )
 def test_every_kind_of_network_has_a_free_batch(tmp_path, model, shape, fields):

@@ -166,7 +166,8 @@ def test_stopped_killed_and_gone_on_with(tmp_path, user_environment):
     check_alike(moved, whole)
 
 
-@pytest.mark.parametrize("told", [by_slurm, pytest.param(by_open_mpi, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("told", [by_slurm, by_open_mpi])
 def test_a_mistake_is_said_once(tmp_path, user_environment, told):
     processes = Processes(tmp_path / "run", 2, user_environment, "--batch-size=63", told=told)
     assert processes.wait() == [2, 2]

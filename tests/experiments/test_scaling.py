@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_runs
 from hypothesis import given
 from hypothesis import strategies as st
 from small_problems import quick
 
+import experiments.scaling.__main__ as scaling
 from experiments.scaling.interconnect import (
     Machine,
     Traffic,
@@ -228,7 +230,7 @@ def test_the_table_follows_the_measured_step(table):
     assert table["SAM, per shard"]["measured ratio"] == "-"
 
 
-def test_mistakes_are_one_line():
+def test_mistakes_are_one_line(monkeypatch, capfd):
     for flags, message in [
         (["--devices", 12], "devices must fill nodes of 8 or be fewer, got 12"),
         (["--networks", "resnet33"], "got resnet33; the nearest is resnet"),
@@ -236,10 +238,10 @@ def test_mistakes_are_one_line():
         (["--methods", "cc_sam_all"], "methods must be without loops, got cc_sam_all"),
         (["--overlap", "2"], "overlap must be at most 1, got 2.0"),
     ]:
-        finished = run_program(*flags)
-        assert finished.returncode == 2
-        assert message in finished.stderr
-        assert len(finished.stderr.splitlines()) == 1
+        status, _, lines = small_runs.run_program(monkeypatch, capfd, scaling, *flags)
+        assert status == 2
+        assert message in lines[0]
+        assert len(lines) == 1
 
 
 def test_help_needs_no_training_library():

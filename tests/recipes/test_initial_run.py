@@ -157,6 +157,7 @@ def test_images_may_be_of_another_size(name, data, runs):
     assert np.isfinite(state_of(recipe).params["classifier"]["kernel"]).all()
 
 
+@pytest.mark.soak
 def test_a_head_trained_alone_goes_on_in_full(data, runs, tmp_path):
     probe = recipes.RandomEncoder(**TINY, adaptation=recipes.Adaptation(kinds=("linear_probe",)))
     path = recipes.train(recipe_of(data[0], probe), tmp_path / "probe").path

@@ -75,7 +75,7 @@ def test_sse_sam_changes_at_its_switch():
 @pytest.mark.parametrize(
     ("method", "phases"),
     [
-        (ImbSAM(tail_threshold=30), {0}),
+        pytest.param(ImbSAM(tail_threshold=30), {0}, marks=pytest.mark.soak),
         (SSESAM(tail_threshold=30, switch_at=0.4), {0, 1}),
     ],
 )

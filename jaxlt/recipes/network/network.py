@@ -4,15 +4,9 @@ from typing import Any, Literal, TypeAlias
 
 from jaxlt.recipes.part import Choice, Count, Positive, part_name
 
+GroupNormResNet: TypeAlias = Literal["resnet20_gn", "resnet32_gn"]
 CifarResNet: TypeAlias = Literal[
-    "resnet8",
-    "resnet20",
-    "resnet32",
-    "resnet44",
-    "resnet56",
-    "resnet110",
-    "resnet20_gn",
-    "resnet32_gn",
+    "resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", GroupNormResNet
 ]
 SmallArchitecture: TypeAlias = Literal[CifarResNet, "resnet34", "small_vit", "small_conv", "mlp"]
 

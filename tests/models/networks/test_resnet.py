@@ -93,7 +93,7 @@ def gradient_fn(model):
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
-@pytest.mark.parametrize("bottleneck", [True, False])
+@pytest.mark.parametrize("bottleneck", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_remat_changes_no_result(bottleneck):
     plain, remat = (tiny(bottleneck=bottleneck, remat=remat) for remat in (False, True))
     drawn, again = initialized(plain), initialized(remat)
