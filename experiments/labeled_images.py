@@ -11,13 +11,12 @@ import numpy as np
 from jaxlt.data import Split, load_source
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.source import Source, is_of_files
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few
 from jaxlt.evaluation import Predictor
 from jaxlt.recipes.recorded import RecordedRecipe
 
 _logger = logging.getLogger(__name__)
 
-_NAMED = 5
 Part = Literal["test", "val", "train"]
 
 
@@ -70,7 +69,7 @@ def labeled_images(
     if not len(known):
         raise UsageError(
             f"dataset {dataset} must have images of the run's classes "
-            f"({_listed(predictor.class_names)}), got none"
+            f"({first_few(predictor.class_names)}), got none"
         )
     usable = images.readable(known) if skip_unreadable else known
     if lost := len(known) - len(usable):
@@ -125,14 +124,10 @@ def _translated(names: Sequence[str], of_run: Sequence[str]) -> np.ndarray:
 
 def _say_unknown(source: Source, labels: np.ndarray, *, skip: bool) -> None:
     unknown = [source.class_names[label] for label in np.unique(labels)]
-    said = f"{len(labels)} images of {len(unknown)} classes ({_listed(unknown)})"
+    said = f"{len(labels)} images of {len(unknown)} classes ({first_few(unknown)})"
     if not skip:
         raise UsageError(
             f"classes of {source.name} must be among the run's, got {said} that it does not know; "
             "--skip-unknown leaves them out"
         )
     _logger.warning("left out: %s that the run does not know", said)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -14,6 +14,7 @@ from experiments.command_line import check_distinct, say_next
 from experiments.presentation import method_name, path_label, place_of
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import claim_directory, without_nan, write_json
+from jaxlt.files.whole_file import unwritable
 from jaxlt.recipes.recorded import TrainedRun
 from jaxlt.runs.differences import key_but_for_seed
 from jaxlt.runs.reader import directory_and_step
@@ -130,12 +131,6 @@ def common_destination(runs: Sequence[TrainedRun], output: Path | None, name: st
 def _check_writable(place: Path) -> None:
     if (obstacle := unwritable(place)) is not None:
         raise UsageError(f"output {place} must be a writable directory, {obstacle} is none")
-
-
-def unwritable(directory: Path) -> Path | None:
-    """Returns what stands in the way of writing to a directory, made or not; None for nothing."""
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    return None if existing.is_dir() and os.access(existing, os.W_OK) else existing
 
 
 def write_reports(

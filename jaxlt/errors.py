@@ -1,6 +1,7 @@
 """What a program around the library catches: a mistake of its user, and a request to stop."""
 
 import signal
+from collections.abc import Sequence
 
 _SHOWN = 2000
 
@@ -26,9 +27,8 @@ class UsageError(ValueError):
 
     def __init__(self, message: str):
         # Escaped only as far as is shown: the rest of a damaged file may be long.
-        shown = message if len(message) <= _SHOWN else f"{message[:_SHOWN]}..."
         super().__init__(
-            "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
+            in_one_line(message if len(message) <= _SHOWN else f"{message[:_SHOWN]}...")
         )
 
 
@@ -39,6 +39,28 @@ class Interrupted(Exception):  # noqa: N818 (no error: the run was asked to stop
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, state saved")
         # What a shell expects of a program that the signal ended.
         self.exit_status = 128 + signum
+
+
+def in_one_line(text: str) -> str:
+    """Returns a text with what cannot be printed, such as line ends, escaped."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def first_few(texts: Sequence[str], most: int = 5, between: str = ", ") -> str:
+    """Joins the first texts, and says how many more there are.
+
+    Args:
+        texts: what is to be named.
+        most: how many of them.
+        between: what stands between two.
+
+    Example:
+        >>> from jaxlt.errors import first_few
+        >>> first_few(["ant", "bee", "cat"], 2)
+        'ant, bee, and 1 more'
+    """
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return between.join([*texts[:most], *more])
 
 
 def first_line(error: Exception) -> str:

@@ -5,15 +5,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.loaded_runs import unwritable
 from experiments.presentation import printable
 from experiments.report.page import render
 from experiments.report.rows import read_runs, rows_of
 from experiments.report.sections import sections_of
 from experiments.report.summary import all_sentences
 from jaxlt.devices.backends import enable_compilation_cache
-from jaxlt.errors import UsageError
-from jaxlt.files.whole_file import whole_file
+from jaxlt.files.whole_file import check_can_be_written, whole_file
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ def write_report(
     runs = read_runs(paths, dataset)
     root = paths[0] if len(paths) == 1 else Path(os.path.commonpath([p.parent for p in paths]))
     output = output or root / "report.html"
-    _check_writable(output)
+    check_can_be_written(output, "output", makes_directory=True)
     rows = rows_of(runs, root)
     learned = dict.fromkeys(row.learned for row in rows)
     if len(learned) > 1:
@@ -53,12 +51,3 @@ def write_report(
     print(*all_sentences(rows), sep="\n")
     _logger.info("written to %s", output)
     return [str(row.runs[0].path) for row in rows if row.learned == rows[0].learned]
-
-
-def _check_writable(output: Path) -> None:
-    obstacle = unwritable(output.absolute().parent)
-    if output.is_dir() or obstacle is not None:
-        found = (
-            "it is a directory" if output.is_dir() else f"{obstacle} is not a writable directory"
-        )
-        raise UsageError(f"output {output} must be a file that can be written, {found}")

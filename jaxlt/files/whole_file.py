@@ -10,15 +10,31 @@ from jaxlt.errors import UsageError
 from jaxlt.files.directory import PARTIAL
 
 
-def check_can_be_written(path: Path, name: str) -> None:
-    """Raises UsageError unless a file can be written at a path, which a message calls `name`."""
+def unwritable(directory: Path) -> Path | None:
+    """Returns what stands in the way of writing to a directory, made or not; None for nothing."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return None if existing.is_dir() and os.access(existing, os.W_OK) else existing
+
+
+def check_can_be_written(path: Path, name: str, *, makes_directory: bool = False) -> None:
+    """Raises UsageError unless a file can be written.
+
+    Args:
+        path: of the file.
+        name: what a message calls it.
+        makes_directory: whether its directory will be made where there is none.
+    """
     if path.exists() and not path.is_file():
-        raise UsageError(f"{name} must be a file, got {path}, which is something else")
+        found = "a directory" if path.is_dir() else "something else"
+        raise UsageError(f"{name} must be a file, got {path}, which is {found}")
     directory = path.resolve().parent
-    if not directory.is_dir() or not os.access(directory, os.W_OK):
-        raise UsageError(
-            f"{name} must be a file in a writable directory, got {path}; make {directory} first"
-        )
+    if (obstacle := unwritable(directory)) is not None:
+        remedy = f"{obstacle} is not a writable directory"
+    elif makes_directory or directory.is_dir():
+        return
+    else:
+        remedy = f"make {directory} first"
+    raise UsageError(f"{name} must be a file in a writable directory, got {path}; {remedy}")
 
 
 @contextlib.contextmanager

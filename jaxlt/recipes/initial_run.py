@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.data import Source
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few
 from jaxlt.files.directory import expanded
 from jaxlt.models.clip.snapshot import interpolate_positions
 from jaxlt.models.weights.kept_classes import rows_by_name
@@ -227,5 +227,4 @@ def _head(classifier: dict[str, Any], found: ModelDescription) -> dict[str, Any]
 def _named(names: list[str], what: str) -> str:
     if not names:
         return ""
-    rest = ", ..." if len(names) > _SHOWN else ""
-    return f", {len(names)} {what} ({', '.join(names[:_SHOWN])}{rest})"
+    return f", {len(names)} {what} ({first_few(names, _SHOWN)})"

@@ -485,7 +485,7 @@ class TestRefuses:
 
     def test_output_that_cannot_be_written(self, refused, tmp_path):
         path = write_run(tmp_path / "run")
-        refused(path, "--output", tmp_path, words=["it is a directory"])
+        refused(path, "--output", tmp_path, words=["which is a directory"])
         inside = path / "model.json" / "report.html"
         refused(path, "--output", inside, words=["model.json is not a writable directory"])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxlt import UsageError
-from jaxlt.files.whole_file import whole_file
+from jaxlt.files.whole_file import check_can_be_written, whole_file
 
 
 def test_a_file_is_the_old_or_the_new_one(tmp_path):
@@ -39,6 +39,16 @@ def test_what_is_no_place_for_a_file_is_refused(tmp_path, place):
     ):
         raise AssertionError("nothing may be written")
     assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
+def test_a_file_whose_directory_will_be_made(tmp_path):
+    place = tmp_path / "no" / "a.html"
+    check_can_be_written(place, "output", makes_directory=True)
+    with pytest.raises(UsageError, match=f"got {place}; make {tmp_path}/no first"):
+        check_can_be_written(place, "output")
+    (tmp_path / "no").touch()
+    with pytest.raises(UsageError, match=f"; {tmp_path}/no is not a writable directory"):
+        check_can_be_written(place, "output", makes_directory=True)
 
 
 def test_a_disk_that_takes_no_more_is_a_line(tmp_path):

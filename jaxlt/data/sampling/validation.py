@@ -10,11 +10,9 @@ import numpy as np
 
 from jaxlt.data.sampling.long_tail import Split, labels_digest
 from jaxlt.data.sources.source import Source
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few
 
 _logger = logging.getLogger(__name__)
-
-_SHOWN = 5
 
 
 def held_out_images(
@@ -104,7 +102,7 @@ def _log_held_out(source: Source, held_out: np.ndarray, share: float) -> None:
     labels = source.train.labels
     counts = np.bincount(labels, minlength=source.num_classes)
     alone = [source.class_names[label] for label in np.flatnonzero(counts == 1)]
-    shown = ", ".join(alone[:_SHOWN]) + ", ..." * (len(alone) > _SHOWN)
+    shown = first_few(alone)
     none = f"; none of {len(alone)} classes of one image: {shown}" if alone else ""
     _logger.info(
         "validation %g: %d of %d training images are held out and evaluated%s",

@@ -12,14 +12,13 @@ import numpy as np
 
 from jaxlt.data.sources.resampling import NUM_CROPS, fit_five_crops
 from jaxlt.devices.backends import import_tensorflow
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _LOAD_CHUNK = 64
 _REMEDY = "remove what is damaged, or train with --data.unreadable skip"
-_REPORTED = 5
 
 
 class ImageSet(abc.ABC):
@@ -128,14 +127,29 @@ class LoadedImages(NamedTuple):
     val: ImageSet | None = None
     open: ImageSet | None = None
 
+    def relabeled_by_size(self) -> tuple[LoadedImages, tuple[int, ...]]:
+        """Numbers the classes by their training images, the largest first, equal ones as before.
+
+        Returns the images, whose labels are changed in place, and the numbers of before.
+        """
+        counts = np.bincount(self.train.labels, minlength=len(self.class_names))
+        old = np.argsort(-counts, kind="stable")
+        # Label -1, of no class, finds the last entry and stays.
+        labels = np.full(len(old) + 1, -1, np.int32)
+        labels[old] = np.arange(len(old))
+        for images in (self.train, self.test, self.val, self.open):
+            if images is not None:
+                images.labels = labels[images.labels]
+        class_names = tuple(self.class_names[number] for number in old)
+        return self._replace(class_names=class_names), tuple(old.tolist())
+
 
 def refuse_undecodable(found: Sequence[str]) -> None:
     """Raises one `UsageError` for all images that `ImageSet.undecodable` names, if any."""
     if len(found) == 1:
         raise UsageError(f"image must be decodable, got {found[0]}; {_REMEDY}")
     if found:
-        more = f"; and {len(found) - _REPORTED} more" if len(found) > _REPORTED else ""
         raise UsageError(
             f"images must be decodable, got {len(found)} that are not: "
-            f"{'; '.join(found[:_REPORTED])}{more}; {_REMEDY}"
+            f"{first_few(found, between='; ')}; {_REMEDY}"
         )

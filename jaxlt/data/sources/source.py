@@ -102,7 +102,8 @@ def load_source(
             "half" is 0.5. "dataset" takes those that the literature uses for CIFAR-10 and
             CIFAR-100, and for any other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
-        relabel: "by_size" is `relabeled_by_size`, as MiSLAS and Saddle-LongTail have it.
+        relabel: "by_size", as MiSLAS and Saddle-LongTail have it, is `relabeled_by_size` of
+            `LoadedImages`.
 
     Example:
         >>> from jaxlt.data import load_source
@@ -117,7 +118,7 @@ def load_source(
         _check_labels(spec, part, images.labels, len(loaded.class_names))
     class_numbers = tuple(range(len(loaded.class_names)))
     if relabel == "by_size":
-        loaded, class_numbers = _relabeled_by_size(loaded)
+        loaded, class_numbers = loaded.relabeled_by_size()
     mean, std = _statistics(spec, loaded.train, normalization, unreadable)
     return Source(spec, **loaded._asdict(), mean=mean, std=std, class_numbers=class_numbers)
 
@@ -230,20 +231,3 @@ def _published_statistics(
             f"images must have 3 channels for normalization {name}, got {num_channels} in {spec}"
         )
     return _STATISTICS[name]
-
-
-def _relabeled_by_size(loaded: LoadedImages) -> tuple[LoadedImages, tuple[int, ...]]:
-    """Numbers the classes by their training images, the largest first, equal ones in old order.
-
-    Returns the images, whose labels are changed in place, and the numbers of before.
-    """
-    counts = np.bincount(loaded.train.labels, minlength=len(loaded.class_names))
-    old = np.argsort(-counts, kind="stable")
-    # Label -1, of no class, finds the last entry and stays.
-    labels = np.full(len(old) + 1, -1, np.int32)
-    labels[old] = np.arange(len(old))
-    for images in (loaded.train, loaded.test, loaded.val, loaded.open):
-        if images is not None:
-            images.labels = labels[images.labels]
-    class_names = tuple(loaded.class_names[number] for number in old)
-    return loaded._replace(class_names=class_names), tuple(old.tolist())

@@ -4,7 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from jaxlt.recipes.network.imagenet import file_digests
+from jaxlt.recipes.network.file_digests import file_digests
 from jaxlt.recipes.network.network import Network
 from jaxlt.recipes.part import Count, Part, own_fields, part_name
 

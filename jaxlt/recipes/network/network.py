@@ -123,7 +123,7 @@ class Backbone(Network, frozen=True):
         return of_file(self, self.weights, source)
 
     def contents(self):  # noqa: D102
-        from jaxlt.recipes.network.imagenet import file_digests
+        from jaxlt.recipes.network.file_digests import file_digests
 
         return {} if self.weights is None else file_digests(self, "weights")
 
