@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
-from jaxlt.data.sources.image_files import class_images, log_passed_over, subdirectories
-from jaxlt.errors import UsageError
+from jaxlt.data.sources.image_files import (
+    SearchedPlaces,
+    check_apart,
+    class_images,
+    log_passed_over,
+    subdirectories,
+)
+from jaxlt.errors import UsageError, first_few
 from jaxlt.evaluation.corruptions import KNOWN_CORRUPTIONS, SEVERITIES
 
 
@@ -38,9 +45,11 @@ def find_class_folders(
     """
     folders, passed_over = subdirectories(directory, "a class")
     labels = _labels([folder.name for folder in folders], class_names, class_numbers, directory)
+    check_apart(folders)
+    searched = SearchedPlaces(folders)
     found: list[tuple[Path, int]] = []
     for label, folder in sorted(zip(labels, folders, strict=True)):
-        images = class_images(folder)
+        images = class_images(folder, searched)
         passed_over += images.passed_over
         found += [(path, label) for path in images.paths]
     log_passed_over(directory, passed_over)
@@ -94,8 +103,11 @@ def _labels(
     directory: Path,
 ) -> list[int]:
     by_name = {name: label for label, name in enumerate(class_names)}
-    if all(name in by_name for name in names):
-        return [by_name[name] for name in names]
+    # File systems differ in accents; a name as it stands comes first.
+    by_name = {normalize("NFC", name): label for name, label in by_name.items()} | by_name
+    found = [by_name.get(name, by_name.get(normalize("NFC", name), -1)) for name in names]
+    if min(found) >= 0:
+        return found
     numbers = [int(name) if name.isdecimal() else -1 for name in names]
     if all(0 <= number < len(class_names) for number in numbers):
         if len(set(numbers)) < len(numbers):
@@ -104,8 +116,8 @@ def _labels(
             )
         order = list(class_numbers or range(len(class_names)))
         return [order.index(number) for number in numbers]
-    unknown = next(name for name in names if name not in by_name)
+    unknown = names[found.index(-1)]
     raise UsageError(
         f"class directories of {directory} must be named after classes of the run "
-        f"({', '.join(class_names[:3])}, ...) or numbered 0..{len(class_names) - 1}, got {unknown}"
+        f"({first_few(class_names, 3)}) or numbered 0..{len(class_names) - 1}, got {unknown}"
     )

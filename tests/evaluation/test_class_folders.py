@@ -23,6 +23,9 @@ def test_directories_are_matched_by_class_name(tmp_path):
     found = find_class_folders(tmp_path, ["dog", "owl", "cat"])
     np.testing.assert_array_equal(found.labels, [1, 1, 2, 2])
     assert [path.parent.name for path in found.paths] == ["owl", "owl", "cat", "cat"]
+    (tmp_path / "owl").rename(tmp_path / "ch\u00e2t")
+    found = find_class_folders(tmp_path, ["dog", "cha\u0302t", "cat"])
+    np.testing.assert_array_equal(found.labels, [1, 1, 2, 2])
 
 
 def test_the_files_are_those_that_training_finds(tmp_path, caplog):
@@ -34,8 +37,17 @@ def test_the_files_are_those_that_training_finds(tmp_path, caplog):
     found = find_class_folders(tmp_path, ["cat", "dog"])
     assert found.paths == [tmp_path / name for name in images]
     assert found.labels.tolist() == [0, 0, 0, 1]
-    named = "1 ._a.jpg, 1 .heic, 1 .ipynb_checkpoints, 1 @eaDir"
+    named = "1 .heic, 2 hidden, 1 @eaDir"
     assert caplog.messages == [f"passed over in {tmp_path}: 4 entries: {named}"]
+
+
+def test_a_link_from_class_to_class_is_not_followed(tmp_path):
+    make(tmp_path, "cat", "dog")
+    (tmp_path / "cat" / "friend").symlink_to("../dog")
+    assert find_class_folders(tmp_path, ["cat", "dog"]).labels.tolist() == [0, 0, 1, 1]
+    (tmp_path / "owl").symlink_to("cat")
+    with pytest.raises(UsageError, match=r"images of their own, got .*cat and .*owl, which share"):
+        find_class_folders(tmp_path, ["cat", "dog", "owl"])
 
 
 def test_numbered_directories_are_labels_in_numeric_order(tmp_path):
@@ -115,7 +127,7 @@ def test_what_lies_beside_corruptions_and_severities_is_counted(tmp_path, caplog
     (tmp_path / "notes.txt").touch()
     (tmp_path / "fog" / ".DS_Store").touch()
     find_corruption_tree(tmp_path, ["cat", "dog"])
-    assert f"passed over in {tmp_path}: 2 entries: 1 .DS_Store, 1 .txt" in caplog.messages
+    assert f"passed over in {tmp_path}: 2 entries: 1 .txt, 1 hidden" in caplog.messages
 
 
 def test_wrong_trees(tmp_path):

@@ -46,6 +46,12 @@ def test_a_word_for_nothing_is_refused(tree, word):
         find_images([word])
 
 
+def test_a_link_back_brings_no_other_images(tree, caplog):
+    (tree / "b/deep/up").symlink_to("../..")
+    assert [str(path) for path in find_images(["b"])] == ["b/deep/3.webp"]
+    assert "1 link to a directory that is searched anyway" in caplog.text
+
+
 def test_what_is_passed_over_is_said(tree, caplog):
     find_images(["."])
     assert "passed over in .: " in caplog.text

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import numpy as np
 
 from jaxlt.data.sources.array_images import SharedTensor
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.data.sources.image_files import (
+    SearchedPlaces,
+    check_apart,
     class_images,
     log_passed_over,
     subdirectories,
@@ -26,12 +30,12 @@ from jaxlt.errors import UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# What the parts of a set are called, in any case.
-_PARTS = {
+PARTS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
+    "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+"""What sets call their parts, in small letters, the usual name first."""
 
 _logger = logging.getLogger(__name__)
 
@@ -75,35 +79,47 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
     """
     passed_over: Counter[str] = Counter()
     places = _parts(directory, passed_over)
-    parts: dict[str, dict[str, list[Path]]] = {}
+    folders: dict[str, list[Path]] = {}
     for part, place in places.items():
-        folders, beside = subdirectories(place, "a class")
+        folders[part], beside = subdirectories(place, "a class")
         passed_over += beside
-        parts[part] = {}
-        for folder in folders:
-            found = class_images(folder)
+    for part, of_part in folders.items():
+        # Validation and test images may be the same.
+        check_apart(of_part if part == "train" else [*folders["train"], *of_part])
+    searched = SearchedPlaces(itertools.chain.from_iterable(folders.values()))
+    class_names = tuple(folder.name for folder in folders["train"])
+    known, nested = set(class_names), 0
+    parts: dict[str, defaultdict[str, list[Path]]] = {}
+    for part, of_part in folders.items():
+        parts[part] = defaultdict(list)
+        for folder in of_part:
+            found = class_images(folder, searched)
             passed_over += found.passed_over
-            parts[part][folder.name] = found.paths
-    train = parts["train"]
-    _check_classes(directory, places, parts)
+            nested += sum(path.parent != folder for path in found.paths)
+            parts[part][_known_name(folder, known, places["train"])] += found.paths
+    _say_alike(directory, class_names)
+    if nested:
+        told = "%s: %d images lie in directories of a class and count as of that class"
+        _logger.info(told, directory, nested)
     log_passed_over(directory, passed_over)
-    class_names = tuple(train)
 
-    def images_of(files: dict[str, list[Path]]) -> FileImages:
+    def images_of(files: Mapping[str, list[Path]]) -> FileImages:
         paths = [str(path) for name in class_names for path in files.get(name, [])]
         sizes = [len(files.get(name, [])) for name in class_names]
         labels = np.repeat(np.arange(len(class_names)), sizes)
         return FileImages(paths, labels, image_size, resize)
 
     val = images_of(parts["val"]) if "val" in parts else None
-    return LoadedImages(class_names, images_of(train), images_of(parts.get("test", {})), val)
+    return LoadedImages(
+        class_names, images_of(parts["train"]), images_of(parts.get("test", {})), val
+    )
 
 
 def _parts(directory: Path, passed_over: Counter[str]) -> dict[str, Path]:
     """Returns the directories of the parts there are; of the training part alone, itself."""
     inside, beside = subdirectories(directory, "a class, or train")
     places: dict[str, Path] = {}
-    for part, names in _PARTS.items():
+    for part, names in PARTS.items():
         named = [path for path in inside if path.name.lower() in names]
         if len(named) > 1:
             got = " and ".join(path.name for path in named)
@@ -120,7 +136,8 @@ def _parts(directory: Path, passed_over: Counter[str]) -> dict[str, Path]:
     if "train" not in places:
         first = next(iter(places.values())).name
         raise UsageError(
-            f"image folder {directory} must hold train beside {first}, or classes alone, got none"
+            f"image folder {directory} must hold train beside {first}, or classes alone, got none; "
+            f"rename {first} if it is a class"
         )
     passed_over += beside
     others = [path.name for path in inside if path not in places.values()]
@@ -128,39 +145,33 @@ def _parts(directory: Path, passed_over: Counter[str]) -> dict[str, Path]:
     return places
 
 
-def _check_classes(
-    directory: Path, places: dict[str, Path], parts: dict[str, dict[str, list[Path]]]
-) -> None:
-    """Raises UsageError for classes that have no name or no training image; logs nested images."""
-    for part, classes in parts.items():
-        for name in classes:
-            if name not in parts["train"]:
-                raise UsageError(
-                    f"image folder {places[part]} must have the classes of {places['train']}, "
-                    f"got {name!r}"
-                )
-            if not _is_text(name):
-                raise UsageError(
-                    f"class directory {places[part] / name} must have a name in UTF-8, as a run's "
-                    "files are; rename it"
-                )
-    nested = sum(
-        path.parent != places[part] / name
-        for part, classes in parts.items()
-        for name, paths in classes.items()
-        for path in paths
-    )
-    if nested:
-        _logger.info(
-            "%s: %d images lie in directories of a class and count as of that class",
-            directory,
-            nested,
+def _known_name(folder: Path, known: Collection[str], train: Path) -> str:
+    """Returns a class's name as the training part has it: file systems differ in accents."""
+    if folder.name.encode(errors="ignore").decode() != folder.name:
+        raise UsageError(
+            f"class directory {folder} must have a name in UTF-8, as a run's files are; rename it"
         )
+    if folder.name in known:
+        return folder.name
+    form = normalize("NFC", folder.name)
+    alike = [name for name in known if normalize("NFC", name) == form]
+    if len(alike) != 1:
+        raise UsageError(
+            f"image folder {folder.parent} must have the classes of {train}, got {folder.name!r}"
+        )
+    return alike[0]
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _say_alike(directory: Path, names: Iterable[str]) -> None:
+    """Warns of classes whose names a reader could take for one."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[normalize("NFC", name).strip().casefold()].append(name)
+    for some in alike.values():
+        if len(some) > 1:
+            _logger.warning(
+                "%s: %s are different classes, though their names differ in case, blanks or the "
+                "form of accents alone",
+                directory,
+                " and ".join(map(repr, some)),
+            )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxlt.data.sources.encoded_images import EncodedImages
-from jaxlt.data.sources.foreign_clutter import clutter_directory
+from jaxlt.data.sources.folder import PARTS
+from jaxlt.data.sources.foreign_clutter import clutter_directory, say_left_out
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.devices.backends import import_tensorflow
@@ -23,12 +24,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# What sets call their parts and columns, the usual name first.
-_PARTS = {
-    "train": ("train", "training"),
-    "val": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
+# What sets call their columns, the usual name first.
 _IMAGES = ("image", "img", "images", "picture")
 _LABELS = ("label", "labels", "fine_label", "class", "target", "category")
 _NO_LABEL = -1
@@ -119,7 +115,8 @@ def _loaded(place: str) -> Any:
         import datasets
     except ImportError as error:
         raise UsageError(
-            f"datasets must be installed to read hf:{place}, got none: pip install 'jaxlt[hf]'"
+            f"datasets must be installed to read hf:{place}, got none: "
+            "python3 -m pip install 'jaxlt[hf]'"
         ) from error
     datasets.disable_progress_bars()
     name, _, config = place.rpartition(",")
@@ -137,7 +134,9 @@ def _loaded(place: str) -> Any:
         try:
             if any((directory / file).is_file() for file in saved):
                 return datasets.load_from_disk(str(directory))
-            return datasets.load_dataset(str(directory), config or None)
+            found = datasets.load_dataset(str(directory), config or None)
+            say_left_out(directory, sum(map(len, found.values())))
+            return found
         # The library raises errors of its own, of Arrow's and of Python's.
         except Exception as error:
             raise UsageError(f"{need}: {first_line(error)}") from error
@@ -175,13 +174,13 @@ def _ask_hub(name: str) -> str | None:
 def _parts_of(loaded: Any, place: str) -> dict[str, Any]:
     tables = loaded if isinstance(loaded, dict) else {"train": loaded}
     parts: dict[str, Any] = {}
-    for part, known in _PARTS.items():
+    for part, known in PARTS.items():
         if found := next((name for name in known if name in tables), None):
             parts[part] = tables[found]
     if len(tables) == 1:
         ((name, table),) = tables.items()
         parts = {"train": table}
-        if name not in _PARTS["train"]:
+        if name not in PARTS["train"]:
             _logger.warning("hf:%s: %s, its only part, is taken for training", place, name)
     if "train" not in parts:
         raise UsageError(

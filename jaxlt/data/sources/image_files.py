@@ -3,11 +3,11 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, in_one_line
 
 _logger = logging.getLogger(__name__)
 
@@ -21,7 +21,26 @@ _CLUTTER = frozenset(
     {"__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information"}
     | {"lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 )
+# How all names with a dot in front are counted.
+_HIDDEN = "hidden"
 _NAMED = 6
+
+
+class SearchedPlaces:
+    """Directories that are searched by themselves, each for its own images.
+
+    A link in one of them to another, into one or above one is not followed: what it leads to has
+    its place already, or the link is a circle.
+    """
+
+    def __init__(self, directories: Iterable[Path]):
+        self._places = {one.resolve() for one in directories}
+        self._above = {above for one in self._places for above in one.parents}
+
+    def overlap(self, link: Path) -> bool:
+        """Whether a link to a directory leads to one of them, into one or above one."""
+        place = link.resolve()
+        return place in self._above or not self._places.isdisjoint((place, *place.parents))
 
 
 class FoundImages(NamedTuple):
@@ -47,12 +66,17 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def images_below(directory: Path) -> FoundImages:
+def images_below(directory: Path, searched: SearchedPlaces | None = None) -> FoundImages:
     """Finds the image files of a directory and of the directories in it.
 
-    Symbolic links are followed, to each directory once. A `UsageError` names a directory that
-    cannot be read.
+    A `UsageError` names a directory that cannot be read.
+
+    Args:
+        directory: where to look.
+        searched: directories that links in it are not followed to; None for itself alone. Others
+            are followed, to each directory once.
     """
+    searched = searched or SearchedPlaces([directory])
     paths: list[Path] = []
     passed_over: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
@@ -60,10 +84,10 @@ def images_below(directory: Path) -> FoundImages:
     while waiting:
         current = waiting.pop()
         status = current.stat()
-        # A link may lead back to where it lies.
+        # Links elsewhere may lead to one place, or in a circle there.
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
-            folders, files = _split(current, passed_over)
+            folders, files = _split(current, passed_over, searched)
             waiting += reversed(folders)
             paths += files
     return FoundImages(sorted(paths, key=lambda path: path.parts), passed_over)
@@ -86,7 +110,9 @@ def subdirectories(directory: Path, what: str) -> tuple[list[Path], Counter[str]
     return folders, passed_over
 
 
-def _split(directory: Path, passed_over: Counter[str]) -> tuple[list[Path], list[Path]]:
+def _split(
+    directory: Path, passed_over: Counter[str], searched: SearchedPlaces | None = None
+) -> tuple[list[Path], list[Path]]:
     """Returns directories and images of a directory, sorted, and counts all else."""
     folders, files = [], []
     try:
@@ -97,9 +123,12 @@ def _split(directory: Path, passed_over: Counter[str]) -> tuple[list[Path], list
     for entry in found:
         path = directory / entry.name
         if is_clutter(entry.name):
-            passed_over[entry.name] += 1
+            passed_over[_HIDDEN if entry.name.startswith(".") else entry.name] += 1
         elif holds(entry.is_dir):
-            folders.append(path)
+            if searched is not None and entry.is_symlink() and searched.overlap(path):
+                passed_over["link to a directory that is searched anyway"] += 1
+            else:
+                folders.append(path)
         elif path.suffix.lower() not in SUFFIXES:
             passed_over[path.suffix.lower() or "without a suffix"] += 1
         elif holds(entry.is_file):
@@ -118,9 +147,14 @@ def holds(test: Callable[[], bool]) -> bool:
         return False
 
 
-def class_images(directory: Path) -> FoundImages:
-    """Finds the images of a class; a `UsageError` says that there are none, but what is there."""
-    found = images_below(directory)
+def class_images(directory: Path, searched: SearchedPlaces) -> FoundImages:
+    """Finds the images of a class; a `UsageError` says that there are none, but what is there.
+
+    Args:
+        directory: the class's.
+        searched: those of all classes, see `images_below`.
+    """
+    found = images_below(directory, searched)
     if not found.paths:
         got = ", ".join(_counted(found.passed_over)) or "none"
         raise UsageError(
@@ -130,18 +164,41 @@ def class_images(directory: Path) -> FoundImages:
     return found
 
 
+def check_apart(classes: Iterable[Path]) -> None:
+    """Raises UsageError where a link makes two class directories have images in common."""
+    owners: dict[Path, Path] = {}
+    for directory in classes:
+        if (owner := owners.setdefault(directory.resolve(), directory)) != directory:
+            raise UsageError(_shared(owner, directory))
+    for place, directory in owners.items():
+        if above := next((one for one in place.parents if one in owners), None):
+            raise UsageError(_shared(owners[above], directory))
+
+
+def _shared(one: Path, other: Path) -> str:
+    return (
+        f"class directories must have images of their own, got {one} and {other}, which share "
+        "some by a link; remove the link"
+    )
+
+
 def log_passed_over(directory: Path, passed_over: Counter[str]) -> None:
     """Says in one line of the log what below a directory was not read, and how many."""
     if passed_over:
         total = passed_over.total()
-        shown = ", ".join(_counted(passed_over))
+        shown = in_one_line(", ".join(_counted(passed_over)))
         entries = "entry" if total == 1 else "entries"
         _logger.warning("passed over in %s: %d %s: %s", directory, total, entries, shown)
 
 
 def _counted(passed_over: Counter[str]) -> Iterator[str]:
-    """Yields the commonest with their numbers, then how many the others are."""
-    ordered = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    """Yields suffixes, then clutter, the commonest first, then how many the others are."""
+
+    def order(item: tuple[str, int]) -> tuple[bool, int, str]:
+        name, count = item
+        return name == _HIDDEN or name.lower() in _CLUTTER, -count, name
+
+    ordered = sorted(passed_over.items(), key=order)
     yield from (f"{count} {name}" for name, count in ordered[:_NAMED])
     if rest := sum(count for _, count in ordered[_NAMED:]):
         yield f"{rest} others"

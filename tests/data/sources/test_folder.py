@@ -161,18 +161,27 @@ def test_clutter_is_no_class_and_no_image(tmp_path, caplog):
     assert len(loaded.test.labels) == 2
     (line,) = caplog.messages
     assert line.startswith(
-        f"passed over in {tmp_path}: 9 entries: 2 .ipynb_checkpoints, 2 @eaDir, "
+        f"passed over in {tmp_path}: 9 entries: 4 hidden, 2 @eaDir, 2 __MACOSX, 1 Thumbs.db"
     )
 
 
+def test_suffixes_are_named_before_clutter(tmp_path, caplog):
+    clutter = [f"{name}{place}" for place in range(2) for name in (".a", ".b.png", ".DS_Store")]
+    touch(tmp_path, *(f"cat/{name}" for name in ("a.png", "@eaDir/b", "a.txt", "b", *clutter)))
+    touch(tmp_path, "dog/b.png", "dog/new.li\nne")
+    load_folder(tmp_path, 8)
+    said = "1 .li\\nne, 1 .txt, 1 without a suffix, 6 hidden, 1 @eaDir"
+    assert caplog.messages == [f"passed over in {tmp_path}: 10 entries: {said}"]
+
+
 def test_there_may_be_a_validation_part_and_no_test_part(tmp_path):
-    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "Valid/dog/c.png")
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "Dev/dog/c.png")
     loaded = load_folder(tmp_path, 8)
-    assert paths_of(loaded.val) == [str(tmp_path / "Valid/dog/c.png")]
+    assert paths_of(loaded.val) == [str(tmp_path / "Dev/dog/c.png")]
     assert loaded.val.labels.tolist() == [1]
     assert (loaded.test.labels.shape, loaded.test.image_shape) == ((0,), (8, 8, 3))
     touch(tmp_path, "val/dog/c.png")
-    with pytest.raises(UsageError, match="must hold one val, got Valid and val"):
+    with pytest.raises(UsageError, match="must hold one val, got Dev and val"):
         load_folder(tmp_path, 8)
 
 
@@ -182,7 +191,9 @@ def test_classes_alone_are_of_training_images(tmp_path):
     assert (loaded.class_names, loaded.train.labels.tolist()) == (("cat", "dog"), [0, 1])
     assert (len(loaded.test.labels), loaded.val) == (0, None)
     touch(tmp_path, "test/cat/a.png")
-    with pytest.raises(UsageError, match="must hold train beside test, or classes alone, got none"):
+    with pytest.raises(
+        UsageError, match="must hold train beside test, or classes alone, got none; rename"
+    ):
         load_folder(tmp_path, 8)
 
 
@@ -224,6 +235,26 @@ def test_any_name_is_read(tmp_path):
         load_folder(tmp_path, 4)
 
 
+def test_a_class_is_found_in_another_part_whatever_the_form_of_its_accents(tmp_path, caplog):
+    touch(tmp_path, "train/\u00e9/a.png", "train/Cat/b.png", "test/e\u0301/c.png", "test/Cat/d.png")
+    loaded = load_folder(tmp_path, 8)
+    assert loaded.class_names == ("Cat", "\u00e9")
+    assert loaded.test.labels.tolist() == [0, 1]
+    assert paths_of(loaded.test)[1] == str(tmp_path / "test/e\u0301/c.png")
+    assert caplog.messages == []
+    touch(tmp_path, "test/cat/d.png")
+    with pytest.raises(UsageError, match=r"test must have the classes of .*train, got 'cat'"):
+        load_folder(tmp_path, 8)
+
+
+def test_classes_whose_names_look_alike_are_said(tmp_path, caplog):
+    touch(tmp_path, *(f"{name}/a.png" for name in ("cat", "Cat", "cat ", "\u00e9", "e\u0301", "x")))
+    assert len(load_folder(tmp_path, 8).class_names) == 6
+    accents, cats = sorted(caplog.messages)
+    assert "'Cat' and 'cat' and 'cat ' are different classes" in accents
+    assert "'e\u0301' and '\u00e9' are different classes" in cats
+
+
 def test_a_root_may_have_any_name(tmp_path, monkeypatch):
     root = tmp_path / os.fsdecode(b"\xe9t\xe9")
     write_image(root / "train" / "x" / "a.png", (4, 4), 7)
@@ -236,12 +267,48 @@ def test_a_root_may_have_any_name(tmp_path, monkeypatch):
     assert paths_of(loaded.train) == [str(tmp_path / "photos/train/x/a.png")]
 
 
-def test_links_are_followed_and_circles_end(tmp_path, caplog):
-    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "elsewhere/c.png")
-    (tmp_path / "train/cat/up").symlink_to("../cat")
-    (tmp_path / "train/dog/more").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "train/dog/gone.png").symlink_to("nothing")
-    (tmp_path / "train/dog/me.png").symlink_to("me.png")
-    loaded = load_folder(tmp_path, 8)
-    assert loaded.train.labels.tolist().count(1) == 2
+def test_links_elsewhere_are_followed_and_circles_end(tmp_path, caplog):
+    touch(tmp_path, "root/train/cat/a.png", "root/train/dog/b.png", "elsewhere/deep/c.png")
+    train = tmp_path / "root" / "train"
+    (tmp_path / "elsewhere/deep/up").symlink_to("..")
+    (train / "dog/more").symlink_to(tmp_path / "elsewhere")
+    (train / "dog/gone.png").symlink_to("nothing")
+    (train / "dog/me.png").symlink_to("me.png")
+    loaded = load_folder(tmp_path / "root", 8)
+    assert loaded.train.labels.tolist() == [0, 1, 1]
     assert "2 .png that leads nowhere" in caplog.text
+
+
+@pytest.mark.parametrize("target", [".", "..", "../dog", "../dog/deep", "../..", "../../test/dog"])
+def test_a_link_brings_no_image_of_another_class(tmp_path, caplog, target):
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "train/dog/deep/c.png", "test/dog/d.png")
+    (tmp_path / "train/cat/link").symlink_to(target)
+    loaded = load_folder(tmp_path, 8)
+    assert loaded.train.labels.tolist() == [0, 1, 1]
+    assert "1 entry: 1 link to a directory that is searched anyway" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("train/kitty", "cat"), ("train/all", "."), ("test", "train"), ("test/dog", "../train/cat")],
+)
+def test_a_class_that_is_a_link_to_another_is_refused(tmp_path, link, target):
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png")
+    if link == "test/dog":
+        touch(tmp_path, "test/cat/c.png")
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(UsageError, match=r"must have images of their own, got .* and .*; remove"):
+        load_folder(tmp_path, 8)
+
+
+def test_parts_and_classes_may_be_links(tmp_path):
+    touch(tmp_path, "there/cats/a.png", "there/dogs/b.png", "root/train/x/y.png", "eval/cat/c.png")
+    (tmp_path / "root/train/x/y.png").unlink()
+    (tmp_path / "root/train/x").rmdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "root/train" / name).symlink_to(tmp_path / f"there/{name}s")
+    for name in ("val", "test"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "eval")
+    loaded = load_folder(tmp_path / "root", 8)
+    assert loaded.train.labels.tolist() == [0, 1]
+    assert loaded.val.labels.tolist() == loaded.test.labels.tolist() == [0]

@@ -117,6 +117,18 @@ def test_a_directory_of_images(tmp_path):
     assert source.val is None
 
 
+def test_what_the_library_leaves_out_is_said(tmp_path, caplog):
+    names = ["train/ant/a.png", "train/bee/b.png", "val/bee/c.png", "Test/bee/d.png"]
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(encoded(0, 0))
+    for name in ("README.md", "train/ant/e.heic", "train/bee/.DS_Store"):
+        (tmp_path / "set" / name).touch()
+    load_hugging_face(str(tmp_path / "set"), 8, "stretch")
+    over = "1 .heic, 1 .md, 1 image in no part, 1 hidden"
+    assert f"passed over in {tmp_path / 'set'}: 4 entries: {over}" in caplog.messages
+
+
 @pytest.mark.parametrize(("kind", "names"), [("string", NAMES), ("int64", ("5", "6", "7"))])
 def test_labels_of_texts_and_integers(tmp_path, kind, names):
     made = table(TRAIN, kind, image="img", label="target")
