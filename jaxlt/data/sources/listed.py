@@ -16,7 +16,7 @@ from jaxlt.data.sources.folder import FileImages
 from jaxlt.data.sources.image_files import holds
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few, in_one_line
 from jaxlt.files.directory import expanded
 from jaxlt.files.foreign_files import read_utf8
 
@@ -28,6 +28,7 @@ _REPORTED = 5
 _STRANGE_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _OTHER_FORM = ", whose accents are of another form of Unicode there"
+_BACKSLASH = "; write / in place of \\"
 # A part of a specification between commas, or in quotation marks.
 _PLACE = re.compile(r'(?:\A|,)(?:"((?:[^"]|"")*)"(?=,|\Z)|([^,]*))')
 
@@ -58,7 +59,7 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
     """Returns the good and the bad lines of a list file.
 
     Lines end with LF or CRLF; blank lines are passed over. The last word, behind a blank or a
-    comma, is the label; all before it is the path, which quotation marks may surround as in CSV. A
+    comma, is the label; all before it is the path. Quotation marks may surround both as in CSV. A
     line is bad without either, with a label that is no number, or with a path that is absolute, has
     a part `.` or `..`, or came before. A `UsageError` says that the file cannot be read, is not
     UTF-8 or has no image.
@@ -92,12 +93,17 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
 def _image_and_label(line: str) -> tuple[str, str]:
     end = max(line.rfind(" "), line.rfind("\t"))
     comma = line.rfind(",")
-    if comma > end and _NUMBER.fullmatch(line[comma + 1 :]):
+    if comma > end and _NUMBER.fullmatch(_unquoted(line[comma + 1 :])):
         end = comma
     image, label = line[: max(end, 0)].rstrip(" \t"), line[end + 1 :]
-    if len(image) > 1 and image[0] == image[-1] == '"':
-        image = image[1:-1].replace('""', '"')
-    return image, label
+    # A comma and a blank may follow the quotation marks.
+    image = image[:-1] if image.startswith('"') and image.endswith('",') else image
+    return _unquoted(image), _unquoted(label)
+
+
+def _unquoted(word: str) -> str:
+    is_quoted = len(word) > 1 and word[0] == word[-1] == '"'
+    return word[1:-1].replace('""', '"') if is_quoted else word
 
 
 def _reason(image: str, label: str, good: dict[str, tuple[int, int]]) -> str:
@@ -125,7 +131,7 @@ def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
     for number, image in enumerate(listed.images):
         directory, _, name = image.rpartition("/")
         by_directory[directory].append((name, number))
-    missing: list[tuple[int, str]] = []
+    missing: list[BadLine] = []
     for directory, images in by_directory.items():
         try:
             with os.scandir(root / directory) as entries:
@@ -135,11 +141,12 @@ def missing_images(root: Path, listed: ListFile) -> list[BadLine]:
         absent = [(name, number) for name, number in images if name not in files]
         # Some systems write an accent as a letter of its own.
         forms = {normalize("NFC", name) for name in files} if absent else ()
-        missing += [(i, _OTHER_FORM * (normalize("NFC", name) in forms)) for name, i in absent]
-    return [
-        listed.bad_line(i, f"image must be a file, got {root / listed.images[i]}{more}")
-        for i, more in missing
-    ]
+        for name, number in absent:
+            image = listed.images[number]
+            hint = _OTHER_FORM * (normalize("NFC", name) in forms) + _BACKSLASH * ("\\" in image)
+            reason = f"image must be a file, got {root / image}{hint}"
+            missing.append(listed.bad_line(number, reason))
+    return missing
 
 
 def refuse(bad: Iterable[BadLine]) -> None:
@@ -148,16 +155,14 @@ def refuse(bad: Iterable[BadLine]) -> None:
     Where there are more than it shows, all of them are logged before, each with file and line.
     """
     lines = sorted(bad, key=lambda x: (str(x.file), x.line))
-    if not lines:
-        return
-    shown = "; ".join(f"{x.file}:{x.line} {x.reason}" for x in lines[:_REPORTED])
-    more = ""
-    if len(lines) > _REPORTED:
-        more = f"; and {len(lines) - _REPORTED} more, see above"
-        for x in lines:
-            _logger.error("%s:%d %s", x.file, x.line, x.reason)
-    got = f"{len(lines)} bad {'line' if len(lines) == 1 else 'lines'}"
-    raise UsageError(f"list files must have no bad line, got {got}: {shown}{more}")
+    told = [f"{x.file}:{x.line} {x.reason}" for x in lines]
+    above = ", see above" * (len(told) > _REPORTED)
+    for line in told if above else ():
+        _logger.error("%s", in_one_line(line))
+    if told:
+        shown = f"{first_few(told, _REPORTED, '; ')}{above}"
+        got = f"{len(told)} bad line{'s' * (len(told) > 1)}"
+        raise UsageError(f"list files must have no bad line, got {got}: {shown}")
 
 
 def class_names(listed: ListFile) -> tuple[str, ...]:
@@ -225,8 +230,7 @@ def load_listed(place: str, image_size: int, resize: Resize) -> LoadedImages:
         UsageError: `place` is of another form, a list cannot be read, lines are bad, or a class
             has no training image.
     """
-    named = _places(place)[0]
-    root = expanded(named)
+    root = expanded(named := _places(place)[0])
     if named and not root.is_dir():
         raise UsageError(f"root of dataset list:{place} must be a directory, got {named}")
     _, lists, bad = read_lists("list:ROOT", place)
@@ -260,19 +264,23 @@ def read_lists(form: str, place: str) -> tuple[str, dict[str, ListFile], list[Ba
     if "test" not in lists:
         none = np.zeros(0, np.int32)
         lists["test"] = ListFile(lists["train"].path, [], none, none)
-    return images, lists, bad + _wrong_labels(lists) + _also_trained_on(lists)
+    return images, lists, bad + _wrong_labels(lists, bad) + _also_trained_on(lists)
 
 
-def _wrong_labels(lists: dict[str, ListFile]) -> list[BadLine]:
+def _wrong_labels(lists: dict[str, ListFile], before: Iterable[BadLine]) -> list[BadLine]:
     train = lists["train"]
+    lost = sum(line.file == train.path for line in before)
     # Every class needs an image, so no label can be as large as the number of images.
-    bad = outside_labels(train, 0, max(len(train.labels) - 1, 0))
-    if bad or len(train.labels) == 0:
+    bad = outside_labels(train, 0, max(len(train.labels) + lost - 1, 0))
+    # Which classes have none is not known before all lines are good.
+    if bad or lost:
         return bad
     highest = int(train.labels.max())
     empty = np.flatnonzero(np.bincount(train.labels) == 0)
     if len(empty):
-        reason = f"label must be below {empty[0]}, which no line has, got {highest}"
+        reason = (
+            f"label must have all from 0 on below it in the list, got {highest} and no {empty[0]}"
+        )
         bad.append(train.bad_line(int(train.labels.argmax()), reason))
     for part, listed in lists.items():
         if part != "train":

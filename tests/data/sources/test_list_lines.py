@@ -92,6 +92,12 @@ LINES = {
     '"a, b.jpg",3': "a, b.jpg",
     '" blank ".jpg" 3': ' blank ".jpg',
     '"say ""no"".jpg" 3': 'say "no".jpg',
+    '"a, b.jpg","3"': "a, b.jpg",
+    '"a, b.jpg", 3': "a, b.jpg",
+    '"a b.jpg",\t"3"': "a b.jpg",
+    '"a,",3': "a,",
+    "a, 3": "a,",
+    'say "no", 3': 'say "no",',
     "Screenshot 9.41\u202fAM.png 3": "Screenshot 9.41\u202fAM.png",
     "e\u0301t\u00e9/1 2 3": "e\u0301t\u00e9/1 2",
     "#1.jpg 3": "#1.jpg",
@@ -169,6 +175,16 @@ def test_missing_files_are_found(tmp_path):
     missing = missing_images(tmp_path, listed)
     assert sorted(line for _, line, _ in missing) == [2, 4, 6, 7, 8]
     assert (listed.path, 2, f"image must be a file, got {tmp_path}/x/b.jpg") in missing
+
+
+def test_backslashes_of_windows_are_named(tmp_path):
+    listed, _ = read_list(write(tmp_path / "list.txt", "x\\a.jpg 0\n"))
+    (missing,) = missing_images(tmp_path, listed)
+    assert (
+        missing.reason == f"image must be a file, got {tmp_path}/x\\a.jpg; write / in place of \\"
+    )
+    (tmp_path / "x\\a.jpg").touch()
+    assert missing_images(tmp_path, listed) == []
 
 
 def test_an_accent_of_another_form_is_named(tmp_path):

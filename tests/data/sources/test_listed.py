@@ -118,7 +118,7 @@ def test_all_bad_lines_of_all_lists_are_reported_at_once(tree, tmp_path, caplog)
     assert message.startswith("list files must have no bad line, got 6 bad lines: ")
     assert "\n" not in message
     assert f"{tmp_path}/test.txt:2 image must be a file, got {tmp_path}/val/none.JPEG" in message
-    assert f"{tmp_path}/train.txt:1 label must lie in 0..15, got 77" in message
+    assert f"{tmp_path}/train.txt:1 label must lie in 0..16, got 77" in message
     assert f"{tmp_path}/train.txt:17 path must be relative" in message
     assert message.endswith("; and 1 more, see above")
     assert f"{tmp_path}/val.txt:2 must have a path and a label, got 'nolabel'" in caplog.messages
@@ -144,9 +144,19 @@ def test_labels_and_images_of_the_other_lists_are_checked(tree, tmp_path, part, 
 def test_a_class_without_a_training_image_is_named(tree, tmp_path):
     changed = edited(tree, tmp_path, lambda lines: [x for x in lines if not x.endswith(" 3")])
     with pytest.raises(
-        UsageError, match=r"edited\.txt:2 label must be below 3, which no line has, got 4"
+        UsageError,
+        match=r"edited\.txt:2 label must have all .* below it in the list, got 4 and no 3",
     ):
         load_source(changed)
+
+
+def test_no_label_is_blamed_for_lines_that_are_bad_otherwise(tree, tmp_path):
+    def change(lines):
+        return [line if line.endswith(" 4") else f"/{line}" for line in lines]
+
+    with pytest.raises(UsageError, match="got 15 bad lines") as caught:
+        load_source(edited(tree, tmp_path, change))
+    assert "label must" not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["{root}", ",{train},{test}", "{root},{train},"])
