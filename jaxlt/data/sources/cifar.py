@@ -19,6 +19,8 @@ from jaxlt.files.foreign_files import read_content
 
 _logger = logging.getLogger(__name__)
 
+PUBLISHED = {"training": 50_000, "test": 10_000}
+"""How many images each form has."""
 _PIXELS = 3 * 32 * 32
 _GZIP_MAGIC = b"\x1f\x8b"
 _ARCHIVES = ("cifar-10*.tar*", "cifar-100*.tar*")
@@ -38,7 +40,6 @@ class _Form(NamedTuple):
         train, test: its files.
         names: the file of class names, which may be missing.
         read: turns a file's bytes into pixels (N, 3072) and labels (N,), given its name.
-        num_train, num_test: images that it was published with.
         list_names: the class names that the file of names has.
     """
 
@@ -47,8 +48,6 @@ class _Form(NamedTuple):
     test: tuple[str, ...]
     names: str
     read: Callable[[bytes, str], _Part]
-    num_train: int
-    num_test: int
     list_names: Callable[[bytes, str], list[str]]
 
     @property
@@ -114,19 +113,19 @@ _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _FORMS = (
     _Form(
         *("CIFAR-10 for Python", _BATCHES, ("test_batch",), "batches.meta", _pickled("labels")),
-        *(50_000, 10_000, _names_under("label_names")),
+        _names_under("label_names"),
     ),
     _Form(
         *("CIFAR-10 in binary", tuple(f"{name}.bin" for name in _BATCHES), ("test_batch.bin",)),
-        *("batches.meta.txt", _binary(1), 50_000, 10_000, _lines),
+        *("batches.meta.txt", _binary(1), _lines),
     ),
     _Form(
         *("CIFAR-100 for Python", ("train",), ("test",), "meta", _pickled("fine_labels")),
-        *(50_000, 10_000, _names_under("fine_label_names")),
+        _names_under("fine_label_names"),
     ),
     _Form(
         *("CIFAR-100 in binary", ("train.bin",), ("test.bin",), "fine_label_names.txt"),
-        *(_binary(2), 50_000, 10_000, _lines),
+        *(_binary(2), _lines),
     ),
 )
 _KNOWN = {name for form in _FORMS for name in (*form.files, form.names)}
@@ -145,22 +144,21 @@ def load_cifar(path: Path, image_size: int | None) -> LoadedImages:
         image_size: side to which the images are resized; None keeps 32.
 
     Raises:
-        UsageError: there is no such data, it is damaged, or there are several.
+        UsageError: there is no such data, it is damaged or not whole, or there are several.
     """
     form, files, where = _found(path)
     parts = []
-    for names in (form.train, form.test):
+    for (part, number), names in zip(PUBLISHED.items(), (form.train, form.test), strict=True):
         read = [form.read(files[name], f"{name} of {where}") for name in names]
         pixels = np.concatenate([one for one, _ in read]).reshape(-1, 3, 32, 32)
         labels = np.concatenate([one for _, one in read])
-        parts.append((np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels))
-    for (_, labels), number, part in zip(
-        parts, (form.num_train, form.num_test), ("training", "test"), strict=True
-    ):
         if len(labels) != number:
-            _logger.warning(
-                "%s has %d %s images, %s has %d", where, len(labels), part, form.name, number
+            # From others the published subsets cannot be drawn.
+            raise UsageError(
+                f"{where} must hold the {number} {part} images of {form.name}, got {len(labels)}: "
+                "get its files anew"
             )
+        parts.append((np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels))
     class_names = _class_names(form, files, where, max(labels.max() for _, labels in parts) + 1)
     train, test = (ArrayImages(pixels, labels, image_size) for pixels, labels in parts)
     return LoadedImages(class_names, train, test)

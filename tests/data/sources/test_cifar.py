@@ -11,12 +11,14 @@ from cifar_files import DIRECTORIES, NAMES, archive_of, files_of, images_of, pyt
 from tfds_files import write_known
 
 from jaxlt.data import load_source, long_tailed_split
+from jaxlt.data.sources import cifar
 from jaxlt.data.sources.cifar import load_cifar
 from jaxlt.data.sources.cifar_pickles import read_pickle
 from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError
 
 FORMS = list(DIRECTORIES)
+TRAIN, TEST = 200, 100
 
 
 def python3_pickle(protocol):
@@ -29,9 +31,16 @@ def python3_pickle(protocol):
 @pytest.fixture(scope="module")
 def images():
     made = {}
-    for num_classes, per_class in ((10, 7), (100, 2)):
-        made[num_classes] = [images_of(num_classes, per_class, 0), images_of(num_classes, 1, 1)]
+    for num_classes in (10, 100):
+        made[num_classes] = [images_of(num_classes, TRAIN // num_classes, 0)]
+        made[num_classes].append(images_of(num_classes, TEST // num_classes, 1))
     return made
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """As if so few images were published."""
+    monkeypatch.setattr(cifar, "PUBLISHED", {"training": TRAIN, "test": TEST})
 
 
 def write(directory, files):
@@ -122,12 +131,12 @@ def test_a_long_tailed_split_is_that_of_tensorflow_datasets(
     np.testing.assert_array_equal(selected[0][1], selected[1][1])
 
 
-def test_fewer_images_than_published_are_logged(tmp_path, images, caplog):
-    load_cifar(write(tmp_path / "data", files_of(100, "binary", *images[100])), None)
-    assert caplog.messages == [
-        f"{tmp_path / 'data'} has 200 training images, CIFAR-100 in binary has 50000",
-        f"{tmp_path / 'data'} has 100 test images, CIFAR-100 in binary has 10000",
-    ]
+@pytest.mark.parametrize(("part", "whole"), [("train", "200 training"), ("test", "100 test")])
+def test_a_file_that_is_cut_between_two_images_is_refused(tmp_path, images, part, whole):
+    files = files_of(100, "binary", *images[100])
+    files[f"{part}.bin"] = files[f"{part}.bin"][:-3074]
+    with pytest.raises(UsageError, match=f"must hold the {whole} images of CIFAR-100 in b.*, got"):
+        load_cifar(write(tmp_path / "data", files), None)
 
 
 def test_without_names_the_classes_are_numbers(tmp_path, images, caplog):
