@@ -89,8 +89,9 @@ def run(main: Callable[[], None]) -> None:
         logging.getLogger(repeating).setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
     sys.unraisablehook = _unless_abandoned
-    if signal.getsignal(signal.SIGINT) is endings.stop_at_once:
-        signal.signal(signal.SIGINT, endings.interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) is endings.stop_at_once:
+            signal.signal(signum, endings.interrupt)
     try:
         main()
     except UsageError as error:
@@ -101,8 +102,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(stop.exit_status)
     except KeyboardInterrupt:
         # Runs collect it themselves while there is something to save.
-        print(endings.STOPPED, file=sys.stderr)
-        sys.exit(endings.STOPPED_STATUS)
+        endings.say_stopped()
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has seen enough.
         sys.stdout = None

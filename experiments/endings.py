@@ -9,8 +9,6 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-STOPPED = "stopped by SIGINT"
-STOPPED_STATUS = 128 + signal.SIGINT
 _EXTRAS = {
     "datasets": "hf",
     "huggingface_hub": "clip",
@@ -24,21 +22,32 @@ _EXTRAS = {
 """Of `pyproject.toml`, by the package that needs it; all others are in `train`."""
 _OWN = ("experiments", "jaxlt", "tests")
 
-_interrupted = False
+_interrupted = 0
 
 
 def stop_at_once(signum: int, frame: FrameType | None) -> None:
     """Ends the process: among imports nothing is there to save."""
     # An exception would pass through imports that turn it into another, or lose it.
-    os.write(2, f"{STOPPED}\n".encode())
-    os._exit(STOPPED_STATUS)
+    os.write(2, f"{_stopped(signum)}\n".encode())
+    os._exit(128 + signum)
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt, and remembers it where a library makes another error of it."""
     global _interrupted
-    _interrupted = True
+    _interrupted = signum
     raise KeyboardInterrupt
+
+
+def say_stopped() -> None:
+    """Ends the program with the line and the status of the signal that interrupted it."""
+    signum = _interrupted or signal.SIGINT
+    print(_stopped(signum), file=sys.stderr)
+    sys.exit(128 + signum)
+
+
+def _stopped(signum: int) -> str:
+    return f"stopped by {signal.Signals(signum).name}"
 
 
 def missing_package(error: BaseException) -> str | None:
@@ -50,7 +59,7 @@ def missing_package(error: BaseException) -> str | None:
     extra = _EXTRAS.get(top, "train")
     return (
         f"{name} must be installed, got none; it comes with the extra {extra}: "
-        f"python3 -m pip install -e '.[{extra}]'"
+        f"python3 -m pip install 'jaxlt[{extra}]'"
     )
 
 
@@ -59,8 +68,7 @@ def explain(
 ) -> None:
     """Prints one line and ends the program, or the traceback of what is a fault of its own."""
     if _interrupted or isinstance(error, KeyboardInterrupt):
-        print(STOPPED, file=sys.stderr)
-        sys.exit(STOPPED_STATUS)
+        say_stopped()
     line = missing_package(error)
     if line is None:
         sys.__excepthook__(kind, error, traceback)
@@ -72,6 +80,7 @@ def explain(
 # As long as `python -m` looks for the module; not where a test or another program imports it.
 if sys.argv[:1] == ["-m"]:
     sys.excepthook = explain
-    # Not where SIGINT is ignored, as that of a shell's background jobs is.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, stop_at_once)
+    # Not where it is ignored, as SIGINT is in a shell's background jobs.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(signum, stop_at_once)

@@ -23,7 +23,8 @@ _ROOT = Path(__file__).parents[2]
 # Share of an accelerator's memory for all processes; JAX would take most of it for each.
 _SHARE_OF_MEMORY = 0.9
 _LONGEST_LINE = 2**24
-_STOPPED = {128 + signum for signum in (signal.SIGTERM, signal.SIGINT)}
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOPPED = {128 + signum for signum in _SIGNALS}
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +56,12 @@ def train_in_processes(runs: Sequence[PlannedRun], jobs: int, execution: Executi
     """Trains runs, `jobs` at a time; what stops one is raised once the others have saved theirs."""
     with tempfile.TemporaryDirectory() as recipes:
         crew = _Crew(runs, min(jobs, len(runs)), execution, Path(recipes))
-        asyncio.run(crew.train())
+        before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        try:
+            asyncio.run(crew.train())
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 class _Crew:
@@ -71,7 +77,7 @@ class _Crew:
     async def train(self) -> None:
         """Returns when all is done; when all have stopped, raises what stopped them."""
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in _SIGNALS:
             loop.add_signal_handler(signum, self._receive, signum)
         await asyncio.gather(*map(self._work, range(self._jobs)))
         if self._failure is not None:
@@ -153,7 +159,7 @@ class _Crew:
 
 
 def _ask_to_stop(process: asyncio.subprocess.Process) -> None:
-    # Not by SIGINT: a process that still imports its modules would print a line of its own.
+    # Not by SIGINT, which is ignored where a shell started the program in its background.
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
 

@@ -1,8 +1,10 @@
 """How programs end, whatever they do."""
 
+import signal
+
 import pytest
 
-from experiments import command_line
+from experiments import command_line, endings
 from jaxlt import UsageError
 from jaxlt.errors import Interrupted
 
@@ -29,6 +31,20 @@ def test_a_line_and_a_status(error, status, line, capsys):
         command_line.run(raising(error))
     assert stop.value.code == status
     assert capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_a_line_at_any_time(monkeypatch, capsys, signum):
+    """Also after training, while tables and pages are made."""
+    monkeypatch.setattr(endings, "_interrupted", 0)
+    before = signal.signal(signum, endings.stop_at_once)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            command_line.run(lambda: signal.raise_signal(signum))
+    finally:
+        signal.signal(signum, before)
+    assert stop.value.code == 128 + signum
+    assert capsys.readouterr().err == f"stopped by {signum.name}\n"
 
 
 def test_a_bug_is_not_hidden():

@@ -52,7 +52,7 @@ def test_a_core_only_installation_names_the_extra(tmp_path, program):
     assert (status, output) == (2, "")
     assert re.fullmatch(
         r"error: \w+ must be installed, got none; it comes with the extra train: "
-        r"python3 -m pip install -e '\.\[train\]'\n",
+        r"python3 -m pip install 'jaxlt\[train\]'\n",
         errors,
     )
 
@@ -87,7 +87,7 @@ def test_each_package_has_the_extra_that_brings_it():
     assert {"tensorflow", "tokenizers", "onnx", "torch"} <= set(brought)
     for module, extras in brought.items():
         line = endings.missing_package(ModuleNotFoundError("", name=module))
-        named = re.findall(r"-e '\.\[(\w+)\]'$", line or "")
+        named = re.findall(r"'jaxlt\[(\w+)\]'$", line or "")
         assert len(named) == 1, module
         assert set(named) <= extras, line
 
@@ -109,7 +109,7 @@ def test_a_fault_keeps_its_traceback(error, capsys):
 
 
 def test_an_error_that_a_library_makes_of_an_interrupt_is_none_of_ours(monkeypatch, capsys):
-    monkeypatch.setattr(endings, "_interrupted", False)
+    monkeypatch.setattr(endings, "_interrupted", 0)
     with pytest.raises(KeyboardInterrupt):
         endings.interrupt(signal.SIGINT, None)
     with pytest.raises(SystemExit) as stop:
@@ -119,9 +119,17 @@ def test_an_error_that_a_library_makes_of_an_interrupt_is_none_of_ours(monkeypat
 
 
 @pytest.mark.parametrize(
-    "module", ["experiments.endings", "numpy", "jax", "msgspec", "flax", "orbax.checkpoint"]
+    ("module", "signum"),
+    [
+        ("experiments.endings", signal.SIGINT),
+        ("numpy", signal.SIGINT),
+        ("jax", signal.SIGTERM),
+        ("msgspec", signal.SIGINT),
+        ("flax", signal.SIGINT),
+        ("orbax.checkpoint", signal.SIGINT),
+    ],
 )
-def test_ctrl_c_among_imports_is_one_line(tmp_path, module):
+def test_a_signal_among_imports_is_one_line(tmp_path, module, signum):
     """Sent when Python says that it has imported a module, in the first second and later."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "experiments.predict", tmp_path, "a.png"],
@@ -135,14 +143,14 @@ def test_ctrl_c_among_imports_is_one_line(tmp_path, module):
     assert process.stderr is not None, "it is a pipe"
     for line in process.stderr:
         if line.rpartition("|")[2].strip() == module:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signum)
             break
     _, rest = process.communicate(timeout=HANGS)
     said = [line for line in rest.splitlines() if not line.startswith("import time:")]
-    assert said == ["stopped by SIGINT"]
+    assert said == [f"stopped by {signum.name}"]
     # Python ends by the signal itself where it came within a text that was executed, as dataclasses
     # are made; shells show both as 130.
-    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode in (128 + signum, -signum)
 
 
 def test_ctrl_c_is_left_alone_where_it_is_ignored_and_where_the_package_is_imported():

@@ -17,15 +17,17 @@ from small_runs import HANGS
 from written_runs import COUNTS, MODEL
 
 from experiments import command_line
+from experiments.endings import stop_at_once
 from experiments.table import __main__ as table
 from experiments.table import program as table_program
 from experiments.table.plan import Cell, Changes, Plan, plan_table, read_entries
+from experiments.table.processes import train_in_processes
 from experiments.table.render import draw_table, format_markdown, write_csv
 from jaxlt import UsageError
 from jaxlt.recipes import Data, Digits, Recipe, Small
 from jaxlt.recipes.named import RECIPES, Published, vary
 from jaxlt.recipes.named.tables import TABLES
-from jaxlt.recipes.recipe import code_version
+from jaxlt.recipes.recipe import DEFAULT_EXECUTION, code_version
 
 ROOT = Path(__file__).parents[2]
 NOW = code_version()
@@ -361,6 +363,15 @@ def stop_in_the_middle(process, workdir, stop):
     status = process.wait()
     wait_until(lambda: not any(map(lives, workers)))
     return status
+
+
+def test_signals_are_taken_as_before_once_the_processes_have_ended():
+    before = signal.signal(signal.SIGTERM, stop_at_once)
+    try:
+        train_in_processes([], 2, DEFAULT_EXECUTION)
+        assert signal.getsignal(signal.SIGTERM) is stop_at_once
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.soak
