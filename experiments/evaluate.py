@@ -1,6 +1,5 @@
 """A run on any labeled images, class by class: `python -m experiments.evaluate RUN`."""
 
-import csv
 import dataclasses
 import io
 import logging
@@ -25,7 +24,7 @@ _MOST_LINES = 100
 class Arguments:
     """Flags of the program."""
 
-    run: Annotated[tuple[str, ...], POSITIONAL] = ()
+    run: Annotated[tuple[str, ...], POSITIONAL, "RUN"] = ()
     """A run's directory, RUN or RUN/checkpoints/STEP."""
     dataset: str | None = None
     """Data set such as folder:DIR, whose classes are the run's by name, in any order; none for the
@@ -51,7 +50,7 @@ def main() -> None:
         "experiments.evaluate",
         "Evaluates a run on any labeled images, class by class.",
     )
-    from experiments.presentation import markdown_table
+    from experiments.presentation import csv_writer, markdown_table
     from experiments.served_run import only_run, served
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.files.whole_file import check_can_be_written, whole_file
@@ -79,7 +78,7 @@ def main() -> None:
     print(f"\n{markdown_table(*_whole(evaluated, counts, groups), left=0)}")
     if arguments.csv is not None:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        csv_writer(text).writerows([header, *rows])
         with whole_file(arguments.csv, "csv") as file:
             file.write(text.getvalue().encode(errors="surrogateescape"))
         logging.getLogger(__name__).info("%d classes written to %s", len(rows), arguments.csv)

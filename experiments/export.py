@@ -24,7 +24,7 @@ _COMPARED = 8
 class Arguments:
     """Flags of the program."""
 
-    run: Annotated[tuple[str, ...], POSITIONAL] = ()
+    run: Annotated[tuple[str, ...], POSITIONAL, "RUN"] = ()
     """A run's directory, RUN or RUN/checkpoints/STEP."""
     format: Literal["stablehlo", "safetensors", "onnx"] = "stablehlo"
     """stablehlo: a program that needs jax alone, of images of any size and number to probabilities.

@@ -13,7 +13,7 @@ from jaxlt.recipes.part import Choice, Part, annotations, field_docs, options, p
 from jaxlt.recipes.recipe import Recipe
 
 POSITIONAL = "positional"
-"""Mark of a field that the words in front of all flags fill, in `Annotated[TYPE, POSITIONAL]`."""
+"""Marks a field that the words in front of all flags fill; a text behind it is help's for them."""
 MISSING = "(required)"
 THEN = "then"
 """The flag that names the stages after a recipe's first."""

@@ -2,9 +2,9 @@
 
 import re
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
-from experiments.flags import THEN, Flag, choices_of, flags_of
+from experiments.flags import POSITIONAL, THEN, Flag, choices_of, flags_of
 from jaxlt.recipes.part import part_name, shown
 
 _WIDTH = 120
@@ -14,11 +14,7 @@ _END = "In brackets stands what holds now. --version prints the version."
 
 def render(arguments: Any, program: str, description: str) -> str:
     """Renders the help of a program from its dataclass of flags, with the chosen parts in place."""
-    loose = "".join(
-        f" {one.name.upper()}{' ...' * ('tuple[' in str(one.annotation))}"
-        for one in flags_of(arguments)
-        if one.is_positional
-    )
+    loose = "".join(f" {_words(one)}" for one in flags_of(arguments) if one.is_positional)
     lines = [f"usage: python3 -m {program}{loose} [flags]", *textwrap.wrap(description, _WIDTH)]
     groups: dict[str, list[Flag]] = {}
     for flag in flags_of(arguments):
@@ -43,11 +39,19 @@ def _lines(flag: Flag) -> list[str]:
     # Not twice, where the sentence has them.
     if not set(names).issubset(re.findall(r"\w+", doc)):
         doc = f"{', '.join(names)}. {doc}".rstrip()
-    left = f"  --{flag.name} {_metavar(flag)}".rstrip()
+    named = _words(flag) if flag.is_positional else f"--{flag.name} {_metavar(flag)}"
+    left = f"  {named}".rstrip()
     wrapped = textwrap.wrap(f"{doc} [{_value(flag)}]", _WIDTH - _FLAGS_WIDTH)
     if len(left) < _FLAGS_WIDTH:
         left = left.ljust(_FLAGS_WIDTH) + wrapped.pop(0)
     return [left, *(" " * _FLAGS_WIDTH + line for line in wrapped)]
+
+
+def _words(flag: Flag) -> str:
+    """Returns what help calls the words in front of all flags."""
+    marks = [one for one in get_args(flag.annotation)[1:] if isinstance(one, str)]
+    many = " ..." * ("tuple[" in str(flag.annotation))
+    return next((one for one in marks if one != POSITIONAL), f"{flag.name.upper()}{many}")
 
 
 def _value(flag: Flag) -> str:

@@ -16,6 +16,7 @@ from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
 from jaxlt.recipes.part import Choice, Part, annotations, need, options, own_fields, part_name
 
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Each flag with the words behind it.
 _Given: TypeAlias = list[tuple[str, list[str]]]
 
@@ -137,11 +138,17 @@ def convert(name: str, annotation: Any, words: Sequence[str]) -> Any:
     if not many and len(words) != 1:
         wanted = "one word" if inner is str and words else need(annotation)
         raise UsageError(f"{name} must be {wanted}, got {text or 'nothing'}")
+    if "float" in str(inner):
+        # JSON, by which msgspec goes, has neither .8 nor 1. nor +1.
+        words = [repr(float(word)) if _DECIMAL.fullmatch(word) else word for word in words]
     value: Any = list(words) if many else words[0]
     try:
         return msgspec.convert(value, inner, strict=False, dec_hook=lambda _, text: expanded(text))
-    except msgspec.ValidationError:
-        raise UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
+    except msgspec.ValidationError as error:
+        # A path has reasons of its own.
+        cause = error.__cause__
+        shown = cause if isinstance(cause, UsageError) else None
+        raise shown or UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
 
 
 def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 from experiments import command_line
@@ -13,7 +14,7 @@ from jaxlt.errors import UsageError
 class Arguments:
     """Flags of the program."""
 
-    images: Annotated[tuple[str, ...], POSITIONAL] = ()
+    images: Annotated[tuple[str, ...], POSITIONAL, "RUN IMAGE..."] = ()
     """A run's directory, RUN or RUN/checkpoints/STEP, then the images: files, directories, which
     are searched with all that is below them, and patterns such as 'photos/*.jpg' in quotation
     marks."""
@@ -56,16 +57,26 @@ def main() -> None:
     from jaxlt.files.directory import expanded
     from jaxlt.files.whole_file import check_can_be_written
 
-    if arguments.csv == arguments.jsonl and arguments.csv is not None:
+    given = {"csv": arguments.csv, "jsonl": arguments.jsonl}
+    targets = {
+        name: word if word == STANDARD_OUTPUT else expanded(word).resolve()
+        for name, word in given.items()
+        if word is not None
+    }
+    if len(set(targets.values())) < len(targets):
         raise UsageError(f"csv and jsonl must be different files, got {arguments.csv} twice")
-    for name in ("csv", "jsonl"):
-        if (file := getattr(arguments, name)) not in (None, STANDARD_OUTPUT):
-            check_can_be_written(expanded(file), name)
+    files = {name: one for name, one in targets.items() if isinstance(one, Path)}
+    for name, file in files.items():
+        check_can_be_written(file, name)
     enable_compilation_cache()
     found = served(run, step, best=arguments.best)
     predictor = found.predictor()
     with Predictions(predictor, predictor.num_named(arguments.top_k)) as predictions:
-        predictions.add(find_images(images), skip_unreadable=arguments.skip_unreadable)
+        paths = find_images(images)
+        for name, file in files.items():
+            if file.exists() and any(map(file.samefile, paths)):
+                raise UsageError(f"{name} must be a file of its own, got the image {given[name]}")
+        predictions.add(paths, skip_unreadable=arguments.skip_unreadable)
         if arguments.csv is None and arguments.jsonl is None:
             predictions.print()
         if arguments.csv is not None:

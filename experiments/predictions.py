@@ -1,7 +1,6 @@
 """Predictions for many image files: made in batches, kept on disk until all are there, written."""
 
 import contextlib
-import csv
 import io
 import json
 import logging
@@ -15,7 +14,8 @@ import numpy as np
 
 from experiments.analyzed_run import ticking
 from experiments.image_paths import shown
-from jaxlt.errors import UsageError
+from experiments.presentation import csv_writer
+from jaxlt.errors import UsageError, first_few
 from jaxlt.evaluation import Prediction, Predictor
 from jaxlt.files.directory import expanded
 from jaxlt.files.whole_file import whole_file
@@ -24,7 +24,6 @@ STANDARD_OUTPUT = "-"
 """In place of a file's name."""
 
 _BATCH = 64
-_NAMED = 5
 _DIGITS = 7
 
 _logger = logging.getLogger(__name__)
@@ -111,8 +110,7 @@ class Predictions:
             return [path, *(v for p in predictions for v in (p.class_name, _rounded(p)))]
 
         def write(text: io.TextIOBase) -> None:
-            # All texts in quotation marks: a name may hold a line end of any kind.
-            writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+            writer = csv_writer(text)
             writer.writerow(header)
             writer.writerows(row(*one) for one in self)
 
@@ -152,10 +150,9 @@ def _rounded(prediction: Prediction) -> float:
 def _refusal(unreadable: Sequence[str], count: int) -> str:
     if len(unreadable) == 1:
         return f"{unreadable[0]}; --skip-unreadable leaves it out"
-    more = f"; and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
     return (
         f"images must be readable, got {len(unreadable)} of {count} that are not: "
-        f"{'; '.join(unreadable[:_NAMED])}{more}; --skip-unreadable leaves them out"
+        f"{first_few(unreadable, between='; ')}; --skip-unreadable leaves them out"
     )
 
 

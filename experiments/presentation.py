@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import csv
+import io
 import logging
 import math
 import re
@@ -187,6 +189,11 @@ def best_places(values: Sequence[Any] | np.ndarray, decimals: int) -> list[int]:
     if np.isfinite(rounded).sum() < 2:
         return []
     return np.flatnonzero(rounded == np.nanmax(rounded)).tolist()
+
+
+def csv_writer(text: io.TextIOBase) -> Any:
+    """Returns a writer with all texts in quotation marks: a name may hold line ends of any kind."""
+    return csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:

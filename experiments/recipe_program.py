@@ -14,6 +14,7 @@ from jaxlt.recipes.methods import has_radius
 from jaxlt.recipes.named import named
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.recorded import read_recipe
+from jaxlt.runs.reader import directory_and_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +142,7 @@ def chosen_recipe(name: str, benchmark: str | None = None) -> Recipe:
     try:
         return named(name, benchmark)
     except UsageError:
-        if not (path / "recipe.json").exists():
+        run, _ = directory_and_step(path)
+        if not (run / "recipe.json").exists():
             raise
-    return read_recipe(path / "recipe.json")
+    return read_recipe(run / "recipe.json")

@@ -20,8 +20,16 @@ _logger = logging.getLogger(__name__)
 
 
 def expanded(place: str | Path) -> Path:
-    """Returns a path in which a leading `~` is the home directory, where there is one."""
-    return Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own raises for `~nobody`)
+    """Returns a path in which a leading `~` is the home directory, where there is one.
+
+    UsageError says that what lies there cannot be looked at, as in a directory of another user.
+    """
+    path = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own raises for `~nobody`)
+    try:
+        path.exists()
+    except OSError as error:
+        raise UsageError(f"path must be reachable, got {path}: {error.strerror}") from None
+    return path
 
 
 def claim_directory(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The one reader of a run's directory: recipe, split, typed records, network, checkpoints."""
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -8,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few
 from jaxlt.files.foreign_files import Count, Number, read_json, read_typed, typed
 from jaxlt.runs.workdir import RunFiles, is_step
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 GROUPS = ("many", "medium", "few")
 PLACES = ("correct", *GROUPS)
 _UNKNOWN = Number("nan")
+# Of runs below a directory, as in runs/TABLE/trials/NAME/seedN.
+_DEEPEST = 4
 
 
 class RecordTime(NamedTuple):
@@ -130,12 +133,30 @@ class SeedRecord(msgspec.Struct, frozen=True):
 
 
 def directory_and_step(path: Path) -> tuple[Path, int | None]:
-    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`."""
+    """Tells a run's directory, of no step, from one of its `checkpoints/STEP`.
+
+    UsageError says that it is neither, or names the runs that a directory above them holds.
+    """
     if path.parent.name != "checkpoints" or (path / "model.json").exists():
+        _check_is_no_parent(path)
         return path, None
     if not is_step(path.name):
         raise UsageError(f"checkpoint {path} must be named by its step, a number")
     return path.parent.parent, int(path.name)
+
+
+def _check_is_no_parent(path: Path) -> None:
+    marks = ("recipe.json", "model.json")
+    # Path's own raises where it may not look.
+    if any(os.path.exists(path / mark) for mark in marks):  # noqa: PTH110
+        return
+    # No deeper: whatever else lies there may be large.
+    depths = (f"{'*/' * depth}{mark}" for depth in range(1, _DEEPEST + 1) for mark in marks)
+    if below := sorted({str(file.parent) for depth in depths for file in path.glob(depth)}):
+        raise UsageError(
+            f"run {path} must be the directory of one run, got one that holds {len(below)}: "
+            f"{first_few(below, 3)}; give one of them"
+        )
 
 
 class RunReader(RunFiles):

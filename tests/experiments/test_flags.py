@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cifar_lt, clip_lt, flags, flags_help, parsing, recipe_program
+from experiments import cifar_lt, clip_lt, flags, flags_help, parsing, predict, recipe_program
 from experiments.recipe_program import Arguments
 from jaxlt import UsageError
 from jaxlt.recipes.data import Balanced, Exponential
@@ -95,6 +95,13 @@ class TestHelp:
         text = flags_help.render(Own(), "program", "")
         assert "Points on a line. [3]" in text
         assert "Ends of the line. [1.0]" in text
+
+    def test_names_the_words_in_front_of_all_flags(self):
+        usage, *lines = flags_help.render(predict.Arguments(), "experiments.predict", "").split(
+            "\n"
+        )
+        assert usage == "usage: python3 -m experiments.predict RUN IMAGE... [flags]"
+        assert any(line.startswith("  RUN IMAGE...  ") for line in lines)
 
 
 class TestChoosingParts:
@@ -245,6 +252,11 @@ class TestValues:
         )
         assert refusal("--optimizer.lr=-1") == "--optimizer.lr must be at least 0, got -1"
         assert "got -ab" in refusal("--optimizer.lr", "-ab")
+
+    @pytest.mark.parametrize("word", [".8", "1.", "1.e-3", "+1", "+.5E+1", "00.5", "1e-3", "7"])
+    def test_a_number_in_any_form_of_pythons(self, word):
+        assert options("--optimizer.lr", word).first.optimizer.lr == float(word)
+        assert parsed("--rhos", "1", word).rhos == (1.0, float(word))
 
     def test_an_equals_sign(self):
         assert options("--epochs=7").first.epochs == 7

@@ -211,7 +211,11 @@ def test_prints_each_image_with_its_likeliest_classes(monkeypatch, capsys, direc
         (["{run}", ""], "IMAGE must be a file, a directory or a pattern, got ''"),
         (["{run}", "{run}/a.png", "--csv", "{run}"], "csv must be a file, got"),
         (["{run}", "{run}/a.png", "--csv", "{run}/no/a.csv"], "csv must be a file in a writable"),
-        (["{run}", "{run}/a.png", "--csv", "a", "--jsonl", "a"], "must be different files, got a"),
+        (["{run}", "{run}/a.png", "--csv", "a", "--jsonl", "./a"], "must be different files, got"),
+        (
+            ["{run}", "{run}/*.png", "--csv", "{run}/b.png"],
+            "csv must be a file of its own, got the image",
+        ),
         (["--checkpoint", "{run}/checkpoints/best", "a.png"], "must be named by its step"),
         (["--checkpoint", "{run}/checkpoints/7", "a.png"], "step must be that of a checkpoint"),
         (["--checkpoint", "{run}", "{run}/c.png", "--top-k", "1"], "c.png"),

@@ -1,10 +1,20 @@
 """Names, order and colors of methods in tables and pictures."""
 
+import csv
+import io
 import itertools
 
 import pytest
 
-from experiments.presentation import COLORS, METHODS, best_places, method_name, place_of, run_styles
+from experiments.presentation import (
+    COLORS,
+    METHODS,
+    best_places,
+    csv_writer,
+    method_name,
+    place_of,
+    run_styles,
+)
 from jaxlt.recipes import Method
 from jaxlt.recipes.part import annotations, part_name, part_types
 from jaxlt.recipes.stage import Stage
@@ -18,6 +28,13 @@ def test_methods_are_those_of_recipes():
     methods = part_types(annotations(Stage)["method"])
     labels = {part_name(one): one.label for one in methods if issubclass(one, Method)}
     assert labels == METHODS
+
+
+def test_a_name_stays_in_its_cell_of_csv():
+    names = ["a\rb", 'c"\n', " d ", "e,f"]
+    text = io.StringIO(newline="")
+    csv_writer(text).writerows([[name, 0.5] for name in names])
+    assert list(csv.reader(io.StringIO(text.getvalue()))) == [[name, "0.5"] for name in names]
 
 
 def test_a_method_has_one_color_whatever_stands_beside_it():

@@ -10,7 +10,7 @@ import pytest
 from small_training import make_job
 
 from jaxlt import UsageError
-from jaxlt.files.directory import LOCK_FILE, lock_directory, write_json
+from jaxlt.files.directory import LOCK_FILE, expanded, lock_directory, write_json
 from jaxlt.training import Workdir, train
 
 HOLDER = """
@@ -77,6 +77,18 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(fcntl, "flock", none)
     train(make_job(), Workdir(tmp_path, {}))
     assert caplog.text.count(f"{tmp_path} cannot be locked (No locks available)") == 1
+
+
+def test_a_path_that_cannot_be_looked_at_is_a_line(tmp_path, monkeypatch):
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("nowhere", "circle", "a\0b"):
+        assert expanded(tmp_path / name) == tmp_path / name
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a") == tmp_path / "a"
+    with pytest.raises(UsageError, match=r"must be reachable, got nnn.*nnn\.\.\.$"):
+        expanded("n" * 5000)
+    with pytest.raises(UsageError, match=r"must be reachable, got n{300}: File name too"):
+        expanded("n" * 300)
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):

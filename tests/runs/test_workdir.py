@@ -6,6 +6,7 @@ import pytest
 from small_training import measurements_of
 
 from jaxlt import UsageError
+from jaxlt.runs.reader import directory_and_step
 from jaxlt.training import Workdir
 
 RECIPE = {"lr": 0.1, "method": "sam", "class_order": (2, 1, 0)}
@@ -54,6 +55,21 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UsageError, match="must be a writable directory"):
             Workdir(path, RECIPE)
+
+
+def test_a_directory_above_runs_is_refused_naming_some(tmp_path):
+    runs = [tmp_path / "runs" / "sam" / f"seed{seed}" for seed in range(4)]
+    for run in runs:
+        Workdir(run, RECIPE)
+        (run / "model.json").touch()
+        assert directory_and_step(run) == (run, None)
+        assert directory_and_step(run / "checkpoints" / "7") == (run, 7)
+    named = ", ".join(map(str, runs[:3]))
+    for above in (tmp_path, tmp_path / "runs" / "sam"):
+        with pytest.raises(UsageError, match="must be the directory of one run") as caught:
+            directory_and_step(above)
+        assert f"got one that holds 4: {named}, and 1 more; give one" in str(caught.value)
+    assert directory_and_step(tmp_path / "nowhere") == (tmp_path / "nowhere", None)
 
 
 def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path, monkeypatch):
