@@ -64,7 +64,9 @@ def main() -> None:
     if arguments.memory_only and arguments.peer != "none":
         raise UsageError(f"peer must be none with memory_only, got {arguments.peer}")
     if arguments.peer == "torch" and importlib.util.find_spec("torch") is None:
-        raise UsageError("peer torch must be installed, got none: pip install -e '.[peer]'")
+        raise UsageError(
+            "peer torch must be installed, got none: python3 -m pip install 'jaxlt[peer]'"
+        )
     problem = make_problem(
         arguments.network,
         batch_size=arguments.batch_size,

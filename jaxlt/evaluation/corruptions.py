@@ -73,7 +73,7 @@ class Corruption:
         except ImportError as error:
             raise UsageError(
                 f"imagecorruptions-imaug must be installed to make corruptions ({error}): "
-                "pip install 'jaxlt[ood]'"
+                "python3 -m pip install 'jaxlt[ood]'"
             ) from error
         self._corrupt: Any = corruption_dict[name]
         self._name, self._severity, self._seed = name, severity, seed

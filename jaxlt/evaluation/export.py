@@ -127,7 +127,7 @@ def export_onnx(predictor: Predictor, path: Path, images: Sequence[np.ndarray]) 
     except ImportError as error:
         raise UsageError(
             f"jax2onnx and onnxruntime must be installed for ONNX, got {error}: "
-            "pip install 'jaxlt[export]'"
+            "python3 -m pip install 'jaxlt[export]'"
         ) from error
 
     # Runtimes for CPUs have no convolution of bfloat16.

@@ -1,7 +1,7 @@
 """`python3 -m tests.fuzz TARGET [libFuzzer's flags]`: feeds a reader by what its code does.
 
-It needs Atheris: pip install 'jaxlt[fuzz]'. A file that does harm is left in the current directory,
-or where -artifact_prefix says, and belongs among the target's seeds once it is mended.
+It needs Atheris: python3 -m pip install 'jaxlt[fuzz]'. A file that does harm is left in the current
+directory, or where -artifact_prefix says, and belongs among the target's seeds once it is mended.
 """
 
 import contextlib

@@ -150,7 +150,8 @@ def _import_onnx() -> Any:
         import onnx
     except ImportError as error:
         raise UsageError(
-            f"onnx must be installed to read the wheel, got {error}: pip install 'jaxlt[onnx]'"
+            f"onnx must be installed to read the wheel, got {error}: "
+            "python3 -m pip install 'jaxlt[onnx]'"
         ) from error
     return onnx
 

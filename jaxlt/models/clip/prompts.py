@@ -187,7 +187,7 @@ def _read_tokenizer(directory: Path) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise UsageError(
-            "tokenizers must be installed for texts: pip install 'jaxlt[clip]'"
+            "tokenizers must be installed for texts: python3 -m pip install 'jaxlt[clip]'"
         ) from error
     whole = directory / "tokenizer.json"
     parts = (directory / "vocab.json", directory / "merges.txt")

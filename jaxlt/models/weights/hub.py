@@ -32,7 +32,7 @@ def download(name: str, files: tuple[str, ...]) -> Path:
     except ImportError as error:
         raise UsageError(
             f"{name} must be a directory, or huggingface_hub must be installed: "
-            "pip install 'jaxlt[clip]'"
+            "python3 -m pip install 'jaxlt[clip]'"
         ) from error
     weights = [file for file in files if _is_weights(file)]
     cached = _cached(huggingface_hub, name)
