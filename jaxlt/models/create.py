@@ -42,11 +42,10 @@ def create_model(
     """Builds a network by name.
 
     Args:
-        name: A CIFAR ResNet ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56",
-            "resnet110"; with group norm "resnet20_gn", "resnet32_gn"), "resnet34" (ImageNet's
-            widths with a 3x3 stem), one of ImageNet's ("resnet10", "resnet50", "resnet101",
-            "resnet152", "resnext50_32x4d"), "small_vit", "small_conv", "mlp" or an encoder
-            (`encoder_config`).
+        name: A CIFAR ResNet ("resnet8", "resnet20" and so on to "resnet110"; "resnet20_gn" and
+            "resnet32_gn" with group norm), "resnet34" (ImageNet's widths with a 3x3 stem), one of
+            ImageNet's ("resnet10", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"),
+            "small_vit", "small_conv", "mlp" or an encoder (`encoder_config`).
         num_classes: Number of logits.
         classifier: "linear", "cosine", "scaled_linear" (LWS) or "nearest_class_mean" (NCM).
         dtype: Type in which the backbone computes; parameters and logits are float32.
