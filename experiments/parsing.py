@@ -146,9 +146,9 @@ def convert(name: str, annotation: Any, words: Sequence[str]) -> Any:
         return msgspec.convert(value, inner, strict=False, dec_hook=lambda _, text: expanded(text))
     except msgspec.ValidationError as error:
         # A path has reasons of its own.
-        cause = error.__cause__
-        shown = cause if isinstance(cause, UsageError) else None
-        raise shown or UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
+        if isinstance(error.__cause__, UsageError):
+            raise error.__cause__ from None
+        raise UsageError(flag_refusals.wrong_value(name, annotation, text)) from None
 
 
 def chosen_part(name: str, annotation: Any, before: Any, words: Sequence[str]) -> Any:

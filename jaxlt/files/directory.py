@@ -20,15 +20,12 @@ _logger = logging.getLogger(__name__)
 
 
 def expanded(place: str | Path) -> Path:
-    """Returns a path in which a leading `~` is the home directory, where there is one.
-
-    UsageError says that what lies there cannot be looked at, as in a directory of another user.
-    """
+    """Returns a path in which a leading `~` is the home; UsageError if none may look there."""
     path = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own raises for `~nobody`)
     try:
         path.exists()
     except OSError as error:
-        raise UsageError(f"path must be reachable, got {path}: {error.strerror}") from None
+        raise UsageError(f"path must be reachable, got {path}: {error.strerror}") from error
     return path
 
 

@@ -102,8 +102,7 @@ def load_source(
             "half" is 0.5. "dataset" takes those that the literature uses for CIFAR-10 and
             CIFAR-100, and for any other set those of up to 1024 training images, evenly spaced.
         unreadable: whether images among those that cannot be decoded are left out ("skip").
-        relabel: "by_size", as MiSLAS and Saddle-LongTail have it, is `relabeled_by_size` of
-            `LoadedImages`.
+        relabel: "by_size", as MiSLAS and Saddle-LongTail have it, see `LoadedImages`.
 
     Example:
         >>> from jaxlt.data import load_source
