@@ -64,6 +64,11 @@ def first_few(texts: Sequence[str], most: int = 5, between: str = ", ") -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an exception's message, or its type where it has none."""
+    """Returns the first line of an exception's message, or its type where it has none.
+
+    Of a long line the first 160 letters; a `UsageError` is whole, as its remedy stands at its end.
+    """
+    if isinstance(error, UsageError):
+        return str(error)
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

@@ -167,7 +167,9 @@ def test_other_images_are_told_from_those_of_the_run(trained, tmp_path, monkeypa
         type(digits), "load", lambda self, indices: np.zeros((len(indices), 8, 8, 1), np.uint8)
     )
     section = mistakes(rows_of(read_runs([path]), tmp_path))
-    assert f"dataset must be that of run {path}, got others" in section.subsections[0].paragraphs[0]
+    [said] = section.subsections[0].paragraphs
+    assert f"dataset must be that of run {path}, got others" in said
+    assert said.endswith("give where its data are now by --dataset SOURCE.")
 
 
 def test_commonest_confusions_are_named():
