@@ -176,19 +176,18 @@ def run_directory(directory: Path, name: str, seed: int) -> Path:
 
 
 def finished_runs(
-    directory: Path, name: str, recipe: Recipe, seeds: Sequence[int], *, others_follow: bool = False
+    directory: Path, name: str, recipe: Recipe, seeds: Sequence[int], *, compare: bool = False
 ) -> dict[int, RunReader]:
     """Finds the finished runs of a recipe; all that are begun must be its own, of equal images.
 
-    If others follow, or the recipe's data are at another place, what they hold is compared.
+    If `compare`, or if its data are at another place, what they hold is compared.
     """
     paths = {seed: run_directory(directory, name, seed) for seed in seeds}
     found = {seed: _begun(path, recipe, seed) for seed, path in paths.items()}
     begun = {seed: run for seed, run in found.items() if run is not None}
     finished = {seed: run for seed, run in begun.items() if run.result_file.exists()}
-    others_follow = others_follow and len(finished) < len(seeds)
     for run in begun.values():
-        _check_data(run, recipe, others_follow=others_follow)
+        _check_data(run, recipe, compare=compare)
     images = {seed: run.identity.get("images") for seed, run in begun.items()}
     if any(digest != next(iter(images.values())) for digest in images.values()):
         shown = ", ".join(f"seed{seed} has {digest}" for seed, digest in images.items())
@@ -223,11 +222,11 @@ def _begun(path: Path, recipe: Recipe, seed: int) -> RunReader | None:
     return run
 
 
-def _check_data(run: RunReader, recipe: Recipe, *, others_follow: bool) -> None:
+def _check_data(run: RunReader, recipe: Recipe, *, compare: bool) -> None:
     """Raises UsageError if a run is known to be on other data than its recipe's now."""
     recorded = recorded_recipe(run)
     moved = recorded.data.replace(split_file=None) != recipe.data.replace(split_file=None)
-    if "data" in run.identity and (moved or others_follow):
+    if "data" in run.identity and (moved or compare):
         data = _data_of(recipe.data, recorded.evaluation.images)
         check_identity(run.path, {**run.identity, "data": data})
 

@@ -159,7 +159,7 @@ def _divergence(run: PlannedRun, options: Options, failure: UsageError | None) -
 def _missing(recipes: Mapping[str, Recipe], directory: Path, options: Options) -> list[PlannedRun]:
     missing: list[PlannedRun] = []
     for name, recipe in recipes.items():
-        finished = finished_runs(directory, name, recipe, options.seeds, others_follow=True)
+        finished = finished_runs(directory, name, recipe, options.seeds, compare=True)
         missing += [
             PlannedRun(name, recipe, seed, run_directory(directory, name, seed))
             for seed in options.seeds

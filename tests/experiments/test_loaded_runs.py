@@ -1,5 +1,6 @@
 """Programs that read runs are told where the data are now, and refuse others than the runs' own."""
 
+import json
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from experiments.landscape import __main__ as landscape_program
 from experiments.ood import __main__ as ood_program
 from experiments.report import __main__ as report_program
 from experiments.table.plan import finished_runs
+from experiments.table.program import Options, train_missing
 from jaxlt import UsageError, recipes
 
 PROGRAMS = {
@@ -115,6 +117,20 @@ def test_a_table_knows_its_runs_by_what_their_data_hold(tmp_path, moved):
     (other / "test/ant/0.png").unlink()
     with pytest.raises(UsageError, match="evaluated images are 4 there and 3 here"):
         finished_runs(directory, "mlp", recipe_of(other), (0,))
-    # Another seed would be trained on what is there now.
     with pytest.raises(UsageError, match="photos must be a directory"):
-        finished_runs(directory, "mlp", recipe_of(moved / "photos"), (0, 1), others_follow=True)
+        finished_runs(directory, "mlp", recipe_of(moved / "photos"), (0,), compare=True)
+
+
+def test_a_finished_table_is_not_made_of_data_that_changed(tmp_path, moved):
+    run, recipe = tmp_path / "runs/mlp/seed0", recipe_of(tmp_path / "photos")
+    shutil.copytree(moved / "runs/mlp/seed0", run)
+    identity = json.loads((run / "recipe.json").read_text())
+    identity["recipe"] = recipe.identity()["recipe"]
+    (run / "recipe.json").write_text(json.dumps(identity))
+    root = shutil.copytree(moved / "now", tmp_path / "photos")
+    (root / "train/ant/0.png").write_bytes((root / "train/bee/0.png").read_bytes())
+    before = files_of(tmp_path)
+    assert set(finished_runs(tmp_path / "runs", "mlp", recipe, (0,))) == {0}
+    with pytest.raises(UsageError, match="contents of training images are not the same; put"):
+        train_missing({"mlp": recipe}, tmp_path / "runs", Options((0,)))
+    assert files_of(tmp_path) == before
