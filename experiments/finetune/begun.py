@@ -15,8 +15,9 @@ from jaxlt.files.foreign_files import read_json, typed
 from jaxlt.recipes.data import AnySource
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.runs.differences import image_differences
 
-FILE, FORMAT = "finetune.json", 1
+FILE, FORMAT = "finetune.json", 2
 
 
 def word(flag: str, words: Sequence[str]) -> str | None:
@@ -97,7 +98,10 @@ def begin(
 def _read(file: Path, facts: Facts, place: AnySource, backbone: str | None, share: float) -> Begun:
     found = read_json(file)
     if found.get("format") != FORMAT:
-        raise UsageError(f"{file} must have format {FORMAT}, got {found.get('format')!r:.20}")
+        raise UsageError(
+            f"{file} must have format {FORMAT}, got {found.get('format')!r:.20}: another version "
+            "of jaxlt wrote it; give another --workdir"
+        )
     record: _BegunRecord = typed(found, _BegunRecord, str(file))
     workdir = file.parent
     for name, before, now in (
@@ -110,10 +114,19 @@ def _read(file: Path, facts: Facts, place: AnySource, backbone: str | None, shar
                 "--workdir"
             )
     if record.facts != facts:
+        got = "others" if record.facts.shown == facts.shown else facts.shown
         raise UsageError(
             f"images of {workdir} must be those that it was begun with, {record.facts.shown}, got "
-            f"{facts.shown}; give another --workdir, and --init-from RUN to begin with what a run "
-            "in this one has learned"
+            f"{got}{_others(record.facts, facts)}; put the data back, or give another "
+            "--workdir, and --init-from RUN to begin with what a run in this one has learned"
         )
     lines = [f"choices are those that {workdir} was begun with", *record.lines]
     return Begun(facts, vary(record.recipe, source=place), lines)
+
+
+def _others(before: Facts, now: Facts) -> str:
+    """Says in what parts of the images are others."""
+    said = [] if before.class_names == now.class_names else ["class names are not the same"]
+    for name, known in before.known_by.items():
+        said += image_differences(name, known, now.known_by.get(name))
+    return f": {'; '.join(said)}" if said else ""

@@ -1,12 +1,14 @@
 """What is known of a user's images before anything is chosen for them."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlt.errors import UsageError
 from jaxlt.recipes.data import AnySource, Data
+from jaxlt.runs.differences import ImagesRecord
 
 _LOOKED_AT = 64
 # Where none of those looked at can be read.
@@ -16,6 +18,9 @@ _UNKNOWN_SIDE = 224
 class Facts(NamedTuple):
     """Of a source: its classes in order, their training images, what else it has.
 
+    They decide what is recommended, and whether images are those that a workdir was begun with:
+    whatever of them differs, wherever they lie, makes others.
+
     Attributes:
         class_names: by label.
         class_counts: training images of each class.
@@ -23,6 +28,7 @@ class Facts(NamedTuple):
         channels: of an image.
         are_files: whether images are files, each of a size of its own.
         num_val, num_test: validation images, and test images; 0 where there is no such part.
+        known_by: digests of each part that there is, as a run's `recipe.json` has them.
     """
 
     class_names: tuple[str, ...]
@@ -32,6 +38,7 @@ class Facts(NamedTuple):
     are_files: bool
     num_val: int
     num_test: int
+    known_by: Mapping[str, ImagesRecord]
 
     @property
     def num_images(self) -> int:
@@ -54,6 +61,7 @@ class Facts(NamedTuple):
 def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
     """Looks at a source; a `UsageError` says that it cannot be read, or a class has no image."""
     from jaxlt.data.sources.source import is_of_files
+    from jaxlt.recipes.run_directory import known_by
 
     are_files = is_of_files(Data(source=place).name)
     # Published statistics spare the decoding of a thousand files, of which nothing is used.
@@ -63,6 +71,7 @@ def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
     if not counts.all():
         name = source.class_names[counts.argmin()]
         raise UsageError(f"class {name} must have a training image, got none in {source.name}")
+    parts = {"training": source.train, "val": source.val, "test": source.test}
     return Facts(
         class_names=tuple(source.class_names),
         class_counts=tuple(counts.tolist()),
@@ -71,6 +80,11 @@ def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
         are_files=are_files,
         num_val=0 if source.val is None else len(source.val.labels),
         num_test=len(source.test.labels),
+        known_by={
+            name: ImagesRecord(**known_by(images, np.arange(len(images.labels))))
+            for name, images in parts.items()
+            if images is not None and len(images.labels)
+        },
     )
 
 

@@ -26,26 +26,24 @@ def data_identity(data: Data, images: str, source: Source, split: Split) -> dict
     numbers = np.arange(len(evaluated.labels)) if numbers is None else numbers
     return {
         "class_names": list(source.class_names),
-        "train": _known_by(source.train, split.indices),
-        "evaluated": _known_by(evaluated, numbers),
+        "train": known_by(source.train, split.indices),
+        "evaluated": known_by(evaluated, numbers),
         "mean": list(map(float, source.mean)),
         "std": list(map(float, source.std)),
     }
 
 
-def _known_by(images: ImageSet, numbers: np.ndarray) -> dict[str, Any]:
+def known_by(images: ImageSet, numbers: np.ndarray) -> dict[str, Any]:
+    """Returns how many images of some numbers there are, and digests of them, as JSON values."""
     places = np.linspace(0, len(numbers) - 1, min(len(numbers), _SAMPLE), dtype=np.int64)
-    stored = (images.stored(number) for number in numbers[places].tolist())
-    # A name need not be UTF-8.
-    names = [os.fsencode(images.names[n]) for n in map(int, numbers)] if images.names else [b""]
-    # What the first and the last have in common, all have.
-    pairs = enumerate(zip(first := min(names), max(names), strict=False))
-    root = first.rfind(b"/", 0, next((n for n, (a, b) in pairs if a != b), len(first))) + 1
+    contents = (images.stored(number) for number in numbers[places].tolist())
+    names = [images.names[number] for number in map(int, numbers)] if images.names else []
+    root = os.path.commonprefix(names).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
     return {
         "images": len(numbers),
         "labels": _digest(images.labels[numbers].astype("<i4").tobytes()),
-        "names": _digest(b"\0".join(name[root:] for name in names)),
-        "contents": _digest(b"".join(hashlib.sha256(one).digest() for one in stored)),
+        "names": _digest(os.fsencode("\0".join(name[root:] for name in names))),
+        "contents": _digest(b"".join(hashlib.sha256(one).digest() for one in contents)),
     }
 
 

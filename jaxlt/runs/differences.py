@@ -121,8 +121,8 @@ def data_differences(found: DataRecord, data: Mapping[str, Any]) -> str:
     elif names != others:
         number = next(n for n, name in enumerate(names) if name != others[n])
         said.append(f"class {number} is {names[number]} there and {others[number]} here")
-    said += _image_differences("training", found.train, here.train)
-    said += _image_differences("evaluated", found.evaluated, here.evaluated)
+    said += image_differences("training", found.train, here.train)
+    said += image_differences("evaluated", found.evaluated, here.evaluated)
     for name in ("mean", "std"):
         one, other = getattr(found, name), getattr(here, name)
         # The same pixels give the same numbers but for rounding.
@@ -136,9 +136,10 @@ def _listed(numbers: Sequence[float]) -> str:
     return " ".join(f"{number:.4f}" for number in numbers)
 
 
-def _image_differences(
+def image_differences(
     what: str, found: ImagesRecord | None, here: ImagesRecord | None
 ) -> list[str]:
+    """Says in what images, `what` of a run, differ; nothing where one has no record."""
     if found is None or here is None or found == here:
         return []
     if found.images != here.images:

@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import run_once, run_program
+from small_runs import files_of, run_once, run_program
 
 from experiments import evaluate, export, predict
 from experiments.finetune import __main__ as finetune
@@ -291,6 +292,60 @@ def test_what_was_chosen_before_any_run_is_chosen_anew(tmp_path):
     (workdir / "trials").mkdir()
     next((tmp_path / "photos" / NAMES[0]).iterdir()).unlink()
     with pytest.raises(UsageError, match="must be those that it was begun with"):
+        begin(workdir, place, None, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("train", ": names, contents of training images are not the same; put"),
+        ("val", ": contents of val images are not the same; put"),
+        ("test", ": contents of test images are not the same; put"),
+    ],
+)
+def test_other_images_of_as_many_are_refused(tmp_path, part, said):
+    root, workdir = tmp_path / "photos", tmp_path / "run"
+    for name in ("train", "val", "test"):
+        photos(root / name, (3, 3), NAMES[:2])
+    begun = begin(workdir, Folder(directory=str(root)), None, 0.2)
+    (workdir / "trials").mkdir()
+    before = files_of(workdir)
+    now = root.rename(tmp_path / "moved")
+    place = Folder(directory=str(now))
+    assert begin(workdir, place, None, 0.2).facts == begun.facts
+    one, other = (now / part / name / "my photo 0.jpg" for name in NAMES[:2])
+    if part == "train":
+        one.rename(other.with_name("from a.jpg"))
+        other.rename(one.with_name("from b.jpg"))
+    else:
+        contents = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(contents)
+    with pytest.raises(UsageError, match=f"begun with, 6 .*, got others{said}.*another --workdir"):
+        begin(workdir, place, None, 0.2)
+    assert files_of(workdir) == before
+
+
+def test_a_finished_table_is_not_shown_as_of_other_images(
+    tested, tmp_path, wanted, monkeypatch, capfd
+):
+    root, workdir = shutil.copytree(tested, tmp_path / "photos"), tmp_path / "run"
+    assert fine_tuned(monkeypatch, capfd, root, workdir, "--no-tune")[0] == 0
+    (workdir / "focal_sam").mkdir()
+    before = files_of(workdir)
+    one, other = (root / "train" / name / "my photo 0.jpg" for name in NAMES[:2])
+    one.write_bytes(other.read_bytes())
+    status, _, err = fine_tuned(monkeypatch, capfd, root, workdir, "--no-tune")
+    assert (status, len(err), len(wanted)) == (2, 1, 1), err
+    assert files_of(workdir) == before
+
+
+def test_choices_of_an_earlier_version_are_refused_with_the_remedy(tmp_path):
+    photos(tmp_path / "photos", (2, 2), NAMES[:2])
+    place, workdir = Folder(directory=str(tmp_path / "photos")), tmp_path / "run"
+    (workdir / "trials").mkdir(parents=True)
+    (workdir / "finetune.json").write_text('{"format": 1}')
+    with pytest.raises(UsageError, match=r"must have format 2, got 1: .*; give another --workdir"):
         begin(workdir, place, None, 0.2)
 
 

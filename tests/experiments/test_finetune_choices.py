@@ -130,7 +130,7 @@ def test_what_is_left_of_a_class_is_what_a_split_has(count, share):
 @pytest.mark.parametrize(("num_test", "expected"), [(0, 5), (500, 5), (17_000, 7), (10**6, 24)])
 def test_evaluations_pass_over_no_more_images_than_training(num_test, expected):
     # 2,500 images are trained on for 24 epochs, a fifth of which is 5.
-    facts = Facts(("a", "b"), (2000, 500), 28, 3, True, num_val=0, num_test=num_test)
+    facts = Facts(("a", "b"), (2000, 500), 28, 3, True, 0, num_test, known_by={})
     recipe, _ = recommend(Digits(), facts, backbone_of(None), 0.0)
     assert (recipe.first.epochs, recipe.evaluation.epochs) == (24, expected)
     shorter, _ = recommend(Digits(), facts, backbone_of(None), 0.0, epochs=5)

@@ -20,7 +20,7 @@ from jaxlt.recipes.recipe import Execution
 
 RECIPE = vary(named("focal_sam_digits"), method=FocalSAM(), lr=0.02, validation=0.2)
 RECIPES = {"focal_sam": RECIPE, "sgd_baseline": baseline_of(RECIPE)}
-FACTS = Facts(("cat", "dog"), (40, 10), 8, 1, are_files=False, num_val=0, num_test=0)
+FACTS = Facts(("cat", "dog"), (40, 10), 8, 1, are_files=False, num_val=0, num_test=0, known_by={})
 SHORT = ShortRuns(FACTS, 0.2, 1, (0.01, 0.05))
 SEEDS = Options((0, 1))
 
