@@ -17,7 +17,7 @@ from experiments.finetune.recommended import backbone_of, baseline_of, for_any_i
 from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
 from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
-from experiments.table.plan import Cell, Plan, finished_runs, run_directory
+from experiments.table.plan import Cell, Plan, finished_runs, place_of_run
 from experiments.table.program import Options, render_table, say_once
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
@@ -103,7 +103,7 @@ def main() -> None:
     short = _short_runs(arguments, begun.facts, words)
     trained = train(recipes, workdir, arguments.runs, short, rate_is_given=rate_is_given)
     _report(trained, workdir, arguments)
-    _say_next(run_directory(workdir, next(iter(trained)), arguments.seeds[0]), arguments)
+    _say_next(place_of_run(workdir, next(iter(trained)), arguments.seeds[0]), arguments)
 
 
 def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
@@ -192,7 +192,7 @@ def _report(recipes: dict[str, Recipe], workdir: Path, arguments: Arguments) -> 
     render_table(plan, workdir, options)
     _print_classes(plan, workdir, options)
     runs = [
-        run_directory(workdir, name, seed).resolve() for name in recipes for seed in options.seeds
+        place_of_run(workdir, name, seed).resolve() for name in recipes for seed in options.seeds
     ]
     write_report(runs, workdir / "report.html")
 

@@ -170,7 +170,7 @@ class Entry:
         return getattr(self.cell.published, self.measure, None)
 
 
-def run_directory(directory: Path, name: str, seed: int) -> Path:
+def place_of_run(directory: Path, name: str, seed: int) -> Path:
     """Returns the directory of a run."""
     return directory / name / f"seed{seed}"
 
@@ -182,7 +182,7 @@ def finished_runs(
 
     If `compare`, or if its data are at another place, what they hold is compared.
     """
-    paths = {seed: run_directory(directory, name, seed) for seed in seeds}
+    paths = {seed: place_of_run(directory, name, seed) for seed in seeds}
     found = {seed: _begun(path, recipe, seed) for seed, path in paths.items()}
     begun = {seed: run for seed, run in found.items() if run is not None}
     finished = {seed: run for seed, run in begun.items() if run.result_file.exists()}

@@ -11,7 +11,7 @@ import msgspec
 
 from experiments import command_line
 from experiments.presentation import evaluated_images
-from experiments.table.plan import Cell, Plan, chosen, finished_runs, read_entries, run_directory
+from experiments.table.plan import Cell, Plan, chosen, finished_runs, place_of_run, read_entries
 from experiments.table.processes import PlannedRun, train_in_processes
 from experiments.table.render import draw_by_class, draw_table, format_markdown, write_csv
 from jaxlt import UsageError
@@ -161,7 +161,7 @@ def _missing(recipes: Mapping[str, Recipe], directory: Path, options: Options) -
     for name, recipe in recipes.items():
         finished = finished_runs(directory, name, recipe, options.seeds, compare=True)
         missing += [
-            PlannedRun(name, recipe, seed, run_directory(directory, name, seed))
+            PlannedRun(name, recipe, seed, place_of_run(directory, name, seed))
             for seed in options.seeds
             if seed not in finished
         ]

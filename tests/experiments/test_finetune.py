@@ -17,7 +17,7 @@ from experiments.finetune import choices
 from experiments.finetune.begun import begin
 from experiments.finetune.recommended import backbone_of
 from experiments.report import __main__ as report
-from experiments.table.plan import run_directory
+from experiments.table.plan import place_of_run
 from jaxlt import UsageError
 from jaxlt.recipes import (
     SAM,
@@ -138,7 +138,7 @@ def test_what_the_runs_say_of_their_images_is_said_once(trained):
 def test_the_radius_is_the_best_of_the_trials(folder, workdir):
     scores = {}
     for rho in ("0.01", "0.2"):
-        run = run_directory(workdir / "trials", f"focal_sam,rho={rho}", 0)
+        run = place_of_run(workdir / "trials", f"focal_sam,rho={rho}", 0)
         result = json.loads((run / "result.json").read_text())
         assert read_recipe(run / "recipe.json").data.validation == 0.2
         accuracies = [one for one in result["per_class"] if one is not None]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_runs import run_once, run_program
 
 from experiments import cifar_lt, recipe_program, tune
-from experiments.table.plan import run_directory
+from experiments.table.plan import place_of_run
 from experiments.table.program import Options
 from experiments.tuning import Search, best_of, parse_search, plan_trials, run_trials
 from jaxlt import UsageError
@@ -185,11 +185,11 @@ def test_the_next_command_trains_the_best_as_its_trials_were(tuned, monkeypatch,
 
 def test_a_search_goes_on_where_it_stopped(tuned, monkeypatch, capfd):
     trials = tuned.workdir / "trials"
-    result = run_directory(trials, "sgd,lr=0.05", 0) / "result.json"
+    result = place_of_run(trials, "sgd,lr=0.05", 0) / "result.json"
     others = [
-        run_directory(trials, "focal_sam,rho=0.01", 0) / "result.json",
+        place_of_run(trials, "focal_sam,rho=0.01", 0) / "result.json",
         # A run that diverged is not trained once more, to diverge again.
-        run_directory(trials, "sgd,lr=1e30", 0) / "nonfinite_batch.json",
+        place_of_run(trials, "sgd,lr=1e30", 0) / "nonfinite_batch.json",
     ]
     before = result.read_bytes(), [file.stat().st_mtime_ns for file in others]
     result.unlink()
