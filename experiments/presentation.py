@@ -75,9 +75,18 @@ def evaluated_images(recipes: Iterable[Any]) -> str:
 
 
 def method_name(label: str) -> str:
-    """Returns a label with a method in place of its recipe's word: Focal-SAM for focal_sam."""
+    """Returns a label with a method in place of its recipe's word: Focal-SAM for focal_sam.
+
+    What finetune puts behind the word stays, as in SGD baseline for sgd_baseline.
+    """
     before, slash, last = label.rpartition("/")
-    return f"{before}{slash}{METHODS.get(last, last)}"
+    word, mark = _parted(last)
+    return f"{before}{slash}{METHODS.get(word, word)}{mark.replace('_', ' ')}"
+
+
+def _parted(name: str) -> tuple[str, str]:
+    found = re.fullmatch(rf"({'|'.join(METHODS)})((?:_baseline)?(?:_[a-z]+_lr)?)", name)
+    return (found[1], found[2]) if found else (name, "")
 
 
 def place_of(method: str) -> int:
@@ -85,7 +94,7 @@ def place_of(method: str) -> int:
 
     A label of a path is its last word's.
     """
-    method = method.rpartition("/")[2]
+    method = _parted(method.rpartition("/")[2])[0]
     orders = (list(METHODS), list(METHODS.values()))
     return next((order.index(method) for order in orders if method in order), len(METHODS))
 

@@ -64,7 +64,9 @@ def test_styles_are_different(names):
 def test_names_and_order():
     assert method_name("imagenet/focal_sam") == "imagenet/Focal-SAM"
     assert method_name("focal_sam_0.1") == "focal_sam_0.1"
-    assert [place_of(one) for one in ("sgd", "SGD", "a/sam", "CC-SAM", "x")] == [0, 0, 1, 5, 8]
+    assert method_name("photos/sgd_baseline_half_lr") == "photos/SGD baseline half lr"
+    names = ("sgd_baseline", "SGD", "a/sam", "CC-SAM", "x")
+    assert [place_of(one) for one in names] == [0, 0, 1, 5, 8]
     assert all(place_of(a) < place_of(b) for a, b in itertools.pairwise(METHODS))
 
 
