@@ -59,7 +59,7 @@ def missing_package(error: BaseException) -> str | None:
     extra = _EXTRAS.get(top, "train")
     return (
         f"{name} must be installed, got none; it comes with the extra {extra}: "
-        f"python3 -m pip install 'jaxlt[{extra}]'"
+        f"python3 -m pip install -e '.[{extra}]'"
     )
 
 

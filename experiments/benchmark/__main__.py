@@ -65,7 +65,7 @@ def main() -> None:
         raise UsageError(f"peer must be none with memory_only, got {arguments.peer}")
     if arguments.peer == "torch" and importlib.util.find_spec("torch") is None:
         raise UsageError(
-            "peer torch must be installed, got none: python3 -m pip install 'jaxlt[peer]'"
+            "peer torch must be installed, got none: python3 -m pip install -e '.[peer]'"
         )
     problem = make_problem(
         arguments.network,

@@ -254,7 +254,7 @@ def test_a_peer_that_is_not_installed(monkeypatch, capfd, tmp_path):
         run(monkeypatch, "--network", "mlp", "--peer", "torch", "--workdir", tmp_path / "new")
     assert stop.value.code == 2
     assert capfd.readouterr().err == (
-        "error: peer torch must be installed, got none: python3 -m pip install 'jaxlt[peer]'\n"
+        "error: peer torch must be installed, got none: python3 -m pip install -e '.[peer]'\n"
     )
     assert not (tmp_path / "new").exists()
 

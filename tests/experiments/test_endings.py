@@ -52,7 +52,7 @@ def test_a_core_only_installation_names_the_extra(tmp_path, program):
     assert (status, output) == (2, "")
     assert re.fullmatch(
         r"error: \w+ must be installed, got none; it comes with the extra train: "
-        r"python3 -m pip install 'jaxlt\[train\]'\n",
+        r"python3 -m pip install -e '\.\[train\]'\n",
         errors,
     )
 
@@ -87,7 +87,7 @@ def test_each_package_has_the_extra_that_brings_it():
     assert {"tensorflow", "tokenizers", "onnx", "torch"} <= set(brought)
     for module, extras in brought.items():
         line = endings.missing_package(ModuleNotFoundError("", name=module))
-        named = re.findall(r"'jaxlt\[(\w+)\]'$", line or "")
+        named = re.findall(r"-e '\.\[(\w+)\]'$", line or "")
         assert len(named) == 1, module
         assert set(named) <= extras, line
 

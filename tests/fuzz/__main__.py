@@ -1,6 +1,6 @@
 """`python3 -m tests.fuzz TARGET [libFuzzer's flags]`: feeds a reader by what its code does.
 
-It needs Atheris: python3 -m pip install 'jaxlt[fuzz]'. A file that does harm is left in the current
+It needs Atheris: python3 -m pip install -e '.[fuzz]'. A file that does harm is left in the current
 directory, or where -artifact_prefix says, and belongs among the target's seeds once it is mended.
 """
 
