@@ -53,6 +53,7 @@ def main() -> None:
     from experiments.presentation import csv_writer, markdown_table
     from experiments.served_run import only_run, served
     from jaxlt.devices.backends import enable_compilation_cache
+    from jaxlt.errors import counted
     from jaxlt.files.whole_file import check_can_be_written, whole_file
     from jaxlt.recipes.recorded import recorded_recipe
     from jaxlt.runs.reader import RunReader
@@ -81,7 +82,8 @@ def main() -> None:
         csv_writer(text).writerows([header, *rows])
         with whole_file(arguments.csv, "csv") as file:
             file.write(text.getvalue().encode(errors="surrogateescape"))
-        logging.getLogger(__name__).info("%d classes written to %s", len(rows), arguments.csv)
+        written = counted(len(rows), "class")
+        logging.getLogger(__name__).info("%s written to %s", written, arguments.csv)
     place = shlex.quote(str(found.path))
     command_line.say_next(
         f"python3 -m experiments.report {place}", f"python3 -m experiments.export {place}"

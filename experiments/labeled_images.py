@@ -11,7 +11,7 @@ import numpy as np
 from jaxlt.data import Split, load_source
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.source import Source, is_of_files
-from jaxlt.errors import UsageError, first_few
+from jaxlt.errors import UsageError, counted, first_few
 from jaxlt.evaluation import Predictor
 from jaxlt.recipes.recorded import RecordedRecipe
 
@@ -73,8 +73,8 @@ def labeled_images(
         )
     usable = images.readable(known) if skip_unreadable else known
     if lost := len(known) - len(usable):
-        _logger.warning("skipped %d images that cannot be read", lost)
-    _logger.info("evaluated on %d %s images of %s", len(usable), name, dataset)
+        _logger.warning("skipped %s that cannot be read", counted(lost, "image"))
+    _logger.info("evaluated on %s of %s", counted(len(usable), f"{name} image"), dataset)
     if name == "train" and _is_of(split_file, source):
         _logger.warning("the run was trained on some of them, which it knows better than others")
     return LabeledImages(images, usable, labels[usable])
@@ -124,7 +124,8 @@ def _translated(names: Sequence[str], of_run: Sequence[str]) -> np.ndarray:
 
 def _say_unknown(source: Source, labels: np.ndarray, *, skip: bool) -> None:
     unknown = [source.class_names[label] for label in np.unique(labels)]
-    said = f"{len(labels)} images of {len(unknown)} classes ({first_few(unknown)})"
+    images, classes = counted(len(labels), "image"), counted(len(unknown), "class")
+    said = f"{images} of {classes} ({first_few(unknown)})"
     if not skip:
         raise UsageError(
             f"classes of {source.name} must be among the run's, got {said} that it does not know; "

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.analyzed_run import ticking
 from experiments.image_paths import shown
 from experiments.presentation import csv_writer
-from jaxlt.errors import UsageError, first_few
+from jaxlt.errors import UsageError, counted, first_few
 from jaxlt.evaluation import Prediction, Predictor
 from jaxlt.files.directory import expanded
 from jaxlt.files.whole_file import whole_file
@@ -65,7 +65,7 @@ class Predictions:
                     self._keep(read, self._predictor.ranked(pixels, self._top_k))
                 tick(len(batch))
         if skip_unreadable and unreadable:
-            _logger.warning("skipped %d of %d images", len(unreadable), len(paths))
+            _logger.warning("skipped %d of %s", len(unreadable), counted(len(paths), "image"))
         if unreadable and (not skip_unreadable or not self._count):
             raise UsageError(_refusal(unreadable, len(paths)))
 
@@ -132,7 +132,7 @@ class Predictions:
             return
         with whole_file(expanded(file), name) as binary:
             self._write_to(binary, write)
-        _logger.info("%d images written to %s", self._count, shown(file))
+        _logger.info("%s written to %s", counted(self._count, "image"), shown(file))
 
     @staticmethod
     def _write_to(binary: BinaryIO, write: Callable[[io.TextIOBase], None]) -> None:

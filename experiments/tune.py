@@ -21,7 +21,7 @@ from experiments.tuning import (
     run_trials,
     shown_score,
 )
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, counted
 from jaxlt.files.directory import write_atomically
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.part import part_name, shown
@@ -80,7 +80,8 @@ def main() -> None:
     bases = _compared(_held_out(arguments.base), arguments)
     trials = plan_trials(bases, search, arguments.trials)
     workdir = arguments.workdir or Path("runs/tune") / label(name)
-    _logger.info("%d trials of each of %d methods", len(trials) // len(bases), len(bases))
+    each = counted(len(trials) // len(bases), "trial")
+    _logger.info("%s of each of %s", each, counted(len(bases), "method"))
     options = Options(arguments.seeds, arguments.jobs, execution=arguments.execution)
     scores = run_trials(trials, workdir / "trials", options)
     best = best_of(trials, scores)

@@ -63,6 +63,22 @@ def first_few(texts: Sequence[str], most: int = 5, between: str = ", ") -> str:
     return between.join([*texts[:most], *more])
 
 
+def counted(number: int, noun: str) -> str:
+    """Joins a number and its noun.
+
+    Args:
+        number: of things.
+        noun: what one of them is called.
+
+    Example:
+        >>> from jaxlt.errors import counted
+        >>> counted(1, "class"), counted(2, "class"), counted(0, "short run")
+        ('1 class', '2 classes', '0 short runs')
+    """
+    end = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{end}"
+
+
 def first_line(error: Exception) -> str:
     """Returns the first line of an exception's message, or its type where it has none.
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, counted
 from jaxlt.recipes.data import AnySource, Data
 from jaxlt.runs.differences import ImagesRecord
 
@@ -53,7 +53,8 @@ class Facts(NamedTuple):
         parts = [f"{number} {name}" for name, number in numbers if number]
         beside = f"; also {' and '.join(parts)} images" if parts else ""
         return (
-            f"{self.num_images} training images in {len(self.class_names)} classes, {most} to "
+            f"{counted(self.num_images, 'training image')} in "
+            f"{counted(len(self.class_names), 'class')}, {most} to "
             f"{fewest} a class{beside}"
         )
 

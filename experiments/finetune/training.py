@@ -14,7 +14,7 @@ from experiments.finetune.facts import Facts
 from experiments.finetune.recommended import search_of, trial_of
 from experiments.table.program import Options, train_finite
 from experiments.tuning import best_of, plan_trials, run_trials, shown_score
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, counted
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.recipe import Recipe
 
@@ -127,9 +127,9 @@ def _with_best_values(
     searches = [search_of(name, one, short.rhos) for name, one in recipes.items()]
     trials = plan_trials(bases, searches)
     _logger.info(
-        "%d short runs of %d epochs choose %s",
-        len(trials),
-        next(iter(bases.values())).first.epochs,
+        "%s of %s choose %s",
+        counted(len(trials), "short run"),
+        counted(next(iter(bases.values())).first.epochs, "epoch"),
         " and ".join(one.shown for one in searches),
     )
     first = dataclasses.replace(options, seeds=options.seeds[:1])

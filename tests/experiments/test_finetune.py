@@ -103,7 +103,7 @@ def test_a_folder_with_train_alone_becomes_a_model(folder, trained):
     assert "186 training images in 12 classes, 40 to 4 a class" in said
     assert "a share of 0.2 of the training images is held out (--validation)" in said
     assert "no class has more than 100 training images" in said
-    assert "4 short runs of 1 epochs choose focal_sam:method.rho=0.01,0.2 and sgd" in said
+    assert "4 short runs of 1 epoch choose focal_sam:method.rho=0.01,0.2 and sgd" in said
     recipe = read_recipe(workdir / "focal_sam" / "seed0" / "recipe.json")
     assert recipe.data.profile == Native()
     assert recipe.data.validation == 0.2

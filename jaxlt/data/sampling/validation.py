@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlt.data.sampling.long_tail import Split, labels_digest
 from jaxlt.data.sources.source import Source
-from jaxlt.errors import UsageError, first_few
+from jaxlt.errors import UsageError, counted, first_few
 
 _logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _log_held_out(source: Source, held_out: np.ndarray, share: float) -> None:
     counts = np.bincount(labels, minlength=source.num_classes)
     alone = [source.class_names[label] for label in np.flatnonzero(counts == 1)]
     shown = first_few(alone)
-    none = f"; none of {len(alone)} classes of one image: {shown}" if alone else ""
+    none = f"; none of {counted(len(alone), 'class')} of one image: {shown}" if alone else ""
     _logger.info(
         "validation %g: %d of %d training images are held out and evaluated%s",
         share,

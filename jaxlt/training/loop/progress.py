@@ -44,12 +44,12 @@ class Progress:
             self._log()
 
     def report(self, step: int, evaluations: Sequence[Mapping[str, Any]]) -> None:
-        """Says how the members did, by their means: in the bar if there is one, else in the log."""
+        """Says how the members did, by means, - for none: in the bar if there is one, or a log."""
         text = ", ".join(
             f"{name} {np.mean([metrics[name] for metrics in evaluations]):.4g}"
             for name in ("train_loss", "accuracy", "few")
             if name in evaluations[0]
-        )
+        ).replace(" nan", " -")
         if not self._bar.disable:
             self._bar.set_postfix_str(text)
         else:
