@@ -11,6 +11,7 @@ from experiments.report.rows import read_runs, rows_of
 from experiments.report.sections import sections_of
 from experiments.report.summary import all_sentences
 from jaxlt.devices.backends import enable_compilation_cache
+from jaxlt.errors import counted
 from jaxlt.files.whole_file import check_can_be_written, whole_file
 
 _logger = logging.getLogger(__name__)
@@ -36,10 +37,9 @@ def write_report(
     if len(learned) > 1:
         names = ", ".join(dict.fromkeys(one.dataset for one in learned))
         _logger.warning("runs learned different classes or images, so compare with care: %s", names)
-    members = f"{len(runs)} finished run{'s' if len(runs) > 1 else ''}"
     introduction = (
-        f"{members} in {len(rows)} row{'s' if len(rows) > 1 else ''}. Runs whose recipes are "
-        "equal but for the seed are members of one row."
+        f"{counted(len(runs), 'finished run')} in {counted(len(rows), 'row')}. Runs whose recipes "
+        "are equal but for the seed are members of one row."
     )
     enable_compilation_cache()
     sections = sections_of(rows, root, **shown)

@@ -19,7 +19,7 @@ from experiments.presentation import (
     printable,
     run_styles,
 )
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, counted
 from jaxlt.recipes.part import shown
 from jaxlt.recipes.recorded import RecordedRecipe, TrainedRun
 from jaxlt.runs.differences import differences, flattened, key_but_for_seed, shared_by_seeds
@@ -57,7 +57,8 @@ def read_run(path: Path, dataset: str | None = None) -> TrainedRun:
 def read_runs(paths: Sequence[Path], dataset: str | None = None) -> list[TrainedRun]:
     """Reads runs and the finished ones of directories of runs, each once; paths are absolute.
 
-    `dataset` is where their images are now, None for where they were.
+    Of a directory the runs below `trials` count only where it holds no others. `dataset` is where
+    the images are now, None for where they were.
     """
     found = dict.fromkeys(run for path in paths for run in _directories(path))
     return [read_run(path, dataset) for path in found]
@@ -68,10 +69,14 @@ def _directories(path: Path) -> list[Path]:
         raise UsageError(f"run {path} must be a directory, got none")
     if (path / "recipe.json").exists():
         return [path]
-    begun = sorted(file.parent for file in path.rglob("recipe.json"))
+    below = sorted(file.parent for file in path.rglob("recipe.json"))
+    # What short runs chose was trained in full beside them, by finetune.
+    begun = [run for run in below if "trials" not in run.relative_to(path).parts] or below
     finished = [run for run in begun if (run / "result.json").exists()]
     if not finished:
         raise UsageError(f"run {path} must be a finished run or hold some, got none")
+    if short := len(below) - len(begun):
+        _logger.info("left out of %s: %s, below trials", path, counted(short, "short run"))
     for run in sorted(set(begun) - set(finished)):
         _logger.info("%s is not finished and is left out", run)
     return finished

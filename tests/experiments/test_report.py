@@ -283,6 +283,15 @@ class TestRows:
             assert [run.path.name for run in read_runs([tmp_path])] == ["done"]
         assert caplog.messages == [f"{tmp_path / 'begun'} is not finished and is left out"]
 
+    def test_short_runs_beside_what_they_chose_are_left_out(self, caplog, tmp_path):
+        short = write_run(tmp_path / "trials" / "sam,rho=0.1" / "seed0")
+        assert [run.path for run in read_runs([tmp_path])] == [short]
+        last = write_run(tmp_path / "sam" / "seed0")
+        with caplog.at_level("INFO"):
+            assert [run.path for run in read_runs([tmp_path])] == [last]
+        assert caplog.messages == [f"left out of {tmp_path}: 1 short run, below trials"]
+        assert [run.path for run in read_runs([tmp_path / "trials"])] == [short]
+
     @settings(max_examples=50, deadline=None)
     @given(
         st.lists(
