@@ -28,8 +28,8 @@ class Arguments:
     """A run's directory, RUN or RUN/checkpoints/STEP."""
     format: Literal["stablehlo", "safetensors", "onnx"] = "stablehlo"
     """stablehlo: a program that needs jax alone, of images of any size and number to probabilities.
-    safetensors: the parameters, by name. onnx: a program of images of the run's size; needs the
-    extra `export`."""
+    safetensors: the parameters, by name, for libraries that read this format. onnx: a program of
+    images of the run's size, for ONNX's runtimes; needs the extra `export`."""
     output: Path | None = None
     """The file; none for RUN/export/model.FORMAT."""
     checkpoint: str | None = None

@@ -9,16 +9,23 @@ from jaxlt.recipes.part import part_name, shown
 
 _WIDTH = 120
 _FLAGS_WIDTH = 36
-_END = "In brackets stands what holds now. --version prints the version."
+_END = "In brackets is the value where the flag is not given. --version prints the version."
 
 
 def render(arguments: Any, program: str, description: str) -> str:
-    """Renders the help of a program from its dataclass of flags, with the chosen parts in place."""
+    """Renders the help of a program from its dataclass of flags, with the chosen parts in place.
+
+    The dataclass may have class attributes: `CHOSEN`, flags whose values the program chooses once
+    it runs, and `REFUSED`, what the names of flags begin with that are not for its users.
+    """
+    chosen, refused = getattr(arguments, "CHOSEN", ()), getattr(arguments, "REFUSED", ())
     loose = "".join(f" {_words(one)}" for one in flags_of(arguments) if one.is_positional)
     lines = [f"usage: python3 -m {program}{loose} [flags]", *textwrap.wrap(description, _WIDTH)]
     groups: dict[str, list[Flag]] = {}
     for flag in flags_of(arguments):
-        groups.setdefault(flag.group, []).append(flag)
+        known = flag._replace(value="chosen") if flag.name in chosen else flag
+        if not flag.name.startswith(refused):
+            groups.setdefault(flag.group, []).append(known)
     later: list[Flag] = []
     for group, flags in groups.items():
         if group.startswith("then."):
@@ -35,13 +42,17 @@ def render(arguments: Any, program: str, description: str) -> str:
 
 def _lines(flag: Flag) -> list[str]:
     words = map(part_name, flag.kinds) if flag.kinds else choices_of(flag.annotation)
-    names, doc = [*map(str, words)], re.split(r"(?<=\.) ", flag.doc, maxsplit=1)[0]
+    names, doc = [*map(str, words)], flag.doc
+    # Of a recipe's hundred flags the first sentence; the program's own are told whole.
+    if flag.group:
+        doc = re.split(r"(?<=\.) ", doc, maxsplit=1)[0]
     # Not twice, where the sentence has them.
     if not set(names).issubset(re.findall(r"\w+", doc)):
         doc = f"{', '.join(names)}. {doc}".rstrip()
     named = _words(flag) if flag.is_positional else f"--{flag.name} {_metavar(flag)}"
     left = f"  {named}".rstrip()
-    wrapped = textwrap.wrap(f"{doc} [{_value(flag)}]", _WIDTH - _FLAGS_WIDTH)
+    value = "" if flag.is_positional else f" [{_value(flag)}]"
+    wrapped = textwrap.wrap(f"{doc}{value}", _WIDTH - _FLAGS_WIDTH)
     if len(left) < _FLAGS_WIDTH:
         left = left.ljust(_FLAGS_WIDTH) + wrapped.pop(0)
     return [left, *(" " * _FLAGS_WIDTH + line for line in wrapped)]

@@ -6,14 +6,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from experiments import command_line, parsing
 from experiments.finetune.begun import begin, word
 from experiments.finetune.facts import Facts
-from experiments.finetune.recommended import backbone_of, baseline_of, for_any_images
+from experiments.finetune.recommended import CHOSEN, backbone_of, baseline_of, for_any_images
 from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
 from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
@@ -65,6 +65,9 @@ class Arguments:
     options: Recipe = Recipe()  # noqa: RUF009 (it is frozen)
     execution: Execution = DEFAULT_EXECUTION
 
+    CHOSEN: ClassVar[frozenset[str]] = CHOSEN
+    REFUSED: ClassVar[str] = "data.source"
+
     def __post_init__(self):
         command_line.check_distinct("rho", self.rhos)
         if not 0 <= self.validation < 1:
@@ -103,7 +106,7 @@ def main() -> None:
     short = _short_runs(arguments, begun.facts, words)
     trained = train(recipes, workdir, arguments.runs, short, rate_is_given=rate_is_given)
     _report(trained, workdir, arguments)
-    _say_next(place_of_run(workdir, next(iter(trained)), arguments.seeds[0]), arguments)
+    _say_next(place_of_run(workdir, next(iter(trained)), arguments.seeds[0]))
 
 
 def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
@@ -111,9 +114,9 @@ def _parsed(words: Sequence[str], recipe: Recipe) -> Arguments:
         Arguments,
         "experiments.finetune",
         "Trains a classifier on labeled images with settings that the images decide, says what it "
-        "chose and why, and ends with a table, a page and the commands that may follow. Any flag "
-        "below changes what it chooses; before it looks at the images, the brackets hold what "
-        "it has for any.",
+        "chose and why, and ends with a table, a page and the commands that may follow. Where the "
+        "brackets say chosen, it chooses by the images, the device and short runs; a value that is "
+        "given takes the place of that.",
         default=Arguments(options=recipe),
         args=words,
     )
@@ -218,12 +221,10 @@ def _print_classes(plan: Plan, workdir: Path, options: Options) -> None:
     print(f"{markdown_table(['class', 'training images', *columns], rows)}\n")
 
 
-def _say_next(run: Path, arguments: Arguments) -> None:
-    place, shown = arguments.options.data.source, shlex.quote(str(run))
-    images = shlex.quote(place.directory) if isinstance(place, Folder) else "IMAGE..."
-    csv = shlex.quote(str(run.parents[1] / "predictions.csv"))
+def _say_next(run: Path) -> None:
+    shown, csv = shlex.quote(str(run)), shlex.quote(str(run.parents[1] / "predictions.csv"))
     command_line.say_next(
-        f"python3 -m experiments.predict {shown} {images} --csv {csv}",
+        f"python3 -m experiments.predict {shown} NEW_IMAGES --csv {csv}",
         f"python3 -m experiments.evaluate {shown}",
         f"python3 -m experiments.export {shown}",
     )

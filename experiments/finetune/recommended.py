@@ -22,6 +22,24 @@ from jaxlt.recipes.stage import Stage
 from jaxlt.runs.reader import RunReader, directory_and_step
 
 METHOD = FocalSAM(rho=0.05, gamma=2.0, sharpness_weight=0.8)
+CHOSEN = frozenset(
+    {
+        "epochs",
+        "batch-size",
+        "method.rho",
+        "optimizer.lr",
+        "network.precision",
+        "data.validation",
+        "data.image-size",
+        "augmentation.shift",
+        "evaluation.epochs",
+        "evaluation.images",
+        "evaluation.many-above",
+        "evaluation.few-below",
+    }
+)
+"""Flags of what `recommend` and short runs choose, beside the source."""
+_OPTIMIZER = Optimizer(weight_decay=5e-4)
 _RANDOM_CROPS_FROM = 64
 _EVALUATIONS = 5
 _SHORTER = 3
@@ -80,8 +98,9 @@ def _of_run(run: str) -> BeginsWith:
 
 def for_any_images(begins: BeginsWith) -> Recipe:
     """Returns what is recommended whatever the images are, with the network to begin with."""
-    stage = Stage(method=METHOD, loss=LogitAdjusted())
-    return Recipe(data=Data(profile=Native()), network=begins.network, stages=(stage,))
+    stage = Stage(method=METHOD, loss=LogitAdjusted(), optimizer=_OPTIMIZER)
+    data = Data(profile=Native(), normalization=begins.normalization)
+    return Recipe(data=data, network=begins.network, stages=(stage,))
 
 
 def recommend(
@@ -134,7 +153,7 @@ def recommend(
                 batch_size=choices.batch_size,
                 method=METHOD,
                 loss=LogitAdjusted(),
-                optimizer=Optimizer(lr=choices.lr, weight_decay=5e-4),
+                optimizer=_OPTIMIZER.replace(lr=choices.lr),
                 augmentation=augmentation,
             ),
         ),

@@ -15,7 +15,9 @@ from experiments import evaluate, export, predict
 from experiments.finetune import __main__ as finetune
 from experiments.finetune import choices
 from experiments.finetune.begun import begin
-from experiments.finetune.recommended import backbone_of
+from experiments.finetune.facts import Facts
+from experiments.finetune.recommended import CHOSEN, backbone_of, for_any_images, recommend
+from experiments.flags import flags_of
 from experiments.report import __main__ as report
 from experiments.table.plan import place_of_run
 from jaxlt import UsageError
@@ -29,6 +31,7 @@ from jaxlt.recipes import (
     Native,
     read_recipe,
 )
+from jaxlt.recipes.part import shown
 
 # Blanks, accents and a comma, as people name things.
 NAMES = ("Ant", "Bär", "black cat", "cow", "Dachs, klein", "élan", "fish", "goat")
@@ -124,7 +127,7 @@ def test_a_folder_with_train_alone_becomes_a_model(folder, trained):
     run = f"'{workdir}/focal_sam/seed0'"
     assert err[-4:] == [
         "next:",
-        f"  python3 -m experiments.predict {run} '{folder}' --csv '{workdir}/predictions.csv'",
+        f"  python3 -m experiments.predict {run} NEW_IMAGES --csv '{workdir}/predictions.csv'",
         f"  python3 -m experiments.evaluate {run}",
         f"  python3 -m experiments.export {run}",
     ]
@@ -359,6 +362,25 @@ def test_help_needs_no_images(monkeypatch, capfd):
     assert "How the gradient is taken. [focal_sam]" in shown
     assert "Per-example loss. [logit_adjusted]" in shown
     assert "native for all images. [native]" in shown
+    assert "Peak learning rate. [chosen]" in shown
+    assert "Short runs have the first. [0]" in shown
+    assert "--data.source" not in shown
+
+
+def test_help_says_of_all_that_is_chosen_that_it_is():
+    begins, changed = backbone_of(None), set()
+    any_images = {flag.name: shown(flag.value) for flag in flags_of(for_any_images(begins))}
+    for counts, side, num_test in (((5000, 10), 300, 0), ((10, 3), 20, 40)):
+        facts = Facts(("a", "b"), counts, side, 3, True, 9, num_test)
+        for one in (facts, facts._replace(num_val=0)):
+            recipe, _ = recommend(
+                Folder(directory="x"), one, begins, 0.2, on_accelerator=side > 100
+            )
+            now = {flag.name: shown(flag.value) for flag in flags_of(recipe)}
+            changed |= {name for name in now if any_images.get(name) != now[name]}
+    changed = {name for name in changed if not name.startswith("data.source")}
+    assert changed <= CHOSEN
+    assert CHOSEN - changed <= {"method.rho"}
 
 
 @pytest.mark.soak
