@@ -50,6 +50,7 @@ def main() -> None:
         "experiments.evaluate",
         "Evaluates a run on any labeled images, class by class.",
     )
+    from experiments.image_paths import check_is_no_image
     from experiments.presentation import csv_writer, markdown_table
     from experiments.served_run import only_run, served
     from jaxlt.devices.backends import enable_compilation_cache
@@ -61,6 +62,7 @@ def main() -> None:
     run, step = only_run(arguments.run, arguments.checkpoint)
     if arguments.csv is not None:
         check_can_be_written(arguments.csv, "csv")
+        check_is_no_image(arguments.csv, "csv")
     enable_compilation_cache()
     found = served(run, step, best=arguments.best)
     predictor, reader = found.predictor(), RunReader(found.path)

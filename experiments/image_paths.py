@@ -6,7 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxlt.data.sources.image_files import images_below, is_clutter, log_passed_over
+from jaxlt.data.sources.image_files import (
+    SUFFIXES,
+    images_below,
+    is_clutter,
+    log_passed_over,
+)
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
 
@@ -23,6 +28,23 @@ def find_images(words: Sequence[str]) -> list[Path]:
         UsageError: there is nothing at one of them.
     """
     return [path for word in words for path in _named(word)]
+
+
+def check_is_no_image(file: Path, name: str, images: Sequence[Path] = ()) -> None:
+    """Raises UsageError where a file that a program is told to write is an image that is there.
+
+    Args:
+        file: that would be written over.
+        name: what a message calls it.
+        images: that are images, whatever their suffix.
+    """
+    if not file.exists():
+        return
+    if file.resolve().suffix.lower() in SUFFIXES or any(map(file.samefile, images)):
+        raise UsageError(
+            f"{name} must be a file of its own, got the image {file}; give a path that ends in "
+            f".{name}"
+        )
 
 
 def _named(word: str) -> Iterator[Path]:

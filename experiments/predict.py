@@ -51,7 +51,7 @@ def main() -> None:
             "IMAGE must be an image file, a directory or several, got none; give them after the "
             f"run, python3 -m experiments.predict {shlex.quote(str(run))} IMAGE..."
         )
-    from experiments.image_paths import find_images
+    from experiments.image_paths import check_is_no_image, find_images
     from experiments.predictions import STANDARD_OUTPUT, Predictions
     from jaxlt.devices.backends import enable_compilation_cache
     from jaxlt.files.directory import expanded
@@ -68,14 +68,14 @@ def main() -> None:
     files = {name: one for name, one in targets.items() if isinstance(one, Path)}
     for name, file in files.items():
         check_can_be_written(file, name)
+        check_is_no_image(file, name)
     enable_compilation_cache()
     found = served(run, step, best=arguments.best)
     predictor = found.predictor()
     with Predictions(predictor, predictor.num_named(arguments.top_k)) as predictions:
         paths = find_images(images)
         for name, file in files.items():
-            if file.exists() and any(map(file.samefile, paths)):
-                raise UsageError(f"{name} must be a file of its own, got the image {given[name]}")
+            check_is_no_image(file, name, paths)
         predictions.add(paths, skip_unreadable=arguments.skip_unreadable)
         if arguments.csv is None and arguments.jsonl is None:
             predictions.print()

@@ -60,10 +60,11 @@ def export_stablehlo(predictor: Predictor, path: Path, images: Sequence[np.ndarr
         images: to compare predictions on, each uint8 (H, W, C) of any size; at least one.
 
     Raises:
-        UsageError: the file cannot be written, or its predictions are others. Then there is none.
+        UsageError: the file cannot be written, is there and no export, or its predictions are
+            others. Then there is none.
     """
-    for file in (path, _beside(path)):
-        check_can_be_written(file, "output")
+    _check_place(path)
+    _check_place(_beside(path))
     channels = predictor.image_shape[-1]
     sizes = export.symbolic_shape(f"batch, height, width, {channels}")
     function = jax.jit(lambda images: _outputs(predictor, _fitted(predictor, images)))
@@ -91,7 +92,7 @@ def export_safetensors(
     """
     from safetensors.numpy import load, save
 
-    check_can_be_written(path, "output")
+    _check_place(path)
     tensors = {
         # Of an array that is not contiguous safetensors would write other numbers.
         ".".join(name): np.ascontiguousarray(leaf)
@@ -120,7 +121,7 @@ def export_onnx(predictor: Predictor, path: Path, images: Sequence[np.ndarray]) 
     JSON in the metadata `jaxlt`. Args and Raises are those of `export_stablehlo`; a UsageError also
     says that jax2onnx is not installed, or does not know an operation of the network.
     """
-    check_can_be_written(path, "output")
+    _check_place(path)
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
         from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
@@ -165,6 +166,20 @@ def export_onnx(predictor: Predictor, path: Path, images: Sequence[np.ndarray]) 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
+
+
+def _check_place(path: Path) -> None:
+    """Raises UsageError unless a file can be written, and one that is there is an export's."""
+    check_can_be_written(path, "output")
+    # What the names beside a program, and the metadata of other formats, always have.
+    marks = (b"class_names", b"jaxlt")
+    if path.exists() and path.suffix != ".stablehlo":
+        content = path.read_bytes()
+        if content and not any(mark in content for mark in marks) and not _beside(path).exists():
+            raise UsageError(
+                f"output must be a new file or one that an export wrote, got {path}, which is "
+                "neither; give another, or remove it"
+            )
 
 
 def _described(predictor: Predictor) -> dict[str, Any]:

@@ -151,13 +151,28 @@ def test_safetensors_have_a_name_for_each_tensor(tmp_path):
 @pytest.mark.parametrize("write", [export.export_stablehlo, export.export_safetensors])
 def test_other_predictions_than_the_runs_leave_no_file(tmp_path, monkeypatch, write):
     predictor = predictor_of()
-    (tmp_path / "model").write_text("old")
+    (tmp_path / "model").write_text("old jaxlt")
     logits = predictor.logits
     monkeypatch.setattr(predictor, "logits", lambda images: logits(images)[:, ::-1])
     with pytest.raises(UsageError, match=r"predictions must be the run's own .*nothing is written"):
         write(predictor, tmp_path / "model", random_images((8, 8, 3)))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert (tmp_path / "model").read_text() == "old"
+    assert (tmp_path / "model").read_text() == "old jaxlt"
+
+
+@pytest.mark.parametrize("write", [export.export_stablehlo, export.export_safetensors])
+@pytest.mark.parametrize("name", ["cat.png", "other.safetensors"])
+def test_what_no_export_wrote_stays(tmp_path, write, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"new file or one that an export wrote, got .*; give"):
+        write(predictor_of(), tmp_path / name, random_images((8, 8, 3)))
+    assert (tmp_path / name).read_bytes() == b"mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_export_takes_the_place_of_an_earlier_one(tmp_path):
+    for write in (export.export_safetensors, export.export_stablehlo) * 2:
+        write(predictor_of(), tmp_path / write.__name__, random_images((8, 8, 3)))
 
 
 def test_onnx_without_its_converter_names_the_extra(tmp_path, monkeypatch):

@@ -156,9 +156,11 @@ def test_images_that_the_run_was_trained_on_are_told(monkeypatch, capsys, tmp_pa
         (["{run}", "--dataset", "digits", "--part", "val"], "must have val images, got test and"),
         (["{run}", "--dataset", "folder:/nowhere"], "/nowhere"),
         (["{run}", "--csv", "/nowhere/a.csv"], "csv must be a file in a writable directory"),
+        (["{run}", "--csv", "{run}/a.png"], "csv must be a file of its own, got the"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, run, flags, named):
+    (run / "a.png").touch()
     flags = [flag.format(run=run) for flag in flags]
     status, lines, errors = run_program(monkeypatch, capsys, evaluate, *flags)
     assert (status, lines, len(errors)) == (2, [], 1), errors

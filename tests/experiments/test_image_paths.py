@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.image_paths import find_images, shown
+from experiments.image_paths import check_is_no_image, find_images, shown
 from jaxlt import UsageError
 
 FILES = ["a/1.png", "a/2.JPG", "a/notes.txt", "b/deep/3.webp", "c/@eaDir/4.png", "c/.hidden/5.png"]
@@ -62,3 +62,14 @@ def test_a_path_is_shown_in_one_line():
     assert shown(Path("é ok.png")) == "é ok.png"
     assert shown("a\nb") == "a\\nb"
     assert shown("\udcff.png") == "\\xff.png"
+
+
+def test_no_table_takes_the_place_of_an_image(tree):
+    (tree / "link.csv").symlink_to(tree / "9.png")
+    for name in ("a/2.JPG", "link.csv"):
+        with pytest.raises(UsageError, match=r"csv must be a file of its own, got .*; give a path"):
+            check_is_no_image(tree / name, "csv")
+    with pytest.raises(UsageError, match=r"jsonl must be a file of its own"):
+        check_is_no_image(tree / "a/notes.txt", "jsonl", [tree / "a/notes.txt"])
+    check_is_no_image(tree / "a/notes.txt", "csv")
+    check_is_no_image(tree / "new.png", "csv")
