@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,13 @@ import numpy as np
 from experiments import command_line, parsing
 from experiments.finetune.begun import begin, word
 from experiments.finetune.facts import Facts
-from experiments.finetune.recommended import CHOSEN, backbone_of, baseline_of, for_any_images
+from experiments.finetune.recommended import (
+    CHOSEN,
+    backbone_of,
+    baseline_of,
+    check_weights,
+    for_any_images,
+)
 from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
 from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
@@ -70,6 +77,9 @@ class Arguments:
 
     def __post_init__(self):
         command_line.check_distinct("rho", self.rhos)
+        if not all(0 <= rho < math.inf for rho in self.rhos):
+            words = " ".join(f"{rho:g}" for rho in self.rhos)
+            raise UsageError(f"rhos must be finite and at least 0, got {words}")
         if not 0 <= self.validation < 1:
             raise UsageError(f"validation must be in [0, 1), got {self.validation}")
         if self.trial_epochs is not None and self.trial_epochs < 1:
@@ -94,7 +104,14 @@ def main() -> None:
     workdir = given.workdir or Path("runs") / _name(place)
     begun = begin(workdir, place, given.backbone, given.validation, words)
     arguments = _parsed(words, begun.recipe)
-    recipe = arguments.options
+    recipe, most = arguments.options, arguments.options.first.epochs
+    if (arguments.trial_epochs or 1) > most:
+        raise UsageError(
+            f"trial_epochs must be at most the epochs of a run, {most}, got "
+            f"{arguments.trial_epochs}; give --epochs as well, or fewer"
+        )
+    check_weights(recipe, begun.facts)
+    begun.keep(workdir)
     for line in begun.lines:
         _logger.info("%s", line)
     if replaced := _replaced(begun.recipe, recipe):

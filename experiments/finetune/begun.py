@@ -12,6 +12,7 @@ from experiments.finetune.recommended import backbone_of, recommend
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import claim_directory, write_json
 from jaxlt.files.foreign_files import read_json, typed
+from jaxlt.files.whole_file import unwritable
 from jaxlt.recipes.data import AnySource
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.recipe import Recipe
@@ -26,14 +27,6 @@ def word(flag: str, words: Sequence[str]) -> str | None:
     return None if found.lower() in ("", "none") else found
 
 
-class Begun(NamedTuple):
-    """The facts of a source, the recipe that was chosen for it, and a line on each choice."""
-
-    facts: Facts
-    recipe: Recipe
-    lines: list[str]
-
-
 class _BegunRecord(msgspec.Struct, frozen=True):
     """What the file holds."""
 
@@ -45,6 +38,22 @@ class _BegunRecord(msgspec.Struct, frozen=True):
     lines: list[str]
 
 
+class Begun(NamedTuple):
+    """The facts of a source, the recipe that was chosen for it, and a line on each choice."""
+
+    facts: Facts
+    recipe: Recipe
+    lines: list[str]
+    record: _BegunRecord | None = None
+    """What `keep` is to write, None where the choices were read."""
+
+    def keep(self, workdir: Path) -> None:
+        """Writes in the workdir, which is made, what was chosen."""
+        if self.record is not None:
+            claim_directory(workdir)
+            write_json(workdir / FILE, msgspec.to_builtins(self.record))
+
+
 def begin(
     workdir: Path,
     place: AnySource,
@@ -54,8 +63,10 @@ def begin(
 ) -> Begun:
     """Looks at a source and chooses, or reads what was chosen when the workdir was begun.
 
+    Nothing is written before `keep` of what is returned.
+
     Args:
-        workdir: where the choices are kept; it is not made where there is a mistake.
+        workdir: where the choices are kept.
         place: the source; it may lie elsewhere than before.
         backbone: as of `--backbone`.
         share: as of `--validation`.
@@ -64,6 +75,10 @@ def begin(
     Raises:
         UsageError: the source cannot be read, or the workdir was begun with other images.
     """
+    if (obstacle := unwritable(workdir)) is not None:
+        raise UsageError(
+            f"workdir must be a writable directory, got {workdir}: {obstacle} is none; give another"
+        )
     skips = word("data.unreadable", words) == "skip"
     facts = facts_of(place, skip_unreadable=skips)
     file = workdir / FILE
@@ -89,10 +104,8 @@ def begin(
         recipe, line = with_fitting_batch(recipe)
         lines.append(line)
     lines = [facts.shown, *lines]
-    claim_directory(workdir)
     record = _BegunRecord(FORMAT, facts, backbone, share, recipe, lines)
-    write_json(file, msgspec.to_builtins(record))
-    return Begun(facts, recipe, lines)
+    return Begun(facts, recipe, lines, record)
 
 
 def _read(file: Path, facts: Facts, place: AnySource, backbone: str | None, share: float) -> Begun:

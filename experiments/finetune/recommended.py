@@ -15,6 +15,7 @@ from jaxlt.recipes.losses import CrossEntropy, LogitAdjusted
 from jaxlt.recipes.methods import SGD, FocalSAM, has_radius
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.network import Encoder, Network, Small
+from jaxlt.recipes.network.network import Backbone
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.recorded import recorded_recipe
@@ -94,6 +95,22 @@ def _of_run(run: str) -> BeginsWith:
     why = f"{recorded.network.label}, with the weights of run {run}"
     needs = None if size is None else Needs(size, 1)
     return BeginsWith(recorded.network, needs, recorded.data.normalization, why, size)
+
+
+def check_weights(recipe: Recipe, facts: Facts) -> None:
+    """Raises UsageError unless the files that a network begins with can be read, and fit."""
+    network, side = recipe.network, recipe.data.image_size
+    if side is None or recipe.init_from is not None:
+        return
+    shape = (side, side, facts.channels)
+    if isinstance(network, Backbone) and network.weights is not None:
+        from jaxlt.recipes.initial_weights import of_file
+
+        of_file(network, network.weights, len(facts.class_names), shape)
+    elif isinstance(network, Encoder):
+        from jaxlt.models.clip.image_encoders import load_encoder
+
+        load_encoder(network.label, shape)
 
 
 def for_any_images(begins: BeginsWith) -> Recipe:

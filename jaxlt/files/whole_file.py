@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,12 @@ from jaxlt.files.directory import PARTIAL
 def unwritable(directory: Path) -> Path | None:
     """Returns what stands in the way of writing to a directory, made or not; None for nothing."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    return None if existing.is_dir() and os.access(existing, os.W_OK) else existing
+    try:
+        # Some file systems take nothing whatever the rights are.
+        with tempfile.TemporaryFile(dir=existing):
+            return None
+    except OSError:
+        return existing
 
 
 def check_can_be_written(path: Path, name: str, *, makes_directory: bool = False) -> None:

@@ -45,10 +45,12 @@ def of_encoder(network: Encoder, source: Source, feed: InputPipelines) -> dict[s
     return {"params": params}
 
 
-def of_file(network: Backbone, weights: str, source: Source) -> dict[str, Any]:
+def of_file(
+    network: Backbone, weights: str, num_classes: int, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
     """Returns the variables in a file of weights; UsageError if it is missing or does not fit."""
-    model = network.build(source.num_classes, source.image_shape)
-    image = jnp.zeros((1, *source.image_shape))
+    model = network.build(num_classes, image_shape)
+    image = jnp.zeros((1, *image_shape))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     path = expanded(weights)
     path = weights_of(path) if path.is_dir() else path

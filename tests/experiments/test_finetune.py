@@ -266,6 +266,13 @@ def test_the_radius_of_the_method_that_is_chosen_is_a_flag(
         (["digits", "--epoch", "1"], "--epoch"),
         (["digits", "--data.source", "idx:x"], "--data.source must be left out"),
         (["digits", "--rhos", "none"], "rhos must name at least one rho, got none"),
+        (["digits", "--rhos", "0.1", "-1"], "rhos must be finite and at least 0, got 0.1 -1"),
+        (["digits", "--rhos", "inf"], "rhos must be finite and at least 0, got inf"),
+        (["digits", "--workdir", "/proc/x"], "workdir must be a writable directory, got /proc/x"),
+        (["digits", "--workdir", "/etc/hosts"], "/etc/hosts is none; give another"),
+        (["digits", "--trial-epochs", "1000"], "trial_epochs must be at most the epochs of a run"),
+        (["digits", "--backbone", "resnet10:/dev/null"], "/dev/null"),
+        (["digits", "--method.rho", "-1"], "method.rho must be at least 0"),
         (["digits", "--seeds", "1", "1"], "seeds must be different"),
     ],
 )
@@ -289,7 +296,10 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path, monkeypatch, ca
 def test_what_was_chosen_before_any_run_is_chosen_anew(tmp_path):
     photos(tmp_path / "photos", (4, 3), NAMES[:2])
     place, workdir = Folder(directory=str(tmp_path / "photos")), tmp_path / "run"
-    assert begin(workdir, place, None, 0.2).facts.class_counts == (4, 3)
+    begun = begin(workdir, place, None, 0.2)
+    assert begun.facts.class_counts == (4, 3)
+    assert not workdir.exists()
+    begun.keep(workdir)
     next((tmp_path / "photos" / NAMES[0]).iterdir()).unlink()
     assert begin(workdir, place, None, 0.2).facts.class_counts == (3, 3)
     (workdir / "trials").mkdir()

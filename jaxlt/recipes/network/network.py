@@ -120,7 +120,7 @@ class Backbone(Network, frozen=True):
             return {}
         from jaxlt.recipes.initial_weights import of_file
 
-        return of_file(self, self.weights, source)
+        return of_file(self, self.weights, source.num_classes, source.image_shape)
 
     def contents(self):  # noqa: D102
         from jaxlt.recipes.network.file_digests import file_digests
