@@ -30,6 +30,15 @@ def find_images(words: Sequence[str]) -> list[Path]:
     return [path for word in words for path in _named(word)]
 
 
+def source_of(word: str) -> str:
+    """Returns the specification of a data set, see `jaxlt.data.load_source`, that a user means.
+
+    Args:
+        word: the same, or a directory of images, which is `folder:DIR`.
+    """
+    return f"folder:{word}" if word and expanded(word).is_dir() else word
+
+
 def check_is_no_image(file: Path, name: str, images: Sequence[Path] = ()) -> None:
     """Raises UsageError where a file that a program is told to write is an image that is there.
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from experiments.image_paths import source_of
 from jaxlt.data import Split, load_source
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.source import Source, is_of_files
@@ -41,7 +42,7 @@ def labeled_images(
     """Loads a data set for a network that was trained on this or another one.
 
     Args:
-        dataset: specification, see `jaxlt.data.load_source`.
+        dataset: as of `source_of`.
         predictor: the network.
         recorded: its recipe, by whose size and way images are resized.
         split_file: of its training images, by which they are known wherever they lie.
@@ -52,6 +53,7 @@ def labeled_images(
     Raises:
         UsageError: there are no such data, or images in them that are not to be left out.
     """
+    dataset = source_of(dataset)
     of_files = is_of_files(dataset)
     source = load_source(
         dataset,

@@ -88,6 +88,11 @@ def named(words: Sequence[str], checkpoint: str | None) -> tuple[Path, int | Non
     given = [*words] if checkpoint is None or step is not None else [checkpoint, *words]
     if not given or not given[0]:
         raise UsageError("RUN must be a run's directory, got nothing; give it before all flags")
+    if step is None and checkpoint and "/" not in checkpoint and not Path(checkpoint).exists():
+        raise UsageError(
+            f"checkpoint must be a step, a number, or a run's directory, got {checkpoint}, which "
+            "is not there; --best takes the step of best balanced accuracy"
+        )
     return Path(given[0]), step, tuple(given[1:])
 
 

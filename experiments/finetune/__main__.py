@@ -23,6 +23,7 @@ from experiments.finetune.recommended import (
 )
 from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
+from experiments.image_paths import source_of
 from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
 from experiments.table.plan import Cell, Plan, finished_runs, place_of_run
 from experiments.table.program import Options, render_table, say_once
@@ -160,14 +161,13 @@ def _place(word: str, beside: str) -> AnySource:
             "SOURCE must be images with a class each, got nothing; give them as in "
             "python3 -m experiments.finetune folder:photos"
         )
-    if expanded(word).is_dir():
-        return Folder(directory=word)
-    if ":" not in word and word != "digits":
+    source = source_of(word)
+    if ":" not in source and source != "digits":
         raise UsageError(
             f"SOURCE must be a directory of images or such as folder:photos, got {word}, which is "
             "none"
         )
-    return parsing.parse(Recipe(), ["--data.source", word]).data.source
+    return parsing.parse(Recipe(), ["--data.source", source]).data.source
 
 
 def _name(place: AnySource) -> str:

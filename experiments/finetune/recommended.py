@@ -81,7 +81,12 @@ def backbone_of(place: str | None, run: str | None = None) -> BeginsWith:
         return BeginsWith(Small(architecture="small_conv"), None, "dataset", why)
     from jaxlt.recipes import pretrained_backbone
 
-    found = pretrained_backbone(place)
+    try:
+        found = pretrained_backbone(place)
+    except UsageError as error:
+        if str(error).startswith("backbone "):
+            raise
+        raise UsageError(f"backbone must be one that can be read, got {place}: {error}") from error
     needs = Needs(found.image_size, found.multiple)
     adapted = isinstance(found.network, Encoder)
     why = f"{place}, pretrained" + "; small modules and the classifier are trained" * adapted

@@ -72,8 +72,10 @@ def read_text(path: Path) -> str:
     try:
         return read_utf8(path)
     except OSError as error:
+        is_none = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        hint = "; give one that a run has written, such as runs/NAME/focal_sam/seed0" * is_none
         raise UsageError(
-            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}"
+            f"run directory {path.parent} must hold a readable {path.name}: {error.strerror}{hint}"
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} must be text, got damage: {error}") from error

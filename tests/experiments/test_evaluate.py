@@ -66,7 +66,7 @@ def test_its_own_images_give_the_numbers_of_its_result(monkeypatch, capsys, run)
 
 def test_a_folder_is_evaluated_class_by_class(monkeypatch, capsys, tmp_path, run, digits):
     by_label = write_folder(tmp_path / "photos", digits, str)
-    flags = (run, "--dataset", f"folder:{tmp_path / 'photos'}", "--csv", tmp_path / "a.csv")
+    flags = (run, "--dataset", tmp_path / "photos", "--csv", tmp_path / "a.csv")
     status, lines, errors = run_program(monkeypatch, capsys, evaluate, *flags)
     assert status == 0, errors
     assert f"evaluated on 40 train images of folder:{tmp_path / 'photos'}" in errors

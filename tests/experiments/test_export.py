@@ -62,7 +62,9 @@ def test_the_run_may_lie_alone_without_its_data(monkeypatch, capsys, tmp_path, r
     [
         ([], "RUN must be a run's directory, got nothing"),
         (["{run}", "more"], "RUN must be one run's directory, got"),
-        (["/nowhere"], "/nowhere"),
+        (["/nowhere"], "/nowhere must hold a readable model.json: No such file or directory; give"),
+        (["{run}/model.json"], "Not a directory; give one that a run has written"),
+        (["{run}", "--checkpoint", "best"], "checkpoint must be a step, a number, or a run's dir"),
         (["{run}", "--format", "h5"], "--format must be"),
         (["{run}", "--checkpoint", "7"], "step must be that of a checkpoint"),
         (["{run}", "--output", "/nowhere/a"], "output must be a file in a writable directory"),

@@ -272,6 +272,7 @@ def test_the_radius_of_the_method_that_is_chosen_is_a_flag(
         (["digits", "--workdir", "/etc/hosts"], "/etc/hosts is none; give another"),
         (["digits", "--trial-epochs", "1000"], "trial_epochs must be at most the epochs of a run"),
         (["digits", "--backbone", "resnet10:/dev/null"], "/dev/null"),
+        (["digits", "--backbone", "vit:/dev"], "backbone must be one that can be read, got vit:/"),
         (["digits", "--method.rho", "-1"], "method.rho must be at least 0"),
         (["digits", "--seeds", "1", "1"], "seeds must be different"),
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.image_paths import check_is_no_image, find_images, shown
+from experiments.image_paths import check_is_no_image, find_images, shown, source_of
 from jaxlt import UsageError
 
 FILES = ["a/1.png", "a/2.JPG", "a/notes.txt", "b/deep/3.webp", "c/@eaDir/4.png", "c/.hidden/5.png"]
@@ -73,3 +73,9 @@ def test_no_table_takes_the_place_of_an_image(tree):
         check_is_no_image(tree / "a/notes.txt", "jsonl", [tree / "a/notes.txt"])
     check_is_no_image(tree / "a/notes.txt", "csv")
     check_is_no_image(tree / "new.png", "csv")
+
+
+def test_a_directory_is_a_source(tree):
+    (tree / "digits").mkdir()
+    found = [source_of(word) for word in ("a", "~/a", "folder:a", "idx:b", "digits", "9.png", "")]
+    assert found == ["folder:a", "folder:~/a", "folder:a", "idx:b", "folder:digits", "9.png", ""]

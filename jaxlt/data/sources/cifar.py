@@ -29,6 +29,7 @@ _LARGEST_FILE = 1 << 28
 _LARGEST_ARCHIVE = 1 << 30
 _CHUNK = 1 << 20
 _SHOWN = 120
+_ANEW = "; get it anew, as its authors publish it"
 _Part = tuple[np.ndarray, np.ndarray]
 
 
@@ -63,7 +64,7 @@ def _binary(num_labels: int) -> Callable[[bytes, str], _Part]:
         if len(content) % record or not content:
             raise UsageError(
                 f"{where} must hold images of {record} bytes each with the label, got "
-                f"{len(content)} bytes"
+                f"{len(content)} bytes{_ANEW}"
             )
         records = np.frombuffer(content, np.uint8).reshape(-1, record)
         # Of CIFAR-100's two labels the second is of the fine classes.
@@ -78,14 +79,16 @@ def _pickled(key: str) -> Callable[[bytes, str], _Part]:
         pixels, labels = values.get("data"), values.get(key)
         if not (isinstance(pixels, np.ndarray) and pixels.ndim == 2 and isinstance(labels, list)):
             raise UsageError(
-                f"{where} must hold an array under data and a list under {key}, got others"
+                f"{where} must hold an array under data and a list under {key}, got "
+                f"{', '.join(map(str, values)) or 'nothing':.{_SHOWN}}{_ANEW}"
             )
         if not all(type(label) is int and 0 <= label < 256 for label in labels):
-            raise UsageError(f"{where} must have labels of 0 to 255, got others")
+            wrong = next(one for one in labels if type(one) is not int or not 0 <= one < 256)
+            raise UsageError(f"{where} must have labels of 0 to 255, got {wrong!r:.20}{_ANEW}")
         if pixels.shape != (len(labels), _PIXELS) or not labels:
             raise UsageError(
                 f"{where} must have {_PIXELS} bytes and a label for each image, got an array of "
-                f"{pixels.shape} and {len(labels)} labels"
+                f"{pixels.shape} and {len(labels)} labels{_ANEW}"
             )
         return pixels, np.array(labels, np.int32)
 
@@ -96,14 +99,14 @@ def _lines(content: bytes, where: str) -> list[str]:
     try:
         return [line.strip() for line in content.decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise UsageError(f"{where} must be UTF-8 text, got {error.reason}") from error
+        raise UsageError(f"{where} must be UTF-8 text, got {error.reason}{_ANEW}") from error
 
 
 def _names_under(key: str) -> Callable[[bytes, str], list[str]]:
     def read(content: bytes, where: str) -> list[str]:
         names = read_pickle(content, where).get(key)
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise UsageError(f"{where} must have a list of names under {key}, got none")
+            raise UsageError(f"{where} must have a list of names under {key}, got none{_ANEW}")
         return names
 
     return read
@@ -155,8 +158,8 @@ def load_cifar(path: Path, image_size: int | None) -> LoadedImages:
         if len(labels) != number:
             # From others the published subsets cannot be drawn.
             raise UsageError(
-                f"{where} must hold the {number} {part} images of {form.name}, got {len(labels)}: "
-                "get its files anew"
+                f"{where} must hold the {number} {part} images of {form.name}, got "
+                f"{len(labels)}{_ANEW}"
             )
         parts.append((np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), labels))
     class_names = _class_names(form, files, where, max(labels.max() for _, labels in parts) + 1)
@@ -174,7 +177,7 @@ def _class_names(
     if len(set(names)) < len(names) or len(names) < num_labels:
         raise UsageError(
             f"{form.names} of {where} must name each of {num_labels} classes once, got "
-            f"{len(names)} names, {len(set(names))} of them different"
+            f"{len(names)} names, {len(set(names))} of them different{_ANEW}"
         )
     return tuple(names)
 
@@ -222,7 +225,8 @@ def _chosen(places: Mapping[str, dict[str, Any]], where: str) -> tuple[_Form, di
                 missing, nearest = absent, form
     if len(missing) < len(nearest.files):
         raise UsageError(
-            f"CIFAR {where} must hold all files of {nearest.name}, got no {', '.join(missing)}"
+            f"CIFAR {where} must hold all files of {nearest.name}, got no "
+            f"{', '.join(missing)}{_ANEW}"
         )
     raise UsageError(
         f"CIFAR {where} must be an archive or directory of CIFAR-10 or CIFAR-100 as published, "
@@ -235,6 +239,13 @@ def _content(path: Path) -> bytes:
         return read_content(path, _LARGEST_FILE)
     except OSError as error:
         raise UsageError(f"CIFAR file {path} must be readable: {error.strerror}") from error
+
+
+def _kind(content: bytes) -> str:
+    """Returns what a file is by its first bytes, where it is no archive."""
+    if content.startswith((b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM")):
+        return "an image"
+    return f"{len(content)} bytes that are none"
 
 
 def _of_archive(path: Path) -> dict[str, dict[str, bytes]]:
@@ -272,5 +283,8 @@ def _of_archive(path: Path) -> dict[str, dict[str, bytes]]:
     # A damaged archive can make the library raise any of these.
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
-        raise UsageError(f"CIFAR archive {path} must be a whole tar archive: {reason}") from error
+        raise UsageError(
+            f"CIFAR archive {path} must be a whole tar archive, such as cifar-10-python.tar.gz, "
+            f"got {_kind(content)}: {reason}{_ANEW}"
+        ) from error
     return found
