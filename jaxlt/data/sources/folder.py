@@ -74,8 +74,8 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
         resize: how, see `jaxlt.data.sources.resampling`.
 
     Raises:
-        UsageError: a directory is missing or cannot be read, a class has no image or no name in
-            UTF-8, or another part has a class that the training part lacks.
+        UsageError: a directory is missing or cannot be read, a class has no training image or no
+            name in UTF-8, or another part has a class that the training part lacks.
     """
     passed_over: Counter[str] = Counter()
     places = _parts(directory, passed_over)
@@ -93,7 +93,7 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
     for part, of_part in folders.items():
         parts[part] = defaultdict(list)
         for folder in of_part:
-            found = class_images(folder, searched)
+            found = class_images(folder, searched, may_be_empty=part != "train")
             passed_over += found.passed_over
             nested += sum(path.parent != folder for path in found.paths)
             parts[part][_known_name(folder, known, places["train"])] += found.paths
@@ -109,7 +109,7 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
         labels = np.repeat(np.arange(len(class_names)), sizes)
         return FileImages(paths, labels, image_size, resize)
 
-    val = images_of(parts["val"]) if "val" in parts else None
+    val = images_of(parts["val"]) if any(parts.get("val", {}).values()) else None
     return LoadedImages(
         class_names, images_of(parts["train"]), images_of(parts.get("test", {})), val
     )

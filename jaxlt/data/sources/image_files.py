@@ -20,7 +20,10 @@ SUFFIXES = frozenset(
 _CLUTTER = frozenset(
     {"__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information"}
     | {"lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+    | {"#snapshot", "__pycache__"}
 )
+# Behind a file's name, of what a Synology keeps beside it.
+_BESIDE = ("@synoeastream", "@synoresource")
 # How all names with a dot in front are counted.
 _HIDDEN = "hidden"
 _NAMED = 6
@@ -63,7 +66,7 @@ def is_clutter(name: str) -> bool:
         >>> [is_clutter(name) for name in ("._a.jpg", "Thumbs.db", "a.jpg")]
         [True, True, False]
     """
-    return name.startswith(".") or name.lower() in _CLUTTER
+    return name.startswith(".") or name.lower() in _CLUTTER or name.lower().endswith(_BESIDE)
 
 
 def images_below(directory: Path, searched: SearchedPlaces | None = None) -> FoundImages:
@@ -123,7 +126,9 @@ def _split(
     for entry in found:
         path = directory / entry.name
         if is_clutter(entry.name):
-            passed_over[_HIDDEN if entry.name.startswith(".") else entry.name] += 1
+            _, at, behind = entry.name.rpartition("@")
+            named = f"{at}{behind}" if behind.lower().startswith("syno") else entry.name
+            passed_over[_HIDDEN if entry.name.startswith(".") else named] += 1
         elif holds(entry.is_dir):
             if searched is not None and entry.is_symlink() and searched.overlap(path):
                 passed_over["link to a directory that is searched anyway"] += 1
@@ -147,19 +152,24 @@ def holds(test: Callable[[], bool]) -> bool:
         return False
 
 
-def class_images(directory: Path, searched: SearchedPlaces) -> FoundImages:
+def class_images(
+    directory: Path, searched: SearchedPlaces, *, may_be_empty: bool = False
+) -> FoundImages:
     """Finds the images of a class; a `UsageError` says that there are none, but what is there.
 
     Args:
         directory: the class's.
         searched: those of all classes, see `images_below`.
+        may_be_empty: whether to count a class without images as passed over.
     """
     found = images_below(directory, searched)
-    if not found.paths:
+    if not found.paths and may_be_empty:
+        found.passed_over[f"class directory {directory.name} without images"] += 1
+    elif not found.paths:
         got = ", ".join(_counted(found.passed_over)) or "none"
         raise UsageError(
             f"class directory {directory} must hold an image ({' '.join(sorted(SUFFIXES))}), "
-            f"got {got}"
+            f"got {got}; remove the directory if it is no class"
         )
     return found
 
@@ -196,7 +206,7 @@ def _counted(passed_over: Counter[str]) -> Iterator[str]:
 
     def order(item: tuple[str, int]) -> tuple[bool, int, str]:
         name, count = item
-        return name == _HIDDEN or name.lower() in _CLUTTER, -count, name
+        return name == _HIDDEN or name.lower() in _CLUTTER.union(_BESIDE), -count, name
 
     ordered = sorted(passed_over.items(), key=order)
     yield from (f"{count} {name}" for name, count in ordered[:_NAMED])

@@ -103,8 +103,18 @@ def test_an_empty_class_is_named(directory):
         load_folder(directory, 8)
     for name in ("a.heic", "b.HEIC", "c"):
         (dog / name).touch()
-    with pytest.raises(UsageError, match=r"got 2 \.heic, 1 without a suffix"):
+    with pytest.raises(UsageError, match=r"got 2 \.heic, 1 without a suffix; remove the directory"):
         load_folder(directory, 8)
+
+
+def test_an_empty_class_of_another_part_is_said(directory, caplog):
+    whole = load_folder(directory, 8)
+    touch(directory, "test/ant/a.txt", "val/cat/a.txt")
+    loaded = load_folder(directory, 8)
+    assert loaded.class_names == whole.class_names
+    assert paths_of(loaded.test) == paths_of(whole.test)
+    assert loaded.val is None
+    assert "1 class directory ant without images, 1 class directory cat without" in caplog.text
 
 
 def test_a_part_without_classes_is_refused(tmp_path):
@@ -154,6 +164,8 @@ def test_clutter_is_no_class_and_no_image(tmp_path, caplog):
         tmp_path, *(f"train/{name}/a.png" for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"))
     )
     touch(tmp_path, *(f"train/cat/{name}" for name in ("._a.png", "@eaDir/b.png", "Thumbs.db")))
+    touch(tmp_path, *(f"test/cat/{name}@SynoEAStream" for name in ("a.png", "b.png", "c.png")))
+    touch(tmp_path, *(f"test/{name}/a.png" for name in ("__pycache__", "#snapshot")))
     touch(tmp_path, "train/.DS_Store", "test/.ipynb_checkpoints/c/a.png", "__MACOSX/train/x/a.png")
     loaded = load_folder(tmp_path, 8)
     assert loaded.class_names == ("cat", "dog")
@@ -161,7 +173,8 @@ def test_clutter_is_no_class_and_no_image(tmp_path, caplog):
     assert len(loaded.test.labels) == 2
     (line,) = caplog.messages
     assert line.startswith(
-        f"passed over in {tmp_path}: 9 entries: 4 hidden, 2 @eaDir, 2 __MACOSX, 1 Thumbs.db"
+        f"passed over in {tmp_path}: 14 entries: 4 hidden, 3 @SynoEAStream, 2 @eaDir, 2 __MACOSX, "
+        "1 #snapshot, 1 Thumbs.db, 1 others"
     )
 
 
