@@ -322,6 +322,7 @@ def test_other_images_of_as_many_are_refused(tmp_path, part, said):
     for name in ("train", "val", "test"):
         photos(root / name, (3, 3), NAMES[:2])
     begun = begin(workdir, Folder(directory=str(root)), None, 0.2)
+    begun.keep(workdir)
     (workdir / "trials").mkdir()
     before = files_of(workdir)
     now = root.rename(tmp_path / "moved")
