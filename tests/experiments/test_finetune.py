@@ -383,7 +383,7 @@ def test_help_says_of_all_that_is_chosen_that_it_is():
     begins, changed = backbone_of(None), set()
     any_images = {flag.name: shown(flag.value) for flag in flags_of(for_any_images(begins))}
     for counts, side, num_test in (((5000, 10), 300, 0), ((10, 3), 20, 40)):
-        facts = Facts(("a", "b"), counts, side, 3, True, 9, num_test)
+        facts = Facts(("a", "b"), counts, side, 3, True, 9, num_test, known_by={})
         for one in (facts, facts._replace(num_val=0)):
             recipe, _ = recommend(
                 Folder(directory="x"), one, begins, 0.2, on_accelerator=side > 100
