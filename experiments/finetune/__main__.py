@@ -29,7 +29,6 @@ from experiments.table.plan import Cell, Plan, finished_runs, place_of_run
 from experiments.table.program import Options, render_table, say_once
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
-from jaxlt.recipes import Folder
 from jaxlt.recipes.data import AnySource, Data
 from jaxlt.recipes.methods import has_radius
 from jaxlt.recipes.part import part_name, shown
