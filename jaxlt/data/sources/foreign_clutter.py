@@ -1,5 +1,6 @@
 """Files that another library would take for images, or would leave out without a word."""
 
+import glob
 import os
 from collections import Counter
 from pathlib import Path
@@ -7,16 +8,37 @@ from pathlib import Path
 from jaxlt.data.sources.image_files import images_below, is_clutter, log_passed_over
 
 
-def clutter_directory(directory: Path) -> Path | None:
-    """Returns a directory below one that is clutter, of a name without `.` or `__` in front.
+def files_without_clutter(directory: Path) -> dict[str, list[str]] | None:
+    """Returns the files of each part that `datasets` finds in a directory, but for clutter.
 
-    `datasets` passes over those with them. None says that there is no other.
+    None says that it may be handed the directory: the name is no pattern, and there is no clutter
+    but what it passes over itself, names with `.` or `__` in front.
     """
-    for place, folders, _ in os.walk(directory):
-        folders[:] = [name for name in sorted(folders) if not name.startswith((".", "__"))]
-        if found := next((name for name in folders if is_clutter(name)), None):
-            return Path(place) / found
-    return None
+    root = str(directory.absolute())
+    pattern = glob.escape(root)
+    if pattern == root and not _has_clutter(directory):
+        return None
+    from datasets import data_files
+
+    patterns = data_files.get_data_patterns(pattern)
+    found = data_files.DataFilesDict.from_patterns(patterns, pattern)
+    kept = {
+        str(part): [
+            glob.escape(file)
+            for file in files
+            if not any(map(is_clutter, Path(file).relative_to(root).parts))
+        ]
+        for part, files in found.items()
+    }
+    return {part: files for part, files in kept.items() if files}
+
+
+def _has_clutter(directory: Path) -> bool:
+    for _, folders, files in os.walk(directory):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        if any(is_clutter(name) for name in (*folders, *files) if not name.startswith(".")):
+            return True
+    return False
 
 
 def say_left_out(directory: Path, rows: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.data.sources.folder import PARTS
-from jaxlt.data.sources.foreign_clutter import clutter_directory, say_left_out
+from jaxlt.data.sources.foreign_clutter import files_without_clutter, say_left_out
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.devices.backends import import_tensorflow
@@ -125,16 +125,13 @@ def _loaded(place: str) -> Any:
     directory = expanded(name)
     need = f"source hf:{place} must be a data set that the library datasets reads"
     if directory.is_dir():
-        # That library would make a class of it.
-        if clutter := clutter_directory(directory):
-            raise UsageError(
-                f"{need} without {clutter}: remove it, or read class directories by folder:{name}"
-            )
         saved = ("dataset_dict.json", "state.json")
         try:
             if any((directory / file).is_file() for file in saved):
                 return datasets.load_from_disk(str(directory))
-            found = datasets.load_dataset(str(directory), config or None)
+            # That library would make classes of clutter.
+            files = files_without_clutter(directory)
+            found = datasets.load_dataset(str(directory), config or None, data_files=files)
             say_left_out(directory, sum(map(len, found.values())))
             return found
         # The library raises errors of its own, of Arrow's and of Python's.

@@ -182,15 +182,17 @@ def no_label(labels):
     return table(labels).remove_columns(["label", "id"])
 
 
-def test_clutter_makes_no_class_of_a_directory_of_images(tmp_path):
-    clutter = (".ipynb_checkpoints", "__MACOSX", "ant/.thumbs")
-    for name in ("ant", "bee", *clutter):
-        (tmp_path / "train" / name).mkdir(parents=True)
-        Image.fromarray(image_of(0, 0)).save(tmp_path / "train" / name / "0.png")
-    assert load_hugging_face(str(tmp_path), 4, "stretch").class_names == ("ant", "bee")
-    (tmp_path / "train/bee/@eaDir/0.png").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"^source hf:.* without .*/bee/@eaDir: remove it, or"):
-        load_hugging_face(str(tmp_path), 4, "stretch")
+@pytest.mark.parametrize("more", [(), ("bee/@eaDir", "@eaDir", "#recycle")])
+def test_clutter_makes_no_class_of_a_directory_of_images(tmp_path, caplog, more):
+    root = tmp_path / "a [b]"
+    for part in ("train", "test"):
+        for name in ("ant", "bee", ".ipynb_checkpoints", "__MACOSX", "ant/.thumbs", *more):
+            (root / part / name).mkdir(parents=True)
+            Image.fromarray(image_of(0, 0)).save(root / part / name / "0.png")
+    loaded = load_hugging_face(str(root), 4, "stretch")
+    assert loaded.class_names == ("ant", "bee")
+    assert loaded.train.labels.tolist() == loaded.test.labels.tolist() == [0, 1]
+    assert all(name.rpartition("/")[2] in caplog.text for name in more)
 
 
 @pytest.mark.parametrize(
