@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 # What a reader can hold; a run that would enter more is to be made simpler.
 MOST_FILES, MOST_LINES = 55, 8_000
@@ -37,6 +39,7 @@ FLAGS = (
 )
 
 
+@pytest.mark.soak
 def test_a_plain_run_enters_few_files(tmp_path):
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, *FLAGS, f"--workdir={tmp_path / 'run'}"],

@@ -141,6 +141,7 @@ def test_networks_trained_in_16_bits_are_examined_in_32(runs, tmp_path):
     assert float(short.losses.mean(short.theta)) == float(full.losses.mean(full.theta))
 
 
+@pytest.mark.soak
 def test_hessian_of_a_group_is_that_of_its_images(monkeypatch, capsys, tmp_path, runs):
     flags = ("--checkpoint", runs[2], "--scope", "classifier", "--output", tmp_path)
     steps = ("--by", "group", "--lanczos-steps", 25, "--trace-samples", 10)
@@ -163,6 +164,7 @@ def test_hessian_of_a_group_is_that_of_its_images(monkeypatch, capsys, tmp_path,
     assert sum(line.startswith("| ldam") for line in lines) == len(GROUPS)
 
 
+@pytest.mark.soak
 def test_spectra_of_classes_go_from_head_to_tail(monkeypatch, capsys, tmp_path, runs):
     run = tmp_path / "run"
     shutil.copytree(runs[2], run)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from jpeg_trees import long_tail, write_tree
+from lanes import soak_but
 from matplotlib import image
 from PIL import Image
 from small_runs import run_program
@@ -66,13 +67,7 @@ def train(monkeypatch, capfd):
     return run
 
 
-EACH = [
-    pytest.param(name, marks=pytest.mark.soak if name == "mislas_places_lt" else ())
-    for name in CHOSEN
-]
-
-
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", soak_but({"cc_sam_inaturalist"}, CHOSEN))
 def test_a_recipe_runs_from_its_lists_to_its_result(name, train, tmp_path):
     layout, flags = CHOSEN[name]
     tree = write_tree(tmp_path / "data", layout, COUNTS, newline="\r\n")

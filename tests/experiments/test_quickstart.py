@@ -77,8 +77,7 @@ def test_fashion_lt_compares_on_images_of_any_source(monkeypatch, capfd, tmp_pat
 
 
 @pytest.mark.parametrize("program", [quickstart, fashion_lt])
-def test_bad_flags(monkeypatch, capfd, tmp_path, program):
-    (tmp_path / "file").write_text("")
+def test_bad_flags(monkeypatch, capfd, program):
     for flags, named in (
         (["--methods", "adamw"], "adamw"),
         (["--epochs", "0"], "epochs must be an integer of at least 1"),
@@ -86,12 +85,20 @@ def test_bad_flags(monkeypatch, capfd, tmp_path, program):
         (["--seeds", "0", "0"], "seeds must be different, got 0 0"),
         (["--methods"], "methods must name at least one method"),
         (["--methods", "sgd", "sgd"], "methods must be different"),
-        (["--workdir", tmp_path / "file"], "writable directory"),
     ):
         status, _, lines = run_program(monkeypatch, capfd, program, *flags)
         assert status == 2, flags
         assert len(lines) == 1, lines
         assert named in lines[0]
+
+
+def test_a_workdir_that_is_a_file(monkeypatch, capfd, tmp_path):
+    (tmp_path / "file").write_text("")
+    flags = ("--workdir", tmp_path / "file")
+    status, _, lines = run_program(monkeypatch, capfd, quickstart, *flags)
+    assert status == 2
+    assert len(lines) == 1, lines
+    assert "writable directory" in lines[0]
 
 
 def test_the_methods_of_both_programs_share_their_base():

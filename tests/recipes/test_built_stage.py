@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from lanes import soak_but
 from sklearn.neighbors import NearestCentroid
 
 from jaxlt import UsageError
@@ -76,7 +77,7 @@ SECOND_STAGES = {
 }
 
 
-@pytest.mark.parametrize("name", SECOND_STAGES)
+@pytest.mark.parametrize("name", soak_but({"crt", "cc_sam"}, SECOND_STAGES))
 def test_a_stage_of_the_classifier_leaves_the_network_below_alone(tmp_path, first, name):
     _, state = then(tmp_path, **SECOND_STAGES[name])
     assert_equal(backbone(state), backbone(first[1]))
@@ -213,6 +214,7 @@ def test_averaging_renews_the_statistics_of_a_network_that_it_averages(tmp_path,
     assert all(differ(*pair) == (trainable == "all") for pair in statistics)
 
 
+@pytest.mark.soak
 def test_averaging_renews_no_statistics_below_the_last_block_where_it_alone_is_trained():
     network = ImageNetResNet(architecture="resnet10")
     fields = {"trainable": "last_block", "batch_norm": "last_block"}

@@ -216,6 +216,7 @@ def test_lists_and_ranges_of_numbers(words, expected):
     assert command_line._numbers(words) == expected
 
 
+@pytest.mark.soak
 def test_the_device_pipeline_needs_no_tensorflow(tmp_path):
     code = f"""
 import sys

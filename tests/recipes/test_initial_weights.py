@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lanes import soak_but
 from safetensors.numpy import save_file
 
 from jaxlt import UsageError
@@ -192,7 +193,10 @@ def moved(after, before):
 
 @pytest.mark.parametrize(
     ("method", "batch_norm"),
-    [(SGD(), "running"), (FocalSAM(), "last_block"), (CCSAM(), "last_block")],
+    soak_but(
+        [(CCSAM(), "last_block")],
+        [(SGD(), "running"), (FocalSAM(), "last_block"), (CCSAM(), "last_block")],
+    ),
 )
 def test_a_step_moves_the_last_block_and_its_statistics_alone(method, batch_norm):
     stage = Stage(trainable="last_block", batch_norm=batch_norm, method=method)
@@ -226,6 +230,7 @@ def flops_and_memory(stage, model=None):
     return program.cost_analysis()["flops"], program.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.soak
 def test_a_stage_of_the_last_block_costs_a_forward_pass_below_it():
     """So SAM, whose passes share the one below the block, costs little more than SGD."""
     whole, memory = flops_and_memory(Stage())

@@ -1,6 +1,6 @@
 """One device, eight devices and several processes train alike, with every method.
 
-`many_devices.py` trains. The soak lane takes all of its cases, and of several processes some.
+`many_devices.py` trains: all of its cases on eight devices, some in several processes.
 """
 
 import contextlib
@@ -15,12 +15,8 @@ import pytest
 from small_problems import METHODS
 
 HERE = Path(__file__).parent
-ALL = ["all"]
-# Every method, and each other way of a batch: shards, divided parameters, a group's images alone.
-SOME = [
-    *(f"{method} 64" for method in ("sgd", *METHODS)),
-    *("sgd by shard 64", "sam by shard 64", "sam sharded 64", "imb_sam factored 32"),
-]
+pytestmark = pytest.mark.soak
+
 # What several processes do otherwise than several devices of one: rows of a batch from each,
 # parameters divided among them, loops over blocks of images.
 OF_PROCESSES = {
@@ -61,14 +57,15 @@ def wait_for(processes):
         assert process.returncode == 0, errors
 
 
-@pytest.fixture(scope="module", params=[SOME, pytest.param(ALL, marks=pytest.mark.soak)])
-def saved(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """What one device and eight save, by their number."""
     directory = tmp_path_factory.mktemp("saved")
     files = {number: directory / f"{number}.npz" for number in (1, 8)}
-    wait_for([start(file, request.param, num_devices=number) for number, file in files.items()])
+    wait_for([start(file, ["all"], num_devices=number) for number, file in files.items()])
     found = {number: np.load(file) for number, file in files.items()}
-    assert set(SOME) <= set(found[1]), "a name that no case has would be left out"
+    ways = {f"{method} 64" for method in ("sgd", *METHODS)}
+    assert ways <= set(found[1]), "a method without a case would be left out"
     return found
 
 
@@ -86,8 +83,6 @@ def test_eight_devices_train_as_one_does(saved):
         check(saved[8], saved[1], name)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("saved", [ALL], indirect=True)
 @pytest.mark.parametrize("number", OF_PROCESSES)
 def test_several_processes_train_as_one_does(saved, tmp_path, number):
     file = tmp_path / "saved.npz"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxlt.data.sources.encoded_images import EncodedImages
 from jaxlt.data.sources.image_set import LoadedImages
-from jaxlt.data.sources.listed import BadLine, ListFile, class_names, read_lists, refuse
+from jaxlt.data.sources.list_lines import BadLine, ListFile, class_names, refuse
+from jaxlt.data.sources.listed import read_lists
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.data.sources.tfds import has_text, make_builder, preparation_errors, supervised_keys
 from jaxlt.devices.backends import import_tensorflow

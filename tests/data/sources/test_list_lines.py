@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlt.data.sources.listed import (
+from jaxlt.data.sources.list_lines import (
     class_names,
     missing_images,
     outside_labels,
@@ -69,7 +69,8 @@ BAD_LINES = {
     "../a 1": "path must be relative and without . or .., got '../a'",
     "a/../b 1": "path must be relative and without . or .., got 'a/../b'",
     "a/.. 1": "path must be relative and without . or .., got 'a/..'",
-    "./a 1": "path must be relative and without . or .., got './a'",
+    "././a 1": "path must be relative and without . or .., got './a'",
+    "./good 1": "path must be new, got 'good' of line 1",
     "a//b 1": "path must be relative and without . or .., got 'a//b'",
     "good 1": "path must be new, got 'good' of line 1",
 }
@@ -103,6 +104,8 @@ LINES = {
     "#1.jpg 3": "#1.jpg",
     "-x 100%.jpg 3": "-x 100%.jpg",
     "1 3": "1",
+    "./a.jpg 3": "a.jpg",
+    '"./a b.jpg",3': "a b.jpg",
 }
 
 
@@ -110,6 +113,12 @@ LINES = {
 def test_the_last_word_is_the_label_and_all_before_it_the_path(tmp_path, line, image):
     path = write(tmp_path / "list.txt", f"{line}\nother 0\n")
     assert parsed(path) == [(image, 3, 1), ("other", 0, 2)]
+
+
+@pytest.mark.parametrize("heading", ["path label", "path,label", "file\tclass"])
+def test_a_heading_is_called_one(tmp_path, heading):
+    _, bad = read_list(write(tmp_path / "list.txt", f"{heading}\na 0\nb x\n"))
+    assert [x.reason.endswith("; if this is a heading, remove it") for x in bad] == [True, False]
 
 
 def test_names_that_begin_with_a_dot_are_no_strange_parts(tmp_path):

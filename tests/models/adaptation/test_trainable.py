@@ -202,7 +202,13 @@ class TestCounts:
 
 
 class TestInitialFunction:
-    @pytest.mark.parametrize("kinds", [*((kind,) for kind in EXACT_AT_FIRST), EXACT_AT_FIRST])
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            *(pytest.param((kind,), marks=pytest.mark.soak) for kind in EXACT_AT_FIRST),
+            EXACT_AT_FIRST,
+        ],
+    )
     def test_is_that_of_the_frozen_network(self, kinds):
         adaptation = _of(*kinds)
         frozen = _logits(FROZEN, _initial(FROZEN))

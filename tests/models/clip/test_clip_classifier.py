@@ -51,7 +51,16 @@ def features(model, params, images):
     )
 
 
-@pytest.mark.parametrize("kinds", [(), *((kind,) for kind in EXACT_AT_FIRST), EXACT_AT_FIRST])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        *(
+            pytest.param(kinds, marks=pytest.mark.soak)
+            for kinds in [(), *((kind,) for kind in EXACT_AT_FIRST)]
+        ),
+        EXACT_AT_FIRST,
+    ],
+)
 def test_features_are_the_golden_ones_at_first(snapshot, golden, kinds):
     model, images = classifier(snapshot.config.vision, *kinds), golden["pixel_values_nhwc"]
     found = features(model, pretrained(model, snapshot, images), images)

@@ -93,7 +93,8 @@ def gradient_fn(model):
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
-@pytest.mark.parametrize("bottleneck", [True, pytest.param(False, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("bottleneck", [True, False])
 def test_remat_changes_no_result(bottleneck):
     plain, remat = (tiny(bottleneck=bottleneck, remat=remat) for remat in (False, True))
     drawn, again = initialized(plain), initialized(remat)
@@ -106,6 +107,7 @@ def test_remat_changes_no_result(bottleneck):
     )
 
 
+@pytest.mark.soak
 def test_remat_takes_less_memory_and_more_work():
     """As accelerators compile it: the CPU's compiler merges both computations of a block again."""
     temporaries, flops = {}, {}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lanes import soak_but
 from small_training import (
     NUM_STEPS,
     Batches,
@@ -107,9 +108,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(
-    "at", [3, 14, *(pytest.param(at, marks=pytest.mark.soak) for at in (10, 24))]
-)
+@pytest.mark.parametrize("at", soak_but({14}, [3, 14, 10, 24]))
 def test_stopped_members_resume_to_the_same_bits(tmp_path, together, uninterrupted, at):
     def killing(step, seed):
         if step == at and seed == 1:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from lanes import soak_but
 
 import jaxlt
 from jaxlt.models import CifarResNet, create_model
@@ -32,6 +33,7 @@ METHODS = {
     "cc_sam classifier": (lambda: jaxlt.cc_sam(COUNTS, mask=classifier_only), 1.01),
     "cc_sam mixed": (lambda: jaxlt.cc_sam(COUNTS, flat_ratio=0.5, mask=classifier_only), 1.01),
 }
+OTHERS = [name for name in METHODS if name != "sgd"]
 
 
 def loss(logits, labels, step):
@@ -58,12 +60,13 @@ def flops_over_sgd(method, model="resnet8", **options):
     return step.cost_analysis()["flops"] / sgd.cost_analysis()["flops"]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "sgd"])
+@pytest.mark.parametrize("name", soak_but({"imb_sam", "cc_sam mixed"}, OTHERS))
 def test_flops_of_a_whole_resnet_step_over_sgd(name):
     _, bound = METHODS[name]
     assert 1 < flops_over_sgd(name) <= bound
 
 
+@pytest.mark.soak
 def test_perturbed_passes_do_not_hold_their_activations_at_once():
     """Side by side, SSE-SAM's two would take as much again as a step of SGD; see equation.py."""
 
@@ -131,7 +134,7 @@ class TestHeldStatistics:
         held = {"held_statistics": kept["held_statistics"], "batch_stats": state.batch_stats}
         return lambda params, images: model.apply({"params": params, **held}, images, train=True)
 
-    @pytest.mark.parametrize("capacity", [None, 8])
+    @pytest.mark.parametrize("capacity", soak_but({8}, [None, 8]))
     def test_imb_sam(self, capacity):
         model = CifarResNet(num_classes=4, blocks=(1, 1, 1))
         rho, lr = 0.3, 0.1
@@ -165,6 +168,7 @@ class TestHeldStatistics:
         after, _ = jax.jit(step)(state, images, labels)
         assert_equal(after.params, jax.tree.map(lambda w, g: w - lr * g, state.params, gradient))
 
+    @pytest.mark.soak
     def test_cc_sam_on_all_parameters_passes_over_each_class_alone(self):
         """With the statistics held, whole batches for each class give what parts give."""
         model = CifarResNet(num_classes=4, blocks=(1, 1, 1))
@@ -191,10 +195,19 @@ class TestHeldStatistics:
 
 @pytest.mark.parametrize(
     ("model", "classifier", "method"),
-    [
-        *(("mlp", "linear", name) for name in METHODS if name != "sgd"),
-        *(("small_conv", "cosine", name) for name in METHODS if name != "sgd"),
-    ],
+    soak_but(
+        {
+            ("mlp", "linear", "sse_sam"),
+            ("mlp", "linear", "focal_sam"),
+            ("mlp", "linear", "cc_sam mixed"),
+            ("small_conv", "cosine", "imb_sam"),
+            ("small_conv", "cosine", "cc_sam classifier"),
+        },
+        [
+            *(("mlp", "linear", name) for name in OTHERS),
+            *(("small_conv", "cosine", name) for name in OTHERS),
+        ],
+    ),
 )
 def test_savings_change_nothing(model, classifier, method):
     """Against the same step of a network that says nothing of itself."""
