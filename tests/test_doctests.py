@@ -45,10 +45,16 @@ MODULES = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Where a run that one example has trained is there for the next."""
+    return tmp_path_factory.mktemp("examples")
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_examples_give_what_they_show(module, tmp_path, monkeypatch):
-    """To two digits, in a directory of their own."""
-    monkeypatch.chdir(tmp_path)
+def test_examples_give_what_they_show(module, directory, monkeypatch):
+    """To two digits."""
+    monkeypatch.chdir(directory)
     with np.printoptions(precision=2):
         assert doctest.testmod(importlib.import_module(module)).failed == 0
 

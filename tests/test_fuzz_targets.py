@@ -14,6 +14,7 @@ from fuzz.mutations import damaged
 from fuzz.targets import TARGETS, Target, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lanes import soak_but
 
 from jaxlt.errors import UsageError
 
@@ -27,9 +28,7 @@ _SOAK = {"checkpoint", "predictor"}
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.soak) if name in _SOAK else name for name in TARGETS
-    ],
+    params=soak_but(TARGETS.keys() - _SOAK, TARGETS),
 )
 def name(request, tmp_path_factory):
     # What a first call imports and compiles is no reader's doing.
@@ -66,7 +65,7 @@ def test_whole_files_are_accepted_and_those_that_did_harm_end_in_a_line(name):
     assert outcomes[0] == (name != "onnx_wheel")
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", soak_but({1}, [1, 5]))
 def test_damaged_files_are_accepted_or_refused_in_a_line(name, times):
     @settings(
         max_examples=times * _SLOW.get(name, 150),

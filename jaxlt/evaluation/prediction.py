@@ -56,7 +56,7 @@ class Predictor:
     Example:
         >>> from jaxlt import recipes
         >>> from jaxlt.evaluation import Predictor
-        >>> run = recipes.train(recipes.named("sam_digits"), "runs/sam")
+        >>> run = recipes.train(recipes.named("sam_digits"), "runs/sam", seed=1)
         >>> predictor = Predictor.load(run.path)
         >>> predictor.class_names[:3]
         ('0', '1', '2')

@@ -115,6 +115,7 @@ def test_a_recipe_that_is_not_one_stage_of_sgd_is_refused(monkeypatch, recipe, n
         ablation.main()
 
 
+@pytest.mark.soak
 def test_rows_train_and_are_shown(monkeypatch, capsys, tmp_path):
     rows = ("sgd", "magnitude")
     some = tuple(row for row in ablation._ROWS if row[1] in rows)

@@ -144,6 +144,7 @@ class TestWhatTrains:
                 experiment.workdir(member),
             )
 
+    @pytest.mark.soak
     def test_a_step_takes_less_memory_than_in_full(self):
         def memory(adaptation):
             recipe = with_network(adaptation=Adaptation(kinds=(adaptation,)))
@@ -156,6 +157,7 @@ class TestWhatTrains:
         # No gradient, no momentum, and of dense layers no inputs to keep.
         assert full - adapted > 2 * frozen
 
+    @pytest.mark.soak
     def test_members_together_are_what_each_is_alone(self, run, tmp_path):
         _, experiment, _, result = run
         members = [Member(seed, tmp_path / str(seed)) for seed in (0, 1)]
@@ -163,6 +165,7 @@ class TestWhatTrains:
         np.testing.assert_allclose(both[0]["test_loss"], result["test_loss"], rtol=1e-4)
         assert both[0]["test_loss"] != both[1]["test_loss"]
 
+    @pytest.mark.soak
     def test_micro_batches_give_the_batchs_steps(self, run, tmp_path):
         recipe = with_network(micro_batch=24)  # 24, 24 and 16 images
         _, state = trained(tmp_path, recipe)
@@ -263,7 +266,7 @@ class TestHead:
         )
         return column / np.linalg.norm(column)
 
-    @pytest.mark.parametrize("form", ["categories", "lines"])
+    @pytest.mark.parametrize("form", soak_but({"lines"}, ["categories", "lines"]))
     def test_rows_are_of_the_names_of_their_classes(self, tmp_path, form):
         """iNaturalist's labels are numbers of categories, whose names are in another order."""
         tree = self._tree(tmp_path / "tree")

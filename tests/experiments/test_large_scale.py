@@ -193,6 +193,7 @@ def test_a_bad_flag(train, tmp_path, flags, named):
     assert not workdir.exists()
 
 
+@pytest.mark.soak
 def test_without_test_images_training_images_must_be_held_out(train, monkeypatch, capfd, tmp_path):
     tree = write_tree(tmp_path, "imagenet", COUNTS)
     flags = ["--data.source", f"list:{tree.root},{tree.train}", *SHORT, "--network", "small_conv"]

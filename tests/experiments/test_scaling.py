@@ -194,6 +194,7 @@ def reduced_gradients(row):
     return float(row["MB"].split("(")[1].rstrip(")"))
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "gradients"),
     [
@@ -221,6 +222,7 @@ def test_the_closed_form_gathers_features_and_residuals(table):
     assert float(row["gathered MB"]) * 1e6 > 4 * 4 * 256
 
 
+@pytest.mark.soak
 def test_the_table_follows_the_measured_step(table):
     assert table["SGD"]["ms on 1"] == "500"
     ratio = float(table["SAM"]["TFLOP"].split("(")[1].rstrip(")"))

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from lanes import soak_but
 from PIL import Image
 
 from jaxlt import UsageError, recipes
@@ -61,7 +62,7 @@ NETWORKS = {
 }
 # Statistics of batches are more than the others have, but for frozen parameters.
 SOON = ("batch_norm",)
-EACH = [pytest.param(n, marks=() if n in SOON else pytest.mark.soak) for n in NETWORKS]
+EACH = soak_but(SOON, NETWORKS)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_factors_of_classes_become_part_of_their_weights(data, runs):
     np.testing.assert_allclose(state.params["classifier"]["bias"], bias, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*SOON, pytest.param("whole", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", soak_but(SOON, [*SOON, "whole"]))
 def test_images_may_be_of_another_size(name, data, runs):
     recipe = recipe_of(data[1], NETWORKS[name], init_from=str(runs(name)), image_size=16)
     assert np.isfinite(state_of(recipe).params["classifier"]["kernel"]).all()
@@ -263,6 +264,7 @@ def test_what_cannot_be_begun_with_is_refused(data, runs, tmp_path, change, fiel
     assert all_bytes(path) == before
 
 
+@pytest.mark.soak
 def test_a_rank_that_follows_the_classes_is_named(data, runs):
     network = NETWORKS["adapted"].replace(adaptation=recipes.Adaptation(kinds=("adaptformer",)))
     with pytest.raises(UsageError, match=r"adaptation\.rank must be 2, that of run .*; give --net"):

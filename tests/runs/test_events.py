@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jaxlt.recipes import Evaluation, Optimizer, Stage, named, train
+from jaxlt.recipes import Evaluation, Optimizer, Small, Stage, named, train
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.optimizer import Constant, MultiStep
 from jaxlt.runs.run import Events
@@ -32,7 +32,12 @@ def test_a_run_shows_its_pace(tmp_path):
     first = Stage(
         epochs=5, batch_size=32, optimizer=Optimizer(lr=0.2, schedule=MultiStep(warmup=2))
     )
-    recipe = vary(named("sgd_digits"), stages=(first,), evaluation=Evaluation(epochs=2))
+    recipe = vary(
+        named("sgd_digits"),
+        network=Small(architecture="mlp"),
+        stages=(first,),
+        evaluation=Evaluation(epochs=2),
+    )
     run = train(recipe, tmp_path / "run")
     curves = {}
     for file in (run.path / "tensorboard").iterdir():

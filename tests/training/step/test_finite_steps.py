@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from lanes import soak_but
 from small_training import (
     NUM_STEPS,
     Batches,
@@ -106,7 +107,7 @@ def test_a_resumed_run_has_skipped_the_same_steps_once(tmp_path, skipping, at):
     assert parts.read_result()["skipped_steps"] == list(SKIPPED)
 
 
-@pytest.mark.parametrize("chunks", [pytest.param(1, marks=pytest.mark.soak), 4])
+@pytest.mark.parametrize("chunks", soak_but({4}, [1, 4]))
 def test_a_run_that_may_skip_has_the_bits_of_one_that_may_not(tmp_path, monkeypatch, chunks):
     # Of two programs that differ, as a user has them compiled: the tests' kernels round otherwise.
     options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
