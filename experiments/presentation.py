@@ -129,16 +129,21 @@ def picture(
     """Yields a figure and its panels, (lines, columns) axes, and writes it as a PNG.
 
     Panels on which nothing is drawn are not shown. Further options are of `Figure.subplots`. Names
-    may have characters that matplotlib's fonts lack, which the log says once.
+    may have characters that matplotlib's fonts lack, which the log says once; a dollar in one is no
+    formula.
     """
     # After the flags are read: it takes its time.
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     figure = Figure(figsize, layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, **options)
     yield figure, panels
     for axes in panels.flat:
         axes.set_visible(axes.has_data())
+    # Numbers at a logarithmic axis are formulas: they are written when the figure is drawn.
+    for text in figure.findobj(lambda one: isinstance(one, Text) and one.get_text()):
+        text.set_parse_math(False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", NO_GLYPH)
         figure.savefig(path, dpi=150)

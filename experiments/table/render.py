@@ -127,8 +127,7 @@ def draw_table(plan: Plan, entries: Sequence[Entry], path: Path) -> None:
             _draw_ours(place, rows, shown)
             _draw_published(place, rows, shown if plan.comparable else [])
             place.set_title(panel, fontsize="medium")
-        # It may hold the directory of the images, in which a dollar begins no formula.
-        figure.suptitle(plan.title, parse_math=False)
+        figure.suptitle(plan.title)
         images = evaluated_images(plan.recipes.values())
         figure.supxlabel(f"accuracy on {images} (%)", fontsize="medium")
         handles = {

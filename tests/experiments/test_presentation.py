@@ -11,7 +11,9 @@ from experiments.presentation import (
     METHODS,
     best_places,
     csv_writer,
+    legend_beside,
     method_name,
+    picture,
     place_of,
     run_styles,
 )
@@ -74,3 +76,15 @@ def test_best_is_bold_as_it_is_written():
     assert best_places([41.24, 41.16, 40.0], 1) == [0, 1]
     assert best_places([float("nan"), 2.0, 1.0], 1) == [1]
     assert best_places([float("nan"), 2.0], 1) == best_places([2.0], 1) == []
+
+
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
+    name = "$a_{$"  # no formula can be made of it
+    with picture(tmp_path / "picture.png", 1, 1, (4, 3)) as (figure, [[axes]]):
+        axes.plot([1, 1000], [1, 2], label=name)
+        axes.set(title=name, xscale="log", ylabel=name)
+        axes.set_yticks([1, 2], [name, "b"])
+        legend_beside(figure, axes)
+    shown = [text.get_text() for text in axes.get_xticklabels()]
+    assert r"$\mathdefault{10^{2}}$" in shown
+    assert all(text.get_parse_math() for text in axes.get_xticklabels())
