@@ -214,6 +214,7 @@ def test_gradients_that_a_method_reduces(name, gradients, table):
     assert table[name]["gathered MB"] == "0"
 
 
+@pytest.mark.soak
 def test_the_closed_form_gathers_features_and_residuals(table):
     """And reduces one gradient and sums of a few numbers an image."""
     row = table["CC-SAM, classifier"]

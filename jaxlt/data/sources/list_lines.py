@@ -72,7 +72,8 @@ def read_list(path: Path) -> tuple[ListFile, list[BadLine]]:
         if image and _NUMBER.fullmatch(label) and image not in good:
             good[image] = (int(label), number)
         else:
-            bad.append(BadLine(path, number, _reason(image, label, good)))
+            heading = "" if good or bad else "; if this is a heading, remove it"
+            bad.append(BadLine(path, number, _reason(image, label, good, heading)))
     for image in [image for image in good if _STRANGE_PART.search(image)]:
         _, number = good.pop(image)
         reason = f"path must be relative and without . or .., got {image!r}"
@@ -99,8 +100,7 @@ def _unquoted(word: str) -> str:
     return word[1:-1].replace('""', '"') if is_quoted else word
 
 
-def _reason(image: str, label: str, good: dict[str, tuple[int, int]]) -> str:
-    heading = "" if good else "; if this is a heading, remove it"
+def _reason(image: str, label: str, good: dict[str, tuple[int, int]], heading: str) -> str:
     if not image:
         return f"must have a path and a label, got {label!r}{heading}"
     if not _NUMBER.fullmatch(label):

@@ -137,9 +137,10 @@ def test_bad_lines_are_reported_together_in_one_line(tmp_path, caplog):
     _, bad = read_list(path)
     with pytest.raises(UsageError) as caught:
         refuse(reversed(bad))
-    shown = "; ".join(
+    first, *others = (
         f"{path}:{number + 1} must have a path and a label, got '{number}'" for number in range(5)
     )
+    shown = "; ".join([f"{first}; if this is a heading, remove it", *others])
     assert str(caught.value) == (
         f"list files must have no bad line, got 7 bad lines: {shown}; and 2 more, see above"
     )
