@@ -69,7 +69,7 @@ def word_of(flag: str, words: Sequence[str], default: str) -> str:
     found = default
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if name == f"--{flag}":
+        if name.replace("_", "-") == f"--{flag}":
             found = value if equals else next(iter(words[number + 1 :]), default)
     return found
 

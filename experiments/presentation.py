@@ -142,8 +142,9 @@ def picture(
     for axes in panels.flat:
         axes.set_visible(axes.has_data())
     # Numbers at a logarithmic axis are formulas: they are written when the figure is drawn.
-    for text in figure.findobj(lambda one: isinstance(one, Text) and one.get_text()):
-        text.set_parse_math(False)
+    for text in figure.findobj(Text):
+        if text.get_text():
+            text.set_parse_math(False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", NO_GLYPH)
         figure.savefig(path, dpi=150)

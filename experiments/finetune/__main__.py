@@ -110,8 +110,8 @@ def main() -> None:
             f"trial_epochs must be at most the epochs of a run, {most}, got "
             f"{arguments.trial_epochs}; give --epochs as well, or fewer"
         )
+    _check_evaluates(recipe, begun.facts)
     check_weights(recipe, begun.facts)
-    begun.keep(workdir)
     for line in begun.lines:
         _logger.info("%s", line)
     if replaced := _replaced(begun.recipe, recipe):
@@ -121,7 +121,8 @@ def main() -> None:
         recipes[BASELINE] = baseline_of(recipe)
     rate_is_given = word("optimizer.lr", words) is not None
     short = _short_runs(arguments, begun.facts, words)
-    trained = train(recipes, workdir, arguments.runs, short, rate_is_given=rate_is_given)
+    with begun.kept(workdir):
+        trained = train(recipes, workdir, arguments.runs, short, rate_is_given=rate_is_given)
     _report(trained, workdir, arguments)
     _say_next(place_of_run(workdir, next(iter(trained)), arguments.seeds[0]))
 
@@ -169,9 +170,27 @@ def _place(word: str, beside: str) -> AnySource:
     return parsing.parse(Recipe(), ["--data.source", source]).data.source
 
 
+def _check_evaluates(recipe: Recipe, facts: Facts) -> None:
+    """Raises UsageError where there are no images to evaluate and none can be held out."""
+    if facts.num_val or facts.num_test:
+        return
+    if not recipe.data.holds_out:
+        raise UsageError(
+            "validation must be above 0 where there are no val and no test images, got 0; leave "
+            "--validation out, or put images into val or test beside train"
+        )
+    if max(facts.class_counts) < 2:
+        raise UsageError(
+            "a class must have two training images or more, one of which is held out, got one in "
+            "each class; add images, or put some into val or test beside train"
+        )
+
+
 def _name(place: AnySource) -> str:
     kind, _, rest = Data(source=place).name.partition(":")
-    return expanded(rest.split(",")[0]).absolute().name if rest else kind
+    # A list's first part is the directory of its images.
+    directory = rest.split(",")[0].strip('"') if kind == "list" else rest
+    return expanded(directory).absolute().name if rest else kind
 
 
 def _short_runs(arguments: Arguments, facts: Facts, words: Sequence[str]) -> ShortRuns | None:

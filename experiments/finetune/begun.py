@@ -1,6 +1,7 @@
 """What a workdir was begun with: a run that was stopped goes on with the same choices."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,10 @@ from experiments import command_line
 from experiments.finetune.facts import Facts, facts_of
 from experiments.finetune.recommended import backbone_of, recommend
 from jaxlt.errors import UsageError
-from jaxlt.files.directory import claim_directory, write_json
+from jaxlt.files.directory import claim_directory, expanded, write_json
 from jaxlt.files.foreign_files import read_json, typed
 from jaxlt.files.whole_file import unwritable
-from jaxlt.recipes.data import AnySource
+from jaxlt.recipes.data import AnySource, Data
 from jaxlt.recipes.named import vary
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.runs.differences import image_differences
@@ -36,6 +37,7 @@ class _BegunRecord(msgspec.Struct, frozen=True):
     validation: float
     recipe: Recipe
     lines: list[str]
+    init_from: str | None = None
 
 
 class Begun(NamedTuple):
@@ -45,13 +47,26 @@ class Begun(NamedTuple):
     recipe: Recipe
     lines: list[str]
     record: _BegunRecord | None = None
-    """What `keep` is to write, None where the choices were read."""
+    """What `kept` is to write, None where the choices were read."""
 
-    def keep(self, workdir: Path) -> None:
-        """Writes in the workdir, which is made, what was chosen."""
+    @contextlib.contextmanager
+    def kept(self, workdir: Path) -> Iterator[None]:
+        """Writes in the workdir, which is made, what was chosen.
+
+        A mistake that is found before a run has begun leaves nothing there.
+        """
+        missing = [path for path in (workdir, *workdir.parents) if not path.exists()]
         if self.record is not None:
             claim_directory(workdir)
             write_json(workdir / FILE, msgspec.to_builtins(self.record))
+        try:
+            yield
+        except UsageError:
+            if [path.name for path in workdir.iterdir()] == [FILE]:
+                (workdir / FILE).unlink()
+                for path in missing:
+                    path.rmdir()
+            raise
 
 
 def begin(
@@ -63,7 +78,7 @@ def begin(
 ) -> Begun:
     """Looks at a source and chooses, or reads what was chosen when the workdir was begun.
 
-    Nothing is written before `keep` of what is returned.
+    Nothing is written before `kept` of what is returned.
 
     Args:
         workdir: where the choices are kept.
@@ -79,19 +94,21 @@ def begin(
         raise UsageError(
             f"workdir must be a writable directory, got {workdir}: {obstacle} is none; give another"
         )
+    _check_is_outside(workdir, place)
     skips = word("data.unreadable", words) == "skip"
-    facts = facts_of(place, skip_unreadable=skips)
+    run = word("init-from", words)
     file = workdir / FILE
     inside = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
     # Before the first run there is nothing that other choices would spoil.
     if FILE in inside and len(inside) > 1:
-        return _read(file, facts, place, backbone, share)
+        return _read(file, facts_of(place, skip_unreadable=skips), place, backbone, share, run)
     if inside not in ([], [FILE]):
         raise UsageError(f"workdir must be new, empty or begun by this program, got {workdir}")
+    facts = facts_of(place, skip_unreadable=skips, decode=not skips)
     import jax
 
     on_accelerator = jax.default_backend() != "cpu"
-    network = backbone_of(backbone, word("init-from", words))
+    network = backbone_of(backbone, run)
     # What is no number the parser refuses afterwards.
     given = word("epochs", words) or ""
     epochs = int(given) if given.isdecimal() else None
@@ -104,11 +121,28 @@ def begin(
         recipe, line = with_fitting_batch(recipe)
         lines.append(line)
     lines = [facts.shown, *lines]
-    record = _BegunRecord(FORMAT, facts, backbone, share, recipe, lines)
+    record = _BegunRecord(FORMAT, facts, backbone, share, recipe, lines, run)
     return Begun(facts, recipe, lines, record)
 
 
-def _read(file: Path, facts: Facts, place: AnySource, backbone: str | None, share: float) -> Begun:
+def _check_is_outside(workdir: Path, place: AnySource) -> None:
+    """Raises UsageError where the pictures of the runs would be among the images of the next."""
+    kind, _, rest = Data(source=place).name.partition(":")
+    images, made = expanded(rest).resolve(), expanded(workdir).resolve()
+    if kind in ("folder", "hf") and images.is_dir() and images in (made, *made.parents):
+        raise UsageError(
+            f"workdir must lie outside the images, got {workdir} in {rest}; give another --workdir"
+        )
+
+
+def _read(
+    file: Path,
+    facts: Facts,
+    place: AnySource,
+    backbone: str | None,
+    share: float,
+    run: str | None,
+) -> Begun:
     found = read_json(file)
     if found.get("format") != FORMAT:
         raise UsageError(
@@ -126,6 +160,11 @@ def _read(file: Path, facts: Facts, place: AnySource, backbone: str | None, shar
                 f"--{name} of {workdir} must be {before}, as it was begun, got {now}; give another "
                 "--workdir"
             )
+    if record.init_from is not None and run is None:
+        raise UsageError(
+            f"--init-from of {workdir} must be {record.init_from}, as it was begun, got none; give "
+            "it, or another --workdir"
+        )
     if record.facts != facts:
         got = "others" if record.facts.shown == facts.shown else facts.shown
         raise UsageError(

@@ -1,11 +1,12 @@
 """What is known of a user's images before anything is chosen for them."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.errors import UsageError, counted
 from jaxlt.recipes.data import AnySource, Data
 from jaxlt.runs.differences import ImagesRecord
@@ -59,8 +60,17 @@ class Facts(NamedTuple):
         )
 
 
-def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
-    """Looks at a source; a `UsageError` says that it cannot be read, or a class has no image."""
+def facts_of(place: AnySource, *, skip_unreadable: bool = False, decode: bool = False) -> Facts:
+    """Looks at a source.
+
+    Args:
+        place: the source.
+        skip_unreadable: whether training will skip images that cannot be read.
+        decode: whether to decode all images, so that none stops the training later.
+
+    Raises:
+        UsageError: the source cannot be read, a class has no image, or one cannot be decoded.
+    """
     from jaxlt.data.sources.source import is_of_files
     from jaxlt.recipes.run_directory import known_by
 
@@ -72,7 +82,10 @@ def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
     if not counts.all():
         name = source.class_names[counts.argmin()]
         raise UsageError(f"class {name} must have a training image, got none in {source.name}")
-    parts = {"training": source.train, "val": source.val, "test": source.test}
+    found = {"training": source.train, "val": source.val, "test": source.test}
+    parts = {name: one for name, one in found.items() if one is not None and len(one.labels)}
+    if decode and are_files:
+        _decode(parts.values())
     return Facts(
         class_names=tuple(source.class_names),
         class_counts=tuple(counts.tolist()),
@@ -84,9 +97,22 @@ def facts_of(place: AnySource, *, skip_unreadable: bool = False) -> Facts:
         known_by={
             name: ImagesRecord(**known_by(images, np.arange(len(images.labels))))
             for name, images in parts.items()
-            if images is not None and len(images.labels)
         },
     )
+
+
+def _decode(parts: Collection[ImageSet]) -> None:
+    from experiments.analyzed_run import ticking
+    from experiments.loaded_runs import chunks
+    from jaxlt.data.sources.image_set import refuse_undecodable
+
+    bad: list[str] = []
+    with ticking("decoding all once", sum(len(one.labels) for one in parts), "image") as tick:
+        for images in parts:
+            for numbers in chunks(np.arange(len(images.labels))):
+                bad += images.undecodable(numbers)
+                tick(len(numbers))
+    refuse_undecodable(bad)
 
 
 def _median_side(images: Any, *, are_files: bool) -> int:

@@ -127,9 +127,10 @@ def _with_best_values(
     searches = [search_of(name, one, short.rhos) for name, one in recipes.items()]
     trials = plan_trials(bases, searches)
     _logger.info(
-        "%s of %s choose %s",
+        "%s of %s %s %s",
         counted(len(trials), "short run"),
         counted(next(iter(bases.values())).first.epochs, "epoch"),
+        "chooses" if len(trials) == 1 else "choose",
         " and ".join(one.shown for one in searches),
     )
     first = dataclasses.replace(options, seeds=options.seeds[:1])

@@ -50,3 +50,11 @@ def test_a_signal_is_a_line_at_any_time(monkeypatch, capsys, signum):
 def test_a_bug_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         command_line.run(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    "words", [["--init-from", "run"], ["--init_from", "run"], ["--init_from=run"]]
+)
+def test_a_word_is_found_before_flags_are_read(words):
+    assert command_line.word_of("init-from", ["--jobs", "2", *words], "") == "run"
+    assert command_line.word_of("batch-size", words, "") == ""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_runs import files_of, run_once, run_program
 
-from experiments import evaluate, export, predict
+from experiments import evaluate, export, parsing, predict
 from experiments.finetune import __main__ as finetune
 from experiments.finetune import choices
 from experiments.finetune.begun import begin
@@ -29,6 +29,7 @@ from jaxlt.recipes import (
     Folder,
     LogitAdjusted,
     Native,
+    Recipe,
     read_recipe,
 )
 from jaxlt.recipes.part import shown
@@ -300,13 +301,80 @@ def test_what_was_chosen_before_any_run_is_chosen_anew(tmp_path):
     begun = begin(workdir, place, None, 0.2)
     assert begun.facts.class_counts == (4, 3)
     assert not workdir.exists()
-    begun.keep(workdir)
+    with begun.kept(workdir):
+        pass
     next((tmp_path / "photos" / NAMES[0]).iterdir()).unlink()
     assert begin(workdir, place, None, 0.2).facts.class_counts == (3, 3)
     (workdir / "trials").mkdir()
     next((tmp_path / "photos" / NAMES[0]).iterdir()).unlink()
     with pytest.raises(UsageError, match="must be those that it was begun with"):
         begin(workdir, place, None, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--validation", "0"], "validation must be above 0 where there are no val and no test"),
+        (["--data.profile", "exponential"], "--data.profile native"),
+        (["--workdir", "photos/runs"], "workdir must lie outside the images, got photos/runs in"),
+    ],
+)
+def test_a_mistake_that_images_show_leaves_nothing(monkeypatch, capfd, tmp_path, flags, said):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", (4, 3), NAMES[:2])
+    before = files_of(tmp_path)
+    status, _, err = run_program(monkeypatch, capfd, finetune, "folder:photos", *flags)
+    assert (status, said in err[-1]) == (2, True), err
+    assert files_of(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_classes_of_one_image_each_are_refused(monkeypatch, capfd, tmp_path):
+    photos(tmp_path / "photos", (1, 1), NAMES[:2])
+    source, workdir = f"folder:{tmp_path / 'photos'}", tmp_path / "run"
+    status, _, err = fine_tuned(monkeypatch, capfd, source, workdir)
+    assert status == 2
+    assert "a class must have two training images or more" in err[-1]
+    assert not workdir.exists()
+
+
+def test_every_image_is_decoded_before_anything_is_written(monkeypatch, capfd, tmp_path):
+    """Statistics of pixels are of some images alone: another would stop the training late."""
+    root = photos(tmp_path / "photos", (1100, 3), NAMES[:2])
+    bad = root / NAMES[0] / "my photo 1001.PNG"
+    bad.write_bytes(bad.read_bytes()[:60])
+    workdir = tmp_path / "run"
+    status, _, err = fine_tuned(monkeypatch, capfd, f"folder:{root}", workdir)
+    assert status == 2
+    assert "my photo 1001.PNG" in err[-1]
+    assert "--data.unreadable skip" in err[-1]
+    assert not workdir.exists()
+
+
+def test_a_begun_workdir_names_the_run_that_it_began_with(tmp_path, workdir):
+    root, run = photos(tmp_path / "photos", (4, 3), NAMES[:2]), tmp_path / "run"
+    first = str(workdir / "focal_sam" / "seed0")
+    begun = begin(run, Folder(directory=str(root)), None, 0.2, ["--init_from", first])
+    with begun.kept(run):
+        (run / "trials").mkdir()
+    with pytest.raises(
+        UsageError, match=r"^--init-from of .* must be .*, as it was begun, got none"
+    ):
+        begin(run, Folder(directory=str(root)), None, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("folder:/data/a,b", "a,b"),
+        ('list:"/data/a",train.txt', "a"),
+        ("list:/data/a,train.txt,test.txt", "a"),
+        ("digits", "digits"),
+    ],
+)
+def test_the_workdir_is_called_as_the_source(source, name):
+    place = parsing.parse(Recipe(), ["--data.source", source]).data.source
+    assert finetune._name(place) == name
 
 
 @pytest.mark.parametrize(
@@ -322,8 +390,8 @@ def test_other_images_of_as_many_are_refused(tmp_path, part, said):
     for name in ("train", "val", "test"):
         photos(root / name, (3, 3), NAMES[:2])
     begun = begin(workdir, Folder(directory=str(root)), None, 0.2)
-    begun.keep(workdir)
-    (workdir / "trials").mkdir()
+    with begun.kept(workdir):
+        (workdir / "trials").mkdir()
     before = files_of(workdir)
     now = root.rename(tmp_path / "moved")
     place = Folder(directory=str(now))
