@@ -32,7 +32,7 @@ def test_a_program_of_a_run_gives_its_probabilities(monkeypatch, capsys, run):
 
 
 def test_the_lines_of_the_document_load_it(monkeypatch, tmp_path):
-    place = tmp_path / "runs/photos/export"
+    place = tmp_path / "runs/photos/focal_sam/seed0/export"
     place.mkdir(parents=True)
     sizes = jax.export.symbolic_shape("b, h, w, 3")
     function = jax.jit(lambda images: {"probabilities": images.mean((1, 2))})
