@@ -30,7 +30,8 @@ class Arguments:
     """Data set such as folder:DIR, whose classes are the run's by name, in any order; none for the
     images that the run was evaluated on."""
     part: Literal["test", "val", "train"] | None = None
-    """Which images of the data set; none for the first of test, val and train that has some."""
+    """Which images of the data set; none for the first of test, val and train that has some, or of
+    the run's own data, wherever they are now, for those that it was evaluated on."""
     skip_unknown: bool = False
     """Leave out images of classes that the run does not know; without it they are refused."""
     skip_unreadable: bool = False
@@ -95,16 +96,14 @@ def main() -> None:
 def _labeled(arguments: Arguments, run: Path, predictor: "Predictor") -> "LabeledImages":
     from experiments.labeled_images import LabeledImages, labeled_images
     from jaxlt.errors import UsageError
-    from jaxlt.recipes.recorded import TrainedRun, recorded_recipe
-    from jaxlt.runs.reader import RunReader
+    from jaxlt.recipes.recorded import TrainedRun
 
+    trained = TrainedRun(run)
     if arguments.dataset is not None:
-        reader = RunReader(run)
         return labeled_images(
             arguments.dataset,
             predictor,
-            recorded_recipe(reader),
-            reader.split_file,
+            trained,
             part=arguments.part,
             skip_unknown=arguments.skip_unknown,
             skip_unreadable=arguments.skip_unreadable,
@@ -112,7 +111,6 @@ def _labeled(arguments: Arguments, run: Path, predictor: "Predictor") -> "Labele
     for name in ("part", "skip_unknown", "skip_unreadable"):
         if getattr(arguments, name):
             raise UsageError(f"{name} must go with dataset, got it alone")
-    trained = TrainedRun(run)
     images, indices = trained.evaluated
     indices = trained.usable(images, indices)
     return LabeledImages(images, indices, images.labels[indices])

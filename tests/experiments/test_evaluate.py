@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import unicodedata
 
 import numpy as np
@@ -127,25 +128,86 @@ def test_a_run_that_has_not_ended_is_evaluated_too(monkeypatch, capsys, tmp_path
     assert table(lines)[-1][0] == "596"
 
 
-def test_images_that_the_run_was_trained_on_are_told(monkeypatch, capsys, tmp_path, run):
-    """Wherever they lie: a run trained on a folder that has moved since."""
-    root = tmp_path / "photos"
-    for number, name in enumerate("ab"):
-        for part, count in (("train", 4), ("test", 1)):
+def write_photos(root, counts, first=0):
+    """`root/PART/CLASS/N.png`, no two images alike; `counts` of each class by part."""
+    for part, count in counts.items():
+        for number, name in enumerate("ab"):
             (root / part / name).mkdir(parents=True)
-            for image in range(count):
-                path = root / part / name / f"{image}.png"
-                Image.new("RGB", (8, 8), (90 * number, 9 * image, 0)).save(path)
-    data = recipes.Data(source=recipes.Folder(directory=str(root)), profile=recipes.Native())
+            for image in range(first, first + count):
+                color = (90 * number, 9 * image, 50 * len(part))
+                Image.new("RGB", (8, 8), color).save(root / part / name / f"{image}.png")
+    return root
+
+
+def train_on(root, run, **data):
+    """A run on a folder."""
+    folder = recipes.Folder(directory=str(root))
+    data = recipes.Data(source=folder, profile=recipes.Native(), **data)
     small = recipes.Small(architecture="mlp")
-    recipes.train(recipes.Recipe(data=data, network=small).shortened(1), tmp_path / "run")
-    root.rename(tmp_path / "now")
-    flags = (tmp_path / "run", "--dataset", f"folder:{tmp_path / 'now'}", "--part")
-    said = "the run was trained on some of them, which it knows better than others"
-    for part, is_told in (("train", True), ("test", False)):
-        status, _, errors = run_program(monkeypatch, capsys, evaluate, *flags, part)
+    return recipes.train(recipes.Recipe(data=data, network=small).shortened(1), run).path
+
+
+TOLD = "the run was trained on {} of them, which it knows better than others"
+
+
+def test_images_that_the_run_was_trained_on_are_told(monkeypatch, capsys, tmp_path):
+    """By their contents, wherever they lie: a folder that has moved, or a copy for tests."""
+    run = train_on(write_photos(tmp_path / "photos", {"train": 4, "test": 1}), tmp_path / "run")
+    (tmp_path / "photos").rename(tmp_path / "now")
+    write_photos(tmp_path / "like", {"train": 4}, first=9)
+    shutil.copytree(tmp_path / "like", tmp_path / "copied")
+    shutil.copytree(tmp_path / "now" / "train", tmp_path / "copied" / "test")
+    cases = [("now", "train", 8), ("now", "test", 0), ("like", "train", 0), ("copied", "test", 8)]
+    for place, part, count in cases:
+        flags = (run, "--dataset", f"folder:{tmp_path / place}", "--part", part)
+        status, _, errors = run_program(monkeypatch, capsys, evaluate, *flags)
         assert status == 0, errors
-        assert (said in errors) == is_told
+        told = [line for line in errors if line.startswith("the run was trained")]
+        assert told == [TOLD.format(count)] * bool(count), (place, part)
+
+
+@pytest.mark.parametrize("relabel", ["none", "by_size"])
+def test_its_own_data_elsewhere_give_the_numbers_of_its_result(
+    monkeypatch, capsys, tmp_path, relabel
+):
+    photos = write_photos(tmp_path / "photos", {"train": 10})
+    (photos / "train" / "a" / "0.png").unlink()
+    run = train_on(photos, tmp_path / "run", validation=0.2, relabel=relabel)
+    photos.rename(tmp_path / "now")
+    place = f"folder:{tmp_path / 'now'}"
+    status, lines, errors = run_program(monkeypatch, capsys, evaluate, run, "--dataset", place)
+    assert status == 0, errors
+    count = json.loads((run / "recipe.json").read_text())["data"]["evaluated"]["images"]
+    said = f"evaluated on {count} images of {place}, those that the run was evaluated on"
+    assert said in errors
+    assert not any(line.startswith("the run was trained") for line in errors)
+    *_, whole = table(lines)
+    result = json.loads((run / "result.json").read_text())
+    assert (whole[0], whole[-1]) == (str(count), f"{result['test_loss']:.3f}")
+    flags = (run, "--dataset", place, "--part", "train")
+    status, _, errors = run_program(monkeypatch, capsys, evaluate, *flags)
+    assert f"evaluated on 19 train images of {place}" in errors
+    assert TOLD.format(19 - count) in errors
+    # One image is another: these are other data.
+    Image.new("RGB", (8, 8)).save(tmp_path / "now" / "train" / "a" / "5.png")
+    status, _, errors = run_program(monkeypatch, capsys, evaluate, run, "--dataset", place)
+    assert f"evaluated on 19 train images of {place}" in errors
+    assert not any(line.startswith("the run was trained") for line in errors)
+
+
+def test_the_nearest_class_of_the_run_is_named(monkeypatch, capsys, tmp_path):
+    run = train_on(write_photos(tmp_path / "photos", {"train": 2, "test": 1}), tmp_path / "run")
+    values = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps({**values, "class_names": ["cat", "dog"]}))
+    write_photos(tmp_path / "others", {"test": 1, "train": 1})
+    for part in ("test", "train"):
+        for old, new in (("a", "Cat"), ("b", "dog")):
+            (tmp_path / "others" / part / old).rename(tmp_path / "others" / part / new)
+    flags = (run, "--dataset", tmp_path / "others")
+    status, lines, errors = run_program(monkeypatch, capsys, evaluate, *flags)
+    assert (status, lines) == (2, [])
+    said = "got 1 image of 1 class (Cat) that it does not know; the nearest to Cat is cat; --skip"
+    assert said in errors[-1]
 
 
 @pytest.mark.parametrize(
