@@ -30,6 +30,8 @@ class Arguments:
     """stablehlo: a program that needs jax alone, of images of any size and number to probabilities.
     safetensors: the parameters, by name, for libraries that read this format. onnx: a program of
     images of the run's size, for ONNX's runtimes; needs the extra `export`."""
+    dataset: str | None = None
+    """Where the run's data are now, such as folder:DIR; none for where they were trained."""
     output: Path | None = None
     """The file; none for RUN/export/model.FORMAT."""
     checkpoint: str | None = None
@@ -55,12 +57,13 @@ def main() -> None:
     enable_compilation_cache()
     found = served(run, step, best=arguments.best)
     predictor = found.predictor()
+    images = _images(found.path, predictor, arguments.dataset)
     path = arguments.output
     if path is None:
         path = found.path / "export" / f"model.{arguments.format}"
         claim_directory(path.parent)
     write = getattr(export, f"export_{arguments.format}")
-    check = write(predictor, path, _images(found.path, predictor))
+    check = write(predictor, path, images)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     print(
         f"largest difference of a probability from the run's own: {check.probability:.1e}, "
@@ -77,7 +80,7 @@ def main() -> None:
     )
 
 
-def _images(run: Path, predictor: "Predictor") -> Sequence["np.ndarray"]:
+def _images(run: Path, predictor: "Predictor", dataset: str | None) -> Sequence["np.ndarray"]:
     """Returns images of two sizes to compare predictions on: evaluated ones, else random ones."""
     import numpy as np
 
@@ -86,10 +89,12 @@ def _images(run: Path, predictor: "Predictor") -> Sequence["np.ndarray"]:
 
     height, width, channels = predictor.image_shape
     try:
-        evaluated, indices = TrainedRun(run).evaluated
+        evaluated, indices = TrainedRun(run, dataset=dataset).evaluated
         places = np.linspace(0, len(indices) - 1, _COMPARED, dtype=np.int64)
         images = evaluated.load(indices[np.unique(places)])
     except UsageError as error:
+        if dataset is not None:
+            raise
         _logger.warning("compared on random pixels, the run's images are not there: %s", error)
         shape = (_COMPARED, height, width, channels)
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

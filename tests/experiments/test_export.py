@@ -7,9 +7,11 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from PIL import Image
 from small_runs import run_program, train
 
 from experiments import export
+from jaxlt import recipes
 from jaxlt.evaluation import Predictor
 
 
@@ -55,6 +57,31 @@ def test_the_run_may_lie_alone_without_its_data(monkeypatch, capsys, tmp_path, r
     assert lines[1].endswith(": 0.0e+00, over 9 images")
     assert errors[0].startswith(f"run {tmp_path / 'run'} has not ended: the network is that after")
     assert errors[1].startswith("compared on random pixels, the run's images are not there: ")
+
+
+def test_data_that_have_moved_can_be_given(monkeypatch, capsys, tmp_path):
+    root = tmp_path / "photos"
+    for number, name in enumerate("ab"):
+        (root / name).mkdir(parents=True)
+        for image in range(5):
+            color = (90 * number, 9 * image, 0)
+            Image.new("RGB", (8, 8), color).save(root / name / f"{image}.png")
+    source = recipes.Folder(directory=str(root))
+    data = recipes.Data(source=source, profile=recipes.Native(), validation=0.2)
+    recipe = recipes.Recipe(data=data, network=recipes.Small(architecture="mlp"))
+    run = recipes.train(recipe.shortened(1), tmp_path / "run").path
+    root.rename(tmp_path / "now")
+    capsys.readouterr()
+    flags = (run, "--dataset", f"folder:{root}")
+    status, lines, errors = run_program(monkeypatch, capsys, export, *flags)
+    assert (status, lines, len(errors)) == (2, [], 1)
+    assert not (run / "export").exists()
+    flags = (run, "--dataset", f"folder:{tmp_path / 'now'}")
+    status, lines, errors = run_program(monkeypatch, capsys, export, *flags)
+    assert status == 0, errors
+    # The two that are held out, and one of them in another size.
+    assert lines[1].endswith(", over 3 images")
+    assert errors[0] == "next:"
 
 
 @pytest.mark.parametrize(
