@@ -17,6 +17,7 @@ from jaxlt.data.sources.decoding import decode
 from jaxlt.data.sources.resampling import center_crop, stretch
 from jaxlt.data.sources.source import scale_and_shift
 from jaxlt.errors import UsageError
+from jaxlt.files.foreign_files import read_content
 from jaxlt.models.adaptation.trainable import join
 from jaxlt.runs.model_description import ModelDescription
 from jaxlt.runs.reader import RunReader
@@ -194,7 +195,7 @@ class Predictor:
 def _read(path: Path, shape: tuple[int, int, int], resize: Resize) -> np.ndarray:
     mode = _mode(shape, "the run's images")
     try:
-        image = Image.fromarray(decode(path.read_bytes())).convert(mode)
+        image = Image.fromarray(decode(read_content(path))).convert(mode)
     except (OSError, ValueError) as error:
         got = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"image {path} must be a file that can be decoded: {got}") from error

@@ -130,6 +130,19 @@ def test_images_that_cannot_be_read_stop_it_or_are_named(
     assert "bad.png" in errors[-1]
 
 
+def test_a_pipe_is_no_image(monkeypatch, capsys, tmp_path, directory):
+    """Nothing may ever be written to it."""
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    flags = (directory, pipe, directory / "a.png", "--top-k", "1")
+    status, lines, errors = run_program(monkeypatch, capsys, predict, *flags)
+    assert (status, lines, len(errors)) == (2, [], 1)
+    said = f"image {pipe} must be a file that can be decoded: it is no regular file"
+    assert said in errors[0]
+    status, lines, errors = run_program(monkeypatch, capsys, predict, *flags, "--skip-unreadable")
+    assert (status, len(lines), errors[0]) == (0, 2, f"skipped: {said}")
+
+
 def test_many_images_pass_in_batches(monkeypatch, capsys, directory):
     flags = (directory, *[directory / "a.png", directory / "b.png"] * 70, "--top-k", "1")
     status, lines, errors = run_program(monkeypatch, capsys, predict, *flags)

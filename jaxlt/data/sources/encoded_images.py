@@ -51,7 +51,8 @@ class EncodedImages(ImageSet):
         tf = import_tensorflow()
         try:
             return bytes(self.contents(tf.constant(number)).numpy())
-        except tf.errors.OpError:
+        # OSError of what Python reads.
+        except (tf.errors.OpError, OSError):
             return b""
 
     def undecodable(self, indices: np.ndarray | None = None) -> list[str]:
@@ -79,6 +80,8 @@ class EncodedImages(ImageSet):
             decode(contents)
         except tf.errors.OpError as error:
             return reason(error)
+        except OSError as error:
+            return str(error.strerror)
         except ValueError as error:
             return str(error)
         return "it could not be read a moment ago"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from jaxlt.data.sources.resampling import Resize
 from jaxlt.devices.backends import import_tensorflow
 from jaxlt.errors import UsageError, first_line
 from jaxlt.files.directory import expanded
+from jaxlt.files.foreign_files import read_content
 from jaxlt.files.hub_answer import hub_answer
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class TableImages(EncodedImages):
         if isinstance(value, Mapping):
             path, value = value.get("path"), value.get("bytes")
             if value is None and path is not None:
-                value = Path(path).read_bytes()
+                value = read_content(path)
         return b"" if value is None else value
 
     def name(self, number: int) -> str:

@@ -1,6 +1,7 @@
 """Data sets that Hugging Face's library writes here, read back; the hub is never asked."""
 
 import io
+import os
 import sys
 import threading
 
@@ -12,7 +13,7 @@ from datasets import config
 from PIL import Image
 
 from jaxlt.data import load_source
-from jaxlt.data.sources.hugging_face import load_hugging_face
+from jaxlt.data.sources.hugging_face import TableImages, load_hugging_face
 from jaxlt.errors import UsageError
 from jaxlt.files import hub_answer
 from jaxlt.recipes import Data, Native
@@ -115,6 +116,15 @@ def test_a_directory_of_images(tmp_path):
     check(source.train, sorted(TRAIN))
     check(source.test, TEST)
     assert source.val is None
+
+
+def test_a_pipe_in_place_of_an_image_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = [{"bytes": None, "path": str(tmp_path / "pipe.png")}]
+    images = TableImages(rows, np.zeros(1, np.int32), "hf:photos", 4, "stretch")
+    assert images.stored(0) == b""
+    said = "hf:photos row 0 cannot be decoded: it is no regular file"
+    assert images.undecodable() == [said]
 
 
 def test_what_the_library_leaves_out_is_said(tmp_path, caplog):
