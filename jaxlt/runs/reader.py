@@ -152,10 +152,12 @@ def _check_is_no_parent(path: Path) -> None:
         return
     # No deeper: whatever else lies there may be large.
     depths = (f"{'*/' * depth}{mark}" for depth in range(1, _DEEPEST + 1) for mark in marks)
-    if below := sorted({str(file.parent) for depth in depths for file in path.glob(depth)}):
+    below = sorted({str(file.parent) for depth in depths for file in path.glob(depth)})
+    # What short runs chose was trained in full beside them, by finetune.
+    if below := [run for run in below if "/trials/" not in run[len(str(path)) :]] or below:
         raise UsageError(
             f"run {path} must be the directory of one run, got one that holds {len(below)}: "
-            f"{first_few(below, 3)}; give one of them"
+            f"{first_few(below, 3)}; give {'one of them' if len(below) > 1 else 'it'}"
         )
 
 

@@ -72,6 +72,17 @@ def test_a_directory_above_runs_is_refused_naming_some(tmp_path):
     assert directory_and_step(tmp_path / "nowhere") == (tmp_path / "nowhere", None)
 
 
+def test_short_runs_are_named_only_where_there_are_no_others(tmp_path):
+    photos = tmp_path / "trials" / "photos"
+    short, full = photos / "trials" / "sam,rho=0.1" / "seed0", photos / "sam" / "seed0"
+    for run in (short, full):
+        Workdir(run, RECIPE)
+    for above, only in ((photos, full), (photos / "trials", short)):
+        with pytest.raises(UsageError) as caught:
+            directory_and_step(above)
+        assert f"got one that holds 1: {only}; give it" in str(caught.value)
+
+
 def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     strange = tmp_path / os.fsdecode(b"\xe9t\xe9")
     with pytest.raises(UsageError, match=r"must have a path in UTF-8, .* got .*/\\udce9t"):
