@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import logging
-import unicodedata
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -150,18 +149,15 @@ def _part(source: Source, part: Part | None) -> tuple[Part, ImageSet]:
 
 def _translated(names: Sequence[str], of_run: Sequence[str]) -> np.ndarray:
     """Returns the run's label for each class of a data set by its name, -1 for an unknown one."""
-    # Of a letter with an accent file systems keep one character or two.
-    found = [unicodedata.normalize("NFC", name) for name in of_run]
-    labels = {name: label for label, name in enumerate(found)}
-    own = [unicodedata.normalize("NFC", name) for name in names]
-    for which, some in (("run", found), ("dataset", own)):
+    labels = {name: label for label, name in enumerate(of_run)}
+    for which, some in (("run", of_run), ("dataset", names)):
         if len(set(some)) < len(some):
             twice = next(name for name in some if some.count(name) > 1)
             raise UsageError(
                 f"classes of the {which} must have different names to be told apart, got two "
                 f"called {twice}"
             )
-    return np.array([labels.get(name, -1) for name in own])
+    return np.array([labels.get(name, -1) for name in names])
 
 
 def _say_unknown(source: Source, labels: np.ndarray, of_run: Sequence[str], *, skip: bool) -> None:

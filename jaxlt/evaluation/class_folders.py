@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from jaxlt.data.sources.image_files import (
     SearchedPlaces,
     check_apart,
     class_images,
+    class_name,
     log_passed_over,
     subdirectories,
 )
@@ -35,7 +35,7 @@ def find_class_folders(
 
     Args:
         directory: the one that holds the classes.
-        class_names: names of the network's classes, by label.
+        class_names: names of the network's classes, by label, as its run's reader has them.
         class_numbers: by label, what numbered directories call the classes; None for the labels
             themselves.
 
@@ -44,7 +44,7 @@ def find_class_folders(
             image.
     """
     folders, passed_over = subdirectories(directory, "a class")
-    labels = _labels([folder.name for folder in folders], class_names, class_numbers, directory)
+    labels = _labels(list(map(class_name, folders)), class_names, class_numbers, directory)
     check_apart(folders)
     searched = SearchedPlaces(folders)
     found: list[tuple[Path, int]] = []
@@ -103,9 +103,7 @@ def _labels(
     directory: Path,
 ) -> list[int]:
     by_name = {name: label for label, name in enumerate(class_names)}
-    # File systems differ in accents; a name as it stands comes first.
-    by_name = {normalize("NFC", name): label for name, label in by_name.items()} | by_name
-    found = [by_name.get(name, by_name.get(normalize("NFC", name), -1)) for name in names]
+    found = [by_name.get(name, -1) for name in names]
     if min(found) >= 0:
         return found
     numbers = [int(name) if name.isdecimal() else -1 for name in names]

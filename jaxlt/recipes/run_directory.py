@@ -4,16 +4,15 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
 from jaxlt.data import ImageSet, Source, Split
 from jaxlt.files.directory import expanded
 from jaxlt.recipes.data import Data
+from jaxlt.runs.differences import SAMPLE
 from jaxlt.runs.model_description import ModelDescription
-
-# All of most sets; those of a million photos would take minutes to read.
-_SAMPLE = 8192
 
 
 def data_identity(data: Data, images: str, source: Source, split: Split) -> dict[str, Any]:
@@ -35,14 +34,14 @@ def data_identity(data: Data, images: str, source: Source, split: Split) -> dict
 
 def known_by(images: ImageSet, numbers: np.ndarray) -> dict[str, Any]:
     """Returns how many images of some numbers there are, and digests of them, as JSON values."""
-    places = np.linspace(0, len(numbers) - 1, min(len(numbers), _SAMPLE), dtype=np.int64)
+    places = np.linspace(0, len(numbers) - 1, min(len(numbers), SAMPLE), dtype=np.int64)
     contents = (images.stored(number) for number in numbers[places].tolist())
     names = [images.names[number] for number in map(int, numbers)] if images.names else []
     root = os.path.commonprefix(names).rfind("/") + 1  # noqa: RUF071 (cut at a slash)
     return {
         "images": len(numbers),
         "labels": _digest(images.labels[numbers].astype("<i4").tobytes()),
-        "names": _digest(os.fsencode("\0".join(name[root:] for name in names))),
+        "names": _digest(os.fsencode(normalize("NFC", "\0".join(name[root:] for name in names)))),
         "contents": _digest(b"".join(hashlib.sha256(one).digest() for one in contents)),
     }
 

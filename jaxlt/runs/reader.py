@@ -4,6 +4,7 @@ import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from unicodedata import normalize
 
 import msgspec
 import numpy as np
@@ -185,7 +186,10 @@ class RunReader(RunFiles):
         # With the networks, of which most programs have no need before they have read their flags.
         from jaxlt.runs.model_description import ModelDescription
 
-        return read_typed(self.path / "model.json", ModelDescription)
+        found = read_typed(self.path / "model.json", ModelDescription)
+        # Earlier versions kept the names as the file system had them.
+        names = tuple(normalize("NFC", name) for name in found.class_names)
+        return msgspec.structs.replace(found, class_names=names)
 
     @functools.cached_property
     def class_counts(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -236,7 +237,8 @@ def _labels_of(table: Any, columns: _Columns, place: str) -> list[Any]:
     names = getattr(table.features[columns.label], "names", None)
     if (None if names is None else tuple(names)) != columns.class_names:
         raise UsageError(f"each part of hf:{place} must have the same class names, got others")
-    return list(table[columns.label])
+    labels = list(table[columns.label])
+    return [normalize("NFC", one) if isinstance(one, str) else one for one in labels]
 
 
 def _numbered(

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from jaxlt.errors import UsageError, in_one_line
 
@@ -20,8 +22,11 @@ SUFFIXES = frozenset(
 _CLUTTER = frozenset(
     {"__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information"}
     | {"lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
-    | {"#snapshot", "__pycache__"}
+    | {"#snapshot", "__pycache__", "@recently-snapshot", "@sharebin", "@tmp", "recycler", "cvs"}
+    | {"network trash folder", "temporary items", "_gsdata_"}
 )
+# Numbered or named after a file: of a disk's repair, web servers, office programs, Syncthing.
+_CLUTTER_LIKE = re.compile(r"found\.[0-9]{3}|_vti_.*|~\$.*|~syncthing~.*")
 # Behind a file's name, of what a Synology keeps beside it.
 _BESIDE = ("@synoeastream", "@synoresource")
 # How all names with a dot in front are counted.
@@ -66,7 +71,26 @@ def is_clutter(name: str) -> bool:
         >>> [is_clutter(name) for name in ("._a.jpg", "Thumbs.db", "a.jpg")]
         [True, True, False]
     """
-    return name.startswith(".") or name.lower() in _CLUTTER or name.lower().endswith(_BESIDE)
+    return name.startswith(".") or _is_left_by_a_system(name.lower())
+
+
+def _is_left_by_a_system(small: str) -> bool:
+    """Whether a name in small letters is on one of the lists of clutter."""
+    listed = small in _CLUTTER or small.endswith(_BESIDE)
+    return listed or _CLUTTER_LIKE.fullmatch(small) is not None
+
+
+def class_name(directory: Path) -> str:
+    """Returns the class that a directory is named after: file systems differ in accents.
+
+    A `UsageError` says that the name is not UTF-8.
+    """
+    if directory.name.encode(errors="ignore").decode() != directory.name:
+        raise UsageError(
+            f"class directory {directory} must have a name in UTF-8, as a run's files are; rename "
+            "it"
+        )
+    return normalize("NFC", directory.name)
 
 
 def images_below(directory: Path, searched: SearchedPlaces | None = None) -> FoundImages:
@@ -93,13 +117,15 @@ def images_below(directory: Path, searched: SearchedPlaces | None = None) -> Fou
             folders, files = _split(current, passed_over, searched)
             waiting += reversed(folders)
             paths += files
-    return FoundImages(sorted(paths, key=lambda path: path.parts), passed_over)
+    # Names of files keep the form of their accents, and their order does not follow it.
+    paths.sort(key=lambda path: [normalize("NFC", part) for part in path.parts])
+    return FoundImages(paths, passed_over)
 
 
-def subdirectories(directory: Path, what: str) -> tuple[list[Path], Counter[str]]:
+def subdirectories(directory: Path, what: str, remedy: str = "") -> tuple[list[Path], Counter[str]]:
     """Returns the directories, each for `what`, sorted, and what else lies there.
 
-    A `UsageError` says that there are none.
+    A `UsageError` says that there are none, and names the remedy.
     """
     if not directory.is_dir():
         got = "a file" if directory.exists() else "none"
@@ -109,7 +135,9 @@ def subdirectories(directory: Path, what: str) -> tuple[list[Path], Counter[str]
     passed_over.update(f"{path.suffix.lower()} beside the directories" for path in files)
     if not folders:
         got = ", ".join(_counted(passed_over)) or "none"
-        raise UsageError(f"image folder {directory} must hold one directory {what}, got {got}")
+        raise UsageError(
+            f"image folder {directory} must hold one directory {what}, got {got}{remedy}"
+        )
     return folders, passed_over
 
 
@@ -206,7 +234,7 @@ def _counted(passed_over: Counter[str]) -> Iterator[str]:
 
     def order(item: tuple[str, int]) -> tuple[bool, int, str]:
         name, count = item
-        return name == _HIDDEN or name.lower() in _CLUTTER.union(_BESIDE), -count, name
+        return name == _HIDDEN or _is_left_by_a_system(name.lower()), -count, name
 
     ordered = sorted(passed_over.items(), key=order)
     yield from (f"{count} {name}" for name, count in ordered[:_NAMED])

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Source:
 
     Attributes:
         name: the specification it was loaded by, such as "tfds:cifar100".
-        class_names: one name a class, by label.
+        class_names: one name a class, by label, in Unicode's composed form.
         train: training images.
         test: test images, never thinned out; none where a source of files has no such part.
         val: validation images, of the same classes, where the source has a set of them.
@@ -113,6 +114,8 @@ def load_source(
     if image_size is not None and image_size < 1:
         raise UsageError(f"image_size must be at least 1, got {image_size}")
     loaded = _load_images(spec, image_size, resize)
+    names = tuple(normalize("NFC", name) for name in loaded.class_names)
+    loaded = loaded._replace(class_names=names)
     for part, images in (("training", loaded.train), ("test", loaded.test)):
         _check_labels(spec, part, images.labels, len(loaded.class_names))
     class_numbers = tuple(range(len(loaded.class_names)))
