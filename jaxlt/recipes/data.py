@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
+from jaxlt.errors import UsageError
 from jaxlt.recipes.part import (
     AtLeastOne,
     BelowOne,
@@ -179,7 +180,7 @@ class Data(Part, frozen=True):
         """
         from jaxlt.data import load_source
 
-        return load_source(
+        source = load_source(
             place or self.name,
             image_size=self.image_size,
             resize=self.resize,
@@ -187,6 +188,10 @@ class Data(Part, frozen=True):
             unreadable="skip" if skip_unreadable else self.unreadable,
             relabel=self.relabel,
         )
+        if source.num_classes < 2:
+            got = " ".join(source.class_names)
+            raise UsageError(f"{source.name} must have two classes or more, got {got} alone")
+        return source
 
     def split(self, source: Any) -> Any:
         """Makes a source's split, or reads it from the file; UsageError if either does not fit."""

@@ -35,6 +35,12 @@ def evaluated_by(built):
     return labels[labels >= 0].tolist()
 
 
+def test_one_class_is_nothing_to_train_on(tmp_path):
+    write(tmp_path / "train", {"cat": 2})
+    with pytest.raises(UsageError, match="must have two classes or more, got cat alone"):
+        BuiltRecipe(recipe_of(tmp_path))
+
+
 def test_validation_images_stand_in_for_test_images(tmp_path, caplog):
     caplog.set_level("INFO")
     write(tmp_path / "train", COUNTS)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -194,6 +195,44 @@ def test_where_a_folder_lies_makes_no_other_run(begun, tmp_path, monkeypatch):
     for place in elsewhere(begun, tmp_path, monkeypatch):
         recipes.train(of_folder(place), begun / "run")
     assert contents(begun / "run") == before
+
+
+def test_the_form_of_accents_makes_no_other_run(begun, tmp_path):
+    """As an archive or a network drive changes it between systems."""
+    roots, names = {}, {"ant": "\u00e9lan", "bee": "f\u00e9e", "cow": "zoo"}
+    for form in ("NFC", "NFD"):
+        roots[form] = shutil.copytree(begun / "photos", tmp_path / form)
+        for path in list(roots[form].glob("*/*")):
+            path.rename(path.with_name(normalize(form, names[path.name])))
+    run = recipes.train(of_folder(roots["NFC"]), tmp_path / "run").path
+    before = contents(run)
+    recipes.train(of_folder(roots["NFD"]), run)
+    assert contents(run) == before
+    other = recipes.train(of_folder(roots["NFD"]), tmp_path / "other").path
+    for file in ("recipe.json", "model.json"):
+        one, two = (json.loads((path / file).read_text()) for path in (run, other))
+        assert one.get("data") == two.get("data")
+        assert one.get("class_names") == two.get("class_names")
+
+
+def test_a_run_of_an_earlier_version_keeps_accents_in_any_form(begun, tmp_path, caplog):
+    root = shutil.copytree(begun / "photos", tmp_path / "photos")
+    for part in ("train", "test"):
+        (root / part / "bee").rename(root / part / "be\u0301e")
+    run = recipes.train(of_folder(root), tmp_path / "run").path
+    for file in ("recipe.json", "model.json"):
+        values = json.loads((run / file).read_text())
+        values.get("data", values)["class_names"] = ["ant", "be\u0301e", "cow"]
+        for images in ("train", "evaluated") if "data" in values else ():
+            values["data"][images]["names"] = "0123456789abcdef"
+        write_json(run / file, values)
+    before = contents(run)
+    recipes.train(of_folder(root), run)
+    assert contents(run) == before
+    caplog.set_level("INFO")
+    recipes.train(of_folder(root).replace(init_from=str(run)), tmp_path / "next")
+    assert "3 classes kept" in caplog.text
+    assert "new" not in caplog.text.split("3 classes kept")[1].split("\n")[0]
 
 
 def test_where_lists_and_their_images_lie_makes_no_other_run(begun, tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unicodedata import normalize
 
 import numpy as np
 
@@ -19,13 +19,15 @@ from jaxlt.data.sources.image_files import (
     SearchedPlaces,
     check_apart,
     class_images,
+    class_name,
+    images_below,
     log_passed_over,
     subdirectories,
 )
 from jaxlt.data.sources.image_set import LoadedImages
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.devices.backends import import_tensorflow
-from jaxlt.errors import UsageError
+from jaxlt.errors import UsageError, first_few
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,6 +38,12 @@ PARTS = {
     "test": ("test", "testing"),
 }
 """What sets call their parts, in small letters, the usual name first."""
+# Behind them in longer names, such as trainval and testset.
+_SET = "(val|sets?|data|images?)?"
+_UNLABELED = (
+    "; move or rename {} if its images have no class: python3 -m experiments.predict RUN DIR "
+    "classifies them"
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -75,19 +83,26 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
 
     Raises:
         UsageError: a directory is missing or cannot be read, a class has no training image or no
-            name in UTF-8, or another part has a class that the training part lacks.
+            name in UTF-8, another part has a class that the training part lacks, or the classes
+            seem to lie a directory deeper.
     """
     passed_over: Counter[str] = Counter()
     places = _parts(directory, passed_over)
     folders: dict[str, list[Path]] = {}
     for part, place in places.items():
-        folders[part], beside = subdirectories(place, "a class")
+        if part != "train" and not images_below(place).paths:
+            passed_over[f"directory {place.name} without images"] += 1
+            continue
+        remedy = "" if part == "train" else _UNLABELED.format(place.name)
+        of_part, beside = subdirectories(place, "a class", remedy)
+        folders[part] = sorted(of_part, key=class_name)
         passed_over += beside
     for part, of_part in folders.items():
         # Validation and test images may be the same.
         check_apart(of_part if part == "train" else [*folders["train"], *of_part])
     searched = SearchedPlaces(itertools.chain.from_iterable(folders.values()))
-    class_names = tuple(folder.name for folder in folders["train"])
+    class_names = tuple(map(class_name, folders["train"]))
+    _say_alike(directory, class_names)
     known, nested = set(class_names), 0
     parts: dict[str, defaultdict[str, list[Path]]] = {}
     for part, of_part in folders.items():
@@ -96,8 +111,14 @@ def load_folder(directory: Path, image_size: int, resize: Resize = "stretch") ->
             found = class_images(folder, searched, may_be_empty=part != "train")
             passed_over += found.passed_over
             nested += sum(path.parent != folder for path in found.paths)
-            parts[part][_known_name(folder, known, places["train"])] += found.paths
-    _say_alike(directory, class_names)
+            if (name := class_name(folder)) not in known:
+                raise UsageError(
+                    f"image folder {places[part]} must have the classes of {places['train']}, got "
+                    f"{name!r}"
+                )
+            parts[part][name] += found.paths
+        if part == "train" and nested == sum(map(len, parts[part].values())):
+            _check_depth(directory, places[part], of_part)
     if nested:
         told = "%s: %d images lie in directories of a class and count as of that class"
         _logger.info(told, directory, nested)
@@ -126,11 +147,6 @@ def _parts(directory: Path, passed_over: Counter[str]) -> dict[str, Path]:
             raise UsageError(f"image folder {directory} must hold one {part}, got {got}")
         if named:
             places[part] = named[0]
-    if not places and len(inside) == 1:
-        raise UsageError(
-            f"image folder {directory} must hold a directory for each of two classes or more, got "
-            f"{inside[0].name} alone; if train or the classes are in it, give folder:{inside[0]}"
-        )
     if not places:
         return {"train": directory}
     if "train" not in places:
@@ -140,38 +156,57 @@ def _parts(directory: Path, passed_over: Counter[str]) -> dict[str, Path]:
             f"rename {first} if it is a class"
         )
     passed_over += beside
-    others = [path.name for path in inside if path not in places.values()]
-    passed_over.update(f"directory {name}" for name in others)
+    others = [path for path in inside if path not in places.values()]
+    if filled := [path.name for path in others if images_below(path).paths]:
+        train = places["train"].name
+        raise UsageError(
+            f"image folder {directory} must hold no images beside {train}, val and test, got those "
+            f"of {first_few(filled)}; rename {train} if it is a class, or move out what is none"
+        )
+    passed_over.update(f"directory {path.name}" for path in others)
     return places
 
 
-def _known_name(folder: Path, known: Collection[str], train: Path) -> str:
-    """Returns a class's name as the training part has it: file systems differ in accents."""
-    if folder.name.encode(errors="ignore").decode() != folder.name:
+def _check_depth(directory: Path, place: Path, folders: Sequence[Path]) -> None:
+    """Raises UsageError where class directories without images of their own seem to be no classes.
+
+    Classes may have further directories, also of the same names.
+    """
+    if len(folders) == 1:
+        remedy = f"train or the classes are in it, give folder:{folders[0]}"
+        if place != directory:
+            remedy = f"the classes are in it, move them up into {place}"
         raise UsageError(
-            f"class directory {folder} must have a name in UTF-8, as a run's files are; rename it"
+            f"image folder {place} must hold a directory for each of two classes or more, got "
+            f"{folders[0].name} alone; if {remedy}"
         )
-    if folder.name in known:
-        return folder.name
-    form = normalize("NFC", folder.name)
-    alike = [name for name in known if normalize("NFC", name) == form]
-    if len(alike) != 1:
+    words = [word for folder in folders for word in re.findall("[a-z]+", folder.name.lower())]
+    named = {
+        part: any(re.fullmatch(f"({'|'.join(names)}){_SET}", word) for word in words)
+        for part, names in PARTS.items()
+    }
+    if named["train"] and (named["val"] or named["test"]):
+        got = first_few([folder.name for folder in folders])
         raise UsageError(
-            f"image folder {folder.parent} must have the classes of {train}, got {folder.name!r}"
+            f"image folder {place} must hold a directory a class, got {got}, none with an image of "
+            "its own; rename them train, val and test, or otherwise if they are classes"
         )
-    return alike[0]
 
 
-def _say_alike(directory: Path, names: Iterable[str]) -> None:
-    """Warns of classes whose names a reader could take for one."""
+def _say_alike(directory: Path, names: Sequence[str]) -> None:
+    """Warns of classes whose names a reader could take for one; UsageError if two are the same."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[normalize("NFC", name).strip().casefold()].append(name)
+        alike[name.strip().casefold()].append(name)
     for some in alike.values():
+        if len(set(some)) < len(some):
+            raise UsageError(
+                f"classes of {directory} must have different names, got two called {some[0]}, in "
+                "two forms of its accents; move the images of one to the other"
+            )
         if len(some) > 1:
             _logger.warning(
-                "%s: %s are different classes, though their names differ in case, blanks or the "
-                "form of accents alone",
+                "%s: %s are different classes, though their names differ in case or blanks alone",
                 directory,
                 " and ".join(map(repr, some)),
             )

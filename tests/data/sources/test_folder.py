@@ -1,4 +1,6 @@
 import os
+import shutil
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -109,12 +111,33 @@ def test_an_empty_class_is_named(directory):
 
 def test_an_empty_class_of_another_part_is_said(directory, caplog):
     whole = load_folder(directory, 8)
-    touch(directory, "test/ant/a.txt", "val/cat/a.txt")
+    touch(directory, "test/ant/a.txt", "val/cat/a.txt", "train/ant/b.txt")
     loaded = load_folder(directory, 8)
     assert loaded.class_names == whole.class_names
     assert paths_of(loaded.test) == paths_of(whole.test)
     assert loaded.val is None
-    assert "1 class directory ant without images, 1 class directory cat without" in caplog.text
+    assert "3 .txt, 1 class directory ant without images, 1 directory val without" in caplog.text
+
+
+def test_a_part_that_a_scaffold_left_empty_is_none(directory, caplog):
+    shutil.rmtree(directory / "test")
+    whole = load_folder(directory, 8)
+    (directory / "test").mkdir()
+    for name in ("cat", "dog"):
+        (directory / "val" / name).mkdir(parents=True)
+    loaded = load_folder(directory, 8)
+    assert paths_of(loaded.train) == paths_of(whole.train)
+    assert (len(loaded.test.labels), loaded.val) == (0, None)
+    assert "1 directory test without images, 1 directory val without images" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["Test", "val"])
+def test_images_of_no_class_beside_train_are_refused_with_the_remedy(directory, part):
+    shutil.rmtree(directory / "test")
+    touch(directory, f"{part}/1.png", f"{part}/2.png")
+    said = f"{part} must hold one directory a class, got 2 .png beside the directories; move or "
+    with pytest.raises(UsageError, match=f"{said}rename {part} .* experiments.predict RUN DIR"):
+        load_folder(directory, 8)
 
 
 def test_a_part_without_classes_is_refused(tmp_path):
@@ -143,7 +166,7 @@ def test_all_that_can_be_decoded_is_found_also_below_a_class(tmp_path, caplog):
     found = ["1.webp", "2.GIF", "3.tiff", "4.jfif", "5.TIF", "deep/6.Jpg", "deep/er/7.png"]
     touch(tmp_path, *(f"train/cat/{name}" for name in found), "train/ant/a.bmp")
     touch(
-        tmp_path, "train/cat/x.heic", "train/ant/y.heic", "train/notes.txt", "list.csv", "s/x.png"
+        tmp_path, "train/cat/x.heic", "train/ant/y.heic", "train/notes.txt", "list.csv", "s/x.csv"
     )
     caplog.set_level("INFO")
     loaded = load_folder(tmp_path, 8)
@@ -166,6 +189,10 @@ def test_clutter_is_no_class_and_no_image(tmp_path, caplog):
     touch(tmp_path, *(f"train/cat/{name}" for name in ("._a.png", "@eaDir/b.png", "Thumbs.db")))
     touch(tmp_path, *(f"test/cat/{name}@SynoEAStream" for name in ("a.png", "b.png", "c.png")))
     touch(tmp_path, *(f"test/{name}/a.png" for name in ("__pycache__", "#snapshot")))
+    left = ["@Recently-Snapshot", "@sharebin", "@tmp", "FOUND.000", "RECYCLER", "_vti_cnf", "CVS"]
+    left += ["Network Trash Folder", "Temporary Items", "_gsdata_"]
+    touch(tmp_path, *(f"train/{name}/a.png" for name in left))
+    touch(tmp_path, "test/cat/~$b.png", "test/dog/~syncthing~b.png.tmp")
     touch(tmp_path, "train/.DS_Store", "test/.ipynb_checkpoints/c/a.png", "__MACOSX/train/x/a.png")
     loaded = load_folder(tmp_path, 8)
     assert loaded.class_names == ("cat", "dog")
@@ -173,9 +200,15 @@ def test_clutter_is_no_class_and_no_image(tmp_path, caplog):
     assert len(loaded.test.labels) == 2
     (line,) = caplog.messages
     assert line.startswith(
-        f"passed over in {tmp_path}: 14 entries: 4 hidden, 3 @SynoEAStream, 2 @eaDir, 2 __MACOSX, "
-        "1 #snapshot, 1 Thumbs.db, 1 others"
+        f"passed over in {tmp_path}: 26 entries: 4 hidden, 3 @SynoEAStream, 2 @eaDir, 2 __MACOSX, "
+        "1 #snapshot, 1 @Recently-Snapshot, 13 others"
     )
+
+
+@pytest.mark.parametrize("name", ["@home", "found.object", "cvs2", "vti", "~a", "Trash", "thumbs"])
+def test_what_merely_resembles_clutter_is_a_class(tmp_path, name):
+    touch(tmp_path, f"{name}/a.png", "dog/a.png")
+    assert set(load_folder(tmp_path, 8).class_names) == {name, "dog"}
 
 
 def test_suffixes_are_named_before_clutter(tmp_path, caplog):
@@ -216,6 +249,60 @@ def test_a_folder_around_the_folder_is_named(tmp_path):
         load_folder(tmp_path, 8)
 
 
+@pytest.mark.parametrize("inner", ["train", "images"])
+def test_a_folder_around_the_classes_of_a_part_is_named(tmp_path, inner):
+    touch(tmp_path, *(f"train/{inner}/{name}/a.png" for name in ("cat", "dog")))
+    touch(tmp_path, *(f"test/{inner.replace('train', 'test')}/{name}/b.png" for name in ("cat",)))
+    with pytest.raises(
+        UsageError, match=f"got {inner} alone; if the classes are in it, move them up into .*train$"
+    ):
+        load_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set/cats", "training_set/dogs", "test_set/cats", "test_set/dogs"),
+        ("seg_train/seg_train/sea", "seg_test/seg_test/sea", "seg_pred/seg_pred"),
+        ("trainval/cat", "trainval/dog", "testset/cat", "testset/dog"),
+        ("1 Train/cat", "2 Validation/cat"),
+    ],
+)
+def test_parts_of_other_names_are_not_taken_for_classes(tmp_path, names):
+    touch(tmp_path, *(f"{name}/a.png" for name in names))
+    with pytest.raises(UsageError, match=r"got .*, none with an image of its own; rename them"):
+        load_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat/2021", "cat/2022", "dog/2021", "dog/2022"),
+        ("cat/train", "cat/test", "dog/train", "dog/test"),
+        ("train_set", "train_set/deep", "test_set/deep"),
+        ("carnival/deep", "strainer/deep", "contest/deep"),
+        ("freight train/2021", "passenger train/2021"),
+    ],
+)
+def test_classes_may_hold_directories_of_the_same_names(tmp_path, names):
+    touch(tmp_path, *(f"{name}/a.png" for name in names))
+    loaded = load_folder(tmp_path, 8)
+    assert loaded.class_names == tuple(sorted({name.split("/")[0] for name in names}))
+    assert len(loaded.train.labels) == len(names)
+
+
+def test_no_class_is_lost_beside_one_called_train(tmp_path):
+    touch(tmp_path, "train/steam/a.png", "train/diesel/b.png", "plane/jet/c.png", "car/d.png")
+    said = "no images beside train, val and test, got those of car, plane; rename train if it is a"
+    with pytest.raises(UsageError, match=said):
+        load_folder(tmp_path, 8)
+    for name in ("steam", "diesel"):
+        shutil.rmtree(tmp_path / "train" / name)
+    touch(tmp_path, "train/a.png")
+    with pytest.raises(UsageError, match=said):
+        load_folder(tmp_path, 8)
+
+
 @pytest.mark.parametrize("place", ["train", "."])
 def test_a_file_in_place_of_a_directory(tmp_path, place):
     root = tmp_path / "root"
@@ -226,7 +313,7 @@ def test_a_file_in_place_of_a_directory(tmp_path, place):
 
 
 STRANGE = [
-    *("two words", "Äpfel", "Äpfel".encode().decode("latin-1"), "e\u0301", "\u00e9", "a,b"),
+    *("two words", "Äpfel", "Äpfel".encode().decode("latin-1"), "\u00e9", "a,b"),
     *("#1", "100%", "-x", "'q\"", "dots..", "x.png", "new\nline", "\U0001f600", "n" * 250),
 ]
 
@@ -261,11 +348,28 @@ def test_a_class_is_found_in_another_part_whatever_the_form_of_its_accents(tmp_p
 
 
 def test_classes_whose_names_look_alike_are_said(tmp_path, caplog):
-    touch(tmp_path, *(f"{name}/a.png" for name in ("cat", "Cat", "cat ", "\u00e9", "e\u0301", "x")))
-    assert len(load_folder(tmp_path, 8).class_names) == 6
-    accents, cats = sorted(caplog.messages)
-    assert "'Cat' and 'cat' and 'cat ' are different classes" in accents
-    assert "'e\u0301' and '\u00e9' are different classes" in cats
+    touch(tmp_path, *(f"{name}/a.png" for name in ("cat", "Cat", "cat ", "\u00e9", "x")))
+    assert len(load_folder(tmp_path, 8).class_names) == 5
+    (cats,) = caplog.messages
+    assert "'Cat' and 'cat' and 'cat ' are different classes" in cats
+    touch(tmp_path, "e\u0301/a.png")
+    with pytest.raises(UsageError, match="must have different names, got two called \u00e9"):
+        load_folder(tmp_path, 8)
+
+
+def test_names_in_either_form_of_unicode_are_the_same_data_in_the_same_order(tmp_path):
+    # The order of the forms that file systems keep: e and its accent come before f.
+    names = ("\u00e9t\u00e9", "fox", "zoo")
+    images = ("\u00e9.png", "f.png")
+    found = {}
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        touch(root, *(normalize(form, f"{name}/{image}") for name in names for image in images))
+        loaded = load_folder(root, 8)
+        assert loaded.class_names == ("fox", "zoo", "\u00e9t\u00e9")
+        paths = [os.path.relpath(path, root) for path in paths_of(loaded.train)]
+        found[form] = [normalize("NFC", path) for path in paths]
+    assert found["NFC"] == found["NFD"]
 
 
 def test_a_root_may_have_any_name(tmp_path, monkeypatch):
