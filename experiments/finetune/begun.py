@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import msgspec
 
@@ -165,11 +166,12 @@ def _read(
             f"--init-from of {workdir} must be {record.init_from}, as it was begun, got none; give "
             "it, or another --workdir"
         )
-    if record.facts != facts:
+    others = _others(record.facts, facts)
+    if others or record.facts.shown != facts.shown:
         got = "others" if record.facts.shown == facts.shown else facts.shown
         raise UsageError(
             f"images of {workdir} must be those that it was begun with, {record.facts.shown}, got "
-            f"{got}{_others(record.facts, facts)}; put the data back, or give another "
+            f"{got}{others}; put the data back, or give another "
             "--workdir, and --init-from RUN to begin with what a run in this one has learned"
         )
     lines = [f"choices are those that {workdir} was begun with", *record.lines]
@@ -178,7 +180,9 @@ def _read(
 
 def _others(before: Facts, now: Facts) -> str:
     """Says in what parts of the images are others."""
-    said = [] if before.class_names == now.class_names else ["class names are not the same"]
+    # Earlier versions kept them as the file system had them.
+    names = tuple(normalize("NFC", name) for name in before.class_names)
+    said = [] if names == now.class_names else ["class names are not the same"]
     for name, known in before.known_by.items():
         said += image_differences(name, known, now.known_by.get(name))
     return f": {'; '.join(said)}" if said else ""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from jaxlt.errors import UsageError
 from jaxlt.recipes.part import (
     AtLeastOne,
     BelowOne,
@@ -16,6 +15,7 @@ from jaxlt.recipes.part import (
     NonNegative,
     Part,
     Share,
+    check,
     part_name,
     part_word,
 )
@@ -188,9 +188,7 @@ class Data(Part, frozen=True):
             unreadable="skip" if skip_unreadable else self.unreadable,
             relabel=self.relabel,
         )
-        if source.num_classes < 2:
-            got = " ".join(source.class_names)
-            raise UsageError(f"{source.name} must have two classes or more, got {got} alone")
+        check("source", source.name, source.num_classes > 1, "of two classes or more")
         return source
 
     def split(self, source: Any) -> Any:

@@ -37,7 +37,7 @@ def evaluated_by(built):
 
 def test_one_class_is_nothing_to_train_on(tmp_path):
     write(tmp_path / "train", {"cat": 2})
-    with pytest.raises(UsageError, match="must have two classes or more, got cat alone"):
+    with pytest.raises(UsageError, match="source must be of two classes or more, got folder:"):
         BuiltRecipe(recipe_of(tmp_path))
 
 

@@ -114,8 +114,7 @@ def load_source(
     if image_size is not None and image_size < 1:
         raise UsageError(f"image_size must be at least 1, got {image_size}")
     loaded = _load_images(spec, image_size, resize)
-    names = tuple(normalize("NFC", name) for name in loaded.class_names)
-    loaded = loaded._replace(class_names=names)
+    loaded = loaded._replace(class_names=tuple(normalize("NFC", x) for x in loaded.class_names))
     for part, images in (("training", loaded.train), ("test", loaded.test)):
         _check_labels(spec, part, images.labels, len(loaded.class_names))
     class_numbers = tuple(range(len(loaded.class_names)))
