@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -407,6 +408,20 @@ def test_other_images_of_as_many_are_refused(tmp_path, part, said):
     with pytest.raises(UsageError, match=f"begun with, 6 .*, got others{said}.*another --workdir"):
         begin(workdir, place, None, 0.2)
     assert files_of(workdir) == before
+
+
+def test_what_was_begun_with_accents_in_another_form_goes_on(tmp_path):
+    root, workdir = photos(tmp_path / "photos", (3, 3), NAMES[:2]), tmp_path / "run"
+    place = Folder(directory=str(root))
+    with begin(workdir, place, None, 0.2).kept(workdir):
+        (workdir / "trials").mkdir()
+    # As an earlier version kept them of a folder of this form.
+    (root / NAMES[1]).rename(root / normalize("NFD", NAMES[1]))
+    values = json.loads((workdir / "finetune.json").read_text())
+    values["facts"][0] = [normalize("NFD", name) for name in NAMES[:2]]
+    values["facts"][-1]["training"]["names"] = "0123456789abcdef"
+    (workdir / "finetune.json").write_text(json.dumps(values))
+    assert begin(workdir, place, None, 0.2).facts.class_names == NAMES[:2]
 
 
 def test_a_finished_table_is_not_shown_as_of_other_images(
