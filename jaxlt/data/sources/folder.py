@@ -157,11 +157,13 @@ def _parts(directory: Path, passed_over: Counter[str]) -> dict[str, Path]:
         )
     passed_over += beside
     others = [path for path in inside if path not in places.values()]
-    if filled := [path.name for path in others if images_below(path).paths]:
+    # With val or test beside it, train is a part.
+    filled = [path.name for path in others if len(places) == 1 and images_below(path).paths]
+    if filled:
         train = places["train"].name
         raise UsageError(
-            f"image folder {directory} must hold no images beside {train}, val and test, got those "
-            f"of {first_few(filled)}; rename {train} if it is a class, or move out what is none"
+            f"image folder {directory} must hold no images beside {train} alone, got those of "
+            f"{first_few(filled)}; rename {train} if it is a class, or move out what is none"
         )
     passed_over.update(f"directory {path.name}" for path in others)
     return places

@@ -293,7 +293,7 @@ def test_classes_may_hold_directories_of_the_same_names(tmp_path, names):
 
 def test_no_class_is_lost_beside_one_called_train(tmp_path):
     touch(tmp_path, "train/steam/a.png", "train/diesel/b.png", "plane/jet/c.png", "car/d.png")
-    said = "no images beside train, val and test, got those of car, plane; rename train if it is a"
+    said = "no images beside train alone, got those of car, plane; rename train if it is a class"
     with pytest.raises(UsageError, match=said):
         load_folder(tmp_path, 8)
     for name in ("steam", "diesel"):
@@ -301,6 +301,12 @@ def test_no_class_is_lost_beside_one_called_train(tmp_path):
     touch(tmp_path, "train/a.png")
     with pytest.raises(UsageError, match=said):
         load_folder(tmp_path, 8)
+
+
+def test_other_directories_beside_train_and_test_are_passed_over(directory, caplog):
+    touch(directory, "masks/a.png")
+    assert load_folder(directory, 8).class_names == ("ant", "cat")
+    assert "1 directory masks" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["train", "."])
