@@ -30,8 +30,8 @@ class Arguments:
     """Data set such as folder:DIR, whose classes are the run's by name, in any order; none for the
     images that the run was evaluated on."""
     part: Literal["test", "val", "train"] | None = None
-    """Which images of the data set; none for the first of test, val and train that has some, or of
-    the run's own data, wherever they are now, for those that it was evaluated on."""
+    """Which images of the data set; none for the first of test, val and train that has some. Of the
+    run's own data, wherever they lie now, none takes those that the run was evaluated on."""
     skip_unknown: bool = False
     """Leave out images of classes that the run does not know; without it they are refused."""
     skip_unreadable: bool = False

@@ -65,8 +65,10 @@ class Begun(NamedTuple):
         except UsageError:
             if [path.name for path in workdir.iterdir()] == [FILE]:
                 (workdir / FILE).unlink()
-                for path in missing:
-                    path.rmdir()
+                # Another program may have begun a run beside it.
+                with contextlib.suppress(OSError):
+                    for path in missing:
+                        path.rmdir()
             raise
 
 

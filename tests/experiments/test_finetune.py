@@ -349,6 +349,7 @@ def test_every_image_is_decoded_before_anything_is_written(monkeypatch, capfd, t
     assert status == 2
     assert "my photo 1001.PNG" in err[-1]
     assert "--data.unreadable skip" in err[-1]
+    assert not any("training images" in line for line in err), "it must end before it chooses"
     assert not workdir.exists()
 
 
