@@ -20,7 +20,10 @@ from jaxlt.methods.focal_sam import focal_sam as focal_sam
 from jaxlt.methods.imb_sam import imb_sam as imb_sam
 from jaxlt.methods.per_shard import per_shard as per_shard
 from jaxlt.methods.sam import sam as sam
+from jaxlt.methods.sharpness_aware import Groups as Groups
+from jaxlt.methods.sharpness_aware import sharpness_aware as sharpness_aware
 from jaxlt.methods.sse_sam import sse_sam as sse_sam
+from jaxlt.sharpness.equation import Objective as Objective
 from jaxlt.sharpness.optax_link import SharpnessState as SharpnessState
 
 __version__ = "0.2.0"

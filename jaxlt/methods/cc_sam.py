@@ -16,10 +16,9 @@ from jaxlt.batch.argument_checks import (
     check_share,
 )
 from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.class_wise import class_wise_gradient
-from jaxlt.sharpness.equation import Objective, Perturbed
-from jaxlt.sharpness.optax_link import StepContext, sharpness_transformation
-from jaxlt.sharpness.perturbation import Mask, PerturbationRule
+from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
+from jaxlt.sharpness.equation import Objective
+from jaxlt.sharpness.perturbation import Mask
 
 
 def cc_sam(
@@ -95,8 +94,6 @@ def cc_sam(
         [1.68 2.25]
     """
     check_not_negative(radius_scale=radius_scale)
-    if max_relative_radius is not None:
-        check_not_negative(max_relative_radius=max_relative_radius)
     check_choice("grad_norm", grad_norm, ("global", "per_leaf"))
     check_choice("class_weighting", class_weighting, ("sample", "class"))
     check_choice("direction", direction, ("gradient", "random"))
@@ -119,29 +116,20 @@ def cc_sam(
         weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
         return Objective(clean, means, ratio * weights)
 
-    def gradient_fn(step: StepContext) -> Perturbed:
-        def radius_fn(rho, norms, theta_norm, size):
-            if constant:
-                # A class without gradient has an infinite norm, which a random direction has not.
-                radius = jnp.where(jnp.isfinite(norms), rho, 0)
-            else:
-                radius = rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
-            if max_relative_radius is None:
-                return radius
-            bound = at_step(max_relative_radius, step.number).astype(theta_norm.dtype) * theta_norm
-            whole = jnp.linalg.norm(radius)
-            return radius * jnp.where(whole > bound, bound / whole, 1)
+    def radius_fn(rho, norms, theta_norm, size):
+        if constant:
+            # A class without gradient has an infinite norm, which a random direction has not.
+            return jnp.where(jnp.isfinite(norms), rho, 0)
+        return rho * jnp.sqrt(theta_norm / (2 * norms)) * size**0.25
 
-        rho = scale * at_step(radius_scale, step.number)
-        random_key = step.random_key(seed) if direction == "random" else None
-        return class_wise_gradient(
-            step.class_losses_fn,
-            step.params,
-            step.objective_fn(objective, train_counts.size),
-            rho,
-            rule=PerturbationRule(radius_fn, adaptive, grad_norm == "per_leaf", random_key),
-            mask=mask,
-            chunk_size=chunk_size,
-        )
-
-    return sharpness_transformation(gradient_fn, train_counts.size, mask)
+    return sharpness_aware(
+        Groups(objective, scale.size, scale.size, sums_to_mean=False, each_class=True),
+        lambda step: scale * at_step(radius_scale, step),
+        max_relative_radius=max_relative_radius,
+        radius_fn=radius_fn,
+        adaptive=adaptive,
+        per_leaf=grad_norm == "per_leaf",
+        seed=seed if direction == "random" else None,
+        chunk_size=chunk_size,
+        mask=mask,
+    )

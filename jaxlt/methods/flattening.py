@@ -1,5 +1,7 @@
 """Ways to flat minima that know no classes, of CC-SAM's figure 2; its adversarial one is `sam`."""
 
+from typing import Any
+
 import jax
 import optax
 from jaxtyping import ArrayLike, Int
@@ -11,9 +13,9 @@ from jaxlt.batch.argument_checks import (
     check_positive,
 )
 from jaxlt.batch.class_losses import at_least_32_bits
-from jaxlt.methods.sam import batch_mean
-from jaxlt.sharpness.equation import Perturbed
-from jaxlt.sharpness.optax_link import StepContext, objective_gradient_fn, sharpness_transformation
+from jaxlt.methods.sam import ALL_CLASSES, sam
+from jaxlt.methods.sharpness_aware import sharpness_aware
+from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.sharpness.perturbation import Mask
 
 
@@ -48,20 +50,25 @@ def gradient_norm_penalty(
     """
     check_not_negative(penalty=penalty)
     check_positive(rho=rho)
-    perturbed_gradient = objective_gradient_fn(batch_mean, [rho], mask=mask, adaptive=adaptive)
+    perturbed = sam(rho, mask=mask, adaptive=adaptive)
 
-    def gradient_fn(step: StepContext) -> Perturbed:
-        result = perturbed_gradient(step)
-        share = at_step(penalty, step.number) / at_step(rho, step.number)
+    def update_fn(
+        updates: optax.Updates,
+        state: SharpnessState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SharpnessState]:
+        moved, after = perturbed.update(updates, state, params, **extra_args)
+        share = at_step(penalty, state.count) / at_step(rho, state.count)
 
         def between(at_w, moved):
-            at_w, moved = at_least_32_bits(at_w), at_least_32_bits(moved)
-            part = share.astype(at_w.dtype)
-            return (1 - part) * at_w + part * moved
+            near, far = at_least_32_bits(at_w), at_least_32_bits(moved)
+            part = share.astype(near.dtype)
+            return ((1 - part) * near + part * far).astype(at_w.dtype)
 
-        return result._replace(gradient=jax.tree.map(between, step.gradient, result.gradient))
+        return jax.tree.map(between, updates, moved), after
 
-    return sharpness_transformation(gradient_fn, 1, mask)
+    return optax.GradientTransformationExtraArgs(perturbed.init, update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def random_perturbation(
@@ -92,5 +99,4 @@ def random_perturbation(
         [0.5]
     """
     check_not_negative(rho=rho)
-    gradient_fn = objective_gradient_fn(batch_mean, [rho], mask=mask, seed=seed)
-    return sharpness_transformation(gradient_fn, 1, mask)
+    return sharpness_aware(ALL_CLASSES, rho, seed=seed, mask=mask)

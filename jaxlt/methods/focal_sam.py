@@ -14,8 +14,8 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
     class_prior,
 )
-from jaxlt.sharpness.equation import Objective, one_group
-from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
+from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
+from jaxlt.sharpness.equation import Objective
 from jaxlt.sharpness.perturbation import Mask
 
 
@@ -78,9 +78,7 @@ def focal_sam(
 
     def objective(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         weights = at_step(weight, step) * jnp.power(1 - prior, at_step(gamma, step))
-        return one_group(weights, counts)
+        return Objective.of_shares(weights[None], counts)
 
-    gradient_fn = objective_gradient_fn(
-        objective, [rho], num_classes=prior.size, mask=mask, adaptive=adaptive
-    )
-    return sharpness_transformation(gradient_fn, 1, mask)
+    groups = Groups(objective, 1, prior.size)
+    return sharpness_aware(groups, rho, mask=mask, adaptive=adaptive)

@@ -14,8 +14,8 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
 )
 from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.equation import Objective, one_group
-from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
+from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
+from jaxlt.sharpness.equation import Objective
 from jaxlt.sharpness.perturbation import Mask
 
 
@@ -61,21 +61,13 @@ def imb_sam(
 
     def objective(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         if not group_mean:
-            return one_group(tail, counts)
+            return Objective.of_shares(tail[None], counts)
         head = 1 - tail
         head_size, tail_size = batch_size(head * counts), batch_size(tail * counts)
         return Objective(head / head_size, tail[None] / tail_size, jnp.ones(1))
 
-    gradient_fn = objective_gradient_fn(
-        objective,
-        [rho],
-        num_classes=tail.size,
-        sums_to_mean=not group_mean,
-        disjoint=True,
-        mask=mask,
-        adaptive=adaptive,
-    )
-    return sharpness_transformation(gradient_fn, 1, mask)
+    groups = Groups(objective, 1, tail.size, sums_to_mean=not group_mean, disjoint=True)
+    return sharpness_aware(groups, rho, mask=mask, adaptive=adaptive)
 
 
 def tail_classes(

@@ -1,14 +1,13 @@
 """SAM: descends on the worst loss near the parameters."""
 
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative
-from jaxlt.batch.class_losses import batch_size
-from jaxlt.sharpness.equation import Objective
-from jaxlt.sharpness.optax_link import objective_gradient_fn, sharpness_transformation
+from jaxlt.methods.sharpness_aware import sharpness_aware
 from jaxlt.sharpness.perturbation import Mask
+
+# One group of all classes, which weigh alike.
+ALL_CLASSES = [[1.0]]
 
 
 def sam(
@@ -38,11 +37,4 @@ def sam(
         [1.65 2.2 ]
     """
     check_not_negative(rho=rho)
-    gradient_fn = objective_gradient_fn(batch_mean, [rho], mask=mask, adaptive=adaptive)
-    return sharpness_transformation(gradient_fn, 1, mask)
-
-
-def batch_mean(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
-    """Returns SAM's objective, the batch-mean loss at perturbed parameters, at every step."""
-    whole = jnp.ones((1, counts.size), counts.dtype)
-    return Objective(None, whole / batch_size(counts), jnp.ones(1))
+    return sharpness_aware(ALL_CLASSES, rho, mask=mask, adaptive=adaptive)

@@ -1,15 +1,20 @@
 """SSE-SAM: SAM on head and tail apart, later on the tail alone."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from jaxlt.batch.argument_checks import ClassCounts, ScalarOrSchedule, check_not_negative
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.methods.imb_sam import tail_classes
-from jaxlt.sharpness.equation import Objective, Perturbed, one_group
-from jaxlt.sharpness.optax_link import StepContext, objective_gradient_fn, sharpness_transformation
+from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
+from jaxlt.sharpness.equation import Objective
+from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.sharpness.perturbation import Mask
 
 
@@ -58,35 +63,30 @@ def sse_sam(
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
     tail = tail_classes(class_counts, tail_threshold)
-    options = {"num_classes": tail.size, "disjoint": True, "mask": mask, "adaptive": adaptive}
 
     def head_and_tail(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
 
-    def tail_alone(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
-        return one_group(tail, counts)
-
-    first_stage = objective_gradient_fn(head_and_tail, [head_rho, tail_rho], **options)
-    imb_sam_gradient = objective_gradient_fn(tail_alone, [tail_rho], **options)
-
-    def second_stage(step: StepContext) -> Perturbed:
-        result = imb_sam_gradient(step)
-        return result._replace(
-            perturbation_norm=jnp.pad(result.perturbation_norm, (1, 0)),
-            sharpness=jnp.pad(result.sharpness, (1, 0)),
-        )
-
-    if switch_step == 0 or (isinstance(head_rho, (int, float)) and head_rho == 0):
-        return sharpness_transformation(second_stage, 2, mask)
+    groups = Groups(head_and_tail, 2, tail.size, disjoint=True)
+    make = functools.partial(sharpness_aware, groups, mask=mask, adaptive=adaptive)
     if switch_step is None:
-        return sharpness_transformation(first_stage, 2, mask)
+        return make((head_rho, tail_rho))
+    if not isinstance(switch_step, Tracer) and switch_step == 0:
+        return make((0, tail_rho))
+    first = make((head_rho, tail_rho))
+    # Reading the incoming gradient would make the first stage pay for it too.
+    second = make((0, tail_rho), reads_gradient=False)
 
-    def either_stage(step: StepContext) -> Perturbed:
-        # Reading the incoming gradient would make the first stage pay for it too.
+    def update_fn(
+        updates: optax.Updates,
+        state: SharpnessState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SharpnessState]:
         return jax.lax.cond(
-            step.number < switch_step,
-            lambda: first_stage(step),
-            lambda: second_stage(step._replace(gradient=None)),
+            state.count < switch_step,
+            lambda: first.update(updates, state, params, **extra_args),
+            lambda: second.update(updates, state, params, **extra_args),
         )
 
-    return sharpness_transformation(either_stage, 2, mask)
+    return optax.GradientTransformationExtraArgs(first.init, update_fn)  # pyright: ignore[reportArgumentType]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, batch_size, wide
 from jaxlt.batch.passes import Blocks, Capacity
@@ -25,17 +25,33 @@ from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, 
 
 
 class Objective(NamedTuple):
-    """Weights of the class sums in the objective of one batch.
+    """Weights of the batch's class sums S_c in the objective that a method descends on.
+
+    `F = sum_c clean[c] S_c(w) + sum_g mix[g] sum_c groups[g, c] S_c(w + eps_g)`.
 
     Attributes:
         clean: weights of the sums taken at w, or None where nothing is.
         groups: weights of the sums in each group's loss; one row if each class is a group.
         mix: weights of the groups' losses, taken at their own perturbed parameters.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> counts = jnp.array([3.0, 1.0])  # images of each class in the batch
+        >>> print(jaxlt.Objective.of_shares(jnp.array([[0.0, 1.0]]), counts).clean)
+        [0.25 0.  ]
     """
 
     clean: Float[Array, " classes"] | None
     groups: Float[Array, "groups classes"] | Float[Array, " classes"]
     mix: Float[Array, " groups"]
+
+    @classmethod
+    def of_shares(
+        cls, shares: Float[Array, "groups classes"], counts: Float[Array, " classes"]
+    ) -> "Objective":
+        """Returns that of the batch-mean loss, of which groups take the shares `A[g, c]`."""
+        size = batch_size(counts)
+        return cls((1 - shares.sum(0)) / size, shares / size, jnp.ones(len(shares)))
 
 
 ObjectiveFn: TypeAlias = Callable[[Float[Array, " classes"]], Objective]
@@ -48,12 +64,6 @@ class Perturbed(NamedTuple):
     loss: Float[Array, ""]  # batch-mean loss at w
     perturbation_norm: Float[Array, " groups"]  # `||eps_g||`
     sharpness: Float[Array, " groups"]  # group loss at `w + eps_g` minus group loss at w
-
-
-def one_group(weights: Float[Array, " classes"], counts: Float[Array, " classes"]) -> Objective:
-    """Returns `L(w) - L_a(w) + L_a(w + eps)`, of one group with the share a_c of each class."""
-    size = batch_size(counts)
-    return Objective((1 - weights) / size, weights[None] / size, jnp.ones(1))
 
 
 def class_sums_fn(
@@ -98,12 +108,14 @@ def sharpness_aware_gradient(
     rule: PerturbationRule,
     mask: Mask = None,
     disjoint: bool = False,
+    value: Float[ArrayLike, ""] | None = None,
+    ascent_losses_fn: ClassLossesFn | None = None,
 ) -> Perturbed:
     """Computes the gradient of the module's objective F at `params`, for few groups of classes.
 
     Args:
         class_losses_fn: from params to the batch's `ClassLosses`; deterministic, counts fixed.
-        params: pytree of floating arrays, w.
+        params: pytree of arrays, w.
         gradient: gradient of the batch-mean loss at w, like `params`; None where the objective's
             parts do not add up to that loss.
         objective_fn: from the batch's class counts to its `Objective`.
@@ -112,16 +124,20 @@ def sharpness_aware_gradient(
         mask: the leaves that are perturbed (theta), all by default.
         disjoint: whether no class is in two groups. Then passes over each group's images pay,
             where `class_losses_fn` is a `FactoredLosses` that allows them.
+        value: batch-mean loss at w, for the measurements, where no pass at w is taken.
+        ascent_losses_fn: likewise of part of the batch, from which the d_g are taken.
 
     Returns:
-        The gradient and measurements. Norms are taken in at least 32 bits.
+        The gradient and measurements. Norms are taken in at least 32 bits. What would need a pass
+        of its own is NaN.
 
     Raises:
         TypeError: `class_losses_fn` returns no `ClassLosses`.
         ValueError: the mask does not fit `params` or selects nothing.
     """
     scope = Scope(params, mask)
-    if disjoint and isinstance(class_losses_fn, FactoredLosses) and class_losses_fn.independent:
+    factored = isinstance(class_losses_fn, FactoredLosses) and class_losses_fn.independent
+    if disjoint and factored and ascent_losses_fn is None:
         passes = class_losses_fn.passes
         if isinstance(passes, Blocks) or (isinstance(passes, Capacity) and rho.size == 1):
             # It computes this module's equation, and needs its words.
@@ -131,17 +147,25 @@ def sharpness_aware_gradient(
                 class_losses_fn, scope, gradient, objective_fn, rho, rule, passes
             )
     class_sums = class_sums_fn(class_losses_fn, scope)
+    # Where nothing but the counts is read of it, `jit` drops the pass.
     sums, pullback, losses = jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)
     clean, groups, mix = objective_fn(losses.counts)
     groups = groups.astype(sums.dtype)
     mean_gradient = None if gradient is None else scope.split(gradient)
-    if clean is None and mean_gradient is not None and len(groups) == 1:
+    one_mean = clean is None and mean_gradient is not None and len(groups) == 1
+    if ascent_losses_fn is not None:
+        directions = _directions(ascent_losses_fn, scope, objective_fn)
+    elif one_mean:
         directions = [mean_gradient]
     else:
         # Never by subtraction: a group without gradient must have direction 0, not rounding's.
         directions = [pullback(weights) for weights in groups]
-    gradients, norms, sharpness, loss = [], [], [], jnp.zeros([])
-    if clean is not None and mean_gradient is None:
+    loss, before = losses.mean(), [(weights * sums).sum() for weights in groups]
+    if clean is None and (one_mean or ascent_losses_fn is not None):
+        loss = jnp.asarray(jnp.nan if value is None else value, sums.dtype)
+        before = [loss if one_mean else jnp.nan] * len(groups)
+    gradients, norms, sharpness, moved_loss = [], [], [], jnp.zeros([])
+    if clean is not None and (mean_gradient is None or ascent_losses_fn is not None):
         gradients.append(pullback(clean.astype(sums.dtype)))
     elif clean is not None:
         gradients.append(
@@ -159,14 +183,23 @@ def sharpness_aware_gradient(
         if sharpness:
             # Adds nothing, but makes this pass begin after the forward pass before it: both at
             # once take more memory, and on a CPU longer (SSE-SAM 3.1 SGD steps instead of 2.5).
-            moved = [w + 0 * loss.astype(w.dtype) for w in moved]
-        loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
+            moved = [w + 0 * moved_loss.astype(w.dtype) for w in moved]
+        moved_loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
 
         def weighted(x, mix=group_mix):
             return (mix.astype(wide(x.dtype)) * x.astype(wide(x.dtype))).astype(x.dtype)
 
         gradients.append(jax.tree.map(weighted, gradient))
         norms.append(norm(eps))
-        sharpness.append(loss - (weights * sums).sum())
+        sharpness.append(moved_loss - before[group])
     total = jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)
-    return Perturbed(scope.join(*total), losses.mean(), jnp.stack(norms), jnp.stack(sharpness))
+    return Perturbed(scope.join(*total), loss, jnp.stack(norms), jnp.stack(sharpness))
+
+
+def _directions(
+    ascent_losses_fn: ClassLossesFn, scope: Scope, objective_fn: ObjectiveFn
+) -> list[tuple[Leaves]]:
+    """Returns the groups' gradients by theta on part of the batch."""
+    part_sums = class_sums_fn(ascent_losses_fn, scope)
+    sums, pullback, losses = jax.vjp(lambda t: part_sums(t, scope.rest), scope.theta, has_aux=True)
+    return [pullback(weights) for weights in objective_fn(losses.counts).groups.astype(sums.dtype)]

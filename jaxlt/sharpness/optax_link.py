@@ -1,20 +1,17 @@
 """Makes an optax link of a method: it counts steps, checks its arguments, keeps measurements."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step
 from jaxlt.batch.class_losses import ClassLossesFn
-from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
-from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope
-
-ObjectiveAtStep: TypeAlias = Callable[[Float[Array, " classes"], Int[Array, ""]], Objective]
+from jaxlt.sharpness.equation import Perturbed
+from jaxlt.sharpness.perturbation import Mask, Scope
 
 
 class SharpnessState(NamedTuple):
@@ -22,11 +19,13 @@ class SharpnessState(NamedTuple):
 
     Attributes:
         count: steps taken; the argument of the schedules.
-        loss: batch-mean loss at w in the last step. Log this one instead of computing your own:
-            methods that do not read the incoming gradient then need one forward pass less.
+        loss: batch-mean loss at w in the last step: the method's own measurement, else `value`,
+            NaN without both. Log this one instead of your own: methods that do not read the
+            incoming gradient then need one forward pass less.
         perturbation_norm: `||eps_g||` of the last step for each group of classes. SAM, ImbSAM
             and Focal-SAM have one group, SSE-SAM two (head, tail), CC-SAM one for each class.
-        sharpness: each group's loss at `w + eps_g` minus its loss at w, in the last step.
+        sharpness: each group's loss at `w + eps_g` minus its loss at w, in the last step. SAM has
+            the loss at w from `value` alone, and NaN without it.
 
     Example:
         >>> import jax, jaxlt
@@ -49,20 +48,8 @@ class StepContext(NamedTuple):
     gradient: Any  # the incoming one
     number: Int[Array, ""]  # steps taken before
     key: PRNGKeyArray | None  # the caller's, for random draws
-
-    def objective_fn(self, objective: ObjectiveAtStep, num_classes: int | None) -> ObjectiveFn:
-        """Returns a method's objective at this step, of C classes if that is not None."""
-
-        def objective_fn(counts: Float[Array, " classes"]) -> Objective:
-            if num_classes not in (None, counts.size):
-                raise ValueError(
-                    f"class_losses_fn must return losses of {num_classes} classes, as many as "
-                    f"class_counts holds, got {counts.size}"
-                )
-            # In the precision of the hyperparameters, which is JAX's own.
-            return objective(counts.astype(float), self.number)
-
-        return objective_fn
+    value: Float[ArrayLike, ""] | None  # batch-mean loss at w
+    ascent_losses_fn: ClassLossesFn | None  # of part of the batch
 
     def random_key(self, seed: Int[ArrayLike, ""]) -> PRNGKeyArray:
         """Returns the key of this step's random directions, made of the caller's key if any."""
@@ -90,6 +77,8 @@ def sharpness_transformation(
         *,
         class_losses_fn: ClassLossesFn | None = None,
         key: PRNGKeyArray | None = None,
+        value: Float[ArrayLike, ""] | None = None,
+        ascent_losses_fn: ClassLossesFn | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessState]:
         call = "call update(grads, state, params, class_losses_fn=...)"
@@ -101,53 +90,16 @@ def sharpness_transformation(
         if params is None:
             raise ValueError(f"params must be given, got None: {call}")
         _check_whole_tree(params)
-        result = gradient_fn(StepContext(class_losses_fn, params, updates, state.count, key))
+        step = StepContext(
+            class_losses_fn, params, updates, state.count, key, value, ascent_losses_fn
+        )
+        result = gradient_fn(step)
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         measured = (x.astype(jnp.float32) for x in result[1:])
         return gradient, SharpnessState(count, *measured)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
-
-
-def objective_gradient_fn(
-    objective: ObjectiveAtStep,
-    radii: Sequence[ScalarOrSchedule],
-    *,
-    num_classes: int | None = None,
-    sums_to_mean: bool = True,
-    disjoint: bool = False,
-    mask: Mask,
-    adaptive: bool = False,
-    seed: Int[ArrayLike, ""] | None = None,
-) -> Callable[[StepContext], Perturbed]:
-    """Returns what computes a method's gradient from its objective and radii.
-
-    Args:
-        objective: from the batch's class counts and the step to its `Objective`.
-        radii: one for each of the G groups.
-        num_classes: C, or None where any will do.
-        sums_to_mean: whether the objective's parts add up to the batch-mean loss at w.
-        disjoint: whether no class is in two groups.
-        mask: the leaves to perturb.
-        adaptive: see `PerturbationRule`.
-        seed: seed of random directions, or None to follow the groups' gradients.
-    """
-
-    def gradient_fn(step: StepContext) -> Perturbed:
-        random_key = None if seed is None else step.random_key(seed)
-        return sharpness_aware_gradient(
-            step.class_losses_fn,
-            step.params,
-            step.gradient if sums_to_mean else None,
-            step.objective_fn(objective, num_classes),
-            jnp.stack([at_step(rho, step.number) for rho in radii]),
-            rule=PerturbationRule(adaptive=adaptive, random_key=random_key),
-            mask=mask,
-            disjoint=disjoint,
-        )
-
-    return gradient_fn
 
 
 def _check_whole_tree(params: optax.Params) -> None:

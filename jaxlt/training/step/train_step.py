@@ -102,7 +102,7 @@ def make_train_step(
         (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         further = losses_of(state, batch, held=statistics.get("held_statistics")).function(passes)
         updates, opt_state = transformation.update(
-            gradient, state.opt_state, state.params, class_losses_fn=further, key=key
+            gradient, state.opt_state, state.params, class_losses_fn=further, value=loss, key=key
         )
         # A second pass for the loss that a method has measured would not be for free.
         if (method := method_state(opt_state)) is not None:

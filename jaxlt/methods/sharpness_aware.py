@@ -1,0 +1,249 @@
+"""The one equation as an optax transformation, on which all methods are written."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+
+from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative
+from jaxlt.batch.class_losses import batch_size
+from jaxlt.sharpness.class_wise import class_wise_gradient
+from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
+from jaxlt.sharpness.optax_link import StepContext, sharpness_transformation
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule, RadiusFn, constant_radius
+
+Shares: TypeAlias = (
+    Real[ArrayLike, "groups classes"] | Bool[ArrayLike, "groups classes"] | Sequence[Any]
+)
+# One for all groups, or one each.
+Radii: TypeAlias = ScalarOrSchedule | Real[ArrayLike, " groups"] | Sequence[ScalarOrSchedule]
+
+
+class Groups(NamedTuple):
+    """Groups of classes whose weights follow the batch or the step.
+
+    Attributes:
+        objective_fn: from the batch's class counts (C,) and the step to an `Objective`.
+        num_groups: G.
+        num_classes: C, or None where any will do.
+        sums_to_mean: whether the objective at `eps = 0` is the batch-mean loss. The incoming
+            gradient, which then is that of the objective, saves a pass.
+        disjoint: whether no class is in two groups.
+        each_class: whether each class is a group; `Objective.groups` then is its diagonal (C,).
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> def objective_fn(counts, step):  # of two classes the second, more with each step
+        ...     shares = jnp.array([[0, jnp.minimum(step / 100, 1)]])
+        ...     return jaxlt.Objective.of_shares(shares, counts)
+        >>> tx = jaxlt.sharpness_aware(jaxlt.Groups(objective_fn, num_groups=1), rho=0.05)
+    """
+
+    objective_fn: Callable[[Float[Array, " classes"], Int[Array, ""]], Objective]
+    num_groups: int
+    num_classes: int | None = None
+    sums_to_mean: bool = True
+    disjoint: bool = False
+    each_class: bool = False
+
+    def at(self, step: Int[Array, ""]) -> ObjectiveFn:
+        """Returns the objective of the batch's class counts at a step."""
+
+        def objective_fn(counts: Float[Array, " classes"]) -> Objective:
+            if self.num_classes not in (None, counts.size):
+                raise ValueError(
+                    f"class_losses_fn must return losses of {self.num_classes} classes, as many as "
+                    f"class_counts holds, got {counts.size}"
+                )
+            # In the precision of the hyperparameters, which is JAX's own.
+            return self.objective_fn(counts.astype(float), step)
+
+        return objective_fn
+
+    def without_others(self, moving: np.ndarray) -> "Groups":
+        """Returns some of the groups; the others are taken at w."""
+        resting = np.setdiff1d(np.arange(self.num_groups), moving)
+
+        def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
+            clean, groups, mix = self.objective_fn(counts, step)
+            at_w = (mix[:, None] * groups)[resting].sum(0)
+            return Objective(at_w if clean is None else clean + at_w, groups[moving], mix[moving])
+
+        return self._replace(objective_fn=objective_fn, num_groups=moving.size)
+
+
+def sharpness_aware(
+    groups: Groups | Shares,
+    rho: Radii,
+    *,
+    clean: Real[ArrayLike, " classes"] | None = None,
+    max_relative_radius: ScalarOrSchedule | None = None,
+    radius_fn: RadiusFn = constant_radius,
+    adaptive: bool = False,
+    per_leaf: bool = False,
+    seed: Int[ArrayLike, ""] | None = None,
+    reads_gradient: bool = True,
+    chunk_size: int | None = None,
+    mask: Mask = None,
+) -> optax.GradientTransformationExtraArgs:
+    """A sharpness-aware method of any groups of classes, each with a radius of its own.
+
+    With `L_c` the part of class c in the batch-mean loss L and `L_g = sum_c A[g, c] L_c` it returns
+
+        `grad L(w) + sum_g [grad L_g(w + eps_g) - grad L_g(w)]`,
+        `eps_g = rho_g * grad L_g(w) / ||grad L_g(w)||`.
+
+    All methods of jaxlt are written on it. A step costs one forward pass and one backward pass for
+    each group at w, and one of both at each `w + eps_g`; it saves what it can (see `jaxlt.sam`).
+
+    Args:
+        groups: A (G, C), or (G, 1) where all classes weigh alike; or `Groups`, whose weights follow
+            the batch or the step.
+        rho: radii: one for all groups, one each in a sequence, or a schedule of either. A group
+            whose radius is the number 0 is taken at w, without a pass of its own.
+        clean: share of each class in the loss at w, (C,). By default what no group takes.
+        max_relative_radius: bound on `||eps_g|| / ||theta||`, or a schedule of it.
+        radius_fn: from one group's rho, its gradient norm, `||theta||` and the number of scalars in
+            theta to the radius. A group without gradient has an infinite norm.
+        adaptive: whether radii are relative to each weight's magnitude (ASAM).
+        per_leaf: whether each leaf has a norm and a radius of its own. `radius_fn` then gets all.
+        seed: seed of random directions in place of the gradients. The same on every device.
+        reads_gradient: whether it may read the incoming gradient, which saves passes. Without, that
+            may be any, but a step costs a pass more.
+        chunk_size: where each class is a group: how many are perturbed at once, see `cc_sam`.
+        mask: theta, the leaves to perturb: a prefix of bools, or a callable from params to one.
+
+    Raises:
+        ValueError: a shape or number does not fit; at `init` or `update`, the mask does not.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxlt
+        >>> def losses_fn(w):  # class c loses w[c]**2 / 2
+        ...     return jaxlt.ClassLosses(w**2 / 2, counts=jnp.ones(2))
+        >>> w = jnp.array([3.0, 4.0])
+        >>> tx = jaxlt.sharpness_aware(groups=jnp.eye(2), rho=(0.5, 1.0))
+        >>> gradient = jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> print(tx.update(gradient, tx.init(w), w, class_losses_fn=losses_fn)[0])
+        [1.75 2.5 ]
+    """
+    if not isinstance(groups, Groups):
+        groups = _constant_groups(groups, clean)
+    elif clean is not None:
+        raise ValueError("clean must be None where groups is a Groups, whose objective holds it")
+    if max_relative_radius is not None:
+        check_not_negative(max_relative_radius=max_relative_radius)
+    num_groups = groups.num_groups
+    _check_radii(rho, num_groups)
+    each = list(rho) if isinstance(rho, (list, tuple)) else [None] * num_groups
+    moving = np.flatnonzero([not _is_zero(one) for one in each])
+    # Where all rest there is no other group to do without a pass for.
+    perturbed = groups.without_others(moving) if 0 < moving.size < num_groups else groups
+    places = moving if perturbed is not groups else np.arange(num_groups)
+
+    def rule(step: StepContext) -> PerturbationRule:
+        random_key = None if seed is None else step.random_key(seed)
+        if max_relative_radius is None:
+            return PerturbationRule(radius_fn, adaptive, per_leaf, random_key)
+        relative = at_step(max_relative_radius, step.number)
+
+        def within_bound(rho, norms, theta_norm, size):
+            radius = radius_fn(rho, norms, theta_norm, size)
+            bound = relative.astype(theta_norm.dtype) * theta_norm
+            whole = jnp.linalg.norm(radius)
+            return radius * jnp.where(whole > bound, bound / whole, 1)
+
+        return PerturbationRule(within_bound, adaptive, per_leaf, random_key)
+
+    def of_few_groups(step: StepContext) -> Perturbed:
+        result = sharpness_aware_gradient(
+            step.class_losses_fn,
+            step.params,
+            step.gradient if groups.sums_to_mean and reads_gradient else None,
+            perturbed.at(step.number),
+            _radii(rho, num_groups, step.number)[places],
+            rule=rule(step),
+            mask=mask,
+            disjoint=groups.disjoint,
+            value=step.value,
+            ascent_losses_fn=step.ascent_losses_fn,
+        )
+        norms, sharpness = (
+            jnp.zeros(num_groups, measured.dtype).at[places].set(measured)
+            for measured in (result.perturbation_norm, result.sharpness)
+        )
+        return result._replace(perturbation_norm=norms, sharpness=sharpness)
+
+    def of_each_class(step: StepContext) -> Perturbed:
+        if step.ascent_losses_fn is not None:
+            raise ValueError(
+                "ascent_losses_fn must be None where each class is a group, got a function: a part "
+                "of the batch lacks classes that the batch has"
+            )
+        return class_wise_gradient(
+            step.class_losses_fn,
+            step.params,
+            groups.at(step.number),
+            _radii(rho, num_groups, step.number),
+            rule=rule(step),
+            mask=mask,
+            chunk_size=chunk_size,
+        )
+
+    gradient_fn = of_each_class if groups.each_class else of_few_groups
+    return sharpness_transformation(gradient_fn, num_groups, mask)
+
+
+def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -> Groups:
+    """Returns groups of constant shares; what is known of them saves passes."""
+    traced = isinstance(shares, Tracer) or isinstance(clean, Tracer)
+    shares = jnp.asarray(shares, float)
+    if shares.ndim != 2 or not shares.size:
+        raise ValueError(
+            "groups must have shape (G, C), a row of class weights for each group, got "
+            f"{shares.shape}"
+        )
+    num_groups, num_classes = shares.shape
+    rest = 1 - shares.sum(0) if clean is None else jnp.asarray(clean, float)
+    if rest.shape != (num_classes,):
+        raise ValueError(f"clean must have shape ({num_classes},), as groups has, got {rest.shape}")
+    if not traced and not (jnp.isfinite(shares).all() and jnp.isfinite(rest).all()):
+        raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
+    nothing_clean = not traced and not rest.any()
+
+    def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
+        size = batch_size(counts)
+        weights = jnp.broadcast_to(shares, (num_groups, counts.size)) / size
+        at_w = None if nothing_clean else jnp.broadcast_to(rest, counts.shape) / size
+        return Objective(at_w, weights, jnp.ones(num_groups))
+
+    return Groups(
+        objective_fn,
+        num_groups,
+        None if num_classes == 1 else num_classes,
+        sums_to_mean=clean is None or (not traced and bool((rest + shares.sum(0) == 1).all())),
+        disjoint=not traced and bool(((shares > 0).sum(0) <= 1).all() and (shares >= 0).all()),
+    )
+
+
+def _radii(rho: Radii, num_groups: int, step: Int[Array, ""]) -> Float[Array, " groups"]:
+    if isinstance(rho, (list, tuple)):
+        return jnp.stack([at_step(one, step) for one in rho])
+    return jnp.broadcast_to(jnp.asarray(rho(step) if callable(rho) else rho, float), (num_groups,))
+
+
+def _check_radii(rho: Radii, num_groups: int) -> None:
+    if isinstance(rho, (list, tuple)) and len(rho) != num_groups:
+        raise ValueError(
+            f"rho must hold one radius for each of the {num_groups} groups, got {len(rho)}"
+        )
+    first = _radii(rho, num_groups, jnp.zeros([], jnp.int32))
+    if not isinstance(first, Tracer) and not ((first >= 0) & jnp.isfinite(first)).all():
+        raise ValueError(f"rho must be at least 0 and finite, got {first}")
+
+
+def _is_zero(radius: object) -> bool:
+    return isinstance(radius, (int, float)) and radius == 0
