@@ -102,13 +102,18 @@ def factored(x: jax.Array, y: jax.Array, passes: Any = None, **changed: Any):
     return jaxlt.FactoredLosses(**fields | changed)
 
 
+def loss_and_gradient(params, x, y):
+    return jax.value_and_grad(lambda p: class_losses_fn_of(x, y)(p).mean())(params)
+
+
 def plain_gradient(params, x, y):
-    return jax.grad(lambda p: class_losses_fn_of(x, y)(p).mean())(params)
+    return loss_and_gradient(params, x, y)[1]
 
 
 def update(tx, state, params, x, y, losses_of=class_losses_fn_of):
     """One call of `tx.update` on the MLP: updates and state."""
-    return tx.update(plain_gradient(params, x, y), state, params, class_losses_fn=losses_of(x, y))
+    loss, gradient = loss_and_gradient(params, x, y)
+    return tx.update(gradient, state, params, value=loss, class_losses_fn=losses_of(x, y))
 
 
 def first_update(tx, x, y):
@@ -121,8 +126,10 @@ def changed_update(tx, class_losses_fn, params):
     """A first step with losses of the caller's own, under `jit`."""
 
     def step(params):
-        gradient = jax.grad(lambda p: class_losses_fn(p).mean())(params)
-        return tx.update(gradient, tx.init(params), params, class_losses_fn=class_losses_fn)
+        loss, gradient = jax.value_and_grad(lambda p: class_losses_fn(p).mean())(params)
+        return tx.update(
+            gradient, tx.init(params), params, value=loss, class_losses_fn=class_losses_fn
+        )
 
     return jax.jit(step)(params)
 

@@ -200,25 +200,27 @@ def sharpness_aware(
 def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -> Groups:
     """Returns groups of constant shares; what is known of them saves passes."""
     traced = isinstance(shares, Tracer) or isinstance(clean, Tracer)
-    shares = jnp.asarray(shares, float)
+    # NumPy's are known where `jax.jit` traces all others.
+    array = jnp.asarray if traced else np.asarray
+    shares = array(shares, dtype=float)
     if shares.ndim != 2 or not shares.size:
         raise ValueError(
             "groups must have shape (G, C), a row of class weights for each group, got "
             f"{shares.shape}"
         )
     num_groups, num_classes = shares.shape
-    rest = 1 - shares.sum(0) if clean is None else jnp.asarray(clean, float)
+    rest = 1 - shares.sum(0) if clean is None else array(clean, dtype=float)
     if rest.shape != (num_classes,):
         raise ValueError(f"clean must have shape ({num_classes},), as groups has, got {rest.shape}")
-    if not traced and not (jnp.isfinite(shares).all() and jnp.isfinite(rest).all()):
+    if not traced and not np.isfinite([*shares, rest]).all():
         raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
     nothing_clean = not traced and not rest.any()
 
     def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         size = batch_size(counts)
-        weights = jnp.broadcast_to(shares, (num_groups, counts.size)) / size
-        at_w = None if nothing_clean else jnp.broadcast_to(rest, counts.shape) / size
-        return Objective(at_w, weights, jnp.ones(num_groups))
+        weights = jnp.broadcast_to(jnp.asarray(shares, float), (num_groups, counts.size)) / size
+        at_w = jnp.broadcast_to(jnp.asarray(rest, float), counts.shape) / size
+        return Objective(None if nothing_clean else at_w, weights, jnp.ones(num_groups))
 
     return Groups(
         objective_fn,

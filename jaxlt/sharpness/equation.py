@@ -83,9 +83,11 @@ def class_sums_fn(
     def class_sums(theta: Leaves, rest: Leaves) -> tuple[Array, ClassLosses]:
         losses = class_losses_fn(scope.join(theta, rest))
         if not isinstance(losses, ClassLosses):
+            array = isinstance(losses, jax.Array)
+            got = f"an array of shape {losses.shape}" if array else type(losses).__name__
             raise TypeError(
-                "class_losses_fn must return jaxlt.ClassLosses (see jaxlt.class_losses), got "
-                f"{type(losses).__name__}"
+                f"class_losses_fn must return jaxlt.ClassLosses, got {got}: return "
+                "jaxlt.class_losses(per_example, labels, num_classes) of the losses of all images"
             )
         if losses.sums.ndim != 1 or losses.sums.shape != losses.counts.shape:
             raise ValueError(

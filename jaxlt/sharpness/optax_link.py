@@ -1,5 +1,7 @@
 """Makes an optax link of a method: it counts steps, checks its arguments, keeps measurements."""
 
+import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -63,6 +65,7 @@ def sharpness_transformation(
     """Makes a link of `optax.chain`; its `update` takes params and `class_losses_fn=`."""
 
     def init_fn(params: optax.Params) -> SharpnessState:
+        _check_what_stands_around()
         _check_whole_tree(params)
         _warn_of_short_floats(params, mask)
         # Two arrays, not one twice: a donated state may not hold the same buffer twice.
@@ -84,12 +87,14 @@ def sharpness_transformation(
         call = "call update(grads, state, params, class_losses_fn=...)"
         if class_losses_fn is None:
             raise ValueError(
-                f"class_losses_fn must be given, got None: {call} with a function from params to "
-                "jaxlt.ClassLosses"
+                "class_losses_fn must be a function from params to jaxlt.ClassLosses, got None: "
+                f"{call} yourself, since TrainState.apply_gradients of Flax and optax's wrappers "
+                "that take no extra arguments do not pass it on"
             )
         if params is None:
             raise ValueError(f"params must be given, got None: {call}")
         _check_whole_tree(params)
+        _check_same_leaves(updates, params)
         step = StepContext(
             class_losses_fn, params, updates, state.count, key, value, ascent_losses_fn
         )
@@ -102,13 +107,76 @@ def sharpness_transformation(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
+# By the file of optax that a wrapper is in: its name, and what to write instead.
+_AROUND = {
+    inspect.getfile(wrapper): (name, instead)
+    for wrapper, name, instead in (
+        (optax.MultiSteps, "MultiSteps", "optax.chain(method, optax.MultiSteps(optimizer, k))"),
+        (optax.flatten, "flatten", "optax.chain(method, optax.flatten(optimizer))"),
+        (
+            optax.lookahead,
+            "lookahead",
+            "method.update with params.fast, and give its result to lookahead's update",
+        ),
+        (optax.contrib.sam, "contrib.sam", "one of the two: it is SAM itself"),
+        (
+            optax.contrib.split_real_and_imaginary,
+            "contrib.split_real_and_imaginary",
+            "the method alone, which takes complex parameters",
+        ),
+    )
+}
+
+
+def _check_what_stands_around() -> None:
+    """Looks for wrappers of optax that call this `init`: within them `update` would fail, or lie.
+
+    Once a run, where nothing has been computed yet; by the names of files on the stack, since
+    nothing that `init` is handed tells.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename not in _AROUND:
+        frame = frame.f_back
+    if frame is None:
+        return
+    name, instead = _AROUND[frame.f_code.co_filename]
+    if name == "MultiSteps":
+        warnings.warn(
+            "the method should stand before optax.MultiSteps, got MultiSteps around it: it then "
+            "perturbs along the last micro-batch alone, unless class_losses_fn takes all of them; "
+            f"write {instead}",
+            stacklevel=3,
+        )
+    else:
+        raise ValueError(f"the method must not stand within optax.{name}: use {instead}")
+
+
 def _check_whole_tree(params: optax.Params) -> None:
+    if isinstance(params, optax.LookaheadParams):
+        raise ValueError(
+            "params must be the tree that class_losses_fn takes, got optax.LookaheadParams: call "
+            f"{_AROUND[inspect.getfile(optax.lookahead)][1]}"
+        )
     leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
         raise ValueError(
             "params must be the whole tree that class_losses_fn takes, got one pruned by "
             "optax.masked or optax.multi_transform: put the method before them in the chain and "
             "choose the perturbed leaves by its own mask="
+        )
+
+
+def _check_same_leaves(updates: optax.Updates, params: optax.Params) -> None:
+    got, wanted = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(t)}
+        for t in (updates, params)
+    )
+    for name in (name for name in got | wanted if got.get(name) != wanted.get(name)):
+        shapes = (tree.get(name, "no leaf") for tree in (got, wanted))
+        raise ValueError(
+            "updates must have the leaves and shapes of params, got {} for {} at {}".format(
+                *shapes, name or "the root"
+            )
         )
 
 

@@ -117,10 +117,9 @@ def test_the_key_of_a_run_decides_the_directions():
     def sharpness(params, x, y, **options):
         losses_fn = class_losses_fn_of(x, y)
         mine = jax.lax.pcast(params, "batch", to="varying")
-        gradient = jax.grad(lambda p: losses_fn(p).mean())(mine)
-        _, state = tx.update(
-            gradient, tx.init(params), params, class_losses_fn=losses_fn, **options
-        )
+        loss, gradient = jax.value_and_grad(lambda p: losses_fn(p).mean())(mine)
+        options |= {"class_losses_fn": losses_fn, "value": loss}
+        _, state = tx.update(gradient, tx.init(params), params, **options)
         return optax.tree.get(state, "sharpness")[0]
 
     def drawn(**options):

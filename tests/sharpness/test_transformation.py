@@ -187,7 +187,7 @@ class TestErrors:
     def test_update_without_class_losses_fn(self, name):
         tx, params = METHODS[name](), initial_params()
         with pytest.raises(
-            ValueError, match=r"^class_losses_fn must be given, got None: call upda"
+            ValueError, match=r"^class_losses_fn must be a function .*, got None: call update"
         ):
             tx.update(params, tx.init(params), params)
 
@@ -245,3 +245,53 @@ def test_class_losses_of_wrong_shape(shape, message):
     tx = jaxlt.cc_sam(COUNTS)
     with pytest.raises(ValueError, match=f"^class_losses_fn must return .*{message}"):
         tx.update(params, tx.init(params), params, class_losses_fn=class_losses_fn)
+
+
+@pytest.mark.parametrize(
+    ("of_updates", "message"),
+    [
+        ({"k": jnp.ones(2)}, r"got \(2,\) for \(3,\) at \['k'\]"),
+        ({"j": jnp.ones(3)}, r"got \(3,\) for no leaf at \['j'\]"),
+        ({}, r"got no leaf for \(3,\) at \['k'\]"),
+    ],
+)
+def test_updates_that_are_not_of_the_parameters(of_updates, message):
+    params, tx = {"k": jnp.ones(3)}, jaxlt.sam(0.1)
+
+    def class_losses_fn(p):
+        return jaxlt.ClassLosses(jnp.square(p["k"]), jnp.ones(3))
+
+    with pytest.raises(ValueError, match=f"^updates must have the leaves and shapes .*{message}"):
+        tx.update(of_updates, tx.init(params), params, class_losses_fn=class_losses_fn)
+
+
+WRAPPERS = {
+    "flatten": optax.flatten,
+    "lookahead": lambda tx: optax.lookahead(optax.chain(tx, optax.sgd(0.1)), 2, 0.5),
+    "contrib.sam": lambda tx: optax.contrib.sam(optax.sgd(0.1), optax.chain(tx, optax.sgd(0.1))),
+    "contrib.split_real_and_imaginary": optax.contrib.split_real_and_imaginary,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_around_a_method_are_refused_before_anything_is_computed(name):
+    params = initial_params()
+    if name == "lookahead":
+        params = optax.LookaheadParams.init_synced(params)
+    with pytest.raises(ValueError, match=f"^the method must not stand within optax.{name}: use"):
+        WRAPPERS[name](jaxlt.sam(0.1)).init(params)
+    behind = optax.chain(jaxlt.sam(0.1), optax.flatten(optax.adam(0.1)))
+    behind.init(initial_params())
+
+
+def test_lookahead_behind_a_method():
+    params = optax.LookaheadParams.init_synced(initial_params())
+    tx = optax.chain(jaxlt.sam(0.1), optax.lookahead(optax.sgd(0.1), 2, 0.5))
+    with pytest.raises(ValueError, match=r"^params must be .*, got optax.LookaheadParams: call"):
+        tx.init(params)
+
+
+def test_multi_steps_around_a_method_warns_at_init():
+    wrong = optax.MultiSteps(optax.chain(jaxlt.sam(0.1), optax.sgd(0.1)), 2)
+    with pytest.warns(UserWarning, match=r"^the method should stand before optax.MultiSteps"):
+        wrong.init(initial_params())
