@@ -105,30 +105,28 @@ def test_the_example_of_factored_losses_gives_the_gradient_of_plain_ones():
         assert jnp.allclose(leaf, other, atol=1e-6)
 
 
-def test_the_method_of_ones_own_perturbs_classes_of_one_size_as_sam_does():
+def test_the_method_of_ones_own_is_the_equation_written_out():
+    """Group by group with `jax.grad` alone, at the start and where the schedule has ended."""
     _, _, own, _ = python_blocks("jaxlt/README.md")
     names = {}
     exec(own, names)
-    labels = jnp.array([0, 0, 1, 2])
+    labels, params = jnp.array([0, 0, 1, 2]), jax.random.normal(jax.random.key(1), (8, 3))
     images = jax.random.normal(jax.random.key(0), (4, 8))
 
     def class_losses_fn(params):
         losses = jaxlt.losses.cross_entropy(images @ params, labels)
         return jaxlt.class_losses(losses, labels, num_classes=3)
 
-    params = jnp.zeros((8, 3))
-    grads = jax.grad(lambda p: class_losses_fn(p).mean())(params)
-
-    def sharper(counts, rho):
-        tx = names["inverse_sam"](counts, rho)
-        return tx.update(grads, tx.init(params), params, class_losses_fn=class_losses_fn)[0]
-
-    assert jnp.allclose(sharper((500, 50, 5), 0.0), grads, atol=1e-7)
-    alike, _ = jaxlt.sam(0.5).update(
-        grads, jaxlt.sam(0.5).init(params), params, class_losses_fn=class_losses_fn
-    )
-    assert jnp.allclose(sharper((5, 5, 5), 0.5), alike, atol=1e-6)
-    assert not jnp.allclose(sharper((500, 50, 5), 0.5), alike, atol=1e-4)
+    method = names["by_frequency"]
+    for step, radii in ((0, (0.02, 0.05, 0.05)), (1000, (0.02, 0.05, 0.2))):
+        state = method.init(params)._replace(count=jnp.asarray(step))
+        found, _ = method.update(params, state, params, class_losses_fn=class_losses_fn)
+        expected = jnp.zeros_like(params)
+        for label, radius in enumerate(radii):  # each group is one class here
+            gradient = jax.grad(lambda p, label=label: class_losses_fn(p).sums[label] / 4)
+            direction = gradient(params)
+            expected += gradient(params + radius * direction / jnp.linalg.norm(direction))
+        assert jnp.allclose(found, expected, atol=1e-6)
 
 
 def test_the_example_on_many_devices_gives_one_update_in_two_ways_and_another_for_each_shard():

@@ -116,6 +116,9 @@ def cc_sam(
         weights = counts / size if class_weighting == "sample" else jnp.sign(counts)
         return Objective(clean, means, ratio * weights)
 
+    def radii(step: Int[Array, ""]) -> Float[Array, " classes"]:
+        return scale * at_step(radius_scale, step)
+
     def radius_fn(rho, norms, theta_norm, size):
         if constant:
             # A class without gradient has an infinite norm, which a random direction has not.
@@ -124,7 +127,7 @@ def cc_sam(
 
     return sharpness_aware(
         Groups(objective, scale.size, scale.size, sums_to_mean=False, each_class=True),
-        lambda step: scale * at_step(radius_scale, step),
+        radii,
         max_relative_radius=max_relative_radius,
         radius_fn=radius_fn,
         adaptive=adaptive,

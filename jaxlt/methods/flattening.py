@@ -57,7 +57,7 @@ def gradient_norm_penalty(
         state: SharpnessState,
         params: optax.Params | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, SharpnessState]:
+    ) -> tuple[optax.Updates, optax.OptState]:
         moved, after = perturbed.update(updates, state, params, **extra_args)
         share = at_step(penalty, state.count) / at_step(rho, state.count)
 

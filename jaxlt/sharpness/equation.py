@@ -138,9 +138,8 @@ def sharpness_aware_gradient(
         ValueError: the mask does not fit `params` or selects nothing.
     """
     scope = Scope(params, mask)
-    factored = isinstance(class_losses_fn, FactoredLosses) and class_losses_fn.independent
-    if disjoint and factored and ascent_losses_fn is None:
-        passes = class_losses_fn.passes
+    if disjoint and ascent_losses_fn is None and isinstance(class_losses_fn, FactoredLosses):
+        passes = class_losses_fn.passes if class_losses_fn.independent else None
         if isinstance(passes, Blocks) or (isinstance(passes, Capacity) and rho.size == 1):
             # It computes this module's equation, and needs its words.
             from jaxlt.sharpness.partial_passes import gradient_by_parts
@@ -157,7 +156,7 @@ def sharpness_aware_gradient(
     one_mean = clean is None and mean_gradient is not None and len(groups) == 1
     if ascent_losses_fn is not None:
         directions = _directions(ascent_losses_fn, scope, objective_fn)
-    elif one_mean:
+    elif one_mean and mean_gradient is not None:
         directions = [mean_gradient]
     else:
         # Never by subtraction: a group without gradient must have direction 0, not rounding's.
