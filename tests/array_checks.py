@@ -29,7 +29,7 @@ def checked(function: Any) -> Any:
     # Constructors are left alone: JAX builds the classes that are pytrees around anything.
     if function.__name__ == "__init__":
         return function
-    hints = function.__annotations__.items()
+    hints = typing.get_type_hints(function, include_extras=True).items()
     function.__annotations__ = {name: hint for name, hint in hints if _of_arrays(hint)}
     return _checked(function)
 

@@ -1,5 +1,7 @@
 """CC-SAM: a perturbation for each class."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ def cc_sam(
     *,
     radius_scale: ScalarOrSchedule = 1.0,
     flat_ratio: ScalarOrSchedule = 1.0,
-    max_relative_radius: ScalarOrSchedule | None = None,
+    max_relative_radius: ScalarOrSchedule | None = 0.05,
     grad_norm: Literal["global", "per_leaf"] = "global",
     class_weighting: Literal["sample", "class"] = "sample",
     direction: Literal["gradient", "random"] = "gradient",
@@ -44,7 +46,9 @@ def cc_sam(
 
     with k scalars in theta. The result is the gradient of `(1 - flat_ratio) * L(w) + flat_ratio *
     sum_c (n_c / B) m_c(w + eps_c)`. For a class of one image `N_c - 1` counts as 1. The radius
-    grows without bound as a class becomes well fitted; `max_relative_radius` bounds it.
+    grows without bound as a class becomes well fitted, and training then diverges;
+    `max_relative_radius` bounds it. Where `bounded` of the state stays 1 the bound decides for all
+    classes, and the formula for none: lower `radius_scale` if you want the formula.
     `direction` and `magnitude` each take one part away (the paper's Table 2): the direction of d_c,
     or the characteristic radius. A class without gradient is never perturbed.
 
@@ -62,7 +66,7 @@ def cc_sam(
             released configurations 1e-6.
         flat_ratio: weight of the perturbed losses, in [0, 1], or a schedule of it. The paper has 1,
             the released configurations 0.3 or 0.5.
-        max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the bare formula.
+        max_relative_radius: bound on `||eps_c|| / ||theta||`, None for the paper's bare formula.
         grad_norm: "global" takes one norm of d_c over theta (the paper). "per_leaf" takes one norm
             and one radius for each leaf (the released code).
         class_weighting: "sample" weighs class c by its share of the batch. "class" gives each class

@@ -1,5 +1,7 @@
 """Ways to flat minima that know no classes, of CC-SAM's figure 2; its adversarial one is `sam`."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,9 +1,12 @@
 """Focal-SAM: sharpness weighted by class."""
 
+from __future__ import annotations
+
 import warnings
 
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jaxlt.batch.argument_checks import (
@@ -21,10 +24,10 @@ from jaxlt.sharpness.perturbation import Mask
 
 def focal_sam(
     class_counts: ClassCounts,
-    rho: ScalarOrSchedule,
+    rho: ScalarOrSchedule = 0.05,
     *,
-    sharpness_weight: ScalarOrSchedule | None = None,
-    gamma: ScalarOrSchedule,
+    sharpness_weight: ScalarOrSchedule = 0.8,
+    gamma: ScalarOrSchedule = 3.0,
     mask: Mask = None,
     adaptive: bool = False,
     sharpness: ScalarOrSchedule | None = None,
@@ -45,8 +48,8 @@ def focal_sam(
         sharpness: deprecated name of `sharpness_weight`.
 
     Raises:
-        ValueError: a number is negative, `sharpness_weight` is missing or given under both names,
-            or the class counts are bad; at `init` or `update`, the mask does not fit.
+        ValueError: a number is negative, `sharpness_weight` is given under both names, or the
+            class counts are bad; at `init` or `update`, the mask does not fit.
 
     Example:
         >>> import jax, jaxlt
@@ -59,7 +62,7 @@ def focal_sam(
         [1.5  2.22]
     """
     if sharpness is not None:
-        if sharpness_weight is not None:
+        if not isinstance(sharpness_weight, Tracer) and sharpness_weight != 0.8:
             raise ValueError(
                 "sharpness_weight must be given once, got it and its old name sharpness: drop "
                 "sharpness="
@@ -70,8 +73,6 @@ def focal_sam(
             stacklevel=2,
         )
         sharpness_weight = sharpness
-    if sharpness_weight is None:
-        raise ValueError("sharpness_weight must be a number or a schedule, got None")
     weight = sharpness_weight
     check_not_negative(rho=rho, sharpness_weight=weight, gamma=gamma)
     prior = class_prior(check_class_counts(class_counts))

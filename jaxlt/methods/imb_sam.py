@@ -1,5 +1,7 @@
 """ImbSAM: plain descent on the head, SAM on the tail."""
 
+from __future__ import annotations
+
 import warnings
 
 import jax.numpy as jnp
@@ -21,9 +23,9 @@ from jaxlt.sharpness.perturbation import Mask
 
 def imb_sam(
     class_counts: ClassCounts,
-    rho: ScalarOrSchedule,
+    rho: ScalarOrSchedule = 0.05,
     *,
-    tail_threshold: Real[ArrayLike, ""],
+    tail_threshold: Real[ArrayLike, ""] = 20,
     group_mean: bool = False,
     mask: Mask = None,
     adaptive: bool = False,

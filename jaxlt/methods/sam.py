@@ -1,5 +1,7 @@
 """SAM: descends on the worst loss near the parameters."""
 
+from __future__ import annotations
+
 import optax
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, check_not_negative
@@ -11,7 +13,7 @@ ALL_CLASSES = [[1.0]]
 
 
 def sam(
-    rho: ScalarOrSchedule, *, mask: Mask = None, adaptive: bool = False
+    rho: ScalarOrSchedule = 0.05, *, mask: Mask = None, adaptive: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """Sharpness-aware minimization (Foret et al., ICLR 2021, equations 2-3).
 

@@ -1,5 +1,7 @@
 """The one equation as an optax transformation, on which all methods are written."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,7 +16,14 @@ from jaxlt.batch.class_losses import batch_size
 from jaxlt.sharpness.class_wise import class_wise_gradient
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
 from jaxlt.sharpness.optax_link import StepContext, sharpness_transformation
-from jaxlt.sharpness.perturbation import Mask, PerturbationRule, RadiusFn, constant_radius
+from jaxlt.sharpness.perturbation import (
+    Mask,
+    PerturbationRule,
+    RadiusFn,
+    Scope,
+    constant_radius,
+    norm,
+)
 
 Shares: TypeAlias = (
     Real[ArrayLike, "groups classes"] | Bool[ArrayLike, "groups classes"] | Sequence[Any]
@@ -64,7 +73,7 @@ class Groups(NamedTuple):
 
         return objective_fn
 
-    def without_others(self, moving: np.ndarray) -> "Groups":
+    def without_others(self, moving: np.ndarray) -> Groups:
         """Returns some of the groups; the others are taken at w."""
         resting = np.setdiff1d(np.arange(self.num_groups), moving)
 
@@ -193,7 +202,19 @@ def sharpness_aware(
             chunk_size=chunk_size,
         )
 
-    gradient_fn = of_each_class if groups.each_class else of_few_groups
+    def gradient_fn(step: StepContext) -> Perturbed:
+        result = of_each_class(step) if groups.each_class else of_few_groups(step)
+        if max_relative_radius is None:
+            return result
+        norms = result.perturbation_norm
+        bound = at_step(max_relative_radius, step.number).astype(norms.dtype)
+        # ASAM's scaling, after the bound, hides it.
+        full = norms >= (1 - 1e-4) * bound * norm(Scope(step.params, mask).theta).astype(
+            norms.dtype
+        )
+        share = (full & (norms > 0)).sum() / jnp.maximum((norms > 0).sum(), 1)
+        return result._replace(bounded=jnp.nan if adaptive else share)
+
     return sharpness_transformation(gradient_fn, num_groups, mask)
 
 

@@ -1,5 +1,7 @@
 """SSE-SAM: SAM on head and tail apart, later on the tail alone."""
 
+from __future__ import annotations
+
 import functools
 from typing import Any
 
@@ -20,10 +22,10 @@ from jaxlt.sharpness.perturbation import Mask
 
 def sse_sam(
     class_counts: ClassCounts,
-    head_rho: ScalarOrSchedule,
-    tail_rho: ScalarOrSchedule,
+    head_rho: ScalarOrSchedule = 0.05,
+    tail_rho: ScalarOrSchedule = 0.05,
     *,
-    tail_threshold: Real[ArrayLike, ""],
+    tail_threshold: Real[ArrayLike, ""] = 20,
     switch_step: int | None = None,
     mask: Mask = None,
     adaptive: bool = False,

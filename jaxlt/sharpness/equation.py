@@ -64,6 +64,7 @@ class Perturbed(NamedTuple):
     loss: Float[Array, ""]  # batch-mean loss at w
     perturbation_norm: Float[Array, " groups"]  # `||eps_g||`
     sharpness: Float[Array, " groups"]  # group loss at `w + eps_g` minus group loss at w
+    bounded: Float[Array, ""] | float = 0.0  # share of the perturbed groups
 
 
 def class_sums_fn(

@@ -28,6 +28,8 @@ class SharpnessState(NamedTuple):
             and Focal-SAM have one group, SSE-SAM two (head, tail), CC-SAM one for each class.
         sharpness: each group's loss at `w + eps_g` minus its loss at w, in the last step. SAM has
             the loss at w from `value` alone, and NaN without it.
+        bounded: share of the perturbed groups whose radius is `max_relative_radius`'s, not the
+            method's own; 0 without that bound, NaN with `adaptive`. At 1 the bound is the method.
 
     Example:
         >>> import jax, jaxlt
@@ -40,6 +42,7 @@ class SharpnessState(NamedTuple):
     loss: Float[Array, ""]
     perturbation_norm: Float[Array, " groups"]
     sharpness: Float[Array, " groups"]
+    bounded: Float[Array, ""]
 
 
 class StepContext(NamedTuple):
@@ -70,8 +73,8 @@ def sharpness_transformation(
         _warn_of_short_floats(params, mask)
         # Two arrays, not one twice: a donated state may not hold the same buffer twice.
         norms, sharpness = (jnp.zeros(num_groups, jnp.float32) for _ in range(2))
-        loss = jnp.zeros([], jnp.float32)
-        return SharpnessState(jnp.zeros([], jnp.int32), loss, norms, sharpness)
+        loss, bounded = (jnp.zeros([], jnp.float32) for _ in range(2))
+        return SharpnessState(jnp.zeros([], jnp.int32), loss, norms, sharpness, bounded)
 
     def update_fn(
         updates: optax.Updates,
@@ -101,7 +104,7 @@ def sharpness_transformation(
         result = gradient_fn(step)
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
         count = jnp.asarray(optax.safe_increment(state.count))
-        measured = (x.astype(jnp.float32) for x in result[1:])
+        measured = (jnp.asarray(x).astype(jnp.float32) for x in result[1:])
         return gradient, SharpnessState(count, *measured)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -23,6 +23,7 @@ from small_problems import (
 import jaxlt
 
 ADAPTIVE: dict[str, Any] = {"adaptive": True}
+BARE: dict[str, Any] = {"max_relative_radius": None}
 MASKED: dict[str, Any] = {"mask": is_classifier}
 # jaxlt's transformation, the terms of brute force, and the options of both.
 VARIANTS = {
@@ -64,24 +65,26 @@ VARIANTS = {
         lambda y: brute_force.focal_sam(y, COUNTS, 0.2, 1.7, 0.5),
         ADAPTIVE,
     ),
-    "cc_sam": (lambda: jaxlt.cc_sam(COUNTS), lambda y: brute_force.cc_sam(y, COUNTS), {}),
+    "cc_sam": (lambda: jaxlt.cc_sam(COUNTS, **BARE), lambda y: brute_force.cc_sam(y, COUNTS), {}),
     "cc_sam mixed": (
-        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, flat_ratio=0.3),
+        lambda: jaxlt.cc_sam(COUNTS, **BARE, radius_scale=0.1, flat_ratio=0.3),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1, 0.3),
         {},
     ),
     "cc_sam class weighting": (
-        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, class_weighting="class", **MASKED),
+        lambda: jaxlt.cc_sam(COUNTS, **BARE, radius_scale=0.1, class_weighting="class", **MASKED),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1, weighting="class"),
         MASKED,
     ),
     "cc_sam class weighting mixed": (
-        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, flat_ratio=0.4, class_weighting="class"),
+        lambda: jaxlt.cc_sam(
+            COUNTS, **BARE, radius_scale=0.1, flat_ratio=0.4, class_weighting="class"
+        ),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1, 0.4, weighting="class"),
         {},
     ),
     "cc_sam per leaf": (
-        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, grad_norm="per_leaf"),
+        lambda: jaxlt.cc_sam(COUNTS, **BARE, radius_scale=0.1, grad_norm="per_leaf"),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1),
         {"per_leaf": True},
     ),
@@ -96,12 +99,12 @@ VARIANTS = {
         {"per_leaf": True},
     ),
     "cc_sam direction only": (
-        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, magnitude="constant"),
+        lambda: jaxlt.cc_sam(COUNTS, **BARE, radius_scale=0.1, magnitude="constant"),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1, magnitude="constant"),
         {},
     ),
     "cc_sam adaptive": (
-        lambda: jaxlt.cc_sam(COUNTS, radius_scale=0.1, **ADAPTIVE),
+        lambda: jaxlt.cc_sam(COUNTS, **BARE, radius_scale=0.1, **ADAPTIVE),
         lambda y: brute_force.cc_sam(y, COUNTS, 0.1),
         ADAPTIVE,
     ),

@@ -36,7 +36,7 @@ class TestCharacteristicRadius:
 
     def state(self, scale=1.0, **arguments):
         losses = linear_losses(jnp.asarray(scale * self.slopes))
-        tx = jaxlt.cc_sam(self.counts, **arguments)
+        tx = jaxlt.cc_sam(self.counts, **{"max_relative_radius": None} | arguments)
         return changed_update(tx, losses, {"w": jnp.asarray(self.w)})[1]
 
     def formula(self, scale=1.0):
@@ -55,6 +55,21 @@ class TestCharacteristicRadius:
     def test_is_capped_where_asked(self, cap):
         expected = np.minimum(self.formula(), cap * np.linalg.norm(self.w))
         state = self.state(max_relative_radius=cap)
+        np.testing.assert_allclose(state.perturbation_norm, expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("grad_norm", ["global", "per_leaf"])
+    def test_the_state_says_for_how_many_classes_the_bound_decides(self, grad_norm):
+        relative = self.formula() / np.linalg.norm(self.w)
+        for bound in (0.9 * relative.min(), 1.1 * np.median(relative), 1.1 * relative.max()):
+            state = self.state(max_relative_radius=bound, grad_norm=grad_norm)
+            np.testing.assert_allclose(state.bounded, (relative >= bound).mean())
+        assert self.state().bounded == 0
+
+    def test_it_is_bounded_unless_one_asks_for_the_bare_formula(self):
+        losses = linear_losses(jnp.asarray(self.slopes))
+        _, state = changed_update(jaxlt.cc_sam(self.counts), losses, {"w": jnp.asarray(self.w)})
+        limit = 0.05 * np.linalg.norm(self.w)
+        expected = np.minimum(self.formula(), limit)
         np.testing.assert_allclose(state.perturbation_norm, expected, rtol=1e-5)
 
     def test_cap_holds_for_all_leaves_together(self):

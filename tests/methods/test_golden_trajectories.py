@@ -32,6 +32,7 @@ def method(name, hyperparameters):
     if name in ("sam", "asam"):
         return jaxlt.sam(adaptive=name == "asam", **arguments)
     if name.startswith("cc_sam"):
+        arguments.setdefault("max_relative_radius", None)
         arguments["mask"] = is_classifier if scope == "classifier" else None
         arguments["grad_norm"] = "per_leaf" if name == "cc_sam_released" else "global"
     if name == "focal_sam":
