@@ -20,7 +20,7 @@ from jaxlt.devices.processes import are_several, on_all_processes
 from jaxlt.errors import UsageError
 
 # Of what a checkpoint holds; those before there was a number are of format 0.
-FORMAT = 1
+FORMAT = 2
 
 COUNTING = ("checkpointers.async_checkpointer", "futures.future", "futures.signaling_client")
 """Modules of `orbax.checkpoint._src` that count how long a save has taken."""

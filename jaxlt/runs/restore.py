@@ -57,7 +57,7 @@ def restore_newest(
 
     restored, damaged = newest_whole(directory, steps, restore)
     if restored is None:
-        earlier = ": an earlier version wrote them" if 0 in formats else ""
+        earlier = ": an earlier version wrote them" if min(formats, default=FORMAT) < FORMAT else ""
         reason = (
             f"checkpoints in {directory} must be readable, got {len(damaged)} that are not"
             f"{earlier}; they are left as they are, choose another workdir to start again"
