@@ -103,6 +103,28 @@ def class_losses(
     return ClassLosses(sums=sums, counts=counts)
 
 
+def check_class_losses(losses: Any) -> ClassLosses:
+    """Returns what a `class_losses_fn` returned.
+
+    Raises:
+        TypeError: it is no `ClassLosses`.
+        ValueError: its arrays are not of shape (C,).
+    """
+    if not isinstance(losses, ClassLosses):
+        array = isinstance(losses, jax.Array)
+        got = f"an array of shape {losses.shape}" if array else type(losses).__name__
+        raise TypeError(
+            f"class_losses_fn must return jaxlt.ClassLosses, got {got}: return "
+            "jaxlt.class_losses(per_example, labels, num_classes) of the losses of all images"
+        )
+    if losses.sums.ndim != 1 or losses.sums.shape != losses.counts.shape:
+        raise ValueError(
+            "class_losses_fn must return sums and counts of shape (C,), got sums "
+            f"{losses.sums.shape} and counts {losses.counts.shape}"
+        )
+    return losses
+
+
 def batch_size(counts: Real[Array, " classes"]) -> Real[Array, ""]:
     """Returns the number of images counted, or 1 where there are none and so all losses are 0."""
     total = counts.sum()

@@ -2,9 +2,12 @@
 
 Losses are in nats, computed in at least 32 bits. A label outside [0, C), such as -1 for padding,
 costs 0; `jaxlt.class_losses` gives such rows no share. Each loss is of its own row alone, except
-`lade`.
+`lade`. `adversarial_features` and what goes with it are CC-SAM's second stage.
 """
 
+from jaxlt.losses.feature_adversary import adversarial_features as adversarial_features
+from jaxlt.losses.feature_adversary import adversarial_losses as adversarial_losses
+from jaxlt.losses.feature_adversary import released_class_weights as released_class_weights
 from jaxlt.losses.focal import focal as focal
 from jaxlt.losses.label_smoothing import label_aware_smoothing as label_aware_smoothing
 from jaxlt.losses.label_smoothing import smoothing_factors as smoothing_factors

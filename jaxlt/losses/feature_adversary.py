@@ -55,7 +55,7 @@ def adversarial_features(
         >>> z, labels = jnp.array([[3.0, 4.0]]), jnp.array([0])
         >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.zeros(2))
         >>> loss_fn = jaxlt.losses.cross_entropy
-        >>> print(jaxlt.adversarial_features(z, classifier, loss_fn, labels, 2, radius=1.0))
+        >>> print(jaxlt.losses.adversarial_features(z, classifier, loss_fn, labels, 2, radius=1.0))
         [[2.29 4.71]]
     """
     check_choice("grouping", grouping, ("example", "class"))
@@ -112,7 +112,7 @@ def adversarial_losses(
         >>> z, labels = jnp.array([[3.0, 4.0]]), jnp.array([0])
         >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.zeros(2))
         >>> loss_fn, how = jaxlt.losses.cross_entropy, {"ratio": 0.5, "radius": 1.0}
-        >>> print(jaxlt.adversarial_losses(z, classifier, loss_fn, labels, 2, **how))
+        >>> print(jaxlt.losses.adversarial_losses(z, classifier, loss_fn, labels, 2, **how))
         [1.91]
     """
     weights = 1.0 if class_weights is None else class_weights
@@ -142,7 +142,7 @@ def released_class_weights(
 
     Example:
         >>> import jaxlt
-        >>> print(jaxlt.released_class_weights((90, 10)))
+        >>> print(jaxlt.losses.released_class_weights((90, 10)))
         [0.  1.1]
     """
     check_positive(divisor=divisor)

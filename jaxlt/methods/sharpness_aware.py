@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
@@ -73,16 +74,17 @@ class Groups(NamedTuple):
 
         return objective_fn
 
-    def without_others(self, moving: np.ndarray) -> Groups:
+    def without_others(self, moving: list[int]) -> Groups:
         """Returns some of the groups; the others are taken at w."""
-        resting = np.setdiff1d(np.arange(self.num_groups), moving)
+        others = [g for g in range(self.num_groups) if g not in moving]
 
         def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
             clean, groups, mix = self.objective_fn(counts, step)
+            rows, resting = jnp.array(moving), jnp.array(others)
             at_w = (mix[:, None] * groups)[resting].sum(0)
-            return Objective(at_w if clean is None else clean + at_w, groups[moving], mix[moving])
+            return Objective(at_w if clean is None else clean + at_w, groups[rows], mix[rows])
 
-        return self._replace(objective_fn=objective_fn, num_groups=moving.size)
+        return self._replace(objective_fn=objective_fn, num_groups=len(moving))
 
 
 def sharpness_aware(
@@ -148,10 +150,10 @@ def sharpness_aware(
     num_groups = groups.num_groups
     _check_radii(rho, num_groups)
     each = list(rho) if isinstance(rho, (list, tuple)) else [None] * num_groups
-    moving = np.flatnonzero([not _is_zero(one) for one in each])
-    # Where all rest there is no other group to do without a pass for.
-    perturbed = groups.without_others(moving) if 0 < moving.size < num_groups else groups
-    places = moving if perturbed is not groups else np.arange(num_groups)
+    moving = [g for g, one in enumerate(each) if not _is_zero(one)]
+    # Where all rest one must stay, for the pass at w.
+    moving = moving if groups.each_class or moving else list(range(num_groups))
+    perturbed = groups if len(moving) == num_groups else groups.without_others(moving)
 
     def rule(step: StepContext) -> PerturbationRule:
         random_key = None if seed is None else step.random_key(seed)
@@ -173,13 +175,14 @@ def sharpness_aware(
             step.params,
             step.gradient if groups.sums_to_mean and reads_gradient else None,
             perturbed.at(step.number),
-            _radii(rho, num_groups, step.number)[places],
+            _radii(rho, num_groups, step.number)[jnp.array(moving)],
             rule=rule(step),
             mask=mask,
             disjoint=groups.disjoint,
             value=step.value,
             ascent_losses_fn=step.ascent_losses_fn,
         )
+        places = jnp.array(moving)
         norms, sharpness = (
             jnp.zeros(num_groups, measured.dtype).at[places].set(measured)
             for measured in (result.perturbation_norm, result.sharpness)
@@ -221,35 +224,36 @@ def sharpness_aware(
 def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -> Groups:
     """Returns groups of constant shares; what is known of them saves passes."""
     traced = isinstance(shares, Tracer) or isinstance(clean, Tracer)
-    # NumPy's are known where `jax.jit` traces all others.
-    array = jnp.asarray if traced else np.asarray
-    shares = array(shares, dtype=float)
-    if shares.ndim != 2 or not shares.size:
-        raise ValueError(
-            "groups must have shape (G, C), a row of class weights for each group, got "
-            f"{shares.shape}"
-        )
-    num_groups, num_classes = shares.shape
-    rest = 1 - shares.sum(0) if clean is None else array(clean, dtype=float)
-    if rest.shape != (num_classes,):
-        raise ValueError(f"clean must have shape ({num_classes},), as groups has, got {rest.shape}")
-    if not traced and not np.isfinite([*shares, rest]).all():
-        raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
-    nothing_clean = not traced and not rest.any()
+    # Constants are known also where `jax.jit` traces.
+    with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
+        shares = jnp.asarray(shares, float)
+        if shares.ndim != 2 or not shares.size:
+            raise ValueError(
+                "groups must have shape (G, C), a row of class weights for each group, got "
+                f"{shares.shape}"
+            )
+        num_groups, num_classes = shares.shape
+        taken = shares.sum(0)
+        rest = 1 - taken if clean is None else jnp.asarray(clean, float)
+        if rest.shape != (num_classes,):
+            raise ValueError(
+                f"clean must have shape ({num_classes},), as groups has, got {rest.shape}"
+            )
+        if not traced and not (jnp.isfinite(shares).all() and jnp.isfinite(rest).all()):
+            raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
+        nothing_clean = not traced and not rest.any()
+        sums_to_mean = clean is None or (not traced and bool((rest + taken == 1).all()))
+        in_one = (shares >= 0).all() and ((shares > 0).sum(0) <= 1).all()
+        disjoint = not traced and bool(in_one)
 
     def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         size = batch_size(counts)
-        weights = jnp.broadcast_to(jnp.asarray(shares, float), (num_groups, counts.size)) / size
-        at_w = jnp.broadcast_to(jnp.asarray(rest, float), counts.shape) / size
+        weights = jnp.broadcast_to(shares, (num_groups, counts.size)) / size
+        at_w = jnp.broadcast_to(rest, counts.shape) / size
         return Objective(None if nothing_clean else at_w, weights, jnp.ones(num_groups))
 
-    return Groups(
-        objective_fn,
-        num_groups,
-        None if num_classes == 1 else num_classes,
-        sums_to_mean=clean is None or (not traced and bool((rest + shares.sum(0) == 1).all())),
-        disjoint=not traced and bool(((shares > 0).sum(0) <= 1).all() and (shares >= 0).all()),
-    )
+    any_number = None if num_classes == 1 else num_classes
+    return Groups(objective_fn, num_groups, any_number, sums_to_mean, disjoint)
 
 
 def _radii(rho: Radii, num_groups: int, step: Int[Array, ""]) -> Float[Array, " groups"]:

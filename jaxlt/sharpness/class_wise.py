@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, wide
 from jaxlt.batch.passes import Blocks
 from jaxlt.sharpness.closed_form import gradient_in_closed_form, perturbs_classifier_alone
-from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn
+from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn, pass_at_w
 from jaxlt.sharpness.partial_passes import gradient_by_parts
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope, add, norm
 
@@ -96,7 +96,7 @@ def _gradient_by_chunks(
     An absent class costs nothing. Memory holds parameters and activations of a chunk's classes.
     """
     class_sums = class_sums_fn(class_losses_fn, scope)
-    sums, pullback, losses = jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)
+    sums, pullback, losses = pass_at_w(class_losses_fn, scope)
     objective = objective_fn(losses.counts)
     clean, means, mix = jax.tree.map(lambda x: x.astype(sums.dtype), objective)
     # Those with images first, and filled up to a multiple of the chunk by a label out of range,

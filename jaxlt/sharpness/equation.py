@@ -19,7 +19,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, batch_size, wide
+from jaxlt.batch.class_losses import (
+    ClassLosses,
+    ClassLossesFn,
+    FactoredLosses,
+    batch_size,
+    check_class_losses,
+    wide,
+)
+from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.passes import Blocks, Capacity
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
@@ -82,23 +90,24 @@ def class_sums_fn(
     """
 
     def class_sums(theta: Leaves, rest: Leaves) -> tuple[Array, ClassLosses]:
-        losses = class_losses_fn(scope.join(theta, rest))
-        if not isinstance(losses, ClassLosses):
-            array = isinstance(losses, jax.Array)
-            got = f"an array of shape {losses.shape}" if array else type(losses).__name__
-            raise TypeError(
-                f"class_losses_fn must return jaxlt.ClassLosses, got {got}: return "
-                "jaxlt.class_losses(per_example, labels, num_classes) of the losses of all images"
-            )
-        if losses.sums.ndim != 1 or losses.sums.shape != losses.counts.shape:
-            raise ValueError(
-                "class_losses_fn must return sums and counts of shape (C,), got sums "
-                f"{losses.sums.shape} and counts {losses.counts.shape}"
-            )
+        losses = check_class_losses(class_losses_fn(scope.join(theta, rest)))
         counts = losses.counts.astype(wide(losses.sums.dtype))
         return losses.sums, ClassLosses(losses.sums, counts)
 
     return class_sums
+
+
+def pass_at_w(
+    class_losses_fn: ClassLossesFn, scope: Scope
+) -> tuple[Float[Array, " classes"], Callable[[Array], tuple[Leaves, Leaves]], ClassLosses]:
+    """Returns the class sums at w, their pullback to (theta, rest), and the losses."""
+    if isinstance(class_losses_fn, KnownLosses) and class_losses_fn.params is scope.params:
+        losses, pullback = class_losses_fn.losses, class_losses_fn.pullback
+        counts = losses.counts.astype(wide(losses.sums.dtype))
+        wide_losses = ClassLosses(losses.sums, counts)
+        return losses.sums, lambda weights: scope.split(pullback(weights)), wide_losses
+    class_sums = class_sums_fn(class_losses_fn, scope)
+    return jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)
 
 
 def sharpness_aware_gradient(
@@ -150,7 +159,7 @@ def sharpness_aware_gradient(
             )
     class_sums = class_sums_fn(class_losses_fn, scope)
     # Where nothing but the counts is read of it, `jit` drops the pass.
-    sums, pullback, losses = jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)
+    sums, pullback, losses = pass_at_w(class_losses_fn, scope)
     clean, groups, mix = objective_fn(losses.counts)
     groups = groups.astype(sums.dtype)
     mean_gradient = None if gradient is None else scope.split(gradient)

@@ -61,7 +61,7 @@ class TestAdversarialFeatures:
     @pytest.mark.parametrize("radius", [0.4, (0.4, 0.1, 3.0, 0.0)])
     @pytest.mark.parametrize("grouping", ["example", "class"])
     def test_equal_brute_force(self, grouping, radius):
-        moved = jaxlt.adversarial_features(
+        moved = jaxlt.losses.adversarial_features(
             features(),
             linear(),
             losses.cross_entropy,
@@ -85,7 +85,7 @@ class TestAdversarialFeatures:
             return loss_fn(classifier.logits(jnp.asarray(z)), LABELS).sum()
 
         gradient = finite_differences.gradient(value, FEATURES)
-        moved = jaxlt.adversarial_features(
+        moved = jaxlt.losses.adversarial_features(
             features(), classifier, loss_fn, jnp.asarray(LABELS), 4, radius=0.1
         )
         length = np.linalg.norm(gradient[:7], axis=1, keepdims=True)
@@ -98,7 +98,7 @@ class TestAdversarialFeatures:
         def loss_fn(logits, labels):
             return jnp.where(labels == 1, 3.0, losses.cross_entropy(logits, labels))
 
-        moved = jaxlt.adversarial_features(
+        moved = jaxlt.losses.adversarial_features(
             features(), linear(), loss_fn, jnp.asarray(LABELS), 4, radius=1.0, grouping=grouping
         )
         stayed = (moved == FEATURES).all(1)
@@ -107,7 +107,7 @@ class TestAdversarialFeatures:
 
     def test_is_a_constant(self):
         def total(z, classifier):
-            return jaxlt.adversarial_features(
+            return jaxlt.losses.adversarial_features(
                 z, classifier, losses.cross_entropy, jnp.asarray(LABELS), 4, radius=1.0
             ).sum()
 
@@ -116,7 +116,7 @@ class TestAdversarialFeatures:
 
 
 def test_16_bit_features_stay_so():
-    moved = jaxlt.adversarial_features(
+    moved = jaxlt.losses.adversarial_features(
         jnp.asarray(FEATURES, jnp.bfloat16),
         jaxlt.Linear(jnp.asarray(KERNEL, jnp.bfloat16), jnp.asarray(BIAS, jnp.bfloat16)),
         losses.cross_entropy,
@@ -131,7 +131,7 @@ def test_16_bit_features_stay_so():
 
 def stage_two(classifier, **options):
     arguments: dict[str, Any] = {"ratio": 0.3, "radius": 0.8} | options
-    return jaxlt.adversarial_losses(
+    return jaxlt.losses.adversarial_losses(
         features(), classifier, losses.cross_entropy, jnp.asarray(LABELS), 4, **arguments
     )
 
@@ -191,7 +191,7 @@ class TestAdversarialLosses:
 
     def test_no_gradient_reaches_the_features(self, stage):
         def total(z):
-            return jaxlt.adversarial_losses(
+            return jaxlt.losses.adversarial_losses(
                 z,
                 linear(),
                 losses.cross_entropy,
@@ -210,14 +210,14 @@ class TestReleasedClassWeights:
         ("imbalance", "largest", "expected"), [(100, 5000, 2.30), (200, 5000, 2.65)]
     )
     def test_published_range(self, imbalance, largest, expected):
-        weights = jaxlt.released_class_weights((largest, largest // imbalance))
+        weights = jaxlt.losses.released_class_weights((largest, largest // imbalance))
         np.testing.assert_allclose(weights, [0.005, expected], atol=5e-3)
 
     def test_divisor(self):
-        weights = jaxlt.released_class_weights(COUNTS, divisor=1.0)
+        weights = jaxlt.losses.released_class_weights(COUNTS, divisor=1.0)
         np.testing.assert_allclose(weights, np.log(60 / np.array(COUNTS) + 0.01), rtol=1e-5)
         with pytest.raises(ValueError, match=r"^divisor must be positive and finite, got 0"):
-            jaxlt.released_class_weights(COUNTS, divisor=0)
+            jaxlt.losses.released_class_weights(COUNTS, divisor=0)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +234,11 @@ class TestReleasedClassWeights:
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         stage_two(linear(), **options)
+
+
+@pytest.mark.parametrize(
+    "name", ["adversarial_features", "adversarial_losses", "released_class_weights"]
+)
+def test_the_old_names_work_and_warn(name):
+    with pytest.warns(DeprecationWarning, match=f"write jaxlt.losses.{name}"):
+        assert getattr(jaxlt, name) is getattr(jaxlt.losses, name)
