@@ -1,10 +1,9 @@
 """Sharpness-aware minimization for long-tailed classification, as optax transformations.
 
 `gradient_norm_penalty` and `random_perturbation` are here for comparison; the other methods are
-what the package is for. `checked` and `value_and_grad` serve training loops.
+what the package is for. `checked` and `value_and_grad` serve training loops. The place of
+`adversarial_features`, `adversarial_losses` and `released_class_weights` is `jaxlt.losses`.
 """
-
-from typing import TYPE_CHECKING
 
 from jaxlt import losses as losses
 from jaxlt.batch.class_losses import ClassLosses as ClassLosses
@@ -17,6 +16,9 @@ from jaxlt.batch.over_axis import over_axis as over_axis
 from jaxlt.batch.passes import Blocks as Blocks
 from jaxlt.batch.passes import Capacity as Capacity
 from jaxlt.errors import UsageError as UsageError
+from jaxlt.losses.feature_adversary import adversarial_features as adversarial_features
+from jaxlt.losses.feature_adversary import adversarial_losses as adversarial_losses
+from jaxlt.losses.feature_adversary import released_class_weights as released_class_weights
 from jaxlt.methods.cc_sam import cc_sam as cc_sam
 from jaxlt.methods.checked import checked as checked
 from jaxlt.methods.flattening import gradient_norm_penalty as gradient_norm_penalty
@@ -32,15 +34,3 @@ from jaxlt.sharpness.equation import Objective as Objective
 from jaxlt.sharpness.optax_link import SharpnessState as SharpnessState
 
 __version__ = "0.2.0"
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """Finds what has moved."""
-        if name in ("adversarial_features", "adversarial_losses", "released_class_weights"):
-            import warnings
-
-            message = f"jaxlt.{name} is deprecated: write jaxlt.losses.{name}"
-            warnings.warn(message, DeprecationWarning, stacklevel=2)
-            return getattr(losses, name)
-        raise AttributeError(f"module 'jaxlt' has no attribute {name!r}")

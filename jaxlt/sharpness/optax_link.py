@@ -110,23 +110,16 @@ def sharpness_transformation(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
-# By the file of optax that a wrapper is in: its name, and what to write instead.
+_PLACES = "jaxlt/methods/README.md#behind-a-method says what may stand where"
+# Each is alone in its file of optax among what wraps others.
 _AROUND = {
-    inspect.getfile(wrapper): (name, instead)
-    for wrapper, name, instead in (
-        (optax.MultiSteps, "MultiSteps", "optax.chain(method, optax.MultiSteps(optimizer, k))"),
-        (optax.flatten, "flatten", "optax.chain(method, optax.flatten(optimizer))"),
-        (
-            optax.lookahead,
-            "lookahead",
-            "method.update with params.fast, and give its result to lookahead's update",
-        ),
-        (optax.contrib.sam, "contrib.sam", "one of the two: it is SAM itself"),
-        (
-            optax.contrib.split_real_and_imaginary,
-            "contrib.split_real_and_imaginary",
-            "the method alone, which takes complex parameters",
-        ),
+    inspect.getfile(wrapper): name
+    for wrapper, name in (
+        (optax.MultiSteps, "MultiSteps"),
+        (optax.flatten, "flatten"),
+        (optax.lookahead, "lookahead"),
+        (optax.contrib.sam, "contrib.sam"),
+        (optax.contrib.split_real_and_imaginary, "contrib.split_real_and_imaginary"),
     )
 }
 
@@ -134,31 +127,26 @@ _AROUND = {
 def _check_what_stands_around() -> None:
     """Looks for wrappers of optax that call this `init`: within them `update` would fail, or lie.
 
-    Once a run, where nothing has been computed yet; by the names of files on the stack, since
-    nothing that `init` is handed tells.
+    Nothing that `init` is handed tells of them, so this looks for their files on the stack.
     """
     frame = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename not in _AROUND:
         frame = frame.f_back
     if frame is None:
         return
-    name, instead = _AROUND[frame.f_code.co_filename]
+    name = _AROUND[frame.f_code.co_filename]
+    message = f"the method must stand before optax.{name} in optax.chain, got it within"
     if name == "MultiSteps":
-        warnings.warn(
-            "the method should stand before optax.MultiSteps, got MultiSteps around it: it then "
-            "perturbs along the last micro-batch alone, unless class_losses_fn takes all of them; "
-            f"write {instead}",
-            stacklevel=3,
-        )
+        # Right where class_losses_fn takes all micro-batches, which nothing here tells.
+        warnings.warn(f"{message}: it perturbs along the last micro-batch alone", stacklevel=3)
     else:
-        raise ValueError(f"the method must not stand within optax.{name}: use {instead}")
+        raise ValueError(f"{message}: {_PLACES}")
 
 
 def _check_whole_tree(params: optax.Params) -> None:
     if isinstance(params, optax.LookaheadParams):
         raise ValueError(
-            "params must be the tree that class_losses_fn takes, got optax.LookaheadParams: call "
-            f"{_AROUND[inspect.getfile(optax.lookahead)][1]}"
+            f"params must be the tree that class_losses_fn takes, got LookaheadParams: {_PLACES}"
         )
     leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):

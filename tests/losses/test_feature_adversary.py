@@ -234,11 +234,3 @@ class TestReleasedClassWeights:
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         stage_two(linear(), **options)
-
-
-@pytest.mark.parametrize(
-    "name", ["adversarial_features", "adversarial_losses", "released_class_weights"]
-)
-def test_the_old_names_work_and_warn(name):
-    with pytest.warns(DeprecationWarning, match=f"write jaxlt.losses.{name}"):
-        assert getattr(jaxlt, name) is getattr(jaxlt.losses, name)
