@@ -11,7 +11,17 @@ import re
 import numpy as np
 import pytest
 
-EXPORTING = ("", "losses", "data", "models", "training", "evaluation", "analysis", "recipes")
+EXPORTING = (
+    "",
+    "losses",
+    "data",
+    "models",
+    "training",
+    "evaluation",
+    "analysis",
+    "recipes",
+    "nnx",
+)
 
 
 def _exported():

@@ -19,7 +19,7 @@ LAYERS = [
     {"jaxlt.methods"},
     # What a user imports, the methods and the losses by their own names.
     {"jaxlt"},
-    {"jaxlt.data", "jaxlt.models", "jaxlt.analysis"},
+    {"jaxlt.data", "jaxlt.models", "jaxlt.analysis", "jaxlt.nnx"},
     {"jaxlt.runs"},
     {"jaxlt.training"},
     {"jaxlt.evaluation"},

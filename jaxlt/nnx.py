@@ -1,0 +1,86 @@
+"""The methods in Flax NNX, whose models change as they compute.
+
+It needs Flax, and so `import jaxlt` leaves it out: write `import jaxlt.nnx`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn
+
+
+def value_and_grad(
+    losses_fn: Callable[..., Any], *, has_aux: bool = False, wrt: nnx.filterlib.Filter = nnx.Param
+) -> Callable[..., tuple[Any, Any, ClassLossesFn]]:
+    """Makes what `nnx.Optimizer.update` needs for a method: loss, gradient, `class_losses_fn`.
+
+    It takes the place of `nnx.value_and_grad` in a loop. The pass for the gradient is the one that
+    counts: the model keeps its batch statistics and its generators of random numbers go on. The
+    method's further passes run on a copy of all as it was before. So every pass of a step draws the
+    same dropout masks, and each step moves batch norm's running statistics once.
+
+    Args:
+        losses_fn: from a model, and what else it is called with, to the batch's
+            `jaxlt.ClassLosses`. Generators that the model does not hold, such as an `nnx.Rngs`,
+            must be among its arguments. It runs in the mode that the model is in.
+        has_aux: whether `losses_fn` returns a pair, of `jaxlt.ClassLosses` and anything else.
+        wrt: the variables to differentiate by: the `wrt` of the `nnx.Optimizer`.
+
+    Returns:
+        A function that takes the arguments of `losses_fn` and returns the batch-mean loss (with
+        `has_aux`, the pair of it and the rest), its gradient, and the `class_losses_fn`.
+
+    Raises:
+        TypeError: when called, `losses_fn` returns no `jaxlt.ClassLosses`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt.nnx, optax
+        >>> from flax import nnx
+        >>> def losses_fn(model, images, labels):
+        ...     losses = jaxlt.losses.cross_entropy(model(images), labels)
+        ...     return jaxlt.class_losses(losses, labels, num_classes=3)
+        >>> model = nnx.Linear(2, 3, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
+        >>> tx = optax.chain(jaxlt.sam(rho=0.05), optax.sgd(0.1))
+        >>> optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        >>> images, labels = jnp.ones((4, 2)), jnp.array([0, 0, 0, 1])
+        >>> step = jaxlt.nnx.value_and_grad(losses_fn)
+        >>> loss, grads, class_losses_fn = step(model, images, labels)
+        >>> updates = optimizer.update(model, grads, value=loss, class_losses_fn=class_losses_fn)
+        >>> print(loss)
+        1.0986123
+    """
+
+    def losses_and_aux(model: Any, *args: Any) -> tuple[ClassLosses, Any]:
+        result = losses_fn(model, *args)
+        pair = result if has_aux else (result, None)
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], ClassLosses)):
+            what = "a pair of jaxlt.ClassLosses and anything" if has_aux else "jaxlt.ClassLosses"
+            raise TypeError(
+                f"losses_fn must return {what} (see jaxlt.class_losses), got "
+                f"{type(result).__name__}"
+            )
+        return pair
+
+    def mean_and_aux(model: Any, *args: Any) -> tuple[Any, Any]:
+        losses, aux = losses_and_aux(model, *args)
+        return losses.mean(), aux
+
+    grad_fn = nnx.value_and_grad(mean_and_aux, argnums=nnx.DiffState(0, wrt), has_aux=True)
+
+    def loss_and_gradient(model: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
+        # As one graph, for what the model and the arguments share. Arrays, since the pass below
+        # changes variables.
+        graph, state = nnx.split((model, args))
+        before = nnx.as_pure(state)
+
+        def class_losses_fn(params: Any) -> ClassLosses:
+            copy, copied_args = nnx.merge(graph, before)
+            nnx.update(copy, params)
+            return losses_and_aux(copy, *copied_args)[0]
+
+        (loss, aux), gradient = grad_fn(model, *args)
+        return (loss, aux) if has_aux else loss, gradient, class_losses_fn
+
+    return loss_and_gradient
