@@ -1,9 +1,7 @@
 """The documents' code does what they say, and what they name is there."""
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -12,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from eight_devices import run_with_eight_devices
 
 import jaxlt
 
@@ -21,6 +20,7 @@ NAMES = (
     "jaxlt/README.md",
     "jaxlt/CHANGELOG.md",
     "jaxlt/data/README.md",
+    "jaxlt/methods/README.md",
     "jaxlt/recipes/README.md",
     "experiments/README.md",
     "tests/README.md",
@@ -59,22 +59,6 @@ def anchors(text):
 
 def of_all_documents(pattern):
     return [(name, found) for name in NAMES for found in re.findall(pattern, TEXTS[name])]
-
-
-def run_with_eight_devices(program):
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "8",
-    }
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
 
 
 def test_the_optax_example_runs_and_learns():
@@ -174,8 +158,8 @@ def test_the_other_python_blocks_run_one_after_the_other(name, tmp_path, monkeyp
 
 def test_no_python_block_goes_unread():
     read = {"README.md", "jaxlt/README.md", "jaxlt/data/README.md", "jaxlt/recipes/README.md"}
-    # By tests/experiments/test_export.py.
-    read |= {"experiments/README.md"}
+    # By tests/experiments/test_export.py and tests/methods/test_loops.py.
+    read |= {"experiments/README.md", "jaxlt/methods/README.md"}
     assert {name for name in NAMES if python_blocks(name)} == read
     assert len(python_blocks("jaxlt/README.md")) == 4
 
