@@ -1,0 +1,78 @@
+"""The loss, its gradient and the pass that methods need not take again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_problems import (
+    METHODS,
+    NUM_CLASSES,
+    assert_close,
+    batch,
+    class_losses_fn_of,
+    factored,
+    first_update,
+    initial_params,
+    largest_difference,
+    loss_and_gradient,
+)
+
+import jaxlt
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("losses_of", [class_losses_fn_of, factored])
+def test_a_step_is_the_same(name, losses_of):
+    params, (x, y), tx = initial_params(), batch(2), METHODS[name]()
+    calls = []
+
+    def losses_fn(params):
+        calls.append(params)
+        return losses_of(x, y)(params)
+
+    loss, gradient, class_losses_fn = jaxlt.value_and_grad(losses_fn)(params)
+    assert_close((loss, gradient), loss_and_gradient(params, x, y), 1e-6)
+    found = tx.update(
+        gradient, tx.init(params), params, value=loss, class_losses_fn=class_losses_fn
+    )
+    assert_close(found, first_update(tx, x, y), 1e-5)
+    # One pass at w, the method's own none: one at each w + eps.
+    assert len(calls) == {"sse_sam": 3, "cc_sam": 2}.get(name, 2)
+
+
+def test_something_else_beside_the_losses():
+    def losses_fn(params, x, y):
+        return class_losses_fn_of(x, y)(params), x.sum()
+
+    params, (x, y) = initial_params(), batch(2)
+    (loss, aux), gradient, class_losses_fn = jaxlt.value_and_grad(losses_fn, has_aux=True)(
+        params, x, y
+    )
+    np.testing.assert_allclose(aux, x.sum(), rtol=1e-6)
+    assert_close((loss, gradient), loss_and_gradient(params, x, y), 1e-6)
+    assert class_losses_fn(params).sums.shape == (NUM_CLASSES,)
+
+
+def test_at_other_parameters_it_is_the_function():
+    """A copy of the parameters is another point as far as it knows."""
+    params, (x, y) = initial_params(), batch(2)
+    _, _, class_losses_fn = jaxlt.value_and_grad(class_losses_fn_of(x, y))(params)
+    moved = jax.tree.map(lambda w: w + 0.1, params)
+    expected = class_losses_fn_of(x, y)(moved)
+    assert largest_difference(class_losses_fn(moved), expected) == 0
+    gradient = jax.grad(lambda p: class_losses_fn(p).mean())(moved)
+    assert_close(gradient, loss_and_gradient(moved, x, y)[1], 1e-6)
+
+
+def test_padding_alone():
+    params, x = initial_params(), batch(2)[0]
+    loss, gradient, _ = jaxlt.value_and_grad(class_losses_fn_of(x, jnp.full(16, -1)))(params)
+    assert loss == 0
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_function_that_returns_no_class_losses():
+    with pytest.raises(
+        TypeError, match=r"^class_losses_fn must return jaxlt.ClassLosses, got an a"
+    ):
+        jaxlt.value_and_grad(lambda p: jnp.square(p))(jnp.ones(3))
