@@ -101,7 +101,7 @@ def pass_at_w(
     class_losses_fn: ClassLossesFn, scope: Scope
 ) -> tuple[Float[Array, " classes"], Callable[[Array], tuple[Leaves, Leaves]], ClassLosses]:
     """Returns the class sums at w, their pullback to (theta, rest), and the losses."""
-    if isinstance(class_losses_fn, KnownLosses) and class_losses_fn.params is scope.params:
+    if isinstance(class_losses_fn, KnownLosses) and class_losses_fn.is_at(scope.params):
         losses, pullback = class_losses_fn.losses, class_losses_fn.pullback
         counts = losses.counts.astype(wide(losses.sums.dtype))
         wide_losses = ClassLosses(losses.sums, counts)
