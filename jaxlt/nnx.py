@@ -70,8 +70,7 @@ def value_and_grad(
     grad_fn = nnx.value_and_grad(mean_and_aux, argnums=nnx.DiffState(0, wrt), has_aux=True)
 
     def loss_and_gradient(model: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
-        # As one graph, for what the model and the arguments share. Arrays, since the pass below
-        # changes variables.
+        # Arrays, since the pass below changes variables.
         graph, state = nnx.split((model, args))
         before = nnx.as_pure(state)
 
