@@ -2,15 +2,20 @@
 
 The gradient of a class's loss in a classifier's kernel is a sum of outer products of features
 and logit gradients over the class's own images. So inner products of features give the logits at
-perturbed weights, and no kernel for each class is ever made.
+perturbed weights, and no kernel for each class is ever made. All is computed in the type of the
+residuals, which has at least 32 bits. On an explicitly sharded mesh the constants are on every
+device, and pairs of images spread by the first of the two.
 """
 
 from typing import NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxlt.batch.classifiers import Cosine, Features, Linear, Pairs, reciprocal_norm, unit_norm
+from jaxlt.batch.classifiers import Features, Linear, Pairs, reciprocal_norm, unit_norm
+from jaxlt.batch.cosine import Cosine
 
 _OfClasses: TypeAlias = Float[Array, "batch classes"]
 
@@ -21,12 +26,13 @@ class LinearGradients(NamedTuple):
     features: Float[Array, "batch features"]
     residuals: _OfClasses  # gradient in each image's logits of its class's loss
     same_class: Pairs  # 1 where two images have the same class, else 0
+    has_bias: bool
 
     @property
     def squared_norms(self) -> Float[Array, "batch leaves"]:
         """Shares of each image in its class's squared gradient norm, leaf by leaf."""
-        kernel, bias = self._logit_changes(self.features)
-        return jnp.stack([(self.residuals * kernel).sum(1), (self.residuals * bias).sum(1)], axis=1)
+        changes = self._logit_changes(self.features)
+        return jnp.stack([(self.residuals * change).sum(1) for change in changes], axis=1)
 
     def perturbed_logits(
         self, classifier: Linear, features: Features, factors: Float[Array, "batch leaves"]
@@ -36,13 +42,17 @@ class LinearGradients(NamedTuple):
         Factors are of each image's class and each leaf. Gradients reach the classifier at w and the
         features; all else is a constant.
         """
-        kernel, bias = self._logit_changes(features)
-        return classifier.logits(features) + factors[:, :1] * kernel + factors[:, 1:] * bias
+        logits = classifier.logits(features).astype(self.residuals.dtype)
+        for leaf, change in enumerate(self._logit_changes(features.astype(self.features.dtype))):
+            logits = logits + factors[:, leaf : leaf + 1] * change
+        return logits
 
-    def _logit_changes(self, features: Array) -> tuple[Array, Array]:
-        """Returns what a unit of a class's kernel and bias gradients adds to its images' logits."""
+    def _logit_changes(self, features: Array) -> list[Array]:
+        """Returns what a unit of a class's gradient in each leaf adds to its images' logits."""
         products = self.same_class * (features @ self.features.T)
-        return products @ self.residuals, self.same_class @ self.residuals
+        return [
+            pairs @ self.residuals for pairs in (products, self.same_class)[: 1 + self.has_bias]
+        ]
 
 
 class CosineGradients(NamedTuple):
@@ -66,12 +76,14 @@ class CosineGradients(NamedTuple):
     ) -> "CosineGradients":
         """Computes the constants at a classifier; see `Cosine.class_gradients`."""
         features = unit_norm(features, axis=-1)
-        scale = reciprocal_norm(jnp.square(classifier.kernel).sum(0))
-        directions = classifier.kernel * scale[None]
+        kernel = classifier.kernel.astype(residuals.dtype)
+        scale = reciprocal_norm(jnp.square(kernel).sum(0))
+        directions = kernel * scale[None]
         along = same_class @ (residuals * (features @ directions))
         sums = (same_class * (features @ features.T)) @ residuals
         # Rounding can push this difference of squares below zero.
-        beside = jnp.maximum(same_class @ (residuals * sums) - jnp.square(along), 0)
+        whole = same_class @ on_every_device(residuals * sums)
+        beside = jnp.maximum(whole - jnp.square(along), 0)
         squares = beside * jnp.square(scale)[None]
         return cls(features, directions, scale, residuals, same_class, along, squares)
 
@@ -86,8 +98,8 @@ class CosineGradients(NamedTuple):
         self, classifier: Cosine, features: Features, factors: Float[Array, "batch 1"]
     ) -> _OfClasses:
         """Returns logits, see `LinearGradients`."""
-        features = unit_norm(features, axis=-1)
-        kernel = classifier.kernel
+        features = unit_norm(features.astype(self.features.dtype), axis=-1)
+        kernel = classifier.kernel.astype(self.features.dtype)
         step = factors * self.scale[None]
         products = (self.same_class * (features @ self.features.T)) @ self.residuals
         numerators = features @ kernel + step * (
@@ -101,3 +113,11 @@ class CosineGradients(NamedTuple):
         squares = jnp.square(kernel).sum(0)[None]
         squared = squares + 2 * moved + jnp.square(factors) * self.squares
         return classifier.scale * numerators * reciprocal_norm(squared)
+
+
+def on_every_device(x: Array) -> Array:
+    """Gathers an array that is spread over an explicitly sharded mesh; others stay as they are."""
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return x
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))

@@ -1,6 +1,5 @@
-"""Linear and cosine classifiers."""
+"""The linear classifier, and what classifiers share."""
 
-import dataclasses
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 if TYPE_CHECKING:
-    from jaxlt.batch.class_gradients import CosineGradients, LinearGradients
+    from jaxlt.batch.class_gradients import LinearGradients
 
 Features: TypeAlias = Float[Array, "batch features"]
 AnyFeatures: TypeAlias = Float[ArrayLike, "batch features"]
@@ -20,7 +19,7 @@ _MIN_NORM = 1e-12
 
 
 class Linear(NamedTuple):
-    """Affine classifier, `features @ kernel + bias`.
+    """Affine classifier, `features @ kernel + bias`, or without a bias where that is None.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -30,11 +29,13 @@ class Linear(NamedTuple):
     """
 
     kernel: Float[Array, "features classes"]
-    bias: Float[Array, " classes"]
+    bias: Float[Array, " classes"] | None = None
 
     def logits(self, features: AnyFeatures) -> Float[Array, "batch classes"]:
-        """Maps features to logits."""
-        return jnp.asarray(features) @ self.kernel + self.bias[None]
+        """Maps features to logits, of the widest type among features, kernel and bias."""
+        features, *leaves = of_one_type(features, *jax.tree.leaves(self))
+        logits = features @ leaves[0]
+        return logits if self.bias is None else logits + leaves[1][None]
 
     def class_gradients(
         self, features: AnyFeatures, residuals: Float[Array, "batch classes"], same_class: Pairs
@@ -42,42 +43,15 @@ class Linear(NamedTuple):
         """Returns the gradients of the class losses; for the arguments see `LinearGradients`."""
         from jaxlt.batch.class_gradients import LinearGradients
 
-        return LinearGradients(jnp.asarray(features), residuals, same_class)
+        has_bias = self.bias is not None
+        return LinearGradients(jnp.asarray(features), residuals, same_class, has_bias)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cosine:
-    """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
-
-    Features or columns that are all zero give zero logits and zero gradients.
-
-    Attributes:
-        kernel: one column for each class.
-        scale: constant factor on the cosines.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxlt
-        >>> classifier = jaxlt.Cosine(kernel=jnp.eye(2), scale=10.0)
-        >>> print(classifier.logits(jnp.array([[3.0, 4.0]])))
-        [[6. 8.]]
-    """
-
-    kernel: Float[Array, "features classes"]
-    scale: float = dataclasses.field(default=1.0, metadata={"static": True})
-
-    def logits(self, features: AnyFeatures) -> Float[Array, "batch classes"]:
-        """Maps features to cosines times the scale."""
-        cosines = unit_norm(features, axis=-1) @ unit_norm(self.kernel, axis=0)
-        return self.scale * cosines
-
-    def class_gradients(
-        self, features: AnyFeatures, residuals: Float[Array, "batch classes"], same_class: Pairs
-    ) -> "CosineGradients":
-        """Returns the gradients of the class losses; see `Linear.class_gradients`."""
-        from jaxlt.batch.class_gradients import CosineGradients
-
-        return CosineGradients.at(self, jnp.asarray(features), self.scale * residuals, same_class)
+def of_one_type(*arrays: ArrayLike) -> list[Array]:
+    """Casts arrays to the type that JAX promotes them to, also where it is told to refuse that."""
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*arrays)
+    return [jnp.asarray(x, dtype) for x in arrays]
 
 
 def unit_norm(x: Float[ArrayLike, "*shape"], axis: int) -> Float[Array, "*shape"]:

@@ -16,7 +16,8 @@ from jaxlt.batch.argument_checks import (
     check_positive,
 )
 from jaxlt.batch.class_losses import AnyLabels, Losses, LossFn, at_least_32_bits
-from jaxlt.batch.classifiers import AnyFeatures, Cosine, Linear
+from jaxlt.batch.classifiers import AnyFeatures, Linear
+from jaxlt.batch.cosine import Cosine
 
 Grouping: TypeAlias = Literal["example", "class"]
 
@@ -125,6 +126,8 @@ def adversarial_losses(
     clean, moved = (loss_fn(classifier.logits(z), labels) for z in (features, adversarial))
     members = jax.nn.one_hot(labels, num_classes, dtype=moved.dtype)
     weight = (members * weights[None].astype(moved.dtype)).sum(1)
+    if isinstance(ratio, Array):
+        ratio = ratio.astype(moved.dtype)
     return (1 - ratio) * clean + ratio * weight * moved
 
 
@@ -146,7 +149,7 @@ def released_class_weights(
         [0.  1.1]
     """
     check_positive(divisor=divisor)
-    counts = check_class_counts(class_counts)
+    counts = check_class_counts(class_counts, whole=False)
     return jnp.log(counts.max() / counts + 0.01) / divisor
 
 

@@ -43,7 +43,7 @@ def label_aware_smoothing(
         [0.53 0.23]
     """
     logits = at_least_32_bits(logits)
-    check_class_counts(class_counts, logits.shape[-1])
+    check_class_counts(class_counts, logits.shape[-1], whole=False)
     factors = smoothing_factors(class_counts, head, tail, shape).astype(logits.dtype)
     factor = (one_hot(labels, logits) * factors[None]).sum(1)
     uniform = -jax.nn.log_softmax(logits).mean(1)
@@ -79,7 +79,7 @@ def smoothing_factors(
     """
     check_share(head=head, tail=tail)
     check_choice("shape", shape, ("concave", "linear", "convex"))
-    counts = check_class_counts(class_counts)
+    counts = check_class_counts(class_counts, whole=False)
     span = counts.max() - counts.min()
     size = jnp.where(span > 0, (counts - counts.min()) / jnp.where(span > 0, span, 1), 1)
     if shape == "concave":

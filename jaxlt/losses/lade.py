@@ -44,7 +44,8 @@ def lade(
     """
     logits = at_least_32_bits(logits)
     num_classes = logits.shape[-1]
-    prior = class_prior(check_class_counts(class_counts, num_classes)).astype(logits.dtype)
+    counts = check_class_counts(class_counts, num_classes, whole=False)
+    prior = class_prior(counts).astype(logits.dtype)
     members = one_hot(labels, logits)
     sizes = members.sum(0)
     own = (members * logits).sum(0) / jnp.where(sizes > 0, sizes, 1)

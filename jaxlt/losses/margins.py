@@ -36,7 +36,7 @@ def ldam(
         [ 7.5 15. ]
     """
     logits = at_least_32_bits(logits)
-    counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
+    counts = check_class_counts(class_counts, logits.shape[-1], whole=False).astype(logits.dtype)
     margins = counts**-0.25
     margins = margins * (max_margin / margins.max())
     return cross_entropy(scale * (logits - margins[None] * one_hot(labels, logits)), labels)
@@ -83,7 +83,8 @@ def gcl(
     logits, noise = at_least_32_bits(logits), jnp.asarray(noise)
     if noise.shape != logits.shape:
         raise ValueError(f"noise must have the logits' shape {logits.shape}, got {noise.shape}")
-    log_counts = jnp.log(check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype))
+    counts = check_class_counts(class_counts, logits.shape[-1], whole=False)
+    log_counts = jnp.log(counts.astype(logits.dtype))
     rarity = log_counts.max() - log_counts
     rarity = rarity / jnp.where(rarity.max() > 0, rarity.max(), 1)
     clouded = logits - noise_scale * jnp.abs(noise.astype(logits.dtype)) * rarity[None]

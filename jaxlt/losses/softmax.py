@@ -81,7 +81,7 @@ def vector_scaling(
         [0.11 2.3 ]
     """
     logits = at_least_32_bits(logits)
-    counts = check_class_counts(class_counts, logits.shape[-1]).astype(logits.dtype)
+    counts = check_class_counts(class_counts, logits.shape[-1], whole=False).astype(logits.dtype)
     multiplier = (counts / counts.max()) ** gamma
     log_prior = jnp.log(class_prior(counts))
     return cross_entropy(logits * multiplier[None] + tau * log_prior[None], labels)

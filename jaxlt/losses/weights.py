@@ -33,7 +33,10 @@ def class_balanced_weights(
         raise ValueError(f"beta must lie in [0, 1), got {beta}")
     counts = check_class_counts(class_counts)
     # Written out, 1 - beta**N loses half its digits in float32, and so does beta itself.
-    log_beta = jnp.log(beta) if isinstance(beta, Tracer) else math.log(beta or math.ulp(0))
+    if isinstance(beta, Tracer):
+        log_beta = jnp.log(beta.astype(counts.dtype))
+    else:
+        log_beta = math.log(beta or math.ulp(0))
     weights = -1 / jnp.expm1(counts * log_beta)
     return weights * (counts.size / weights.sum())
 

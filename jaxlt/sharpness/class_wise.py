@@ -8,7 +8,11 @@ from jaxtyping import Array, Float
 
 from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, wide
 from jaxlt.batch.passes import Blocks
-from jaxlt.sharpness.closed_form import gradient_in_closed_form, perturbs_classifier_alone
+from jaxlt.sharpness.closed_form import (
+    gradient_in_closed_form,
+    has_closed_form,
+    theta_moves_features,
+)
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn, pass_at_w
 from jaxlt.sharpness.partial_passes import gradient_by_parts
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope, add, norm
@@ -26,7 +30,7 @@ def class_wise_gradient(
 ) -> Perturbed:
     """Computes the gradient of the module's objective F at `params`, with a group for each class.
 
-    With a `FactoredLosses`, it takes the closed form if the classifier alone is perturbed, else
+    With a `FactoredLosses`, it takes the closed form where that holds, else
     passes over the images of each class if the losses allow them. Arguments are those of
     `sharpness_aware_gradient`, and `chunk_size`: classes perturbed at once where each costs passes
     of its own. None takes all at once where the mask leaves parameters out, and else one after the
@@ -34,12 +38,10 @@ def class_wise_gradient(
     """
     scope = Scope(params, mask)
     if isinstance(class_losses_fn, FactoredLosses):
-        classifier_alone = perturbs_classifier_alone(class_losses_fn, scope)
-        # The closed form lives on the gradients' low rank, which ASAM's scaling by each weight
-        # breaks and a random direction does not have.
-        if classifier_alone and not rule.adaptive and rule.random_key is None:
+        features_move = theta_moves_features(class_losses_fn, scope)
+        if not features_move and has_closed_form(class_losses_fn, scope, rule):
             return gradient_in_closed_form(class_losses_fn, scope, objective_fn, rho, rule)
-        if class_losses_fn.independent and not classifier_alone:
+        if features_move and class_losses_fn.in_parts:
             passes = class_losses_fn.passes
             blocks = passes if isinstance(passes, Blocks) else Blocks()
             return gradient_by_parts(class_losses_fn, scope, None, objective_fn, rho, rule, blocks)

@@ -4,17 +4,46 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr
+from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLosses, FactoredLosses
+from jaxlt.batch.class_gradients import on_every_device
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, at_least_32_bits
+from jaxlt.batch.classifiers import Linear
+from jaxlt.batch.cosine import Cosine
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed
-from jaxlt.sharpness.perturbation import PerturbationRule, Scope
+from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, norm
 
 
-def perturbs_classifier_alone(losses: FactoredLosses, scope: Scope) -> bool:
-    """Tells whether all perturbed leaves belong to the classifier."""
-    classifier = _classifier_leaves(losses, scope)
-    return all(leaf in classifier for leaf, inside in enumerate(scope.inside) if inside)
+def theta_moves_features(losses: FactoredLosses, scope: Scope) -> bool:
+    """Tells whether the features depend on a perturbed leaf, which the program of them decides."""
+
+    def features(theta: Leaves, rest: Leaves) -> Array:
+        return losses.features_fn(scope.join(theta, rest), losses.images)
+
+    program = jax.make_jaxpr(features)(scope.theta, scope.rest).jaxpr
+    return _theta_reaches(program, program.outvars, scope)
+
+
+def has_closed_form(losses: FactoredLosses, scope: Scope, rule: PerturbationRule) -> bool:
+    """Tells whether `gradient_in_closed_form` holds where theta does not move the features.
+
+    All of theta must be real leaves of the classifier as they are, and none of its other leaves
+    may be computed from theta.
+    """
+    # It lives on the gradients' low rank, which ASAM's scaling by each weight breaks and a random
+    # direction does not have.
+    if rule.adaptive or rule.random_key is not None:
+        return False
+    program = _classifier_program(losses, scope)
+    theta: list[Any] = program.invars[: len(scope.theta)]
+    leaves: list[Any] = program.outvars
+    if not all(jnp.issubdtype(leaf.aval.dtype, jnp.floating) for leaf in leaves):
+        return False
+    others = [leaf for leaf in leaves if not _among(leaf, theta)]
+    as_they_are = all(_among(leaf, leaves) for leaf in theta)
+    return as_they_are and not _theta_reaches(program, others, scope)
 
 
 def gradient_in_closed_form(
@@ -27,12 +56,17 @@ def gradient_in_closed_form(
     """Computes the gradient of F in one forward and one backward pass, for any number of classes.
 
     The result is exact (see `jaxlt.batch.class_gradients`). Beyond the passes it costs
-    O(B^2 (D + C)), and no array of a kernel's size for each class or image.
+    O(B^2 (D + C)), and no array of a kernel's size for each class or image. Residuals are scaled
+    by a power of two for each class, so that no square of theirs is out of range.
     """
-    params, labels = scope.params, losses.labels
-    features, backbone_pullback = jax.vjp(lambda p: losses.features_fn(p, losses.images), params)
-    classifier, leaves_pullback = jax.vjp(losses.classifier_fn, params)
-    logits = classifier.logits(features)
+    labels, leaves = losses.labels, (scope.theta, scope.rest)
+    features, backbone_pullback = jax.vjp(
+        lambda *leaves: losses.features_fn(scope.join(*leaves), losses.images), *leaves
+    )
+    classifier, leaves_pullback = jax.vjp(
+        lambda *leaves: losses.classifier_fn(scope.join(*leaves)), *leaves
+    )
+    logits = losses.logits(classifier, features, labels)
     at_w, loss_pullback = jax.vjp(lambda x: losses.loss(x, labels), logits)
     members = jax.nn.one_hot(labels, losses.num_classes, dtype=at_w.dtype)
     counts = members.sum(0)
@@ -45,17 +79,27 @@ def gradient_in_closed_form(
     def by_class(values: Float[Array, " batch"]) -> Float[Array, " classes"]:
         return (members * values[:, None]).sum(0)
 
-    (residuals,) = loss_pullback(of_images(means))
-    gradients = classifier.class_gradients(features, residuals, members @ members.T)
+    residuals = at_least_32_bits(loss_pullback(of_images(means))[0])
+    largest = members.astype(residuals.dtype) * jnp.abs(residuals).max(1)[:, None]
+    exponents = jnp.frexp(largest.max(0))[1]
+    image_exponents = (members.astype(exponents.dtype) * exponents[None]).sum(1)
+    residuals = jnp.ldexp(residuals, -image_exponents[:, None])
+    pairs = (members @ on_every_device(members).T).astype(residuals.dtype)
+    constants = on_every_device(features.astype(residuals.dtype)), on_every_device(residuals)
+    gradients = classifier.class_gradients(*constants, pairs)
 
-    inside = [[scope.inside[leaf] for leaf in _classifier_leaves(losses, scope)]]
+    program = _classifier_program(losses, scope)
+    inside = [[_among(leaf, program.invars[: len(scope.theta)]) for leaf in program.outvars]]
     # Rounding can push a sum of products that is a square below zero.
     squares = jnp.maximum(jax.vmap(by_class, 1, 1)(gradients.squared_norms), 0)
     squares = squares * jnp.array(inside, squares.dtype)
-    norms = jnp.sqrt(squares if rule.per_leaf else squares.sum(1, keepdims=True))
-    factors = jax.vmap(lambda n, r: rule.factors(n, scope.theta, r))(norms, rho)
+    lengths = jnp.sqrt(squares if rule.per_leaf else squares.sum(1, keepdims=True))
+    # As in the loop over classes: in the precision of the leaves.
+    lengths = lengths.astype(norm(scope.theta).dtype)
+    norms = jnp.ldexp(lengths, exponents[:, None])
+    factors = jax.vmap(lambda n, r, d: rule.factors(n, scope.theta, r, d))(norms, rho, lengths)
     factors = factors * jnp.array(inside, factors.dtype)
-    image_factors = jax.vmap(of_images, 1, 1)(factors)
+    image_factors = jax.vmap(of_images, 1, 1)(factors).astype(residuals.dtype)
 
     def objective(classifier, features):
         logits = gradients.perturbed_logits(classifier, features, image_factors)
@@ -67,21 +111,29 @@ def gradient_in_closed_form(
         return total, perturbed
 
     head, perturbed = jax.grad(objective, argnums=(0, 1), has_aux=True)(classifier, features)
+    gradient = jax.tree.map(jnp.add, backbone_pullback(head[1]), leaves_pullback(head[0]))
     return Perturbed(
-        gradient=jax.tree.map(jnp.add, *backbone_pullback(head[1]), *leaves_pullback(head[0])),
+        gradient=scope.join(*gradient),
         loss=ClassLosses(by_class(at_w), counts).mean(),
-        perturbation_norm=jnp.sqrt((jnp.square(factors) * squares).sum(1)),
+        perturbation_norm=jnp.sqrt((jnp.square(factors) * squares.astype(factors.dtype)).sum(1)),
         sharpness=means * by_class(perturbed - at_w),
     )
 
 
-def _classifier_leaves(losses: FactoredLosses, scope: Scope) -> list[int]:
-    """Returns the places of the classifier's leaves among those of the parameters."""
-    numbers = jax.tree.unflatten(jax.tree.structure(scope.params), range(len(scope.inside)))
-    leaves: list[Any] = jax.tree.leaves(losses.classifier_fn(numbers))
-    if not all(isinstance(leaf, int) for leaf in leaves):
-        raise ValueError(
-            "classifier_fn must return a Linear or Cosine of leaves of params as they are, got "
-            f"{', '.join(type(leaf).__name__ for leaf in leaves)} in place of a leaf"
-        )
-    return leaves
+def _classifier_program(losses: FactoredLosses, scope: Scope) -> Jaxpr:
+    """Returns the program from theta and the other leaves to the classifier's."""
+
+    def classifier(theta: Leaves, rest: Leaves) -> Linear | Cosine:
+        return losses.classifier_fn(scope.join(theta, rest))
+
+    return jax.make_jaxpr(classifier)(scope.theta, scope.rest).jaxpr
+
+
+def _theta_reaches(program: Jaxpr, outputs: list[Any], scope: Scope) -> bool:
+    """Tells whether outputs of a program depend on theta, the first of its inputs."""
+    _, used = partial_eval.dce_jaxpr(program, [_among(v, outputs) for v in program.outvars])
+    return any(used[: len(scope.theta)])
+
+
+def _among(variable: Any, variables: list[Any]) -> bool:
+    return any(variable is other for other in variables)

@@ -149,7 +149,7 @@ def sharpness_aware_gradient(
     """
     scope = Scope(params, mask)
     if disjoint and ascent_losses_fn is None and isinstance(class_losses_fn, FactoredLosses):
-        passes = class_losses_fn.passes if class_losses_fn.independent else None
+        passes = class_losses_fn.passes if class_losses_fn.in_parts else None
         if isinstance(passes, Blocks) or (isinstance(passes, Capacity) and rho.size == 1):
             # It computes this module's equation, and needs its words.
             from jaxlt.sharpness.partial_passes import gradient_by_parts

@@ -65,6 +65,14 @@ def test_accumulates_in_32_bits(dtype):
     np.testing.assert_array_equal(result.counts, [4096, 0])
 
 
+@pytest.mark.parametrize("counts", [jnp.int32, jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("sums", [jnp.float32, jnp.bfloat16])
+def test_mean_of_sums_and_counts_of_any_type(sums, counts):
+    result = jaxlt.ClassLosses(jnp.asarray([600, 3], sums), jnp.asarray([300, 1], counts))
+    assert result.mean().dtype == jnp.float32
+    np.testing.assert_allclose(result.mean(), 603 / 301, rtol=1e-2)
+
+
 def test_is_a_pytree():
     result = jaxlt.class_losses(jnp.ones(3), jnp.asarray([0, 1, 1]), 2)
     doubled = jax.jit(lambda r: jax.tree.map(lambda leaf: 2 * leaf, r))(result)

@@ -1,5 +1,7 @@
 """Classifiers, and their gradients class by class against JAX's own."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(FEATURES, CLASSES))
 CLASSIFIERS = {
     "linear": Linear(KERNEL, RNG.normal(size=CLASSES)),
+    "without bias": Linear(KERNEL),
     "cosine": Cosine(KERNEL),
     "scaled cosine": Cosine(KERNEL, 25.0),
 }
@@ -96,6 +99,24 @@ def test_cosine_logits():
     for scale in (1.0, 25.0):
         logits = Cosine(jnp.asarray(KERNEL), scale).logits(jnp.asarray(features))
         np.testing.assert_allclose(logits, scale * features @ KERNEL / norms, rtol=1e-5, atol=1e-6)
+
+
+def test_linear_without_bias():
+    features = RNG.normal(size=(2, FEATURES)).astype(np.float32)
+    kernel = KERNEL.astype(np.float32)
+    np.testing.assert_allclose(Linear(kernel).logits(features), features @ kernel, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("types", [*itertools.permutations(["bfloat16", "float32", "float64"], 2)])
+@pytest.mark.usefixtures("x64")
+def test_logits_have_the_wider_type_of_features_and_leaves(name, types):
+    classifier = jax.tree.map(lambda leaf: jnp.asarray(leaf, types[0]), CLASSIFIERS[name])
+    features = jnp.ones((2, FEATURES), types[1])
+    logits = classifier.logits(features)
+    assert logits.dtype == max(types, key=["bfloat16", "float32", "float64"].index)
+    exact = jax.tree.map(lambda leaf: leaf.astype(float), classifier).logits(features)
+    np.testing.assert_allclose(logits, exact, rtol=0.02, atol=0.2)
 
 
 @pytest.mark.parametrize("zero", ["features", "column"])

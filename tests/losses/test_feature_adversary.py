@@ -234,3 +234,14 @@ class TestReleasedClassWeights:
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         stage_two(linear(), **options)
+
+
+@pytest.mark.usefixtures("x64")
+def test_ratio_of_another_type():
+    features, classifier = jnp.ones((2, 3)), jaxlt.Linear(jnp.eye(3))
+    how = {"labels": jnp.array([0, 1]), "num_classes": 3, "radius": 0.1}
+    one, other = (
+        jaxlt.adversarial_losses(features, classifier, losses.cross_entropy, ratio=ratio, **how)
+        for ratio in (0.5, jnp.float32(0.5))
+    )
+    np.testing.assert_array_equal(one, other)

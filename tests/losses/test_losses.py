@@ -13,17 +13,23 @@ COUNTS = tuple(_golden["class_counts"].tolist())
 # The authors' logit adjustment takes log(pi + 1e-9); counts are free to a common factor.
 SHIFTED_COUNTS = tuple(n + 1e-9 * sum(COUNTS) for n in COUNTS)
 LABELS = _golden["labels"].astype(np.int32)
-EACH_LOSS = {
-    "cross_entropy": losses.cross_entropy,
-    "focal": lambda x, y: losses.focal(x, y, 0.5),
-    "ldam": lambda x, y: losses.ldam(x, y, COUNTS),
-    "logit_adjusted": lambda x, y: losses.logit_adjusted(x, y, COUNTS, 1.5),
-    "balanced_softmax": lambda x, y: losses.balanced_softmax(x, y, COUNTS),
-    "vector_scaling": lambda x, y: losses.vector_scaling(x, y, COUNTS, 0.3, 1.0),
-    "gcl": lambda x, y: losses.gcl(x, y, COUNTS, noise(), margin=0.1, focusing=1.0),
-    "label_aware_smoothing": lambda x, y: losses.label_aware_smoothing(x, y, COUNTS, 0.4, 0.1),
-    "lade": lambda x, y: losses.lade(x, y, COUNTS),
-}
+
+
+def losses_of(counts):
+    return {
+        "cross_entropy": losses.cross_entropy,
+        "focal": lambda x, y: losses.focal(x, y, 0.5),
+        "ldam": lambda x, y: losses.ldam(x, y, counts),
+        "logit_adjusted": lambda x, y: losses.logit_adjusted(x, y, counts, 1.5),
+        "balanced_softmax": lambda x, y: losses.balanced_softmax(x, y, counts),
+        "vector_scaling": lambda x, y: losses.vector_scaling(x, y, counts, 0.3, 1.0),
+        "gcl": lambda x, y: losses.gcl(x, y, counts, noise(), margin=0.1, focusing=1.0),
+        "label_aware_smoothing": lambda x, y: losses.label_aware_smoothing(x, y, counts, 0.4, 0.1),
+        "lade": lambda x, y: losses.lade(x, y, counts),
+    }
+
+
+EACH_LOSS = losses_of(COUNTS)
 
 
 def noise():
@@ -103,9 +109,20 @@ class TestEdges:
         exact = EACH_LOSS[name](short.astype(jnp.float32), LABELS)
         np.testing.assert_array_equal(value, exact)
 
-    def test_no_rank_promotion(self, name):
-        with jax.numpy_rank_promotion("raise"):
-            EACH_LOSS[name](jnp.zeros((32, 10)), LABELS)
+    @pytest.mark.parametrize("x64", [False, True])
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+    def test_nothing_is_promoted(self, name, dtype, x64):
+        """Strictness is on here; see `conftest.py`."""
+        with jax.enable_x64(x64):
+            for labels in (LABELS, jnp.asarray(LABELS, jnp.uint8)):
+                logits = jax.ShapeDtypeStruct((32, 10), jax.dtypes.canonicalize_dtype(dtype))
+                gradient = jax.grad(lambda x, y=labels: EACH_LOSS[name](x, y).sum())
+                assert jax.eval_shape(gradient, logits).dtype == logits.dtype
+
+    def test_counts_are_free_to_a_common_factor(self, name):
+        logits = jnp.asarray(_golden["logits"], jnp.float32)
+        value = losses_of([n / sum(COUNTS) for n in COUNTS])[name](logits, LABELS)
+        np.testing.assert_allclose(value, EACH_LOSS[name](logits, LABELS), rtol=1e-4, atol=1e-5)
 
 
 def test_focal_with_gamma_0_is_cross_entropy():
@@ -127,6 +144,18 @@ def test_ldam_margins():
 
 
 class TestClassBalancedWeights:
+    @pytest.mark.usefixtures("x64")
+    def test_beta_of_another_type(self):
+        weights = jax.jit(lambda beta: losses.class_balanced_weights(COUNTS, beta))
+        expected = losses.class_balanced_weights(COUNTS, 0.99)
+        np.testing.assert_allclose(weights(jnp.float32(0.99)), expected, rtol=1e-6)
+
+    def test_fractional_counts(self):
+        with pytest.raises(
+            ValueError, match=r"^class_counts must be positive whole numbers, got 0\."
+        ):
+            losses.class_balanced_weights((0.9, 0.1))
+
     def test_equal_for_beta_0(self):
         np.testing.assert_allclose(losses.class_balanced_weights((9, 4, 1), 0.0), 1.0)
 
@@ -164,7 +193,7 @@ def test_deferred_reweighting_starts_at_its_step():
     ("counts", "message"),
     [
         ((5, 3), "class_counts must hold one count for each of the 3 classes, got 2 counts"),
-        ((5, 3, 0), "class_counts must be positive numbers, got 0 for class 2"),
+        ((5, 3, 0), "class_counts must be positive (whole )?numbers, got 0 for class 2"),
     ],
 )
 def test_bad_class_counts(loss, counts, message):

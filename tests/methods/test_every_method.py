@@ -131,8 +131,11 @@ class TestArguments:
         ("class_counts", "message"),
         [
             ((), "class_counts must hold one count for each class, got \\(\\)"),
-            ((5, 0), "class_counts must be positive numbers, got 0 for class 1"),
-            (np.array([5, -3]), "class_counts must be positive numbers, got -3 for class 1"),
+            ((5, 0), "class_counts must be positive whole numbers, got 0 for class 1"),
+            (
+                np.array([5, -3]),
+                "class_counts must be positive whole numbers, got -3 for class 1",
+            ),
         ],
     )
     def test_bad_class_counts(self, name, class_counts, message):

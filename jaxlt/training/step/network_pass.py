@@ -18,7 +18,8 @@ from jaxlt.batch.class_losses import (
     Losses,
     class_losses,
 )
-from jaxlt.batch.classifiers import Cosine, Features, Linear
+from jaxlt.batch.classifiers import Features, Linear
+from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.mixup import MixedBatch, mixed_class_losses
