@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxlt.batch.classifiers import Features, Linear, Pairs, reciprocal_norm, unit_norm
-from jaxlt.batch.cosine import Cosine
+from jaxlt.batch.classifiers import Features, Linear
+from jaxlt.batch.cosine import Cosine, reciprocal_norm, unit_norm
 
+# One number for each pair of images.
+_Pairs: TypeAlias = Float[Array, "batch batch"]
 _OfClasses: TypeAlias = Float[Array, "batch classes"]
 
 
@@ -25,7 +27,7 @@ class LinearGradients(NamedTuple):
 
     features: Float[Array, "batch features"]
     residuals: _OfClasses  # gradient in each image's logits of its class's loss
-    same_class: Pairs  # 1 where two images have the same class, else 0
+    same_class: _Pairs  # 1 where two images have the same class, else 0
     has_bias: bool
 
     @property
@@ -66,15 +68,16 @@ class CosineGradients(NamedTuple):
     directions: Float[Array, "features classes"]  # unit columns of the kernel
     scale: Float[Array, " classes"]  # 1 / |w_j|
     residuals: _OfClasses
-    same_class: Pairs
+    same_class: _Pairs
     along: _OfClasses  # u_j . a of each image's class
     squares: _OfClasses  # squared norms of the columns of each image's class's gradient
 
     @classmethod
     def at(
-        cls, classifier: Cosine, features: Features, residuals: _OfClasses, same_class: Pairs
+        cls, classifier: Cosine, features: Features, residuals: _OfClasses, same_class: _Pairs
     ) -> "CosineGradients":
-        """Computes the constants at a classifier; see `Cosine.class_gradients`."""
+        """Computes the constants at a classifier; residuals are gradients in its logits."""
+        residuals = classifier.scale * residuals
         features = unit_norm(features, axis=-1)
         kernel = classifier.kernel.astype(residuals.dtype)
         scale = reciprocal_norm(jnp.square(kernel).sum(0))
@@ -113,6 +116,15 @@ class CosineGradients(NamedTuple):
         squares = jnp.square(kernel).sum(0)[None]
         squared = squares + 2 * moved + jnp.square(factors) * self.squares
         return classifier.scale * numerators * reciprocal_norm(squared)
+
+
+def class_gradients(
+    classifier: Linear | Cosine, features: Features, residuals: _OfClasses, same_class: _Pairs
+) -> LinearGradients | CosineGradients:
+    """Returns the gradients of the class losses; for the arguments see `LinearGradients`."""
+    if isinstance(classifier, Cosine):
+        return CosineGradients.at(classifier, features, residuals, same_class)
+    return LinearGradients(features, residuals, same_class, classifier.bias is not None)
 
 
 def on_every_device(x: Array) -> Array:

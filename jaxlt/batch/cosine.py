@@ -1,16 +1,15 @@
 """The cosine classifier."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from jaxlt.batch.classifiers import AnyFeatures, Pairs, of_one_type, unit_norm
+from jaxlt.batch.classifiers import AnyFeatures, of_one_type
 
-if TYPE_CHECKING:
-    from jaxlt.batch.class_gradients import CosineGradients
+# Below this norm a vector has no usable direction (PyTorch's `normalize` has the same bound).
+_MIN_NORM = 1e-12
 
 
 @jax.tree_util.register_dataclass
@@ -41,10 +40,15 @@ class Cosine:
         )
         return self.scale * (features @ directions)
 
-    def class_gradients(
-        self, features: AnyFeatures, residuals: Float[Array, "batch classes"], same_class: Pairs
-    ) -> "CosineGradients":
-        """Returns the gradients of the class losses; see `Linear.class_gradients`."""
-        from jaxlt.batch.class_gradients import CosineGradients
 
-        return CosineGradients.at(self, jnp.asarray(features), self.scale * residuals, same_class)
+def unit_norm(x: Float[ArrayLike, "*shape"], axis: int) -> Float[Array, "*shape"]:
+    """Scales the vectors along an axis to unit Euclidean norm; zero ones and gradients stay 0."""
+    x = jnp.asarray(x)
+    return x * reciprocal_norm(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
+
+
+def reciprocal_norm(squared: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns `1 / sqrt(squared)`, or 0 with gradient 0 where there is no usable direction."""
+    nonzero = squared > _MIN_NORM**2
+    # The inner `where` keeps the derivative of rsqrt at 0, infinite, out of the gradient.
+    return jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)

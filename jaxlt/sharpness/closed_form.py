@@ -8,7 +8,7 @@ from jax.extend.core import Jaxpr
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_gradients import on_every_device
+from jaxlt.batch.class_gradients import class_gradients, on_every_device
 from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, at_least_32_bits
 from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
@@ -86,7 +86,7 @@ def gradient_in_closed_form(
     residuals = jnp.ldexp(residuals, -image_exponents[:, None])
     pairs = (members @ on_every_device(members).T).astype(residuals.dtype)
     constants = on_every_device(features.astype(residuals.dtype)), on_every_device(residuals)
-    gradients = classifier.class_gradients(*constants, pairs)
+    gradients = class_gradients(classifier, *constants, pairs)
 
     program = _classifier_program(losses, scope)
     inside = [[_among(leaf, program.invars[: len(scope.theta)]) for leaf in program.outvars]]

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from small_problems import assert_close, quick
 
 from jaxlt import Cosine, Linear
+from jaxlt.batch.class_gradients import class_gradients
 
 IMAGES, FEATURES, CLASSES = 9, 4, 3
 RNG = np.random.default_rng(0)
@@ -51,7 +52,7 @@ class TestClassGradients:
     def test_norms(self, name, features, residuals, labels):
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
         residuals, same = map(jnp.asarray, (residuals, (labels[:, None] == labels) * 1.0))
-        shares = classifier.class_gradients(features, residuals, same).squared_norms
+        shares = class_gradients(classifier, jnp.asarray(features), residuals, same).squared_norms
         for label in set(labels.tolist()):
             gradient = class_gradient(classifier, features, residuals, labels == label)
             expected = [float(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradient)]
@@ -66,7 +67,7 @@ class TestClassGradients:
         classifier = jax.tree.map(jnp.asarray, CLASSIFIERS[name])
         factors = jnp.asarray(factors[:, : len(jax.tree.leaves(classifier))])
         residuals, same = map(jnp.asarray, (residuals, (labels[:, None] == labels) * 1.0))
-        gradients = classifier.class_gradients(features, residuals, same)
+        gradients = class_gradients(classifier, jnp.asarray(features), residuals, same)
         eps = [class_gradient(classifier, features, residuals, labels == c) for c in range(5)]
 
         def closed(classifier, features):

@@ -173,7 +173,10 @@ class TestExactness:
 
     @pytest.mark.parametrize(
         "name",
-        soak_but({"without bias", "frozen bias", "learned scale", "weight norm"}, CLASSIFIERS),
+        soak_but(
+            {"without bias", "frozen bias", "learned scale", "weight norm", "bias of the kernel"},
+            CLASSIFIERS,
+        ),
     )
     def test_of_any_classifier(self, name):
         """Those of plain leaves in closed form, those computed from theta by the loop."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.classifiers import unit_norm
+from jaxlt.batch.cosine import unit_norm
 from jaxlt.models.networks.heads import linear_parameters
 
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.classifiers import Linear, unit_norm
-from jaxlt.batch.cosine import Cosine
+from jaxlt.batch.classifiers import Linear
+from jaxlt.batch.cosine import Cosine, unit_norm
 from jaxlt.errors import UsageError
 
 # He initialization as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxlt.batch.argument_checks import check_choice
-from jaxlt.batch.classifiers import unit_norm
+from jaxlt.batch.cosine import unit_norm
 
 _Path = tuple[str, ...]
 
