@@ -30,8 +30,8 @@ def class_wise_gradient(
 ) -> Perturbed:
     """Computes the gradient of the module's objective F at `params`, with a group for each class.
 
-    With a `FactoredLosses`, it takes the closed form where that holds, else
-    passes over the images of each class if the losses allow them. Arguments are those of
+    With a `FactoredLosses`, it takes the closed form where that holds, else passes over the images
+    of each class where the features move and may be taken in parts. Arguments are those of
     `sharpness_aware_gradient`, and `chunk_size`: classes perturbed at once where each costs passes
     of its own. None takes all at once where the mask leaves parameters out, and else one after the
     other.
