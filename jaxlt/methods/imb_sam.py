@@ -14,6 +14,7 @@ from jaxlt.batch.argument_checks import (
     ScalarOrSchedule,
     check_class_counts,
     check_not_negative,
+    check_threshold,
 )
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
@@ -76,6 +77,7 @@ def tail_classes(
     class_counts: ClassCounts, tail_threshold: Real[ArrayLike, ""]
 ) -> Float[Array, " classes"]:
     """Returns 1 for each class with fewer images than the threshold, else 0; warns if all are 0."""
+    check_threshold(tail_threshold=tail_threshold)
     counts = check_class_counts(class_counts)
     tail = (counts < tail_threshold).astype(counts.dtype)
     if not isinstance(tail, Tracer) and not tail.any():

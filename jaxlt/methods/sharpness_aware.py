@@ -259,16 +259,23 @@ def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) 
 def _radii(rho: Radii, num_groups: int, step: Int[Array, ""]) -> Float[Array, " groups"]:
     if isinstance(rho, (list, tuple)):
         return jnp.stack([at_step(one, step) for one in rho])
-    return jnp.broadcast_to(jnp.asarray(rho(step) if callable(rho) else rho, float), (num_groups,))
+    radii = jnp.asarray(rho(step) if callable(rho) else rho, float)
+    return jnp.where(radii < 0, jnp.nan, jnp.broadcast_to(radii, (num_groups,)))
 
 
 def _check_radii(rho: Radii, num_groups: int) -> None:
-    if isinstance(rho, (list, tuple)) and len(rho) != num_groups:
+    many = isinstance(rho, (list, tuple))
+    first = rho(jnp.zeros([], jnp.int32)) if callable(rho) else rho
+    length = len(rho) if many else jnp.size(first) if jnp.ndim(first) == 1 else num_groups
+    if length != num_groups:
         raise ValueError(
-            f"rho must hold one radius for each of the {num_groups} groups, got {len(rho)}"
+            f"rho must hold one radius for each of the {num_groups} groups, got {length}"
         )
-    first = _radii(rho, num_groups, jnp.zeros([], jnp.int32))
-    if not isinstance(first, Tracer) and not ((first >= 0) & jnp.isfinite(first)).all():
+    if many:
+        check_not_negative(**{f"rho[{group}]": one for group, one in enumerate(rho)})
+    elif jnp.ndim(first) == 0:
+        check_not_negative(rho=rho)
+    elif not isinstance(first, Tracer) and not ((first >= 0) & jnp.isfinite(first)).all():
         raise ValueError(f"rho must be at least 0 and finite, got {first}")
 
 

@@ -11,7 +11,12 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from jaxlt.batch.argument_checks import ClassCounts, ScalarOrSchedule, check_not_negative
+from jaxlt.batch.argument_checks import (
+    ClassCounts,
+    ScalarOrSchedule,
+    check_not_negative,
+    check_whole,
+)
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.methods.imb_sam import tail_classes
 from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
@@ -64,6 +69,8 @@ def sse_sam(
         [1.75 2.5 ]
     """
     check_not_negative(head_rho=head_rho, tail_rho=tail_rho)
+    if switch_step is not None:
+        check_whole(0, switch_step=switch_step)
     tail = tail_classes(class_counts, tail_threshold)
 
     def head_and_tail(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:

@@ -141,7 +141,7 @@ def resolve_mask(params: Any, mask: Mask) -> list[bool]:
             f"params {jax.tree.structure(params)}"
         ) from error
     chosen = jax.tree.leaves(full)
-    if not all(jnp.issubdtype(jnp.result_type(v), jnp.bool_) for v in chosen):
+    if not all(isinstance(v, bool) or getattr(v, "dtype", None) == jnp.bool_ for v in chosen):
         raise ValueError(f"mask must hold bools, got {sorted({type(v).__name__ for v in chosen})}")
     if not any(chosen):
         raise ValueError("mask must select at least one leaf of params, got False for every leaf")

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from small_problems import (
+    COUNTS,
     METHODS,
     NUM_CLASSES,
     RADII,
@@ -171,3 +172,62 @@ class TestArguments:
         tx = METHODS[name]()
         with pytest.raises(TypeError, match=r"^class_losses_fn must return jaxlt.ClassLosses"):
             tx.update(params, tx.init(params), params, class_losses_fn=wrong[result])
+
+    @pytest.mark.parametrize("name", ["imb_sam", "sse_sam"])
+    @pytest.mark.parametrize("value", [float("nan"), -1, "20", [20]])
+    @pytest.mark.usefixtures("unchecked_arrays")
+    def test_threshold_that_is_no_number_of_images(self, name, value):
+        with pytest.raises(ValueError, match=r"^tail_threshold must be a number of images, at lea"):
+            METHODS[name](tail_threshold=value)
+
+    @pytest.mark.parametrize("value", [-3, 2.5, float("nan"), "3", lambda step: step])
+    @pytest.mark.usefixtures("unchecked_arrays")
+    def test_step_that_is_no_step(self, value):
+        message = r"^switch_step must be a whole number, at least 0, got"
+        with pytest.raises(ValueError, match=message):
+            METHODS["sse_sam"](switch_step=value)
+
+    @pytest.mark.parametrize("value", [0, -1, 2.5, "3"])
+    @pytest.mark.usefixtures("unchecked_arrays")
+    def test_chunk_size_that_is_no_number_of_classes(self, value):
+        with pytest.raises(ValueError, match=r"^chunk_size must be a whole number, at least 1, go"):
+            METHODS["cc_sam"](chunk_size=value)
+
+    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize(
+        ("mask", "got"),
+        [("classifier", "str"), (0.5, "float"), ({"classifier.bias": "yes"}, "str")],
+    )
+    def test_mask_of_something_else(self, name, mask, got):
+        if isinstance(mask, dict):
+            mask = dict.fromkeys(initial_params(), True) | mask
+        with pytest.raises(ValueError, match=rf"^mask must hold bools, got \[.*'{got}'"):
+            METHODS[name](mask=mask).init(initial_params())
+
+    @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sam", "cc_sam")])
+    @pytest.mark.usefixtures("unchecked_arrays")
+    def test_counts_and_radius_swapped(self, name):
+        factory, arguments = METHODS[name].factory, dict(METHODS[name].arguments)
+        counts, radius = arguments.pop("class_counts"), arguments.pop(RADII[name][0])
+        message = r"^(rho|head_rho|class_counts) must (be one number|hold one count)"
+        with pytest.raises(ValueError, match=message):
+            factory(radius, counts, **arguments)
+
+
+def test_a_traced_chunk_size_names_what_makes_it_static():
+    tx, params = optax.inject_hyperparams(jaxlt.cc_sam)(COUNTS, chunk_size=2), initial_params()
+    with pytest.raises(ValueError, match=r"^chunk_size must be known .* among the static_args of"):
+        jax.jit(lambda state: update(tx, state, params, *batch(2)))(tx.init(params))
+    tx = optax.inject_hyperparams(jaxlt.cc_sam, static_args="chunk_size")(COUNTS, chunk_size=2)
+    jax.jit(lambda state: update(tx, state, params, *batch(2)))(tx.init(params))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_switch_may_be_a_hyperparameter_of_the_state():
+    params, (x, y) = initial_params(), batch(2)
+    method = METHODS["sse_sam"]
+    tx = optax.inject_hyperparams(method.factory)(**method.arguments, switch_step=1)
+    state = tx.init(params)
+    for phase in (None, 0, 0):
+        gradient, state = update(tx, state, params, x, y)
+        assert_close(gradient, first_update(method(switch_step=phase), x, y)[0], 1e-7)
