@@ -9,6 +9,7 @@ from typing import Any
 from flax import nnx
 
 from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn
+from jaxlt.batch.known_losses import losses_and_aux
 
 
 def value_and_grad(
@@ -52,19 +53,8 @@ def value_and_grad(
         1.0986123
     """
 
-    def losses_and_aux(model: Any, *args: Any) -> tuple[ClassLosses, Any]:
-        result = losses_fn(model, *args)
-        pair = result if has_aux else (result, None)
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], ClassLosses)):
-            what = "a pair of jaxlt.ClassLosses and anything" if has_aux else "jaxlt.ClassLosses"
-            raise TypeError(
-                f"losses_fn must return {what} (see jaxlt.class_losses), got "
-                f"{type(result).__name__}"
-            )
-        return pair
-
     def mean_and_aux(model: Any, *args: Any) -> tuple[Any, Any]:
-        losses, aux = losses_and_aux(model, *args)
+        losses, aux = losses_and_aux(losses_fn(model, *args), has_aux)
         return losses.mean(), aux
 
     grad_fn = nnx.value_and_grad(mean_and_aux, argnums=nnx.DiffState(0, wrt), has_aux=True)
@@ -77,7 +67,7 @@ def value_and_grad(
         def class_losses_fn(params: Any) -> ClassLosses:
             copy, copied_args = nnx.merge(graph, before)
             nnx.update(copy, params)
-            return losses_and_aux(copy, *copied_args)[0]
+            return losses_and_aux(losses_fn(copy, *copied_args), has_aux)[0]
 
         (loss, aux), gradient = grad_fn(model, *args)
         return (loss, aux) if has_aux else loss, gradient, class_losses_fn

@@ -184,7 +184,7 @@ def test_the_older_class_of_both_takes_the_same_step():
 @pytest.mark.parametrize(
     ("returned", "has_aux", "message"),
     [
-        (jnp.ones(4), False, "losses_fn must return jaxlt.ClassLosses .* got Array"),
+        (jnp.ones(4), False, "losses_fn must return jaxlt.ClassLosses, got an array of shape"),
         ((jaxlt.ClassLosses(jnp.ones(3), jnp.ones(3)), 1), False, "got tuple"),
         (jaxlt.ClassLosses(jnp.ones(3), jnp.ones(3)), True, "a pair .* got ClassLosses"),
     ],

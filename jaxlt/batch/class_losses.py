@@ -100,8 +100,8 @@ def class_losses(
     return ClassLosses(sums=sums, counts=counts)
 
 
-def check_class_losses(losses: Any) -> ClassLosses:
-    """Returns what a `class_losses_fn` returned.
+def check_class_losses(losses: Any, function: str = "class_losses_fn") -> ClassLosses:
+    """Returns what a function returned.
 
     Raises:
         TypeError: it is no `ClassLosses`.
@@ -111,12 +111,12 @@ def check_class_losses(losses: Any) -> ClassLosses:
         array = isinstance(losses, jax.Array)
         got = f"an array of shape {losses.shape}" if array else type(losses).__name__
         raise TypeError(
-            f"class_losses_fn must return jaxlt.ClassLosses, got {got}: return "
+            f"{function} must return jaxlt.ClassLosses, got {got}: return "
             "jaxlt.class_losses(per_example, labels, num_classes) of the losses of all images"
         )
     if losses.sums.ndim != 1 or losses.sums.shape != losses.counts.shape:
         raise ValueError(
-            "class_losses_fn must return sums and counts of shape (C,), got sums "
+            f"{function} must return sums and counts of shape (C,), got sums "
             f"{losses.sums.shape} and counts {losses.counts.shape}"
         )
     return losses

@@ -80,20 +80,31 @@ def value_and_grad(
             return loss, gradient, losses_fn
 
         def sums_fn(params: Any) -> tuple[Array, tuple[ClassLosses, Any]]:
-            losses, aux = losses_and_aux(params, *args)
+            losses, aux = losses_and_aux(losses_fn(params, *args), has_aux)
             return losses.sums, (losses, aux)
 
         sums, pullback, (losses, aux) = jax.vjp(sums_fn, params, has_aux=True)
         loss, mean_pullback = jax.vjp(lambda s: ClassLosses(s, losses.counts).mean(), sums)
         weights = mean_pullback(jnp.ones_like(loss))
         known = KnownLosses(
-            lambda p: losses_and_aux(p, *args)[0], params, losses, lambda w: pullback(w)[0]
+            lambda p: losses_and_aux(losses_fn(p, *args), has_aux)[0],
+            params,
+            losses,
+            lambda weights: pullback(weights)[0],
         )
         return (loss, aux) if has_aux else loss, pullback(*weights)[0], known
 
-    def losses_and_aux(params: Any, *args: Any) -> tuple[ClassLosses, Any]:
-        result = losses_fn(params, *args)
-        losses, aux = result if has_aux else (result, None)
-        return check_class_losses(losses), aux
-
     return loss_and_gradient
+
+
+def losses_and_aux(result: Any, has_aux: bool) -> tuple[ClassLosses, Any]:
+    """Returns what a user's `losses_fn` returned, None for the rest without `has_aux`.
+
+    Raises:
+        TypeError: it is no `ClassLosses`, or no pair.
+    """
+    if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+        need = "a pair of jaxlt.ClassLosses and anything, as has_aux says"
+        raise TypeError(f"losses_fn must return {need}, got {type(result).__name__}")
+    losses, aux = result if has_aux else (result, None)
+    return check_class_losses(losses, "losses_fn"), aux

@@ -67,7 +67,7 @@ class Groups(NamedTuple):
             if self.num_classes not in (None, counts.size):
                 raise ValueError(
                     f"class_losses_fn must return losses of {self.num_classes} classes, as many as "
-                    f"class_counts holds, got {counts.size}"
+                    f"class_counts or groups has, got {counts.size}"
                 )
             # In the precision of the hyperparameters, which is JAX's own.
             return self.objective_fn(counts.astype(float), step)
@@ -93,7 +93,7 @@ def sharpness_aware(
     *,
     clean: Real[ArrayLike, " classes"] | None = None,
     max_relative_radius: ScalarOrSchedule | None = None,
-    radius_fn: RadiusFn = constant_radius,
+    radius_fn: RadiusFn | None = None,
     adaptive: bool = False,
     per_leaf: bool = False,
     seed: Int[ArrayLike, ""] | None = None,
@@ -106,7 +106,11 @@ def sharpness_aware(
     With `L_c` the part of class c in the batch-mean loss L and `L_g = sum_c A[g, c] L_c` it returns
 
         `grad L(w) + sum_g [grad L_g(w + eps_g) - grad L_g(w)]`,
-        `eps_g = rho_g * grad L_g(w) / ||grad L_g(w)||`.
+        `eps_g = rho_g * d_g / ||d_g||`, `d_g = grad L_g(w)`,
+
+    or with `adaptive` (ASAM; Kwon et al., ICML 2021) `rho_g * w**2 * d_g / ||abs(w) * d_g||`, with
+    rho in other units. A class may be in several groups, or in none: then it is never perturbed. A
+    group that has no image in the batch, or no gradient, stays at w.
 
     All methods of jaxlt are written on it. A step costs one forward pass and one backward pass for
     each group at w, and one of both at each `w + eps_g`; it saves what it can (see `jaxlt.sam`).
@@ -117,10 +121,11 @@ def sharpness_aware(
         rho: radii: one for all groups, one each in a sequence, or a schedule of either. A group
             whose radius is the number 0 is taken at w, without a pass of its own.
         clean: share of each class in the loss at w, (C,). By default what no group takes.
-        max_relative_radius: bound on `||eps_g|| / ||theta||`, or a schedule of it.
-        radius_fn: from one group's rho, its gradient norm, `||theta||` and the number of scalars in
-            theta to the radius. A group without gradient has an infinite norm.
-        adaptive: whether radii are relative to each weight's magnitude (ASAM).
+        max_relative_radius: bound on `||eps_g|| / ||theta||`, or a schedule of it; with `adaptive`
+            on `rho_g / ||theta||`.
+        radius_fn: from one group's rho, `||d_g||`, `||theta||` and the number of scalars in theta
+            to the radius, rho where None. Without gradient the norm is infinite.
+        adaptive: whether radii are relative to each weight's magnitude, see above.
         per_leaf: whether each leaf has a norm and a radius of its own. `radius_fn` then gets all.
         seed: seed of random directions in place of the gradients. The same on every device.
         reads_gradient: whether it may read the incoming gradient, which saves passes. Without, that
@@ -150,19 +155,20 @@ def sharpness_aware(
     num_groups = groups.num_groups
     _check_radii(rho, num_groups)
     each = list(rho) if isinstance(rho, (list, tuple)) else [None] * num_groups
-    moving = [g for g, one in enumerate(each) if not _is_zero(one)]
-    # Where all rest one must stay, for the pass at w.
-    moving = moving if groups.each_class or moving else list(range(num_groups))
+    moving = [group for group, one in enumerate(each) if not _is_zero(one)]
+    if groups.each_class or not moving:
+        moving = list(range(num_groups))
     perturbed = groups if len(moving) == num_groups else groups.without_others(moving)
+    radius_of = constant_radius if radius_fn is None else radius_fn
 
     def rule(step: StepContext) -> PerturbationRule:
         random_key = None if seed is None else step.random_key(seed)
         if max_relative_radius is None:
-            return PerturbationRule(radius_fn, adaptive, per_leaf, random_key)
+            return PerturbationRule(radius_of, adaptive, per_leaf, random_key)
         relative = at_step(max_relative_radius, step.number)
 
         def within_bound(rho, norms, theta_norm, size):
-            radius = radius_fn(rho, norms, theta_norm, size)
+            radius = radius_of(rho, norms, theta_norm, size)
             bound = relative.astype(theta_norm.dtype) * theta_norm
             whole = jnp.linalg.norm(radius)
             return radius * jnp.where(whole > bound, bound / whole, 1)
@@ -223,10 +229,15 @@ def sharpness_aware(
 
 def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -> Groups:
     """Returns groups of constant shares; what is known of them saves passes."""
-    traced = isinstance(shares, Tracer) or isinstance(clean, Tracer)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((shares, clean)))
     # Constants are known also where `jax.jit` traces.
     with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
-        shares = jnp.asarray(shares, float)
+        try:
+            shares = jnp.asarray(shares, float)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"groups must hold numbers, one a group and class, got {shares!r}"
+            ) from None
         if shares.ndim != 2 or not shares.size:
             raise ValueError(
                 "groups must have shape (G, C), a row of class weights for each group, got "
@@ -243,7 +254,7 @@ def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) 
             raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
         nothing_clean = not traced and not rest.any()
         sums_to_mean = clean is None or (not traced and bool((rest + taken == 1).all()))
-        in_one = (shares >= 0).all() and ((shares > 0).sum(0) <= 1).all()
+        in_one = (shares >= 0).all() & ((shares > 0).sum(0) <= 1).all()
         disjoint = not traced and bool(in_one)
 
     def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:

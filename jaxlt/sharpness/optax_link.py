@@ -88,11 +88,11 @@ def sharpness_transformation(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SharpnessState]:
         call = "call update(grads, state, params, class_losses_fn=...)"
-        if class_losses_fn is None:
+        if not callable(class_losses_fn):
             raise ValueError(
-                "class_losses_fn must be a function from params to jaxlt.ClassLosses, got None: "
-                f"{call} yourself, since TrainState.apply_gradients of Flax and optax's wrappers "
-                "that take no extra arguments do not pass it on"
+                "class_losses_fn must be a function from params to jaxlt.ClassLosses, got "
+                f"{type(class_losses_fn).__name__}: {call} yourself, since TrainState of Flax and "
+                "some wrappers of optax do not pass it on; jaxlt/methods/README.md has your loop"
             )
         if params is None:
             raise ValueError(f"params must be given, got None: {call}")

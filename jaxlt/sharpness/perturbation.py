@@ -130,7 +130,12 @@ def resolve_mask(params: Any, mask: Mask) -> list[bool]:
         ValueError: the mask is no prefix of `params`, holds something other than bools, or
             selects no leaf.
     """
-    tree = mask(params) if callable(mask) else mask
+    try:
+        tree = mask(params) if callable(mask) else mask
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"mask must be a function of the whole params pytree, got one that fails on it: {error}"
+        ) from error
     if tree is None:
         return [True] * len(jax.tree.leaves(params))
     try:

@@ -72,7 +72,8 @@ def test_padding_alone():
 
 
 def test_a_function_that_returns_no_class_losses():
-    with pytest.raises(
-        TypeError, match=r"^class_losses_fn must return jaxlt.ClassLosses, got an a"
-    ):
+    with pytest.raises(TypeError, match=r"^losses_fn must return jaxlt.ClassLosses, got an array"):
         jaxlt.value_and_grad(lambda p: jnp.square(p))(jnp.ones(3))
+    losses_fn = class_losses_fn_of(*batch(2))
+    with pytest.raises(TypeError, match=r"^losses_fn must return a pair .*, got ClassLosses"):
+        jaxlt.value_and_grad(losses_fn, has_aux=True)(initial_params())

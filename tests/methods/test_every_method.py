@@ -146,7 +146,7 @@ class TestArguments:
     @pytest.mark.parametrize("name", [name for name in METHODS if name != "sam"])
     def test_class_counts_of_another_length_than_the_losses(self, name):
         message = (
-            "^class_losses_fn must return losses of 4 classes, as many as class_counts holds, got 5"
+            "^class_losses_fn must return losses of 4 classes, as many as class_counts .*got 5"
         )
         with pytest.raises(ValueError, match=message):
             first_update(METHODS[name](class_counts=(60, 25, 12, 4)), *batch(2))
@@ -203,6 +203,18 @@ class TestArguments:
             mask = dict.fromkeys(initial_params(), True) | mask
         with pytest.raises(ValueError, match=rf"^mask must hold bools, got \[.*'{got}'"):
             METHODS[name](mask=mask).init(initial_params())
+
+    def test_mask_of_a_leaf_in_place_of_the_tree(self):
+        message = (
+            r"^mask must be a function of the whole params pytree, got one that fails on it: 'd"
+        )
+        with pytest.raises(ValueError, match=message):
+            jaxlt.sam(mask=lambda leaf: leaf.ndim > 1).init(initial_params())
+
+    def test_losses_in_place_of_a_function_to_them(self):
+        params, losses_fn, tx = initial_params(), class_losses_fn_of(*batch(2)), jaxlt.sam()
+        with pytest.raises(ValueError, match=r"^class_losses_fn must be a .*, got ClassLosses: c"):
+            tx.update(params, tx.init(params), params, class_losses_fn=losses_fn(params))
 
     @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sam", "cc_sam")])
     @pytest.mark.usefixtures("unchecked_arrays")

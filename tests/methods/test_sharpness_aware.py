@@ -232,6 +232,7 @@ class TestArguments:
         [
             ({"groups": [1.0, 0.0]}, r"groups must have shape \(G, C\), .*, got \(2,\)"),
             ({"groups": [[]]}, r"groups must have shape \(G, C\), .*, got \(1, 0\)"),
+            ({"groups": ["many", "few"]}, "groups must hold numbers, one a group and class, got"),
             ({"groups": [[np.nan]]}, "groups and clean must be finite, got"),
             ({"clean": [1.0]}, r"clean must have shape \(5,\), as groups has, got \(1,\)"),
             ({"rho": (0.1,)}, "rho must hold one radius for each of the 2 groups, got 1"),
@@ -257,3 +258,20 @@ class TestArguments:
         tx = jaxlt.sharpness_aware(SHARES[:, :4], 0.1)
         with pytest.raises(ValueError, match=r"^class_losses_fn must return losses of 4 classes"):
             first_update(tx, *batch(2))
+
+
+@pytest.mark.usefixtures("x64")
+class TestInjectHyperparams:
+    @pytest.mark.parametrize("static", [(), ("groups",)])
+    def test_groups_may_be_traced(self, static):
+        tx = optax.inject_hyperparams(jaxlt.sharpness_aware, static_args=static)(SHARES, 0.1)
+        params, (x, y) = initial_params(), batch(2)
+        gradient, _ = jax.jit(lambda state: update(tx, state, params, x, y))(tx.init(params))
+        expected, _ = first_update(jaxlt.sharpness_aware(SHARES, 0.1), x, y)
+        assert_close(gradient, expected, 1e-7)
+
+    def test_a_method_made_where_jax_traces(self):
+        x, y = batch(2)
+        made = jax.jit(lambda: first_update(jaxlt.sharpness_aware(jnp.array(SHARES), 0.1), x, y))()
+        expected = first_update(jaxlt.sharpness_aware(SHARES, 0.1), x, y)
+        assert_close(made[0], expected[0], 1e-7)

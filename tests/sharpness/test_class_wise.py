@@ -140,9 +140,3 @@ class TestCost:
         assert memory(50) > 50 * size
         assert memory(1) < 10 * size
         assert memory(5) < memory(50) / 3
-
-
-@pytest.mark.parametrize("chunk_size", [0, -1])
-def test_chunk_size_must_be_positive(chunk_size):
-    with pytest.raises(ValueError, match=f"^chunk_size must be at least 1, got {chunk_size}"):
-        jaxlt.cc_sam(COUNTS, chunk_size=chunk_size)

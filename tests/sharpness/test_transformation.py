@@ -187,7 +187,7 @@ class TestErrors:
     def test_update_without_class_losses_fn(self, name):
         tx, params = METHODS[name](), initial_params()
         with pytest.raises(
-            ValueError, match=r"^class_losses_fn must be a function .*, got None: call update"
+            ValueError, match=r"^class_losses_fn must be a function .*, got NoneType: call up"
         ):
             tx.update(params, tx.init(params), params)
 
