@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from small_problems import (
     CLASSIFIER,
-    COUNTS,
     METHODS,
     NUM_CLASSES,
     assert_close,
