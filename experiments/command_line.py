@@ -1,34 +1,14 @@
 """What every program of this package does around its work: flags, log lines, exit status."""
 
 import logging
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import jaxlt
 from experiments import endings, flags, flags_help, parsing
 from jaxlt.errors import Interrupted, UsageError
-
-_MOST = 10_000
-"""Of numbers in a range, which a slip of the finger must not fill memory with."""
-
-
-def _numbers(words: list[str]) -> tuple[int, ...]:
-    return tuple(number for word in words for number in _range(word))
-
-
-def _range(word: str) -> range:
-    found = re.fullmatch(r"(-?\d+)(?:-(\d+))?", word)
-    first, last = map(int, (found[1], found[2] or found[1])) if found else (0, -1)
-    if not first <= last < first + _MOST:
-        raise ValueError("numbers and ranges such as 0-7")
-    return range(first, last + 1)
-
-
-# The type of flags such as `--seeds 0 1 5-7`.
-Numbers = Annotated[tuple[int, ...], _numbers]
 
 
 def check_distinct(name: str, values: Sequence[object]) -> None:

@@ -5,41 +5,17 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from experiments import command_line
-from experiments.cluster import ONE_PROCESS, Cluster
+from experiments.cluster import ONE_PROCESS
+from experiments.recipe_arguments import Arguments
 from jaxlt import UsageError
 from jaxlt.recipes.methods import has_radius
 from jaxlt.recipes.named import named
-from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
+from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.recorded import read_recipe
 from jaxlt.runs.reader import directory_and_step
-
-
-@dataclasses.dataclass(frozen=True)
-class Arguments:
-    """Flags of the program."""
-
-    recipe: str
-    """Named recipe, see --list, a run or its recipe.json; the other flags override it."""
-    list: Annotated[str, " ".join] | None = None
-    """Print the named recipes, or those whose names hold a word, and train nothing."""
-    workdir: Path | None = None
-    """Directory of the run; none for runs/BENCHMARK/RECIPE-seedN. With several seeds or with rhos,
-    the directory of the runs' directories, seedN or rhoX-seedN; none for runs/BENCHMARK/RECIPE."""
-    seeds: command_line.Numbers = (0,)
-    """Seeds of parameters, order and augmentation, one run each; ranges such as 0-7 too."""
-    rhos: tuple[float, ...] = ()
-    """Radii in place of method.rho, one run each with every seed."""
-    check_images: bool = False
-    """Decode all training and evaluated images once before training, and report those that cannot
-    be decoded together."""
-    resume: bool = True
-    """Go on where the workdir's runs of this recipe stopped; --no-resume wants a new workdir."""
-    options: Recipe = Recipe()  # noqa: RUF009 (it is frozen)
-    execution: Execution = DEFAULT_EXECUTION
-    cluster: Cluster = ONE_PROCESS
 
 
 def train_recipe(benchmark: str, default: str, description: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments import command_line, parsing
 from experiments.flags import flags_of
+from experiments.number_ranges import Numbers
 from experiments.presentation import markdown_table
 from experiments.recipe_program import chosen_recipe, label
 from experiments.table.program import Options, say_once
@@ -51,7 +52,7 @@ class Arguments:
     workdir: Path | None = None
     """Directory of trials/NAME/seedN and of METHOD.json, the best recipes; none for
     runs/tune/RECIPE."""
-    seeds: command_line.Numbers = (0,)
+    seeds: Numbers = (0,)
     """Seeds of each trial, whose mean is what counts; ranges such as 0-4 too."""
     jobs: int = 1
     """Processes that train at the same time, one run each; they share cores and memory equally."""

@@ -24,6 +24,7 @@ from experiments.finetune.recommended import (
 from experiments.finetune.training import ShortRuns, label_of, train
 from experiments.flags import POSITIONAL, flags_of
 from experiments.image_paths import source_of
+from experiments.number_ranges import Numbers
 from experiments.presentation import evaluated_images, markdown_table, mean_and_deviation, printable
 from experiments.table.plan import Cell, Plan, finished_runs, place_of_run
 from experiments.table.program import Options, render_table, say_once
@@ -65,7 +66,7 @@ class Arguments:
     baseline: bool = False
     """Also train SGD with cross-entropy, with the same budget: as many epochs, and as many short
     runs, over its learning rate."""
-    seeds: command_line.Numbers = (0,)
+    seeds: Numbers = (0,)
     """Seeds, one run each; ranges such as 0-4 too. Short runs have the first."""
     jobs: int = 1
     """Processes that train at the same time, one run each; they share cores and memory equally."""

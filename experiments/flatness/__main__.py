@@ -6,6 +6,7 @@ from typing import Literal
 
 from experiments import command_line
 from experiments.examined import Examined
+from experiments.number_ranges import Numbers
 from jaxlt.recipes.part import check
 
 
@@ -18,7 +19,7 @@ class Arguments(Examined):
     scope: Literal["classifier", "all"] = "classifier"
     """Parameters that are perturbed: the classifier's, as in CC-SAM's figure 1, or all that were
     trained."""
-    seeds: command_line.Numbers = (0, 1, 2, 3, 4)
+    seeds: Numbers = (0, 1, 2, 3, 4)
     """Seeds of the random directions, which are the same for all runs. Ranges such as 0-4 are
     understood."""
     global_range: float = 1.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from experiments import command_line
+from experiments.number_ranges import Numbers
 from experiments.presentation import evaluated_images
 from experiments.table.plan import Cell, Plan, chosen, finished_runs, place_of_run, read_entries
 from experiments.table.processes import PlannedRun, train_in_processes
@@ -29,7 +30,7 @@ _logger = logging.getLogger(__name__)
 class Options:
     """Flags about the runs of a table."""
 
-    seeds: command_line.Numbers = (0, 1, 2, 3, 4)
+    seeds: Numbers = (0, 1, 2, 3, 4)
     """Seeds of parameters, data order and augmentation, one run of each recipe each. Ranges such
     as 0-4 are understood."""
     jobs: int = 1

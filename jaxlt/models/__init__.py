@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from jaxlt.models.create import create_model as create_model
 from jaxlt.models.networks.batch_norm import BatchNorm as BatchNorm
+from jaxlt.models.networks.cosine_head import CosineClassifier as CosineClassifier
 from jaxlt.models.networks.decoupled_heads import (
     NearestClassMeanClassifier as NearestClassMeanClassifier,
 )
 from jaxlt.models.networks.decoupled_heads import ScaledLinearClassifier as ScaledLinearClassifier
-from jaxlt.models.networks.heads import CosineClassifier as CosineClassifier
 from jaxlt.models.networks.heads import ImageClassifier as ImageClassifier
 from jaxlt.models.networks.heads import LinearClassifier as LinearClassifier
 from jaxlt.models.networks.layer_norm import GroupNorm as GroupNorm

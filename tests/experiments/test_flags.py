@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cifar_lt, clip_lt, flags, flags_help, parsing, predict, recipe_program
-from experiments.recipe_program import Arguments
+from experiments.recipe_arguments import Arguments
 from jaxlt import UsageError
 from jaxlt.recipes.data import Balanced, Exponential
 from jaxlt.recipes.losses import LDAM, CrossEntropy, PaperAdversary

@@ -74,3 +74,27 @@ class Batch(NamedTuple):
 
     images: np.ndarray | jax.Array
     labels: np.ndarray
+
+
+class Draws(NamedTuple):
+    """The draws of some steps, arrays (steps, batch, ...); None where none are needed.
+
+    Attributes:
+        indices: int32, numbers of the images.
+        top, left: int32, corner of the crop in the image padded by `draws.CROP_PAD` on every side.
+        crop_tries, crop_place: float64 (..., NUM_TRIES, 2) and (..., 2), see `augment.crops`.
+        flip: bool, whether the crop is mirrored left to right.
+        operations, amounts: int32 and float32 (..., K), see `augment.policies`.
+        cutout_row, cutout_column: int32, the square's center, see `augment.cutout`.
+    """
+
+    indices: np.ndarray
+    top: np.ndarray | None = None
+    left: np.ndarray | None = None
+    crop_tries: np.ndarray | None = None
+    crop_place: np.ndarray | None = None
+    flip: np.ndarray | None = None
+    operations: np.ndarray | None = None
+    amounts: np.ndarray | None = None
+    cutout_row: np.ndarray | None = None
+    cutout_column: np.ndarray | None = None

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.data.augment.cutout import cutout_hole
-from jaxlt.data.pipelines.batches import Batch, Chunk
-from jaxlt.data.pipelines.draws import CROP_PAD, Draws, DrawStream, rows_of_shard
+from jaxlt.data.pipelines.batches import Batch, Chunk, Draws
+from jaxlt.data.pipelines.draws import CROP_PAD, DrawStream, rows_of_shard
 from jaxlt.data.sources.image_set import ImageSet
 from jaxlt.data.sources.source import scale_and_shift
 from jaxlt.errors import UsageError

@@ -1,10 +1,11 @@
 """What chance decides in training: the images of each step and their augmentation."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
+from jaxlt.data.pipelines.batches import Draws
 from jaxlt.data.sampling.random_numbers import random_integers, stream_key
 from jaxlt.data.sampling.samplers import Sampler
 from jaxlt.errors import UsageError
@@ -66,30 +67,6 @@ class ImageAugmentation:
             f"color jitter {self.color_jitter:g}": self.color_jitter != 0,
         }
         return tuple(name for name, used in named.items() if used)
-
-
-class Draws(NamedTuple):
-    """The draws of some steps, arrays (steps, batch, ...); None where none are needed.
-
-    Attributes:
-        indices: int32, numbers of the images.
-        top, left: int32, corner of the crop in the image padded by `CROP_PAD` on every side.
-        crop_tries, crop_place: float64 (..., NUM_TRIES, 2) and (..., 2), see `augment.crops`.
-        flip: bool, whether the crop is mirrored left to right.
-        operations, amounts: int32 and float32 (..., K), see `augment.policies`.
-        cutout_row, cutout_column: int32, the square's center, see `augment.cutout`.
-    """
-
-    indices: np.ndarray
-    top: np.ndarray | None = None
-    left: np.ndarray | None = None
-    crop_tries: np.ndarray | None = None
-    crop_place: np.ndarray | None = None
-    flip: np.ndarray | None = None
-    operations: np.ndarray | None = None
-    amounts: np.ndarray | None = None
-    cutout_row: np.ndarray | None = None
-    cutout_column: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

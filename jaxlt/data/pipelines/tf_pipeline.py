@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from jaxlt.data.augment.batch_augmentation import augment, normalize
-from jaxlt.data.pipelines.batches import Batch, Chunk
-from jaxlt.data.pipelines.draws import Draws, DrawStream, rows_of_shard
+from jaxlt.data.pipelines.batches import Batch, Chunk, Draws
+from jaxlt.data.pipelines.draws import DrawStream, rows_of_shard
 from jaxlt.data.sources.image_set import ImageSet, refuse_undecodable
 from jaxlt.data.sources.source import scale_and_shift
 from jaxlt.data.sources.unreadable import SkipLog, Substitutes, Unreadable, first_readable

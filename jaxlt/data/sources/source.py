@@ -12,6 +12,7 @@ from jaxlt.data.sources.folder import load_folder
 from jaxlt.data.sources.idx import load_idx
 from jaxlt.data.sources.image_set import ImageSet, LoadedImages
 from jaxlt.data.sources.listed import load_listed
+from jaxlt.data.sources.published_statistics import published_statistics
 from jaxlt.data.sources.resampling import Resize
 from jaxlt.data.sources.tfds import load_tfds
 from jaxlt.data.sources.tfds_listed import load_listed_tfds
@@ -25,19 +26,6 @@ _MAX_DIGIT_INTENSITY = 16
 _CIFAR = ("cifar10", "cifar100")
 Normalization = Literal["dataset", "imagenet", "inaturalist2018", "clip", "half"]
 Relabel = Literal["none", "by_size"]
-
-# Those of Kang et al., "Decoupling representation and classifier for long-tailed recognition",
-# ICLR 2020, and of the code after it. Places-LT is normalized by ImageNet's. CLIP's are those of
-# the code of Radford et al., "Learning transferable visual models from natural language
-# supervision", ICML 2021, which its weights were trained with. CIFAR-10's and CIFAR-100's are
-# those of all code of the long-tailed literature.
-_STATISTICS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "inaturalist2018": ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +170,7 @@ def _statistics(
     is_cifar = kind == "cifar" or (kind == "tfds" and place.split(":")[0] in _CIFAR)
     if is_cifar or normalization != "dataset":
         name = "cifar" if normalization == "dataset" else normalization
-        return _published_statistics(name, images.image_shape[2], spec)
+        return published_statistics(name, images.image_shape[2], spec)
     count = min(len(images.labels), _STATISTICS_SAMPLE)
     numbers = np.linspace(0, len(images.labels) - 1, count, dtype=np.int64)
     if unreadable == "skip":
@@ -218,17 +206,3 @@ def _load_digits(image_size: int | None) -> LoadedImages:
         train=ArrayImages(pixels[~is_test], labels[~is_test], image_size),
         test=ArrayImages(pixels[is_test], labels[is_test], image_size),
     )
-
-
-def _published_statistics(
-    name: str, num_channels: int, spec: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and deviation per channel by the name of a `Normalization`, or "cifar".
-
-    A `UsageError` says that the images of the source `spec` have not 3 channels.
-    """
-    if num_channels != 3:
-        raise UsageError(
-            f"images must have 3 channels for normalization {name}, got {num_channels} in {spec}"
-        )
-    return _STATISTICS[name]

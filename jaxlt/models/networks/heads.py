@@ -1,4 +1,4 @@
-"""A backbone with a classifier head, and the linear and cosine heads."""
+"""A backbone with a classifier head, and the linear head."""
 
 from typing import Any, ClassVar
 
@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.batch.classifiers import Linear
-from jaxlt.batch.cosine import Cosine, unit_norm
+from jaxlt.batch.cosine import Cosine
 from jaxlt.errors import UsageError
+from jaxlt.models.networks.cosine_head import CosineClassifier
 
 # He initialization as PyTorch draws it: an untruncated normal, unlike Flax's `kaiming_normal`.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -38,29 +39,6 @@ def linear_parameters(module: nn.Module, width: int, num_classes: int) -> Linear
 
     kernel = module.param("kernel", kaiming_normal, (width, num_classes), jnp.float32)
     return Linear(kernel, module.param("bias", bias_init, (num_classes,), jnp.float32))
-
-
-class CosineClassifier(nn.Module):
-    """Cosine classifier: logit j is the cosine of the features and column j of the kernel.
-
-    The kernel starts uniform with unit columns, as the NormedLinear of LDAM-DRW. `scale` is a
-    factor on the cosines, such as LIFT's 25; 1 for losses with a scale of their own (30 for LDAM).
-    """
-
-    num_classes: int
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps `(B, D)` features to `(B, num_classes)` float32 cosines times the scale."""
-
-        def unit_columns(key, shape, dtype):
-            return unit_norm(jax.random.uniform(key, shape, dtype, -1.0, 1.0), axis=0)
-
-        features = jnp.asarray(features, jnp.float32)
-        shape = (features.shape[-1], self.num_classes)
-        kernel = self.param("kernel", unit_columns, shape, jnp.float32)
-        return Cosine(kernel, self.scale).logits(features)
 
 
 def _create_classifier(name: str, num_classes: int, cosine_scale: float) -> nn.Module:

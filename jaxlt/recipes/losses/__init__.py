@@ -2,15 +2,10 @@
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from jaxlt.recipes.losses.adjustments import BalancedSoftmax, LogitAdjusted, VectorScaling
 from jaxlt.recipes.losses.adversary import Adversary, PaperAdversary, ReleasedAdversary
-from jaxlt.recipes.losses.loss import (
-    BalancedSoftmax,
-    CrossEntropy,
-    Focal,
-    LogitAdjusted,
-    VectorScaling,
-)
 from jaxlt.recipes.losses.loss import ClassBalanced as ClassBalanced
+from jaxlt.recipes.losses.loss import CrossEntropy, Focal
 from jaxlt.recipes.losses.loss import Loss as Loss
 from jaxlt.recipes.losses.margins import GCL, LADE, LDAM, LabelAwareSmoothing
 

@@ -1,4 +1,4 @@
-"""What all losses have in common, the softmax losses, and class weights."""
+"""What all losses have in common, those without class counts, and class weights."""
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -50,39 +50,6 @@ class Focal(Loss, frozen=True, tag="focal"):
 
     def build(self, class_counts):  # noqa: D102
         return lambda x, y, _: losses.focal(x, y, self.gamma)
-
-
-class LogitAdjusted(Loss, frozen=True, tag="logit_adjusted"):
-    """Logit adjustment (Menon et al., ICLR 2021)."""
-
-    label = "LA"
-    tau: NonNegative = 1.0
-    """Strength of the adjustment."""
-
-    def build(self, class_counts):  # noqa: D102
-        return lambda x, y, _: losses.logit_adjusted(x, y, class_counts, self.tau)
-
-
-class BalancedSoftmax(Loss, frozen=True, tag="balanced_softmax"):
-    """Balanced softmax (Ren et al., NeurIPS 2020)."""
-
-    label = "balanced softmax"
-
-    def build(self, class_counts):  # noqa: D102
-        return lambda x, y, _: losses.balanced_softmax(x, y, class_counts)
-
-
-class VectorScaling(Loss, frozen=True, tag="vector_scaling"):
-    """The vector-scaling loss (Kini et al., NeurIPS 2021)."""
-
-    label = "VS"
-    gamma: NonNegative = 0.3
-    """Exponent of the multiplicative adjustment."""
-    tau: NonNegative = 1.0
-    """Strength of the additive adjustment."""
-
-    def build(self, class_counts):  # noqa: D102
-        return lambda x, y, _: losses.vector_scaling(x, y, class_counts, self.gamma, self.tau)
 
 
 class ClassBalanced(Choice, frozen=True, tag="class_balanced"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxlt.errors import UsageError
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.sources import TFDS
 from jaxlt.recipes.stage import Stage
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     BENCHMARKS: dict[str, dict[str, Recipe]]
 
 _Varied = TypeVar("_Varied", Recipe, Stage)
+
+CIFAR_FACTORS = (200, 100, 50, 10)
+"""Imbalance factors of CIFAR-10/100-LT."""
 
 _LARGE = ("imagenet_lt", "places_lt", "inaturalist")
 _SMALL = ("cifar", "cifar_stages", "standin", "flattened")
@@ -114,3 +118,27 @@ def followed_by(base: Recipe, *stages: Any) -> Recipe:
         *stages: in place of those after its first.
     """
     return base.replace(stages=(base.first, *stages))
+
+
+def add_on_cifar(
+    recipes: dict[str, Recipe],
+    sources: dict[str, str],
+    name: str,
+    recipe: Recipe,
+    source: str,
+    cifar: tuple[int, ...] = (10, 100),
+    factors: tuple[int, ...] = CIFAR_FACTORS,
+    **by_classes: dict[int, Any],
+) -> None:
+    """Adds a recipe, and its source, for each number of classes and each imbalance factor.
+
+    Fields `by_classes` have one value for CIFAR-10 and one for CIFAR-100.
+    """
+    for classes in cifar:
+        own = {field: values[classes] for field, values in by_classes.items()}
+        dataset = TFDS(dataset=f"cifar{classes}")
+        for factor in factors:
+            full = f"{name}_cifar{classes}" + ("" if factor == 100 else f"_if{factor}")
+            profile = recipe.data.profile.replace(imbalance_factor=factor)
+            recipes[full] = vary(recipe, source=dataset, profile=profile, **own)
+            sources[full] = source

@@ -5,20 +5,17 @@ differences between the repositories, are those of the papers and programs named
 """
 
 import functools
-from typing import Any
 
 from jaxlt.recipes.data import Exponential
 from jaxlt.recipes.losses import LADE, LDAM, ClassBalanced, Focal, LogitAdjusted, VectorScaling
 from jaxlt.recipes.methods import SAM, SGD, SSESAM, FocalSAM, ImbSAM
-from jaxlt.recipes.named import vary
+from jaxlt.recipes.named import add_on_cifar, vary
 from jaxlt.recipes.network import CosineLayer, Small
 from jaxlt.recipes.optimizer import CosineSteppedFirst, MultiStep
 from jaxlt.recipes.recipe import Recipe
-from jaxlt.recipes.sources import TFDS
 
 CIFAR = Recipe()  # ResNet-32, 200 epochs of SGD at 0.1, momentum 0.9
 COSINE_CLASSIFIER = Small(classifier=CosineLayer())
-FACTORS = (200, 100, 50, 10)
 
 SADDLE_SOURCE = "val-iisc/Saddle-LongTail (NeurIPS 2022)"
 _CUI_SOURCE = "Cui et al. (CVPR 2019), after Saddle"
@@ -52,31 +49,6 @@ _SSE_SAM = SSESAM(head_rho=0.05, tail_rho=0.1, tail_threshold=100, switch_at=0.7
 
 RECIPES: dict[str, Recipe] = {}
 SOURCES: dict[str, str] = {}
-
-
-def add_on_cifar(
-    recipes: dict[str, Recipe],
-    sources: dict[str, str],
-    name: str,
-    recipe: Recipe,
-    source: str,
-    cifar: tuple[int, ...] = (10, 100),
-    factors: tuple[int, ...] = FACTORS,
-    **by_classes: dict[int, Any],
-) -> None:
-    """Adds a recipe, and its source, for each number of classes and each imbalance factor.
-
-    Fields `by_classes` have one value for CIFAR-10 and one for CIFAR-100.
-    """
-    for classes in cifar:
-        own = {field: values[classes] for field, values in by_classes.items()}
-        dataset = TFDS(dataset=f"cifar{classes}")
-        for factor in factors:
-            full = f"{name}_cifar{classes}" + ("" if factor == 100 else f"_if{factor}")
-            profile = recipe.data.profile.replace(imbalance_factor=factor)
-            recipes[full] = vary(recipe, source=dataset, profile=profile, **own)
-            sources[full] = source
-
 
 _add = functools.partial(add_on_cifar, RECIPES, SOURCES)
 

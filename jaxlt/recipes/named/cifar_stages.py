@@ -9,8 +9,8 @@ from typing import Any
 from jaxlt.recipes import losses, optimizer
 from jaxlt.recipes.data import ClassAware, ClassBalancedSampler
 from jaxlt.recipes.methods import CCSAM
-from jaxlt.recipes.named import followed_by, vary
-from jaxlt.recipes.named.cifar import CIFAR, COSINE_CLASSIFIER, FACTORS, add_on_cifar
+from jaxlt.recipes.named import CIFAR_FACTORS, add_on_cifar, followed_by, vary
+from jaxlt.recipes.named.cifar import CIFAR, COSINE_CLASSIFIER
 from jaxlt.recipes.policies import AutoAugment
 from jaxlt.recipes.recipe import Recipe
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
@@ -88,7 +88,7 @@ _add("lws", followed_by(_MIXUP, _LWS), _CRT_SOURCE)
 _add("tau_norm", followed_by(_MIXUP, TauNorm(tau=0.5)), f"{_CRT_SOURCE}; tau is not tuned")
 _add("ncm", followed_by(_MIXUP, NearestClassMean()), _CRT_SOURCE)
 for _classes, _by_factor in _MISLAS_NUMBERS.items():
-    for _factor in FACTORS:
+    for _factor in CIFAR_FACTORS:
         _head, _tail, _lr_factor = _by_factor.get(_factor, _by_factor[100])
         _stage = vary(
             DECOUPLED,

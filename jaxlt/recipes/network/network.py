@@ -2,24 +2,14 @@
 
 from typing import Any, Literal, TypeAlias
 
-from jaxlt.recipes.part import Choice, Count, Positive, part_name
+from jaxlt.recipes.network.last_layer import CosineLayer, LinearLayer
+from jaxlt.recipes.part import Choice, Count, part_name
 
 GroupNormResNet: TypeAlias = Literal["resnet20_gn", "resnet32_gn"]
 CifarResNet: TypeAlias = Literal[
     "resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", GroupNormResNet
 ]
 SmallArchitecture: TypeAlias = Literal[CifarResNet, "resnet34", "small_vit", "small_conv", "mlp"]
-
-
-class LinearLayer(Choice, frozen=True, tag="linear"):
-    """An affine last layer."""
-
-
-class CosineLayer(Choice, frozen=True, tag="cosine"):
-    """A last layer of normalized features and weights, as LDAM needs."""
-
-    scale: Positive = 1.0
-    """Constant factor on the cosines; 1 with ldam and gcl, which have their own."""
 
 
 class Network(Choice, frozen=True):

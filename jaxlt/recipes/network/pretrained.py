@@ -5,7 +5,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from jaxlt.errors import UsageError
 from jaxlt.recipes.network.encoders import Adaptation, Clip, DINOv2, ViT
 from jaxlt.recipes.network.imagenet import ImageNetArchitecture, ImageNetResNet
-from jaxlt.recipes.network.network import CosineLayer, Network
+from jaxlt.recipes.network.last_layer import CosineLayer
+from jaxlt.recipes.network.network import Network
 
 Normalization: TypeAlias = Literal["imagenet", "clip", "half"]
 

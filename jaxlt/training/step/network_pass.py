@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from jaxlt.batch.class_losses import (
@@ -22,6 +21,7 @@ from jaxlt.batch.classifiers import Features, Linear
 from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
+from jaxlt.training.step.micro_batches import in_turns
 from jaxlt.training.step.mixup import MixedBatch, mixed_class_losses
 from jaxlt.training.step.spectral_norm import SpectralNorm
 from jaxlt.training.step.state import TrainState
@@ -168,18 +168,6 @@ class BatchLosses:
             rngs={"dropout": self.key},
         )
         if size is not None and len(images) > size:
-            return _in_turns(lambda some: apply(some)[0], images, size), {}
+            return in_turns(lambda some: apply(some)[0], images, size), {}
         output, kept = apply(images)
         return output, {name: kept[name] for name in self.keep if name in kept}
-
-
-def _in_turns(function: Callable[[Array], Array], images: Array, size: int) -> Array:
-    """Applies a function of images, `size` at a time, keeping nothing for the backward pass."""
-    function = jax.checkpoint(function)
-    turns = len(images) // size
-    whole, rest = images[: turns * size], images[turns * size :]
-    # Every so many-th image, so that each device has its part of every turn.
-    parts = whole.reshape(size, turns, *images.shape[1:]).swapaxes(0, 1)
-    outputs = jax.lax.map(function, parts).swapaxes(0, 1)
-    outputs = outputs.reshape(turns * size, *outputs.shape[2:])
-    return jnp.concatenate([outputs, function(rest)]) if len(rest) else outputs

@@ -11,7 +11,8 @@ from jaxlt.data.augment.batch_augmentation import (
     pad_crop,
 )
 from jaxlt.data.augment.pillow_operations import OPERATIONS, apply_operations
-from jaxlt.data.pipelines.draws import CROP_PAD, Draws
+from jaxlt.data.pipelines.batches import Draws
+from jaxlt.data.pipelines.draws import CROP_PAD
 
 # Typed Any because NumPy arrays stand in for tensors, which TensorFlow's stubs do not allow.
 RNG: Any = np.random.default_rng(0)
