@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.flags import THEN, Flag, choices_of, choosable
-from jaxlt.recipes.part import annotations, need, options, own_fields, part_name, shown
+from jaxlt.recipes.in_words import need, shown
+from jaxlt.recipes.part import annotations, options, own_fields, part_name
 
 
 def nearest(word: str, names: Sequence[str]) -> str:

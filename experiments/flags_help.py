@@ -5,7 +5,8 @@ import textwrap
 from typing import Any, get_args
 
 from experiments.flags import POSITIONAL, THEN, Flag, choices_of, flags_of
-from jaxlt.recipes.part import part_name, shown
+from jaxlt.recipes.in_words import shown
+from jaxlt.recipes.part import part_name
 
 _WIDTH = 120
 _FLAGS_WIDTH = 36

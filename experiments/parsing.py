@@ -14,7 +14,8 @@ from experiments import flag_refusals
 from experiments.flags import MISSING, POSITIONAL, THEN, Flag, choices_of, choosable, flags_of
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
-from jaxlt.recipes.part import Choice, Part, annotations, need, options, own_fields, part_name
+from jaxlt.recipes.in_words import need
+from jaxlt.recipes.part import Choice, Part, annotations, options, own_fields, part_name
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Each flag with the words behind it.

@@ -24,8 +24,9 @@ from experiments.tuning import (
 )
 from jaxlt.errors import UsageError, counted
 from jaxlt.files.directory import write_atomically
+from jaxlt.recipes.in_words import shown
 from jaxlt.recipes.named import vary
-from jaxlt.recipes.part import part_name, shown
+from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 from jaxlt.recipes.recorded import write_recipe
 

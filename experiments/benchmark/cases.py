@@ -10,7 +10,8 @@ from jaxlt import UsageError
 from jaxlt.data import profile_counts
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, SSESAM, FocalSAM, ImbSAM, Method
 from jaxlt.recipes.network import Network
-from jaxlt.recipes.optimizer import Constant, Optimizer
+from jaxlt.recipes.optimizer import Optimizer
+from jaxlt.recipes.schedule import Constant
 from jaxlt.recipes.stage import Stage
 
 CaseName = Literal[

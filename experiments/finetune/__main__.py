@@ -31,8 +31,9 @@ from experiments.table.program import Options, render_table, say_once
 from jaxlt.errors import UsageError
 from jaxlt.files.directory import expanded
 from jaxlt.recipes.data import AnySource, Data
+from jaxlt.recipes.in_words import shown
 from jaxlt.recipes.methods import has_radius
-from jaxlt.recipes.part import part_name, shown
+from jaxlt.recipes.part import part_name
 from jaxlt.recipes.recipe import DEFAULT_EXECUTION, Execution, Recipe
 
 _logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from experiments.presentation import (
     run_styles,
 )
 from jaxlt.errors import UsageError, counted
-from jaxlt.recipes.part import shown
+from jaxlt.recipes.in_words import shown
 from jaxlt.recipes.recorded import RecordedRecipe, TrainedRun
 from jaxlt.runs.differences import differences, flattened, key_but_for_seed, shared_by_seeds
 from jaxlt.runs.reader import EvaluationRecord, MeasurementRecord

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from jaxlt import UsageError
 from jaxlt.errors import Interrupted
-from jaxlt.recipes.part import shown
+from jaxlt.recipes.in_words import shown
 from jaxlt.recipes.recipe import Execution, Recipe
 from jaxlt.recipes.recorded import write_recipe
 

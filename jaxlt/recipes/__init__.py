@@ -56,12 +56,10 @@ from jaxlt.recipes.network import ViT as ViT
 from jaxlt.recipes.network.pretrained import PretrainedBackbone as PretrainedBackbone
 from jaxlt.recipes.network.pretrained import pretrained_backbone as pretrained_backbone
 from jaxlt.recipes.optimizer import CCSAMMultiStep as CCSAMMultiStep
-from jaxlt.recipes.optimizer import Constant as Constant
 from jaxlt.recipes.optimizer import CosineAnnealing as CosineAnnealing
 from jaxlt.recipes.optimizer import CosineSteppedFirst as CosineSteppedFirst
 from jaxlt.recipes.optimizer import MultiStep as MultiStep
 from jaxlt.recipes.optimizer import Optimizer as Optimizer
-from jaxlt.recipes.optimizer import Schedule as Schedule
 from jaxlt.recipes.optimizer import WarmupCosine as WarmupCosine
 from jaxlt.recipes.part import Clock as Clock
 from jaxlt.recipes.part import Part as Part
@@ -73,6 +71,8 @@ from jaxlt.recipes.recipe import Recipe as Recipe
 from jaxlt.recipes.recorded import TrainedRun as TrainedRun
 from jaxlt.recipes.recorded import read_recipe as read_recipe
 from jaxlt.recipes.recorded import write_recipe as write_recipe
+from jaxlt.recipes.schedule import Constant as Constant
+from jaxlt.recipes.schedule import Schedule as Schedule
 from jaxlt.recipes.sources import CIFAR as CIFAR
 from jaxlt.recipes.sources import IDX as IDX
 from jaxlt.recipes.sources import TFDS as TFDS

@@ -17,10 +17,11 @@ from jaxlt.errors import UsageError, first_few
 from jaxlt.files.directory import expanded
 from jaxlt.models.clip.snapshot import interpolate_positions
 from jaxlt.models.weights.kept_classes import rows_by_name
+from jaxlt.recipes.in_words import shown
 from jaxlt.recipes.input_pipelines import InputPipelines
 from jaxlt.recipes.network import Encoder, Network
 from jaxlt.recipes.network.network import Backbone
-from jaxlt.recipes.part import own_fields, part_name, shown
+from jaxlt.recipes.part import own_fields, part_name
 from jaxlt.runs.checkpoint import digest
 from jaxlt.runs.model_description import ModelDescription
 from jaxlt.runs.reader import RunReader, directory_and_step

@@ -1,35 +1,13 @@
 """SGD and its learning rates by epoch, as parts of a recipe."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlt.recipes.part import BelowOne, Choice, Clock, Count, NonNegative, Part, Share
-
-EpochFn: TypeAlias = Callable[[jax.Array], jax.Array]
-
-
-class Schedule(Choice, frozen=True):
-    """From the zero-based epoch to the learning rate, in the long-tailed literature's ways."""
-
-    def build(self, peak: float, epochs: int) -> EpochFn:
-        """Builds the function from the zero-based epoch, a float, to the learning rate.
-
-        Args:
-            peak: the highest learning rate.
-            epochs: of the stage.
-        """
-        raise NotImplementedError
-
-
-class Constant(Schedule, frozen=True, tag="constant"):
-    """The peak in all epochs."""
-
-    def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102 (see Schedule, as below)
-        return lambda epoch: jnp.full_like(epoch, peak)
+from jaxlt.recipes.part import BelowOne, Clock, Count, NonNegative, Part, Share
+from jaxlt.recipes.schedule import Constant, EpochFn, Schedule
 
 
 class CosineAnnealing(Schedule, frozen=True, tag="cosine"):
@@ -38,7 +16,7 @@ class CosineAnnealing(Schedule, frozen=True, tag="cosine"):
     Epoch e of E has `peak * (1 + cos(pi e / E)) / 2`.
     """
 
-    def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
+    def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102 (see Schedule, as below)
         return lambda epoch: 0.5 * peak * (1 + jnp.cos(jnp.pi * epoch / epochs))
 
 

@@ -9,8 +9,7 @@ import operator
 import textwrap
 import types
 import typing
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Self, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -28,8 +27,6 @@ CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, extra={"need": "an integer of
 
 # What an int32 holds: steps and images are counted by it.
 _LARGEST = 2**31 - 1
-_KINDS = {float: "a number", int: "an integer", str: "a text", bool: "true or false"}
-_KINDS[Path] = "a path"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,47 +116,19 @@ def part_types(annotation: Any) -> tuple[type[Part], ...]:
     )
 
 
-def need(annotation: Any) -> str:
-    """Says what a value of an annotation must be."""
-    if get_origin(annotation) is not tuple and (kinds := part_types(annotation)):
-        names = ", ".join(kind.__name__ for kind in kinds)
-        return f"one of the parts {names}" + ", or none" * (type(None) in options(annotation))
-    if type(None) in options(annotation):
-        rest = [one for one in options(annotation) if one is not type(None)]
-        return f"{need(rest[0])}, or none"
-    if get_origin(annotation) is Annotated:
-        kind, *marks = get_args(annotation)
-        extra = (one.extra for one in marks if isinstance(one, Meta) and one.extra)
-        return next(extra, {}).get("need", need(kind))
-    if get_origin(annotation) is Literal:
-        return f"one of {', '.join(map(str, get_args(annotation)))}"
-    if get_origin(annotation) is tuple:
-        return f"a list, each {need(get_args(annotation)[0])}"
-    return _KINDS.get(annotation, str(annotation))
-
-
 def check(name: str, value: object, holds: bool, need: str) -> None:
     """Raises UsageError, saying what a field must be, unless the condition holds."""
     if not holds:
+        from jaxlt.recipes.in_words import shown
+
         raise UsageError(f"{name} must be {need}, got {shown(value)}")
-
-
-def shown(value: object) -> str:
-    """Writes a value as a flag takes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (tuple, list)):
-        return " ".join(map(shown, value))
-    return part_name(value) if isinstance(value, Part) else str(value)
 
 
 def _checked(name: str, annotation: Any, value: Any) -> Any:
     try:
         plain = msgspec.convert(_plain(value), annotation)
     except msgspec.ValidationError:
-        raise UsageError(f"{name} must be {need(annotation)}, got {shown(value)}") from None
+        raise _refusal(name, annotation, value) from None
     for number in plain if isinstance(plain, tuple) else (plain,):
         if isinstance(number, float):
             check(name, value, math.isfinite(number), "finite")
@@ -186,8 +155,16 @@ def _checked_part(name: str, annotation: Any, value: Any) -> Any:
     some = value if many and isinstance(value, tuple) else (value,)
     optional = value is None and type(None) in options(annotation)
     holds = optional or all(isinstance(one, bases or kinds) for one in some)
-    check(name, value, holds and isinstance(value, tuple) == many, need(annotation))
+    if not holds or isinstance(value, tuple) != many:
+        raise _refusal(name, annotation, value)
     return value
+
+
+def _refusal(name: str, annotation: Any, value: object) -> UsageError:
+    # Words know parts, and most runs refuse nothing.
+    from jaxlt.recipes.in_words import need, shown
+
+    return UsageError(f"{name} must be {need(annotation)}, got {shown(value)}")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from jaxlt.errors import UsageError, first_few
 from jaxlt.files.foreign_files import Count, Number, read_json, read_typed, typed
+from jaxlt.runs.metrics_file import records
 from jaxlt.runs.workdir import RunFiles, is_step
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ class RunReader(RunFiles):
     def _records(self) -> tuple[list[EvaluationRecord], list[MeasurementRecord]]:
         evaluations: list[EvaluationRecord] = []
         measurements: list[MeasurementRecord] = []
-        for where, values in self._lines():
+        for where, values in records(self.metrics_file):
             if "measurement" in values:
                 measurements.append(typed(values, MeasurementRecord, where))
             else:

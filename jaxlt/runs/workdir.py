@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from jaxlt.files.directory import (
     write_atomically,
     write_json,
 )
-from jaxlt.files.foreign_files import JsonError, parse_json, read_json, read_text
+from jaxlt.files.foreign_files import read_json
+from jaxlt.runs.metrics_file import records
 
 
 class RunFiles:
@@ -41,21 +42,7 @@ class RunFiles:
         """Returns the evaluations, and the measurements with their numbers under `measurement`."""
         if not self.metrics_file.exists():
             return []
-        return [record for _, record in self._lines(until_damaged=True)]
-
-    def _lines(self, *, until_damaged: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields each record with what an error names."""
-        for number, line in enumerate(read_text(self.metrics_file).splitlines(), 1):
-            where = f"{self.metrics_file} line {number}"
-            try:
-                record = parse_json(line)
-            except JsonError as error:
-                if until_damaged:
-                    return
-                raise UsageError(f"{where} must be JSON, got damage: {error}") from error
-            if not isinstance(record, dict) or type(record.get("step")) is not int:
-                raise UsageError(f"{where} must be an object with a step, got {line:.80}")
-            yield where, record
+        return [record for _, record in records(self.metrics_file, until_damaged=True)]
 
     def saved_steps(self) -> list[int]:
         """Returns the steps of the checkpoints, ascending."""

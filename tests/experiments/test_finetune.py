@@ -33,7 +33,7 @@ from jaxlt.recipes import (
     Recipe,
     read_recipe,
 )
-from jaxlt.recipes.part import shown
+from jaxlt.recipes.in_words import shown
 
 # Blanks, accents and a comma, as people name things.
 NAMES = ("Ant", "Bär", "black cat", "cow", "Dachs, klein", "élan", "fish", "goat")

@@ -10,12 +10,13 @@ from experiments import cifar_lt, clip_lt, flags, flags_help, parsing, predict, 
 from experiments.recipe_arguments import Arguments
 from jaxlt import UsageError
 from jaxlt.recipes.data import Balanced, Exponential
+from jaxlt.recipes.in_words import need
 from jaxlt.recipes.losses import LDAM, CrossEntropy, PaperAdversary
 from jaxlt.recipes.methods import CCSAM, SAM, SGD, FocalSAM
 from jaxlt.recipes.named import BENCHMARKS, RECIPES
 from jaxlt.recipes.network import Clip, CosineLayer, ImageNetResNet, RandomEncoder, Small
 from jaxlt.recipes.optimizer import MultiStep
-from jaxlt.recipes.part import annotations, need
+from jaxlt.recipes.part import annotations
 from jaxlt.recipes.policies import AutoAugment, RandAugment
 from jaxlt.recipes.recorded import write_recipe
 from jaxlt.recipes.sources import IDX, TFDS, Digits

@@ -6,7 +6,6 @@ import pytest
 
 from jaxlt.recipes.optimizer import (
     CCSAMMultiStep,
-    Constant,
     CosineAnnealing,
     CosineSteppedFirst,
     MultiStep,
@@ -14,6 +13,7 @@ from jaxlt.recipes.optimizer import (
     by_epoch,
 )
 from jaxlt.recipes.part import Clock
+from jaxlt.recipes.schedule import Constant
 
 EPOCHS = 200
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from jaxlt.recipes import Evaluation, Optimizer, Small, Stage, named, train
 from jaxlt.recipes.named import vary
-from jaxlt.recipes.optimizer import Constant, MultiStep
+from jaxlt.recipes.optimizer import MultiStep
+from jaxlt.recipes.schedule import Constant
 from jaxlt.runs.run import Events
 
 

@@ -6,6 +6,8 @@ differences between the repositories, are those of the papers and programs named
 
 import functools
 
+import numpy as np
+
 from jaxlt.recipes.data import Exponential
 from jaxlt.recipes.losses import LADE, LDAM, ClassBalanced, Focal, LogitAdjusted, VectorScaling
 from jaxlt.recipes.methods import SAM, SGD, SSESAM, FocalSAM, ImbSAM
@@ -30,7 +32,7 @@ _SADDLE_LDAM_DRW = vary(_SADDLE_DRW, loss=LDAM(), network=COSINE_CLASSIFIER)
 _RHO_STEPS = SAM(rho=0.05, rho_epochs=(5, 160, 180), rho_values=(0.1, 0.5, 0.6))
 # Its radius "linear" option, 0.05 to 0.8, in steps of a twentieth of the run.
 _TWENTIETHS = tuple(range(10, 200, 10))
-_LINEAR = tuple(round(0.05 + 0.75 * epoch / 200, 4) for epoch in _TWENTIETHS)
+_LINEAR = tuple(np.linspace(0.05, 0.8, 21)[1:-1].round(4).tolist())
 _RHO_LINEAR = SAM(rho=0.05, rho_epochs=_TWENTIETHS, rho_values=_LINEAR)
 
 FOCAL_SOURCE = "scongl/Focal-SAM (ICML 2025)"
