@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlt import UsageError, recipes
+from jaxlt.recipes.in_words import need, shown
 from jaxlt.recipes.named import RECIPES
 from jaxlt.recipes.part import (
     Choice,
@@ -20,12 +21,10 @@ from jaxlt.recipes.part import (
     annotations,
     check,
     field_docs,
-    need,
     options,
     own_fields,
     part_name,
     part_types,
-    shown,
 )
 from jaxlt.recipes.recipe import Evaluation, Recipe
 from jaxlt.recipes.recorded import read_recipe, recipe_of, write_recipe

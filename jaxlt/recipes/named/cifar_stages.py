@@ -13,6 +13,7 @@ from jaxlt.recipes.named import CIFAR_FACTORS, add_on_cifar, followed_by, vary
 from jaxlt.recipes.named.cifar import CIFAR, COSINE_CLASSIFIER
 from jaxlt.recipes.policies import AutoAugment
 from jaxlt.recipes.recipe import Recipe
+from jaxlt.recipes.schedule import Constant
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
 # The schedule of MiSLAS and GCL.
@@ -59,7 +60,7 @@ CC_SAM_STAGE = vary(
     epochs=30,
     batch_size=64,
     lr=0.01,
-    schedule=optimizer.Constant(),
+    schedule=Constant(),
 )
 
 _BALMS_SOURCE = "jiawei-ren/BalancedMetaSoftmax (NeurIPS 2020)"
