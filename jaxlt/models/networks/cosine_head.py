@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.classifiers import Cosine, unit_norm
+from jaxlt.batch.cosine import Cosine, unit_norm
 
 
 class CosineClassifier(nn.Module):
