@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Integer, Real
+from jaxtyping import Array, ArrayLike, Float, Inexact, Integer, Num, Real
 
 from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
@@ -128,7 +128,7 @@ def batch_size(counts: Real[Array, " classes"]) -> Real[Array, ""]:
     return jnp.where(total > 0, total, 1)
 
 
-def at_least_32_bits(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+def at_least_32_bits(x: Num[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
     """Returns an array in float32, or as it is where it is wider."""
     x = jnp.asarray(x)
     return x.astype(wide(x.dtype))
@@ -136,7 +136,7 @@ def at_least_32_bits(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 
 def wide(dtype: jnp.dtype) -> jnp.dtype:
     """Returns float32 for types of fewer bits and for integers, else the type itself."""
-    narrow = not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32
+    narrow = not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32) if narrow else dtype
 
 

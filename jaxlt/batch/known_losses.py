@@ -76,7 +76,9 @@ def value_and_grad(
 
     def loss_and_gradient(params: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
         if isinstance(losses_fn, FactoredLosses):
-            loss, gradient = jax.value_and_grad(lambda p: losses_fn(p).mean())(params)
+            loss, gradient = jax.value_and_grad(lambda p: losses_fn(p).mean(), allow_int=True)(
+                params
+            )
             return loss, gradient, losses_fn
 
         def sums_fn(params: Any) -> tuple[Array, tuple[ClassLosses, Any]]:

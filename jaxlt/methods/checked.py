@@ -9,7 +9,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxlt.batch.class_losses import at_least_32_bits
-from jaxlt.sharpness.perturbation import Leaves, Scope, norm
+from jaxlt.sharpness.perturbation import Leaves, norm
+from jaxlt.sharpness.real_parts import losses_by_real_parts, real_parts
 
 # Rounding in 16 bits is far below, another batch or dropout mask far above.
 _TOLERANCE = 0.05
@@ -50,15 +51,16 @@ def checked(method: optax.GradientTransformation) -> optax.GradientTransformatio
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         result = method.update(updates, state, params, **extra_args)
-        scope, class_losses_fn = Scope(params, None), extra_args["class_losses_fn"]
-
-        def mean_loss(theta: Leaves) -> Float[Array, ""]:
-            return class_losses_fn(scope.join(theta, scope.rest)).mean()
-
-        right = list(map(at_least_32_bits, jax.grad(mean_loss)(scope.theta)))
-        got = [u.astype(r.dtype) for u, r in zip(scope.split(updates)[0], right, strict=True)]
+        parts = real_parts(params, params)
+        losses_fn = losses_by_real_parts(extra_args["class_losses_fn"], params, parts)
+        gradient = jax.tree.leaves(jax.grad(lambda p: losses_fn(p).mean())(parts))
+        if not gradient:
+            return result
+        right = list(map(at_least_32_bits, gradient))
+        leaves = jax.tree.leaves(real_parts(params, updates))
+        got = [u.astype(r.dtype) for u, r in zip(leaves, right, strict=True)]
         lengths = norm(right), norm(_less(got, right, jnp.ones([])))
-        factor = sum(jnp.vdot(r, u).real for r, u in zip(right, got, strict=True)) / lengths[0] ** 2
+        factor = sum(jnp.vdot(r, u) for r, u in zip(right, got, strict=True)) / lengths[0] ** 2
         found = factor, *lengths, norm(_less(got, right, factor))
         if any(isinstance(number, Tracer) for number in found):
             jax.debug.callback(_judge, *found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import ArrayLike, Int
 
@@ -64,6 +65,8 @@ def gradient_norm_penalty(
         share = at_step(penalty, state.count) / at_step(rho, state.count)
 
         def between(at_w, moved):
+            if not jnp.issubdtype(at_w.dtype, jnp.inexact):  # of a parameter without derivative
+                return at_w
             near, far = at_least_32_bits(at_w), at_least_32_bits(moved)
             part = share.astype(near.dtype)
             return ((1 - part) * near + part * far).astype(at_w.dtype)

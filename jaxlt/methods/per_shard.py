@@ -56,9 +56,9 @@ def per_shard(
     """
     method = optax.with_extra_args_support(method)
 
-    def mean_of_measured(leaf: jax.Array) -> jax.Array:
-        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return jax.lax.pmean(leaf, axis_name) if floating else leaf
+    def mean(leaf: jax.Array, otherwise: jax.Array) -> jax.Array:
+        inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        return jax.lax.pmean(leaf, axis_name) if inexact else otherwise
 
     def update_fn(
         updates: optax.Updates,
@@ -77,8 +77,9 @@ def per_shard(
             )
         shard = jax.lax.axis_index(axis_name)
         own_key = jax.random.fold_in(jax.random.key(0) if key is None else key, shard)
-        updates, params = varying((updates, params), axis_name)
-        updates, state = method.update(updates, state, params, key=own_key, **extra_args)
-        return jax.lax.pmean(updates, axis_name), jax.tree.map(mean_of_measured, state)
+        own, params = varying((updates, params), axis_name)
+        own, state = method.update(own, state, params, key=own_key, **extra_args)
+        # A step count, or of a parameter without derivative, is the same on all devices.
+        return jax.tree.map(mean, own, updates), jax.tree.map(mean, state, state)
 
     return optax.GradientTransformationExtraArgs(method.init, update_fn)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, wide
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, at_least_32_bits, wide
 from jaxlt.batch.passes import Blocks
 from jaxlt.sharpness.closed_form import (
     gradient_in_closed_form,
@@ -123,10 +123,13 @@ def _gradient_by_chunks(
         labels = jax.lax.dynamic_slice(classes, [index * chunk_size], [chunk_size])
         gradient, chunk_norms, chunk_sharpness = jax.vmap(class_gradient)(labels)
         weights = mix.at[labels].get(mode="fill", fill_value=0)
-        # By default GPUs round the factors of a product to 10 bits.
-        total = jax.tree.map(
-            lambda t, g: t + jnp.tensordot(weights, g, 1, precision="highest"), total, gradient
-        )
+
+        def added(total, gradient):
+            factors, gradient = weights.astype(total.dtype), gradient.astype(total.dtype)
+            # By default GPUs round the factors of a product to 10 bits.
+            return total + jnp.tensordot(factors, gradient, 1, precision="highest")
+
+        total = jax.tree.map(added, total, gradient)
         norms = norms.at[labels].set(chunk_norms.astype(norms.dtype), mode="drop")
         return total, norms, sharpness.at[labels].set(chunk_sharpness, mode="drop")
 
@@ -134,6 +137,8 @@ def _gradient_by_chunks(
         start = jax.tree.map(jnp.zeros_like, (scope.theta, scope.rest))
     else:
         start = pullback(clean)
+    # Many classes' gradients are lost in a sum of 16 bits.
+    start = jax.tree.map(at_least_32_bits, start)
     norms = jnp.zeros_like(sums, dtype=wide(sums.dtype))
     carry = (start, norms, jnp.zeros_like(sums))
     total, norms, sharpness = jax.lax.fori_loop(0, num_chunks, chunk, carry)

@@ -70,7 +70,9 @@ def sharpness_transformation(
     def init_fn(params: optax.Params) -> SharpnessState:
         _check_what_stands_around()
         _check_whole_tree(params)
-        _warn_of_short_floats(params, mask)
+        _are_real(params)
+        if jax.tree.leaves(params):
+            _warn_of_short_floats(params, mask)
         # Two arrays, not one twice: a donated state may not hold the same buffer twice.
         norms, sharpness = (jnp.zeros(num_groups, jnp.float32) for _ in range(2))
         loss, bounded = (jnp.zeros([], jnp.float32) for _ in range(2))
@@ -97,12 +99,20 @@ def sharpness_transformation(
         if params is None:
             raise ValueError(f"params must be given, got None: {call}")
         _check_whole_tree(params)
+        real = _are_real(params)
         _check_same_leaves(updates, params)
         step = StepContext(
             class_losses_fn, params, updates, state.count, key, value, ascent_losses_fn
         )
-        result = gradient_fn(step)
-        gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), result.gradient, updates)
+        if real:
+            result = gradient_fn(step)
+        else:
+            from jaxlt.sharpness.real_parts import gradient_by_real_parts
+
+            result = gradient_by_real_parts(gradient_fn, step, num_groups)
+        gradient = jax.tree.map(
+            lambda g, u: g if g is u else g.astype(u.dtype), result.gradient, updates
+        )
         count = jnp.asarray(optax.safe_increment(state.count))
         measured = (jnp.asarray(x).astype(jnp.float32) for x in result[1:])
         return gradient, SharpnessState(count, *measured)
@@ -169,6 +179,17 @@ def _check_same_leaves(updates: optax.Updates, params: optax.Params) -> None:
                 *shapes, name or "the root"
             )
         )
+
+
+def _are_real(params: optax.Params) -> bool:
+    """Tells whether there are parameters and all are real; refuses what are no arrays."""
+    leaves = jax.tree.leaves(params)
+    if all(hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
+        return bool(leaves)
+    from jaxlt.sharpness.real_parts import check_leaves
+
+    check_leaves(params)
+    return False
 
 
 def _warn_of_short_floats(params: optax.Params, mask: Mask) -> None:

@@ -63,7 +63,8 @@ def gradient_by_parts(
 
         def added(total, *gradients):
             t, d, g = map(at_least_32_bits, (total, *gradients))
-            return (t + share[group] * d + objective.mix[group] * g).astype(total.dtype)
+            factors = share[group].astype(t.dtype), objective.mix[group].astype(t.dtype)
+            return (t + factors[0] * d + factors[1] * g).astype(total.dtype)
 
         total = jax.tree.map(added, total, at_w, moved)
         norms = norms.at[group].set(norm(eps).astype(norms.dtype))

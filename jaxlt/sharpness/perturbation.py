@@ -45,12 +45,19 @@ class PerturbationRule(NamedTuple):
         self, gradient: Leaves, theta: Leaves, rho: Float[Array, ""], group: Int[ArrayLike, ""]
     ) -> Leaves:
         """Returns a group's eps, a constant to whatever differentiates it."""
-        weight_scale = [at_least_32_bits(jnp.abs(w)) if self.adaptive else 1.0 for w in theta]
-        direction = [s * at_least_32_bits(d) for s, d in zip(weight_scale, gradient, strict=True)]
-        norms, lengths = self._norms(direction), None
+        dtype = _common_dtype([*theta, *gradient])
+        direction = [at_least_32_bits(d).astype(dtype) for d in gradient]
+        weight_scale = [jnp.abs(w).astype(dtype) if self.adaptive else 1.0 for w in theta]
+        # The quotient of radius and length then stays in the range of floats.
+        shares = [[d] for d in direction] if self.per_leaf else [direction]
+        shrink, scale = jax.tree.map(lambda *x: jnp.stack(x), *map(_powers_of_two, shares))
+        shrunk = jnp.broadcast_to(shrink, (len(theta),))
+        direction = [s * (p * d) for s, p, d in zip(weight_scale, shrunk, direction, strict=True)]
+        lengths = self._norms(direction)
+        norms = scale * lengths
         if self.random_key is not None:
             drawn = standard_normal(jax.random.fold_in(self.random_key, group), theta)
-            direction = [s * d for s, d in zip(weight_scale, drawn, strict=True)]
+            direction = [s * d.astype(dtype) for s, d in zip(weight_scale, drawn, strict=True)]
             lengths = self._norms(direction)
         factors = jnp.broadcast_to(self.factors(norms, theta, rho, lengths), (len(theta),))
         return [
@@ -72,8 +79,8 @@ class PerturbationRule(NamedTuple):
         # A group without gradient has no direction: an infinite norm makes its perturbation zero.
         norms = jnp.where(norms > 0, norms, jnp.inf)
         lengths = norms if lengths is None else jnp.where(lengths > 0, lengths, jnp.inf)
-        rho, size = rho.astype(norms.dtype), sum(w.size for w in theta)
-        return self.radius_fn(rho, norms, norm(theta), size) / lengths
+        rho, theta_norm = rho.astype(norms.dtype), norm(theta).astype(norms.dtype)
+        return self.radius_fn(rho, norms, theta_norm, sum(w.size for w in theta)) / lengths
 
     def _norms(self, direction: Leaves) -> Array:
         return jnp.stack([norm(d) for d in direction] if self.per_leaf else [norm(direction)])
@@ -86,9 +93,32 @@ def standard_normal(key: PRNGKeyArray, like: Leaves) -> Leaves:
 
 
 def norm(tree: Any) -> Float[Array, ""]:
-    """Returns the Euclidean norm over all leaves, accumulated in at least 32 bits."""
-    squares = [jnp.square(at_least_32_bits(x)).sum() for x in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
+    """Returns the Euclidean norm over all leaves, in their widest type or 32 bits.
+
+    No square leaves the range of floats, however small or large the entries are.
+    """
+    leaves = jax.tree.leaves(tree)
+    dtype = _common_dtype(leaves)
+    shrink, scale = _powers_of_two(leaves)
+    squares = [jnp.square(shrink * at_least_32_bits(x).astype(dtype)).sum() for x in leaves]
+    return scale * jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def _powers_of_two(leaves: Leaves) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns 1 / s and s, the power of two nearest to the largest modulus: neither rounds."""
+    dtype = _common_dtype(leaves)
+    largest = jnp.stack([jnp.abs(x).max(initial=0).astype(dtype) for x in leaves]).max()
+    numbers = jnp.finfo(dtype)
+    tiny = jnp.asarray(numbers.tiny, dtype)
+    scale = jnp.clip(jax.lax.stop_gradient(largest), tiny, 1 / tiny)
+    # A GPU's quotient is not exact; rounded without digits it is.
+    scale = jax.lax.reduce_precision(scale, numbers.nexp, 0)
+    return jax.lax.reduce_precision(1 / scale, numbers.nexp, 0), scale
+
+
+def _common_dtype(leaves: Leaves) -> jnp.dtype:
+    """Returns the widest type of leaves, of 32 bits at least."""
+    return max((wide(jnp.result_type(x)) for x in leaves), key=lambda dtype: dtype.itemsize)
 
 
 def add(theta: Leaves, eps: Leaves) -> Leaves:
