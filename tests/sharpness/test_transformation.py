@@ -21,7 +21,6 @@ from small_problems import (
     first_update,
     initial_params,
     logits,
-    plain_gradient,
     update,
 )
 
@@ -51,25 +50,6 @@ class TestState:
         assert after.count == 1
         assert (after.perturbation_norm > 0).all()
         assert (after.sharpness > 0).all()
-
-    def test_init_is_abstract(self, name):
-        tx = METHODS[name]()
-        assert jax.eval_shape(tx.init, initial_params()) == jax.eval_shape(
-            lambda: tx.init(initial_params())
-        )
-
-    def test_can_be_donated(self, name):
-        state = METHODS[name]().init(initial_params())
-        jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)(state)
-
-    def test_gradient_has_the_dtype_of_the_updates(self, name):
-        params, (x, y) = initial_params(), batch(2)
-        tx = METHODS[name]()
-        short = jax.tree.map(lambda w: w.astype(jnp.bfloat16), plain_gradient(params, x, y))
-        gradient, _ = tx.update(
-            short, tx.init(params), params, class_losses_fn=class_losses_fn_of(x, y)
-        )
-        assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.bfloat16)}
 
 
 @EACH_METHOD
@@ -154,11 +134,6 @@ class TestTransforms:
 
         gradient, _ = changed_update(METHODS[name](), class_losses_fn, params)
         assert_close(gradient, first_update(METHODS[name](), x, y)[0], 1e-12)
-
-    def test_other_keywords_are_ignored(self, name):
-        params, (x, y) = initial_params(), batch(2)
-        tx, losses = METHODS[name](), class_losses_fn_of(x, y)
-        tx.update(params, tx.init(params), params, class_losses_fn=losses, value=1.0, grad=None)
 
 
 SCHEDULED = [(name, radius) for name, radii in RADII.items() for radius in radii] + [
