@@ -81,7 +81,7 @@ def losses_by_real_parts(losses_fn: ClassLossesFn, params: Any, parts: Any) -> C
     if isinstance(losses_fn, FactoredLosses):
         features_fn, classifier_fn = map(of_parts, (losses_fn.features_fn, losses_fn.classifier_fn))
         return dataclasses.replace(losses_fn, features_fn=features_fn, classifier_fn=classifier_fn)
-    if isinstance(losses_fn, KnownLosses) and losses_fn.params is params:
+    if isinstance(losses_fn, KnownLosses) and losses_fn.is_at(params):
         # What JAX pulls back to a complex leaf is the conjugate of the direction of ascent.
         return dataclasses.replace(
             losses_fn,
