@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn, FactoredLosses, check_class_losses
+from jaxlt.batch.class_losses import (
+    ClassLosses,
+    ClassLossesFn,
+    check_class_losses,
+    class_losses,
+)
+from jaxlt.batch.factored_losses import FactoredLosses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +27,15 @@ class KnownLosses:
         params: the parameters.
         losses: at these.
         pullback: from weights of the class sums to the gradient of their weighted sum there.
+        of_features: of a `FactoredLosses`, the features at these parameters, and the function from
+            a gradient by them to that by the parameters.
     """
 
     function: ClassLossesFn
     params: Any
     losses: ClassLosses
     pullback: Callable[[Float[Array, " classes"]], Any]
+    of_features: tuple[Array, Callable[[Array], Any]] | None = None
 
     def __call__(self, params: Any) -> ClassLosses:
         """Returns the losses at any parameters."""
@@ -48,9 +57,10 @@ def value_and_grad(
     notice that two are the same.
 
     Args:
-        losses_fn: from params, and what else it is called with, to the batch's `ClassLosses`.
+        losses_fn: from params, and what else it is called with, to the batch's `ClassLosses`; or a
+            `FactoredLosses`.
         has_aux: whether `losses_fn` returns a pair, of `ClassLosses` and anything else, such as new
-            batch statistics.
+            batch statistics. A `FactoredLosses` has a field for that.
 
     Returns:
         A function that takes the arguments of `losses_fn` and returns the batch-mean loss (with
@@ -76,27 +86,61 @@ def value_and_grad(
 
     def loss_and_gradient(params: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
         if isinstance(losses_fn, FactoredLosses):
-            loss, gradient = jax.value_and_grad(lambda p: losses_fn(p).mean(), allow_int=True)(
-                params
-            )
-            return loss, gradient, losses_fn
-
-        def sums_fn(params: Any) -> tuple[Array, tuple[ClassLosses, Any]]:
-            losses, aux = losses_and_aux(losses_fn(params, *args), has_aux)
-            return losses.sums, (losses, aux)
-
-        sums, pullback, (losses, aux) = jax.vjp(sums_fn, params, has_aux=True)
-        loss, mean_pullback = jax.vjp(lambda s: ClassLosses(s, losses.counts).mean(), sums)
-        weights = mean_pullback(jnp.ones_like(loss))
-        known = KnownLosses(
-            lambda p: losses_and_aux(losses_fn(p, *args), has_aux)[0],
-            params,
-            losses,
-            lambda weights: pullback(weights)[0],
-        )
-        return (loss, aux) if has_aux else loss, pullback(*weights)[0], known
+            known, aux = _known_of_factored(losses_fn, params)
+        else:
+            known, aux = _known(lambda p: losses_and_aux(losses_fn(p, *args), has_aux), params)
+        counts = known.losses.counts
+        loss, pullback = jax.vjp(lambda s: ClassLosses(s, counts).mean(), known.losses.sums)
+        gradient = known.pullback(*pullback(jnp.ones_like(loss)))
+        with_aux = losses_fn.has_aux if isinstance(losses_fn, FactoredLosses) else has_aux
+        return (loss, aux) if with_aux else loss, gradient, known
 
     return loss_and_gradient
+
+
+def factored(class_losses_fn: ClassLossesFn) -> FactoredLosses | None:
+    """Returns the `FactoredLosses` that a function is, or knows the losses of; None for others."""
+    known = isinstance(class_losses_fn, KnownLosses)
+    function = class_losses_fn.function if known else class_losses_fn
+    return function if isinstance(function, FactoredLosses) else None
+
+
+def _known(losses_fn: Callable[[Any], tuple[ClassLosses, Any]], params: Any):
+    def sums_fn(params: Any) -> tuple[Array, tuple[ClassLosses, Any]]:
+        losses, aux = losses_fn(params)
+        return losses.sums, (losses, aux)
+
+    _, pullback, (losses, aux) = jax.vjp(sums_fn, params, has_aux=True)
+    known = KnownLosses(
+        lambda p: losses_fn(p)[0], params, losses, lambda weights: pullback(weights)[0]
+    )
+    return known, aux
+
+
+def _known_of_factored(losses_fn: FactoredLosses, params: Any) -> tuple[KnownLosses, Any]:
+    features, features_pullback, aux = jax.vjp(
+        lambda p: losses_fn.features_and_aux(p, losses_fn.images), params, has_aux=True
+    )
+
+    def sums_fn(params: Any, features: Array) -> tuple[Array, ClassLosses]:
+        labels = losses_fn.labels
+        logits = losses_fn.logits(losses_fn.classifier_fn(params), features, labels)
+        losses = class_losses(losses_fn.loss(logits, labels), labels, losses_fn.num_classes)
+        return losses.sums, losses
+
+    _, head_pullback, losses = jax.vjp(sums_fn, params, features, has_aux=True)
+
+    def pullback(weights: Float[Array, " classes"]) -> Any:
+        by_params, by_features = head_pullback(weights)
+        return jax.tree.map(_sum, by_params, features_pullback(by_features)[0])
+
+    of_features = features, lambda gradient: features_pullback(gradient)[0]
+    return KnownLosses(losses_fn, params, losses, pullback, of_features), aux
+
+
+def _sum(one: Array, other: Array) -> Array:
+    # What has no derivative has no numbers either.
+    return one if one.dtype == jax.dtypes.float0 else one + other
 
 
 def losses_and_aux(result: Any, has_aux: bool) -> tuple[ClassLosses, Any]:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, at_least_32_bits, wide
+from jaxlt.batch.class_losses import ClassLossesFn, at_least_32_bits, wide
+from jaxlt.batch.known_losses import KnownLosses, factored
 from jaxlt.batch.passes import Blocks
 from jaxlt.sharpness.closed_form import (
     gradient_in_closed_form,
@@ -37,14 +38,15 @@ def class_wise_gradient(
     other.
     """
     scope = Scope(params, mask)
-    if isinstance(class_losses_fn, FactoredLosses):
-        features_move = theta_moves_features(class_losses_fn, scope)
-        if not features_move and has_closed_form(class_losses_fn, scope, rule):
-            return gradient_in_closed_form(class_losses_fn, scope, objective_fn, rho, rule)
-        if features_move and class_losses_fn.in_parts:
-            passes = class_losses_fn.passes
-            blocks = passes if isinstance(passes, Blocks) else Blocks()
-            return gradient_by_parts(class_losses_fn, scope, None, objective_fn, rho, rule, blocks)
+    losses_fn = factored(class_losses_fn)
+    if losses_fn is not None:
+        features_move = theta_moves_features(losses_fn, scope)
+        if not features_move and has_closed_form(losses_fn, scope, rule):
+            known = class_losses_fn if isinstance(class_losses_fn, KnownLosses) else None
+            return gradient_in_closed_form(losses_fn, known, scope, objective_fn, rho, rule)
+        if features_move and losses_fn.in_parts:
+            blocks = losses_fn.passes if isinstance(losses_fn.passes, Blocks) else Blocks()
+            return gradient_by_parts(losses_fn, scope, None, objective_fn, rho, rule, blocks)
     if chunk_size is None and scope.rest:
         return _gradient_by_vmap(class_losses_fn, scope, objective_fn, rho, rule)
     return _gradient_by_chunks(class_losses_fn, scope, objective_fn, rho, rule, chunk_size or 1)

@@ -1,5 +1,6 @@
 """The one equation in closed form: a group for each class, the classifier alone perturbed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,9 +10,11 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
 from jaxlt.batch.class_gradients import class_gradients, on_every_device
-from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, at_least_32_bits
+from jaxlt.batch.class_losses import ClassLosses, at_least_32_bits
 from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
+from jaxlt.batch.factored_losses import FactoredLosses
+from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, norm
 
@@ -20,7 +23,7 @@ def theta_moves_features(losses: FactoredLosses, scope: Scope) -> bool:
     """Tells whether the features depend on a perturbed leaf, which the program of them decides."""
 
     def features(theta: Leaves, rest: Leaves) -> Array:
-        return losses.features_fn(scope.join(theta, rest), losses.images)
+        return losses.features_and_aux(scope.join(theta, rest), losses.images)[0]
 
     program = jax.make_jaxpr(features)(scope.theta, scope.rest).jaxpr
     return _theta_reaches(program, program.outvars, scope)
@@ -48,6 +51,7 @@ def has_closed_form(losses: FactoredLosses, scope: Scope, rule: PerturbationRule
 
 def gradient_in_closed_form(
     losses: FactoredLosses,
+    known: KnownLosses | None,
     scope: Scope,
     objective_fn: ObjectiveFn,
     rho: Float[Array, " classes"],
@@ -57,12 +61,11 @@ def gradient_in_closed_form(
 
     The result is exact (see `jaxlt.batch.class_gradients`). Beyond the passes it costs
     O(B^2 (D + C)), and no array of a kernel's size for each class or image. Residuals are scaled
-    by a power of two for each class, so that no square of theirs is out of range.
+    by a power of two for each class, so that no square of theirs is out of range. The pass through
+    the backbone is that of `known`, if it is at these parameters.
     """
     labels, leaves = losses.labels, (scope.theta, scope.rest)
-    features, backbone_pullback = jax.vjp(
-        lambda *leaves: losses.features_fn(scope.join(*leaves), losses.images), *leaves
-    )
+    features, backbone_pullback = _features_at(losses, known, scope)
     classifier, leaves_pullback = jax.vjp(
         lambda *leaves: losses.classifier_fn(scope.join(*leaves)), *leaves
     )
@@ -118,6 +121,20 @@ def gradient_in_closed_form(
         perturbation_norm=jnp.sqrt((jnp.square(factors) * squares.astype(factors.dtype)).sum(1)),
         sharpness=means * by_class(perturbed - at_w),
     )
+
+
+def _features_at(
+    losses: FactoredLosses, known: KnownLosses | None, scope: Scope
+) -> tuple[Array, Callable[[Array], tuple[Leaves, Leaves]]]:
+    """Returns the features and their pullback to (theta, rest)."""
+    if known is not None and known.of_features is not None and known.is_at(scope.params):
+        at_w, pullback = known.of_features
+        return at_w, lambda gradient: scope.split(pullback(gradient))
+
+    def features(*leaves: Leaves) -> Array:
+        return losses.features_and_aux(scope.join(*leaves), losses.images)[0]
+
+    return jax.vjp(features, scope.theta, scope.rest)
 
 
 def _classifier_program(losses: FactoredLosses, scope: Scope) -> Jaxpr:

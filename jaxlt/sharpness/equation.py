@@ -22,12 +22,11 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxlt.batch.class_losses import (
     ClassLosses,
     ClassLossesFn,
-    FactoredLosses,
     batch_size,
     check_class_losses,
     wide,
 )
-from jaxlt.batch.known_losses import KnownLosses
+from jaxlt.batch.known_losses import KnownLosses, factored
 from jaxlt.batch.passes import Blocks, Capacity
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
@@ -148,14 +147,15 @@ def sharpness_aware_gradient(
         ValueError: the mask does not fit `params` or selects nothing.
     """
     scope = Scope(params, mask)
-    if disjoint and ascent_losses_fn is None and isinstance(class_losses_fn, FactoredLosses):
-        passes = class_losses_fn.passes if class_losses_fn.in_parts else None
+    losses_fn = factored(class_losses_fn)
+    if disjoint and ascent_losses_fn is None and losses_fn is not None:
+        passes = losses_fn.passes if losses_fn.in_parts else None
         if isinstance(passes, Blocks) or (isinstance(passes, Capacity) and rho.size == 1):
             # It computes this module's equation, and needs its words.
             from jaxlt.sharpness.partial_passes import gradient_by_parts
 
             return gradient_by_parts(
-                class_losses_fn, scope, gradient, objective_fn, rho, rule, passes
+                losses_fn, scope, gradient, objective_fn, rho, rule, passes, value
             )
     class_sums = class_sums_fn(class_losses_fn, scope)
     # Where nothing but the counts is read of it, `jit` drops the pass.

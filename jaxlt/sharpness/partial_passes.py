@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxlt.batch.class_losses import FactoredLosses, at_least_32_bits, batch_size, wide
+from jaxlt.batch.class_losses import at_least_32_bits, batch_size, wide
+from jaxlt.batch.factored_losses import FactoredLosses
 from jaxlt.batch.passes import Capacity, Passes
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
@@ -28,10 +29,12 @@ def gradient_by_parts(
     rho: Float[Array, " groups"],
     rule: PerturbationRule,
     passes: Passes,
+    value: Float[ArrayLike, ""] | None = None,
 ) -> Perturbed:
     """Computes the gradient of F for groups that share no class, each on its own images alone.
 
-    `passes` is `Blocks`, or with one group `Capacity`.
+    `passes` is `Blocks`, or with one group `Capacity`. `value` is the batch-mean loss at w; where
+    it is needed and None, that is NaN in the result.
     """
     dtype = jax.eval_shape(losses.losses, scope.params, losses.images, losses.labels).dtype
     counts = jax.nn.one_hot(losses.labels, losses.num_classes, dtype=dtype).sum(0)
@@ -52,7 +55,7 @@ def gradient_by_parts(
 
         return batch.sum_over(group, of_rows, ((zero, zero), no_gradient), passes)
 
-    total, loss, share = _clean_part(losses, scope, gradient, objective, no_gradient)
+    total, loss, share = _clean_part(losses, scope, gradient, objective, no_gradient, value)
 
     def add_group(index, carry):
         total, loss, norms, sharpness = carry
@@ -86,7 +89,7 @@ def gradient_by_parts(
 
 
 def _clean_part(
-    losses: FactoredLosses, scope: Scope, gradient: Any, objective: Objective, no_gradient
+    losses: FactoredLosses, scope: Scope, gradient: Any, objective: Objective, no_gradient, value
 ) -> tuple[tuple[Leaves, Leaves], Float[Array, ""] | None, Float[Array, " groups"]]:
     """Returns what the whole batch gives of the part of F that is taken at w.
 
@@ -98,7 +101,8 @@ def _clean_part(
     if groups.ndim == 1:
         return no_gradient, None, jnp.where(groups > 0, clean / groups, 0)
     if gradient is not None:
-        return scope.split(gradient), losses(scope.params).mean(), -jnp.ones_like(mix)
+        loss = jnp.asarray(jnp.nan if value is None else value, mix.dtype)
+        return scope.split(gradient), loss, -jnp.ones_like(mix)
 
     def clean_loss(params):
         at_w = losses(params)

@@ -1,5 +1,7 @@
 """The loss, its gradient and the pass that methods need not take again."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from small_problems import (
     factored,
     first_update,
     initial_params,
+    is_classifier,
     largest_difference,
     loss_and_gradient,
 )
@@ -77,3 +80,28 @@ def test_a_function_that_returns_no_class_losses():
     losses_fn = class_losses_fn_of(*batch(2))
     with pytest.raises(TypeError, match=r"^losses_fn must return a pair .*, got ClassLosses"):
         jaxlt.value_and_grad(losses_fn, has_aux=True)(initial_params())
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("mask", [None, is_classifier])
+def test_factored_losses(name, mask):
+    """The features are found once, and the closed form and passes in parts go on from them."""
+    params, (x, y), tx = initial_params(), batch(2), METHODS[name](mask=mask)
+    losses_fn = factored(x, y, passes=jaxlt.Blocks((4, 1)))
+    calls = []
+
+    def counted(params, images):
+        calls.append(images)
+        return losses_fn.features_fn(params, images), "beside"
+
+    both = dataclasses.replace(losses_fn, features_fn=counted, has_aux=True)
+    (loss, aux), gradient, known = jaxlt.value_and_grad(both)(params)
+    assert aux == "beside"
+    assert_close((loss, gradient), loss_and_gradient(params, x, y), 1e-6)
+    calls.clear()
+    found = tx.update(gradient, tx.init(params), params, value=loss, class_losses_fn=known)
+    assert_close(found, first_update(tx, x, y), 1e-5)
+    if name == "cc_sam" and mask is not None:
+        # Traced to see what they depend on; computed no more.
+        assert all(isinstance(images, jax.Array) for images in calls)
+        assert len(calls) == 1

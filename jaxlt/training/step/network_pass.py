@@ -11,7 +11,6 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from jaxlt.batch.class_losses import (
     ClassLosses,
-    FactoredLosses,
     Labels,
     Logits,
     Losses,
@@ -19,6 +18,7 @@ from jaxlt.batch.class_losses import (
 )
 from jaxlt.batch.classifiers import Features, Linear
 from jaxlt.batch.cosine import Cosine
+from jaxlt.batch.factored_losses import FactoredLosses
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.micro_batches import in_turns
