@@ -255,7 +255,9 @@ def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) 
         nothing_clean = not traced and not rest.any()
         sums_to_mean = clean is None or (not traced and bool((rest + taken == 1).all()))
         in_one = (shares >= 0).all() & ((shares > 0).sum(0) <= 1).all()
-        disjoint = not traced and bool(in_one)
+        # One group of all classes has the whole batch: no part of it to pass over.
+        apart = in_one & ((num_groups > 1) | (shares == 0).any())
+        disjoint = not traced and bool(apart)
 
     def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         size = batch_size(counts)
@@ -275,19 +277,22 @@ def _radii(rho: Radii, num_groups: int, step: Int[Array, ""]) -> Float[Array, " 
 
 
 def _check_radii(rho: Radii, num_groups: int) -> None:
-    many = isinstance(rho, (list, tuple))
-    first = rho(jnp.zeros([], jnp.int32)) if callable(rho) else rho
-    length = len(rho) if many else jnp.size(first) if jnp.ndim(first) == 1 else num_groups
+    if isinstance(rho, (list, tuple)):
+        length = len(rho)
+        check_not_negative(**{f"rho[{group}]": one for group, one in enumerate(rho)})
+    else:
+        first: Any = rho(jnp.zeros([], jnp.int32)) if callable(rho) else rho
+        length = num_groups
+        if getattr(first, "ndim", 0) == 0:
+            check_not_negative(rho=rho)  # pyright: ignore[reportArgumentType]
+        else:
+            length = first.size
+            if not isinstance(first, Tracer) and not ((first >= 0) & jnp.isfinite(first)).all():
+                raise ValueError(f"rho must be at least 0 and finite, got {first}")
     if length != num_groups:
         raise ValueError(
             f"rho must hold one radius for each of the {num_groups} groups, got {length}"
         )
-    if many:
-        check_not_negative(**{f"rho[{group}]": one for group, one in enumerate(rho)})
-    elif jnp.ndim(first) == 0:
-        check_not_negative(rho=rho)
-    elif not isinstance(first, Tracer) and not ((first >= 0) & jnp.isfinite(first)).all():
-        raise ValueError(f"rho must be at least 0 and finite, got {first}")
 
 
 def _is_zero(radius: object) -> bool:
