@@ -7,7 +7,7 @@ the perturbation and how much the group's loss rises along it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +25,14 @@ class Problem:
         shares: (B, C) of each image in each class; zeros for padding.
         factors: (C,) of each class's loss.
         scale: of the cosines, or None for a linear classifier.
+        part: the part of the batch that the perturbations' directions are taken from, if not all.
     """
 
     images: ndarray
     shares: ndarray
     factors: ndarray
     scale: float | None
+    part: "Problem | None" = None
 
     @property
     def counts(self) -> ndarray:
@@ -79,6 +81,7 @@ class Step(NamedTuple):
     gradient: Mapping[str, ndarray]
     lengths: list[float]
     rises: list[float]
+    bounded: float = 0.0  # share of the perturbed groups whose radius is the bound
 
 
 class Scope(NamedTuple):
@@ -108,6 +111,31 @@ class Scope(NamedTuple):
         return np.abs(params[name]) if self.adaptive else 1.0
 
 
+def sharpness_aware(
+    problem: Problem,
+    params: Params,
+    scope: Scope,
+    rho: Sequence[float],
+    *,
+    groups: ndarray,
+    clean: ndarray | None,
+    max_relative_radius: float | None,
+) -> Step:
+    """Any groups of classes: the loss at w, and for each group how much its loss changes."""
+    at_rest = 1 - groups.sum(0) if clean is None else clean
+    _, at_w = problem.weighted(params, at_rest / problem.size)
+    norm = np.sqrt(sum((params[n] ** 2).sum() for n in scope.names))
+    bound = np.inf if max_relative_radius is None else max_relative_radius * norm
+    steps = [
+        _group(problem, params, scope, shares, min(radius, bound))
+        for shares, radius in zip(groups, rho, strict=True)
+    ]
+    gradients, lengths, rises = zip(*steps, strict=True)
+    bounded = [radius > bound for radius, length in zip(rho, lengths, strict=True) if length > 0]
+    total = _sum((1, at_w), *((1, g) for g in gradients))
+    return Step(total, list(lengths), list(rises), np.mean(bounded or 0.0))
+
+
 def sam(problem: Problem, params: Params, scope: Scope, rho: float) -> Step:
     """Foret et al., equations 2-3."""
     moved, length, rise = _group(problem, params, scope, np.ones_like(problem.counts), rho)
@@ -119,8 +147,9 @@ def gradient_norm_penalty(
 ) -> Step:
     """Zhao et al., algorithm 1."""
     _, plain = problem.mean(params)
-    moved, lengths, rises = sam(problem, params, scope, rho)
-    return Step(_sum((1 - penalty / rho, plain), (penalty / rho, moved)), lengths, rises)
+    step = sam(problem, params, scope, rho)
+    between = _sum((1 - penalty / rho, plain), (penalty / rho, step.gradient))
+    return step._replace(gradient=between)
 
 
 def imb_sam(
@@ -199,7 +228,7 @@ def cc_sam(
     num_scalars = sum(params[n].size for n in scope.names)
     norm = np.sqrt(sum((params[n] ** 2).sum() for n in scope.names))
     _, plain = problem.mean(params)
-    terms, lengths, rises = [(1 - flat_ratio, plain)], [], []
+    terms, lengths, rises, bounded = [(1 - flat_ratio, plain)], [], [], []
     for label, count in enumerate(counts):
         if count == 0:
             lengths.append(0.0)
@@ -216,8 +245,8 @@ def cc_sam(
                     radii[n] *= np.sqrt(norm / (2 * norms[n])) * rest**0.25
         one_of_each = list(radii.values())[: None if per_leaf else 1]
         whole = np.sqrt(np.square(one_of_each).sum())
-        if max_relative_radius is not None and whole > max_relative_radius * norm:
-            bound = max_relative_radius * norm
+        bound = np.inf if max_relative_radius is None else max_relative_radius * norm
+        if whole > bound:
             radii = {n: radius * bound / whole for n, radius in radii.items()}
         moved, length = scope.moved(params, direction, radii, norms)
         after, gradient = problem.weighted(moved, mean)
@@ -225,7 +254,9 @@ def cc_sam(
         terms.append((flat_ratio * weight, gradient))
         lengths.append(length)
         rises.append(after - before)
-    return Step(_sum(*terms), lengths, rises)
+        if length > 0:
+            bounded.append(whole > bound)
+    return Step(_sum(*terms), lengths, rises, np.mean(bounded or 0.0))
 
 
 def _group(
@@ -238,7 +269,8 @@ def _group(
 ) -> tuple[dict[str, ndarray], float, float]:
     """Returns the gradient of a group's loss at its perturbed parameters, length and rise."""
     of_classes = of_classes / (size or problem.size)
-    before, direction = problem.weighted(params, of_classes)
+    before, _ = problem.weighted(params, of_classes)
+    _, direction = (problem.part or problem).weighted(params, of_classes)
     radii = dict.fromkeys(scope.names, rho)
     moved, length = scope.moved(params, direction, radii, scope.lengths(params, direction))
     after, gradient = problem.weighted(moved, of_classes)

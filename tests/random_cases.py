@@ -24,18 +24,20 @@ _TURNS = (
     ("cc_sam", "factored"),
     ("imb_sam", "parts"),
     ("cc_sam", "plain"),
-    ("sam", "plain"),
+    ("sam", None),
     ("cc_sam", "factored"),
     ("sse_sam", "parts"),
     ("cc_sam", "parts"),
-    ("focal_sam", "factored"),
+    ("focal_sam", None),
     ("cc_sam", "factored"),
     ("imb_sam", None),
     ("cc_sam", "plain"),
     ("sse_sam", None),
     ("cc_sam", "factored"),
-    ("gradient_norm_penalty", "plain"),
+    ("gradient_norm_penalty", None),
     ("cc_sam", "parts"),
+    ("sharpness_aware", "parts"),
+    ("sharpness_aware", None),
 )
 
 
@@ -43,13 +45,14 @@ class Configuration(NamedTuple):
     """What a program is compiled for.
 
     Attributes:
-        path: "plain", a function to class losses; "factored", features and classifier apart;
-            "parts", passes over each group's own images.
+        path: "plain", a function to class losses; "known", with its pass at w; "factored", features
+            and classifier apart; "parts", passes over each group's own images.
         scope: names of the perturbed parameters.
         leaves: names of all parameters.
         soft: whether labels are shares (B, C) of classes.
         scale: of a cosine classifier, or None for a linear one.
         passes: of "parts": sizes of blocks, or the number of images there is room for.
+        part: images that directions are taken from, or None for the whole batch.
         vmapped: whether all cases are computed at once.
     """
 
@@ -63,6 +66,7 @@ class Configuration(NamedTuple):
     soft: bool
     scale: float | None
     passes: tuple[int, ...] | int | None
+    part: int | None
     vmapped: bool
     options: dict[str, Any]
 
@@ -86,7 +90,7 @@ def draw_configuration(number: int) -> Configuration:
         return choices[rng.integers(len(choices))]
 
     method, path = _TURNS[number % len(_TURNS)]
-    path = path or one_of("plain", "factored", "parts")
+    path = path or one_of("plain", "factored", "parts", "known")
     batch, classes = one_of(1, 3, 6, 6, 9, 9), one_of(1, 2, 2, 3, 3, 3, 4, 4, 4)
     options = {}
     if method == "imb_sam":
@@ -103,7 +107,17 @@ def draw_configuration(number: int) -> Configuration:
             "bounded": one_of(False, True),
             "all_flat": one_of(False, False, True),
         }
-    # Room for so many of the tail's images, which some of the drawn batches exceed.
+    elif method == "sharpness_aware":
+        num_groups = one_of(1, 2, 3)
+        options = {
+            "num_groups": num_groups,
+            # What the program knows of them saves passes.
+            "groups": one_of(_groups(num_groups, classes, rng), None),
+            "clean": one_of(False, False, True),
+            "bounded": one_of(False, True),
+            "first_rests": one_of(False, False, True),
+        }
+    # Room for so many images of a group, which some of the drawn batches exceed.
     passes = one_of((4, 2), (3, 1), (batch + 1) // 2) if path == "parts" else None
     scale = one_of(None, None, 3.0)
     leaves = [name for name in MASKS["all"] if scale is None or name != "bias"]
@@ -117,9 +131,10 @@ def draw_configuration(number: int) -> Configuration:
         adaptive=one_of(False, False, False, True),
         batch=batch,
         classes=classes,
-        soft=path == "plain" and one_of(False, True),
+        soft=path in ("plain", "known") and one_of(False, True),
         scale=scale,
         passes=passes,
+        part=None if method == "cc_sam" else one_of(None, None, None, (batch + 1) // 2),
         vmapped=one_of(False, False, False, True),
         options=options,
     )
@@ -139,13 +154,17 @@ def _traits(configuration: Configuration) -> set[Any]:
     method, path = configuration.method, configuration.path
     if 1 in (configuration.batch, configuration.classes):
         # Most options have no effect there.
-        return {(configuration.batch == 1, configuration.classes == 1)}
-    passes = configuration.passes
-    options = configuration.options | {"room": isinstance(passes, int) or passes}
+        one_image, one_class = configuration.batch == 1, configuration.classes == 1
+        return {("one image", one_image), ("one class", one_class), ("one", method)}
+    passes, options = configuration.passes, dict(configuration.options)
+    if method == "sharpness_aware":
+        options["groups"] = options["groups"] is None
+    options |= {"room": isinstance(passes, int) or passes}
     classifier_alone = method == "cc_sam" and {"kernel", "bias"}.issuperset(configuration.scope)
     return {
         (method, classifier_alone, "linear", configuration.scale is None),
         (method, "soft", configuration.soft),
+        (method, "part", configuration.part is None),
         (method, "adaptive", configuration.adaptive),
         (path, "vmapped", configuration.vmapped),
         ("scope", configuration.scope),
@@ -196,6 +215,14 @@ def _numbers(
         threshold = rng.choice(train_counts) + rng.choice([0.0, 0.5])
         of_head = {"head_rho": _radius(rng)} if method == "sse_sam" else {}
         return {"rho": rho, "tail_threshold": threshold, **of_head}
+    if method == "sharpness_aware":
+        num_groups, classes = configuration.options["num_groups"], len(train_counts)
+        return {
+            "rho": np.array([_radius(rng) for _ in range(num_groups)]),
+            "groups": np.array(_groups(num_groups, classes, rng)),
+            "clean": rng.uniform(0, 2, classes),
+            "max_relative_radius": _radius(rng),
+        }
     if method == "focal_sam":
         weight, gamma = rng.choice([0, 1, 2 * rng.random()]), rng.choice([0, 1, 4 * rng.random()])
         return {"rho": rho, "sharpness_weight": weight, "gamma": gamma}
@@ -214,6 +241,17 @@ def _numbers(
 
 def _radius(rng: np.random.Generator) -> float:
     return 0.0 if rng.random() < 0.07 else float(np.exp(rng.uniform(-6, 1)))
+
+
+def _groups(num_groups: int, classes: int, rng: np.random.Generator) -> tuple[Any, ...]:
+    """Draws weights of classes: each class in one group, in one or none, or in all."""
+    if rng.random() < 0.3:
+        weights = rng.uniform(0, 2, (num_groups, classes))
+    else:
+        more = int(rng.integers(0, 2))
+        weights = np.eye(num_groups + more)[rng.integers(0, num_groups + more, classes)].T
+        weights = weights[:num_groups] * (rng.uniform(0, 2, classes) if more else 1)
+    return tuple(map(tuple, weights.tolist()))
 
 
 def _labels(batch: int, classes: int, rng: np.random.Generator) -> ndarray:

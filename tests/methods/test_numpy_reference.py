@@ -57,10 +57,13 @@ def compare(
     about: str,
 ) -> float:
     gradient, state = result
-    if tail_has_no_room(configuration, case):
+    if has_no_room(configuration, case):
         # An image left out must not pass for one without gradient.
-        assert all(np.isnan(leaf).all() for leaf in gradient.values()), about
-        return 0.0
+        nothing = all(np.isnan(leaf).all() for leaf in gradient.values())
+        # Groups of all classes may take the batch as it is.
+        assert nothing or configuration.method == "sharpness_aware", about
+        if nothing:
+            return 0.0
     problem = problem_of(configuration, case)
     right = expected(configuration, case, problem)
     assert gradient.keys() == right.gradient.keys(), about
@@ -69,18 +72,32 @@ def compare(
     assert error <= TOLERANCE * largest, f"{error} of {largest} in {about}"
     close = functools.partial(np.testing.assert_allclose, rtol=SINGLE, err_msg=about)
     close(state.perturbation_norm, right.lengths)
+    if configuration.part is not None:
+        # It may have no pass at w over the whole batch: NaN says so.
+        right = right._replace(rises=np.where(np.isnan(state.sharpness), np.nan, right.rises))
     close(state.sharpness, right.rises, atol=TOLERANCE * case.factors.max())
+    hidden = configuration.adaptive and configuration.options.get("bounded")
+    close(state.bounded, np.nan if hidden else right.bounded)
     close(state.loss, problem.mean(case.params)[0])
     return error / largest if largest else 0.0
 
 
-def tail_has_no_room(configuration: Configuration, case: Case) -> bool:
-    second_stage = configuration.method == "sse_sam" and in_second_stage(configuration, case)
-    room = configuration.passes
-    if not isinstance(room, int) or not (second_stage or configuration.method == "imb_sam"):
+def has_no_room(configuration: Configuration, case: Case) -> bool:
+    """Tells whether the only group with passes of its own has more images than these take."""
+    method, room = configuration.method, configuration.passes
+    if not isinstance(room, int) or configuration.part is not None:
         return False
-    tail = np.flatnonzero(case.train_counts < case.numbers["tail_threshold"])
-    return bool(np.isin(case.labels, tail).sum() > room)
+    if method == "imb_sam" or (method == "sse_sam" and in_second_stage(configuration, case)):
+        classes = case.train_counts < case.numbers["tail_threshold"]
+    elif method == "sharpness_aware" and configuration.options["groups"] is not None:
+        groups = np.array(configuration.options["groups"]) > 0
+        moving = groups[1:] if configuration.options["first_rests"] and len(groups) > 1 else groups
+        if len(moving) > 1 or (groups.sum(0) > 1).any():
+            return False
+        classes = moving[0]
+    else:
+        return False
+    return bool(np.isin(case.labels, np.flatnonzero(classes)).sum() > room)
 
 
 def in_second_stage(configuration: Configuration, case: Case) -> bool:
@@ -92,7 +109,12 @@ def problem_of(configuration: Configuration, case: Case) -> Problem:
     shares = case.labels
     if not configuration.soft:
         shares = (shares[:, None] == np.arange(configuration.classes)).astype(float)
-    return Problem(case.images, shares, case.factors, configuration.scale)
+    problem = Problem(case.images, shares, case.factors, configuration.scale)
+    if configuration.part is None:
+        return problem
+    images, shares = case.images[: configuration.part], shares[: configuration.part]
+    part = dataclasses.replace(problem, images=images, shares=shares)
+    return dataclasses.replace(problem, part=part)
 
 
 def expected(configuration: Configuration, case: Case, problem: Problem) -> reference.Step:
@@ -103,6 +125,10 @@ def expected(configuration: Configuration, case: Case, problem: Problem) -> refe
         return reference.sam(*place, rho)
     if method == "gradient_norm_penalty":
         return reference.gradient_norm_penalty(*place, numbers["penalty"], rho)
+    if method == "sharpness_aware":
+        rho, numbers = groups_of(configuration, case)
+        numbers["groups"] = np.array(numbers["groups"])
+        return reference.sharpness_aware(*place, rho, **numbers)
     if method == "sse_sam":
         options = {"second_stage": in_second_stage(configuration, case)}
     if method == "cc_sam":
@@ -114,12 +140,35 @@ def expected(configuration: Configuration, case: Case, problem: Problem) -> refe
     return of_classes(*place, rho, train_counts=case.train_counts, **numbers, **options)
 
 
+def groups_of(configuration: Configuration, case: Case) -> tuple[Any, dict[str, Any]]:
+    """Returns radii and arguments of `sharpness_aware`, jaxlt's and the reference's."""
+    options, numbers = configuration.options, dict(case.numbers)
+    rho = numbers.pop("rho")
+    if options["first_rests"]:
+        rho = [0, *(rho[group] for group in range(1, options["num_groups"]))]
+    if options["groups"] is not None:
+        numbers["groups"] = options["groups"]
+    if not options["bounded"]:
+        numbers["max_relative_radius"] = None
+    if not options["clean"]:
+        numbers["clean"] = None
+    return rho, numbers
+
+
 def update(configuration: Configuration, case: Case) -> tuple[Any, Any]:
     losses_fn = class_losses_fn(configuration, case)
-    loss, gradient = jax.value_and_grad(lambda w: losses_fn(w).mean())(case.params)
+    if configuration.path == "known":
+        loss, gradient, losses_fn = jaxlt.value_and_grad(losses_fn)(case.params)
+    else:
+        loss, gradient = jax.value_and_grad(lambda w: losses_fn(w).mean())(case.params)
     method = transformation(configuration, case)
     state = method.init(case.params)._replace(count=case.count)
-    return method.update(gradient, state, case.params, class_losses_fn=losses_fn, value=loss)
+    losses = {"class_losses_fn": losses_fn, "value": loss}
+    if configuration.part is not None:
+        part = slice(configuration.part)
+        few = case._replace(images=case.images[part], labels=case.labels[part])
+        losses["ascent_losses_fn"] = class_losses_fn(configuration, few)
+    return method.update(gradient, state, case.params, **losses)
 
 
 def transformation(configuration: Configuration, case: Case) -> Any:
@@ -129,6 +178,10 @@ def transformation(configuration: Configuration, case: Case) -> Any:
         "mask": {name: name in configuration.scope for name in configuration.leaves},
         "adaptive": configuration.adaptive,
     }
+    if method == "sharpness_aware":
+        radii, numbers = groups_of(configuration, case)
+        scope = {name: options[name] for name in ("mask", "adaptive")}
+        return jaxlt.sharpness_aware(rho=radii, **numbers, **scope)
     if method == "sam":
         return jaxlt.sam(rho, **options)
     if method == "gradient_norm_penalty":
@@ -166,7 +219,7 @@ def class_losses_fn(
         logits = classifier_fn(params).logits(features_fn(params, case.images))
         return jaxlt.class_losses(loss_fn(logits, case.labels), case.labels, classes)
 
-    if configuration.path == "plain":
+    if configuration.path in ("plain", "known"):
         return plain
     factored = jaxlt.FactoredLosses(
         features_fn, classifier_fn, loss_fn, case.images, case.labels, classes
