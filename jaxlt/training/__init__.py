@@ -11,9 +11,9 @@ from jaxlt.training.loop.train import train as train
 from jaxlt.training.step.decoupling import next_stage as next_stage
 from jaxlt.training.step.measurement import Measurements as Measurements
 from jaxlt.training.step.measurement import make_measure_fn as make_measure_fn
-from jaxlt.training.step.network_pass import Moment as Moment
-from jaxlt.training.step.network_pass import PerExampleLoss as PerExampleLoss
 from jaxlt.training.step.network_pass import Regime as Regime
+from jaxlt.training.step.per_example_loss import Moment as Moment
+from jaxlt.training.step.per_example_loss import PerExampleLoss as PerExampleLoss
 from jaxlt.training.step.state import TrainState as TrainState
 from jaxlt.training.step.state import make_state_fn as make_state_fn
 from jaxlt.training.step.train_step import make_logits_fn as make_logits_fn

@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Integer, Shaped
 from jaxlt.analysis.group_sharpness import group_sharpness
 from jaxlt.batch.class_losses import Labels
 from jaxlt.sharpness.perturbation import Mask
-from jaxlt.training.step.network_pass import BatchLosses, PerExampleLoss, Regime
+from jaxlt.training.step.network_pass import BatchLosses, Regime
+from jaxlt.training.step.per_example_loss import PerExampleLoss
 from jaxlt.training.step.state import TrainState, method_state
 
 MeasureFn: TypeAlias = Callable[[TrainState, Shaped[Array, "batch ..."], Labels], dict[str, Array]]

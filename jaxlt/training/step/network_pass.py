@@ -3,47 +3,24 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array
 
-from jaxlt.batch.class_losses import (
-    ClassLosses,
-    Labels,
-    Logits,
-    Losses,
-    class_losses,
-)
-from jaxlt.batch.classifiers import Features, Linear
-from jaxlt.batch.cosine import Cosine
+from jaxlt.batch.class_losses import ClassLosses, Labels, class_losses
 from jaxlt.batch.factored_losses import FactoredLosses
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.micro_batches import in_turns
 from jaxlt.training.step.mixup import MixedBatch, mixed_class_losses
+from jaxlt.training.step.per_example_loss import LossOfFeatures, Moment, PerExampleLoss
 from jaxlt.training.step.spectral_norm import SpectralNorm
 from jaxlt.training.step.state import TrainState
 
 # What the loss draws from the step's key.
 _LOSS = 2
-
-
-class Moment(NamedTuple):
-    """When a loss is taken.
-
-    Attributes:
-        step: steps taken before in the stage.
-        key: PRNG key of the step, for losses that draw; the same in all passes of a step.
-    """
-
-    step: Int[Array, ""]
-    key: PRNGKeyArray
-
-
-PerExampleLoss: TypeAlias = Callable[[Logits, Labels, Moment], Losses]
-LossOfFeatures: TypeAlias = Callable[[Features, Linear | Cosine, Labels, Moment], Losses]
 
 
 @dataclasses.dataclass(frozen=True)
