@@ -290,7 +290,7 @@ def test_what_the_page_says_may_stand_around_a_method_changes_no_update(name):
     names = {}
     head, *_ = BLOCKS["Behind a method"][0].partition("\ndef train")
     exec(head, names)
-    method, fn = names["method"], names["class_losses_fn"]
+    method, fn = names["method"], names["losses_fn"]
     around = AROUND[name](optax.chain(method, optax.sgd(0.1)))
     behind = optax.chain(method, AROUND[name](optax.sgd(0.1)))
     ends = []
