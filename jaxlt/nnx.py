@@ -6,8 +6,10 @@ It needs Flax, and so `import jaxlt` leaves it out: write `import jaxlt.nnx`.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 
+from jaxlt.batch import known_losses
 from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn
 from jaxlt.batch.known_losses import losses_and_aux
 
@@ -17,10 +19,11 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Any, ClassLossesFn]]:
     """Makes what `nnx.Optimizer.update` needs for a method: loss, gradient, `class_losses_fn`.
 
-    It takes the place of `nnx.value_and_grad` in a loop. The pass for the gradient is the one that
-    counts: the model keeps its batch statistics and its generators of random numbers go on. The
-    method's further passes run on a copy of all as it was before. So every pass of a step draws the
-    same dropout masks, and each step moves batch norm's running statistics once.
+    It takes the place of `nnx.value_and_grad` in a loop, as `jaxlt.value_and_grad` does that of
+    JAX's. The pass for the gradient is the one that counts: the model keeps its batch statistics
+    and its generators of random numbers go on. The method's further passes run on copies of what
+    was before. So every pass of a step draws the same dropout masks, and each step moves batch
+    norm's running statistics once.
 
     Args:
         losses_fn: from a model, and what else it is called with, to the batch's
@@ -53,23 +56,24 @@ def value_and_grad(
         1.0986123
     """
 
-    def mean_and_aux(model: Any, *args: Any) -> tuple[Any, Any]:
-        losses, aux = losses_and_aux(losses_fn(model, *args), has_aux)
-        return losses.mean(), aux
-
-    grad_fn = nnx.value_and_grad(mean_and_aux, argnums=nnx.DiffState(0, wrt), has_aux=True)
-
     def loss_and_gradient(model: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
-        # Arrays, since the pass below changes variables.
         graph, state = nnx.split((model, args))
         before = nnx.as_pure(state)
 
-        def class_losses_fn(params: Any) -> ClassLosses:
+        def losses_and_changes(params: Any) -> tuple[ClassLosses, Any]:
             copy, copied_args = nnx.merge(graph, before)
             nnx.update(copy, params)
-            return losses_and_aux(losses_fn(copy, *copied_args), has_aux)[0]
+            losses, aux = losses_and_aux(losses_fn(copy, *copied_args), has_aux)
+            changes = nnx.state(copy, nnx.Not(wrt)), nnx.state(copied_args, nnx.Variable)
+            return losses, (aux, *changes)
 
-        (loss, aux), gradient = grad_fn(model, *args)
+        params = nnx.state(model, wrt)
+        (loss, (aux, *changes)), gradient, class_losses_fn = known_losses.value_and_grad(
+            losses_and_changes, has_aux=True
+        )(nnx.as_pure(params))
+        for changed, change in zip((model, args), changes, strict=True):
+            nnx.update(changed, change)
+        gradient = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(gradient))
         return (loss, aux) if has_aux else loss, gradient, class_losses_fn
 
     return loss_and_gradient
