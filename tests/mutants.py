@@ -62,7 +62,7 @@ FAULTS = (
           "[p * d for p, d in zip(shrunk, direction, strict=True)]"),
     Fault("a complex parameter is taken for its conjugate",
           "sharpness/real_parts.py", "sharpness/test_contract.py",
-          "return _Parts(jnp.real(leaf), jnp.imag(leaf))",
+          "return _Parts(jnp.real(leaf), sign * jnp.imag(leaf))",
           "return _Parts(jnp.real(leaf), -jnp.imag(leaf))"),
     Fault("the second group starts where the first has moved",
           "sharpness/equation.py", "sharpness/test_sharpness.py",

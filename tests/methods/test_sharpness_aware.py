@@ -79,7 +79,7 @@ class TestEquation:
             bound = min(radius, 0.02 * size), 0.02 * size
             expected = brute_force.one_equation(params, x, y, terms(y, SHARES, bound))
             assert_close(gradient, expected.gradient, 1e-7)
-        assert state.bounded == (0.5 if 0.02 * size > 0.1 else 1)
+        assert optax.tree.get(state, "bounded") == (0.5 if 0.02 * size > 0.1 else 1)
 
     def test_a_radius_of_its_own_formula(self):
         def radius_fn(rho, norms, theta_norm, size):
@@ -195,7 +195,7 @@ class TestPartOfTheBatch:
             ascent_losses_fn=class_losses_fn_of(x[part], y[part]),
         )
         assert_close(gradient, plain, 1e-12)
-        assert state.perturbation_norm == 0
+        assert optax.tree.get(state, "perturbation_norm") == 0
 
     def test_each_class_as_a_group_is_refused(self):
         params, losses_fn = initial_params(), class_losses_fn_of(*batch(2))

@@ -116,8 +116,9 @@ def _flops_in_a_loop_of_ones_own(norm, method, factored=False):
             return features, changed
 
         params = variables["params"]
+        function: Any = losses_fn
         if factored:
-            losses_fn = jaxlt.FactoredLosses(
+            function = jaxlt.FactoredLosses(
                 features_fn=features_fn,
                 classifier_fn=lambda p: jaxlt.Linear(**p["classifier"]),
                 loss_fn=jaxlt.losses.cross_entropy,
@@ -126,7 +127,7 @@ def _flops_in_a_loop_of_ones_own(norm, method, factored=False):
                 num_classes=NUM_CLASSES,
                 has_aux=True,
             )
-        (loss, changed), gradient, losses_of = jaxlt.value_and_grad(losses_fn, has_aux=True)(params)
+        (loss, changed), gradient, losses_of = jaxlt.value_and_grad(function, has_aux=True)(params)
         updates, opt_state = tx.update(
             gradient, opt_state, params, value=loss, class_losses_fn=losses_of
         )

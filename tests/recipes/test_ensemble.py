@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import cifar_lt, command_line
+from experiments import cifar_lt, command_line, number_ranges
 from jaxlt.recipes import (
     SAM,
     Data,
@@ -213,7 +213,7 @@ def test_bad_flags_of_members(tmp_path, monkeypatch, capfd, flags, named):
     [(["0-7"], tuple(range(8))), (["0", "1", "5-6"], (0, 1, 5, 6)), (["-3"], (-3,)), ([], ())],
 )
 def test_lists_and_ranges_of_numbers(words, expected):
-    assert command_line._numbers(words) == expected
+    assert number_ranges._numbers(words) == expected
 
 
 @pytest.mark.soak

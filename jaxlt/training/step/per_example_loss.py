@@ -6,7 +6,8 @@ from typing import NamedTuple, TypeAlias
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from jaxlt.batch.class_losses import Labels, Logits, Losses
-from jaxlt.batch.classifiers import Cosine, Features, Linear
+from jaxlt.batch.classifiers import Features, Linear
+from jaxlt.batch.cosine import Cosine
 
 
 class Moment(NamedTuple):
