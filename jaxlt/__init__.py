@@ -7,10 +7,10 @@ what the package is for. `checked` and `value_and_grad` serve training loops. Th
 
 from jaxlt import losses as losses
 from jaxlt.batch.class_losses import ClassLosses as ClassLosses
+from jaxlt.batch.class_losses import FactoredLosses as FactoredLosses
 from jaxlt.batch.class_losses import class_losses as class_losses
 from jaxlt.batch.classifiers import Linear as Linear
 from jaxlt.batch.cosine import Cosine as Cosine
-from jaxlt.batch.factored_losses import FactoredLosses as FactoredLosses
 from jaxlt.batch.known_losses import value_and_grad as value_and_grad
 from jaxlt.batch.over_axis import over_axis as over_axis
 from jaxlt.batch.passes import Blocks as Blocks
@@ -24,10 +24,10 @@ from jaxlt.methods.checked import checked as checked
 from jaxlt.methods.flattening import gradient_norm_penalty as gradient_norm_penalty
 from jaxlt.methods.flattening import random_perturbation as random_perturbation
 from jaxlt.methods.focal_sam import focal_sam as focal_sam
+from jaxlt.methods.groups import Groups as Groups
 from jaxlt.methods.imb_sam import imb_sam as imb_sam
 from jaxlt.methods.per_shard import per_shard as per_shard
 from jaxlt.methods.sam import sam as sam
-from jaxlt.methods.sharpness_aware import Groups as Groups
 from jaxlt.methods.sharpness_aware import sharpness_aware as sharpness_aware
 from jaxlt.methods.sse_sam import sse_sam as sse_sam
 from jaxlt.sharpness.equation import Objective as Objective

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 from jaxlt.batch.class_losses import (
     ClassLosses,
     ClassLossesFn,
+    FactoredLosses,
     check_class_losses,
     class_losses,
 )
-from jaxlt.batch.factored_losses import FactoredLosses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +96,6 @@ def value_and_grad(
         return (loss, aux) if with_aux else loss, gradient, known
 
     return loss_and_gradient
-
-
-def factored(class_losses_fn: ClassLossesFn) -> FactoredLosses | None:
-    """Returns the `FactoredLosses` that a function is, or knows the losses of; None for others."""
-    known = isinstance(class_losses_fn, KnownLosses)
-    function = class_losses_fn.function if known else class_losses_fn
-    return function if isinstance(function, FactoredLosses) else None
 
 
 def _known(losses_fn: Callable[[Any], tuple[ClassLosses, Any]], params: Any):

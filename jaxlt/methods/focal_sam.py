@@ -17,7 +17,8 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
     class_prior,
 )
-from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
+from jaxlt.methods.groups import Groups
+from jaxlt.methods.sharpness_aware import sharpness_aware
 from jaxlt.sharpness.equation import Objective
 from jaxlt.sharpness.perturbation import Mask
 

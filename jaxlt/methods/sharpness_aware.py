@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative
-from jaxlt.batch.class_losses import batch_size
+from jaxlt.methods.groups import Groups, Shares, constant_groups, without_others
 from jaxlt.sharpness.class_wise import class_wise_gradient
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
 from jaxlt.sharpness.optax_link import StepContext, sharpness_transformation
@@ -26,65 +24,8 @@ from jaxlt.sharpness.perturbation import (
     norm,
 )
 
-Shares: TypeAlias = (
-    Real[ArrayLike, "groups classes"] | Bool[ArrayLike, "groups classes"] | Sequence[Any]
-)
 # One for all groups, or one each.
 Radii: TypeAlias = ScalarOrSchedule | Real[ArrayLike, " groups"] | Sequence[ScalarOrSchedule]
-
-
-class Groups(NamedTuple):
-    """Groups of classes whose weights follow the batch or the step.
-
-    Attributes:
-        objective_fn: from the batch's class counts (C,) and the step to an `Objective`.
-        num_groups: G.
-        num_classes: C, or None where any will do.
-        sums_to_mean: whether the objective at `eps = 0` is the batch-mean loss. The incoming
-            gradient, which then is that of the objective, saves a pass.
-        disjoint: whether no class is in two groups.
-        each_class: whether each class is a group; `Objective.groups` then is its diagonal (C,).
-
-    Example:
-        >>> import jax.numpy as jnp, jaxlt
-        >>> def objective_fn(counts, step):  # of two classes the second, more with each step
-        ...     shares = jnp.array([[0, jnp.minimum(step / 100, 1)]])
-        ...     return jaxlt.Objective.of_shares(shares, counts)
-        >>> tx = jaxlt.sharpness_aware(jaxlt.Groups(objective_fn, num_groups=1), rho=0.05)
-    """
-
-    objective_fn: Callable[[Float[Array, " classes"], Int[Array, ""]], Objective]
-    num_groups: int
-    num_classes: int | None = None
-    sums_to_mean: bool = True
-    disjoint: bool = False
-    each_class: bool = False
-
-    def at(self, step: Int[Array, ""]) -> ObjectiveFn:
-        """Returns the objective of the batch's class counts at a step."""
-
-        def objective_fn(counts: Float[Array, " classes"]) -> Objective:
-            if self.num_classes not in (None, counts.size):
-                raise ValueError(
-                    f"class_losses_fn must return losses of {self.num_classes} classes, as many as "
-                    f"class_counts or groups has, got {counts.size}"
-                )
-            # In the precision of the hyperparameters, which is JAX's own.
-            return self.objective_fn(counts.astype(float), step)
-
-        return objective_fn
-
-    def without_others(self, moving: list[int]) -> Groups:
-        """Returns some of the groups; the others are taken at w."""
-        others = [g for g in range(self.num_groups) if g not in moving]
-
-        def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
-            clean, groups, mix = self.objective_fn(counts, step)
-            rows, resting = jnp.array(moving), jnp.array(others)
-            at_w = (mix[:, None] * groups)[resting].sum(0)
-            return Objective(at_w if clean is None else clean + at_w, groups[rows], mix[rows])
-
-        return self._replace(objective_fn=objective_fn, num_groups=len(moving))
 
 
 def sharpness_aware(
@@ -147,7 +88,7 @@ def sharpness_aware(
         [1.75 2.5 ]
     """
     if not isinstance(groups, Groups):
-        groups = _constant_groups(groups, clean)
+        groups = constant_groups(groups, clean)
     elif clean is not None:
         raise ValueError("clean must be None where groups is a Groups, whose objective holds it")
     if max_relative_radius is not None:
@@ -158,7 +99,7 @@ def sharpness_aware(
     moving = [group for group, one in enumerate(each) if not _is_zero(one)]
     if groups.each_class or not moving:
         moving = list(range(num_groups))
-    perturbed = groups if len(moving) == num_groups else groups.without_others(moving)
+    perturbed = groups if len(moving) == num_groups else without_others(groups, moving)
     radius_of = constant_radius if radius_fn is None else radius_fn
 
     def rule(step: StepContext) -> PerturbationRule:
@@ -180,7 +121,7 @@ def sharpness_aware(
             step.class_losses_fn,
             step.params,
             step.gradient if groups.sums_to_mean and reads_gradient else None,
-            perturbed.at(step.number),
+            _objective_fn(perturbed, step.number),
             _radii(rho, num_groups, step.number)[jnp.array(moving)],
             rule=rule(step),
             mask=mask,
@@ -204,7 +145,7 @@ def sharpness_aware(
         return class_wise_gradient(
             step.class_losses_fn,
             step.params,
-            groups.at(step.number),
+            _objective_fn(groups, step.number),
             _radii(rho, num_groups, step.number),
             rule=rule(step),
             mask=mask,
@@ -225,48 +166,6 @@ def sharpness_aware(
         return result._replace(bounded=jnp.nan if adaptive else share)
 
     return sharpness_transformation(gradient_fn, num_groups, mask)
-
-
-def _constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -> Groups:
-    """Returns groups of constant shares; what is known of them saves passes."""
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((shares, clean)))
-    # Constants are known also where `jax.jit` traces.
-    with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
-        try:
-            shares = jnp.asarray(shares, float)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"groups must hold numbers, one a group and class, got {shares!r}"
-            ) from None
-        if shares.ndim != 2 or not shares.size:
-            raise ValueError(
-                "groups must have shape (G, C), a row of class weights for each group, got "
-                f"{shares.shape}"
-            )
-        num_groups, num_classes = shares.shape
-        taken = shares.sum(0)
-        rest = 1 - taken if clean is None else jnp.asarray(clean, float)
-        if rest.shape != (num_classes,):
-            raise ValueError(
-                f"clean must have shape ({num_classes},), as groups has, got {rest.shape}"
-            )
-        if not traced and not (jnp.isfinite(shares).all() and jnp.isfinite(rest).all()):
-            raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
-        nothing_clean = not traced and not rest.any()
-        sums_to_mean = clean is None or (not traced and bool((rest + taken == 1).all()))
-        in_one = (shares >= 0).all() & ((shares > 0).sum(0) <= 1).all()
-        # One group of all classes has the whole batch: no part of it to pass over.
-        apart = in_one & ((num_groups > 1) | (shares == 0).any())
-        disjoint = not traced and bool(apart)
-
-    def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
-        size = batch_size(counts)
-        weights = jnp.broadcast_to(shares, (num_groups, counts.size)) / size
-        at_w = jnp.broadcast_to(rest, counts.shape) / size
-        return Objective(None if nothing_clean else at_w, weights, jnp.ones(num_groups))
-
-    any_number = None if num_classes == 1 else num_classes
-    return Groups(objective_fn, num_groups, any_number, sums_to_mean, disjoint)
 
 
 def _radii(rho: Radii, num_groups: int, step: Int[Array, ""]) -> Float[Array, " groups"]:
@@ -297,3 +196,18 @@ def _check_radii(rho: Radii, num_groups: int) -> None:
 
 def _is_zero(radius: object) -> bool:
     return isinstance(radius, (int, float)) and radius == 0
+
+
+def _objective_fn(groups: Groups, step: Int[Array, ""]) -> ObjectiveFn:
+    """Returns the objective of the batch's class counts at a step."""
+
+    def objective_fn(counts: Float[Array, " classes"]) -> Objective:
+        if groups.num_classes not in (None, counts.size):
+            raise ValueError(
+                f"class_losses_fn must return losses of {groups.num_classes} classes, as many as "
+                f"class_counts or groups has, got {counts.size}"
+            )
+        # In the precision of the hyperparameters, which is JAX's own.
+        return groups.objective_fn(counts.astype(float), step)
+
+    return objective_fn

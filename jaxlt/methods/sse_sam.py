@@ -18,8 +18,9 @@ from jaxlt.batch.argument_checks import (
     check_whole,
 )
 from jaxlt.batch.class_losses import batch_size
+from jaxlt.methods.groups import Groups
 from jaxlt.methods.imb_sam import tail_classes
-from jaxlt.methods.sharpness_aware import Groups, sharpness_aware
+from jaxlt.methods.sharpness_aware import sharpness_aware
 from jaxlt.sharpness.equation import Objective
 from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.sharpness.perturbation import Mask

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn, at_least_32_bits, wide
-from jaxlt.batch.known_losses import KnownLosses, factored
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, at_least_32_bits, wide
+from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.passes import Blocks
 from jaxlt.sharpness.closed_form import (
     gradient_in_closed_form,
@@ -38,11 +38,11 @@ def class_wise_gradient(
     other.
     """
     scope = Scope(params, mask)
-    losses_fn = factored(class_losses_fn)
-    if losses_fn is not None:
+    known = class_losses_fn if isinstance(class_losses_fn, KnownLosses) else None
+    losses_fn = class_losses_fn if known is None else known.function
+    if isinstance(losses_fn, FactoredLosses):
         features_move = theta_moves_features(losses_fn, scope)
         if not features_move and has_closed_form(losses_fn, scope, rule):
-            known = class_losses_fn if isinstance(class_losses_fn, KnownLosses) else None
             return gradient_in_closed_form(losses_fn, known, scope, objective_fn, rho, rule)
         if features_move and losses_fn.in_parts:
             blocks = losses_fn.passes if isinstance(losses_fn.passes, Blocks) else Blocks()

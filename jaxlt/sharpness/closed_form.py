@@ -10,10 +10,9 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
 from jaxlt.batch.class_gradients import class_gradients, on_every_device
-from jaxlt.batch.class_losses import ClassLosses, at_least_32_bits
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, at_least_32_bits
 from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
-from jaxlt.batch.factored_losses import FactoredLosses
 from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, norm

@@ -22,11 +22,12 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxlt.batch.class_losses import (
     ClassLosses,
     ClassLossesFn,
+    FactoredLosses,
     batch_size,
     check_class_losses,
     wide,
 )
-from jaxlt.batch.known_losses import KnownLosses, factored
+from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.passes import Blocks, Capacity
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
@@ -147,8 +148,10 @@ def sharpness_aware_gradient(
         ValueError: the mask does not fit `params` or selects nothing.
     """
     scope = Scope(params, mask)
-    losses_fn = factored(class_losses_fn)
-    if disjoint and ascent_losses_fn is None and losses_fn is not None:
+    losses_fn = class_losses_fn
+    if isinstance(class_losses_fn, KnownLosses):
+        losses_fn = class_losses_fn.function
+    if disjoint and ascent_losses_fn is None and isinstance(losses_fn, FactoredLosses):
         passes = losses_fn.passes if losses_fn.in_parts else None
         if isinstance(passes, Blocks) or (isinstance(passes, Capacity) and rho.size == 1):
             # It computes this module's equation, and needs its words.

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxlt.batch.class_losses import at_least_32_bits, batch_size, wide
-from jaxlt.batch.factored_losses import FactoredLosses
+from jaxlt.batch.class_losses import FactoredLosses, at_least_32_bits, batch_size, wide
 from jaxlt.batch.passes import Capacity, Passes
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn
-from jaxlt.batch.factored_losses import FactoredLosses
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses
 from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.sharpness.equation import Perturbed
 

@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
-from jaxlt.batch.class_losses import ClassLosses, Labels, class_losses
-from jaxlt.batch.factored_losses import FactoredLosses
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, Labels, class_losses
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.micro_batches import in_turns
