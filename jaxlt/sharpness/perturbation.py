@@ -83,7 +83,8 @@ class PerturbationRule(NamedTuple):
         return self.radius_fn(rho, norms, theta_norm, sum(w.size for w in theta)) / lengths
 
     def _norms(self, direction: Leaves) -> Array:
-        return jnp.stack([norm(d) for d in direction] if self.per_leaf else [norm(direction)])
+        length = norm if self.adaptive else _norm_near_one
+        return jnp.stack([length([d]) for d in direction] if self.per_leaf else [length(direction)])
 
 
 def standard_normal(key: PRNGKeyArray, like: Leaves) -> Leaves:
@@ -100,8 +101,13 @@ def norm(tree: Any) -> Float[Array, ""]:
     leaves = jax.tree.leaves(tree)
     dtype = _common_dtype(leaves)
     shrink, scale = _powers_of_two(leaves)
-    squares = [jnp.square(shrink * at_least_32_bits(x).astype(dtype)).sum() for x in leaves]
-    return scale * jnp.sqrt(sum(squares[1:], squares[0]))
+    return scale * _norm_near_one([shrink * at_least_32_bits(x).astype(dtype) for x in leaves])
+
+
+def _norm_near_one(leaves: Leaves) -> Float[Array, ""]:
+    """Returns the norm of leaves of one type whose squares are in range, at less cost."""
+    squares = [jnp.square(x).sum() for x in leaves]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
 def _powers_of_two(leaves: Leaves) -> tuple[Float[Array, ""], Float[Array, ""]]:
