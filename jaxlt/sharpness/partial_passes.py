@@ -118,7 +118,7 @@ class _GroupedImages:
     """
 
     def __init__(self, losses: FactoredLosses, groups: Array):
-        labels, num_groups = losses.labels, len(groups)
+        labels, num_groups = jnp.asarray(losses.labels), len(groups)
         if groups.ndim == 1:
             group_of_class, weight_of_class = jnp.arange(num_groups), groups
         else:
@@ -128,7 +128,7 @@ class _GroupedImages:
         known = (labels >= 0) & (labels < losses.num_classes)
         group = jnp.where(known, group_of_class[labels], num_groups)
         order = jnp.argsort(group, stable=True)
-        self._images = jax.tree.map(lambda x: x[order], losses.images)
+        self._images = jax.tree.map(lambda x: jnp.asarray(x)[order], losses.images)
         self._labels = labels[order]
         self._weights = jnp.where(known, weight_of_class[labels], 0)[order]
         self.sizes = jax.nn.one_hot(group, num_groups, dtype=jnp.int32).sum(0)

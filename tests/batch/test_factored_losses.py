@@ -1,9 +1,18 @@
-"""What is wrong with the parts of a `FactoredLosses`, said in one line."""
+"""What the parts of a `FactoredLosses` may be, and what is wrong with the others."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from small_problems import METHODS, factored, initial_params, is_classifier
+from small_problems import (
+    METHODS,
+    assert_close,
+    changed_update,
+    factored,
+    features,
+    initial_params,
+    is_classifier,
+)
 from small_problems import batch as small_batch
 
 import jaxlt
@@ -29,6 +38,20 @@ import jaxlt
 def test_error_names_the_data(labels, images, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         factored(images, labels)
+
+
+@pytest.mark.parametrize(("method", "mask"), [("cc_sam", is_classifier), ("imb_sam", None)])
+def test_arrays_of_numpy_and_keys_will_do(method, mask):
+    x, y = small_batch(2, jnp.float32)
+    params, tx = initial_params(jnp.float32), METHODS[method](mask=mask)
+
+    def update(x, y, keys):
+        images, passes = {"x": x, "key": keys}, jaxlt.Blocks()
+        obj = factored(images, y, passes, features_fn=lambda p, z: features(p, z["x"]))
+        return changed_update(tx, obj, params)
+
+    keys = jax.random.split(jax.random.key(0), len(y))
+    assert_close(update(np.asarray(x), np.asarray(y), keys), update(x, y, keys), 1e-6)
 
 
 FIELDS = {

@@ -174,7 +174,14 @@ class TestExactness:
     @pytest.mark.parametrize(
         "name",
         soak_but(
-            {"without bias", "frozen bias", "learned scale", "weight norm", "bias of the kernel"},
+            {
+                "without bias",
+                "frozen bias",
+                "Python factor",
+                "learned scale",
+                "weight norm",
+                "bias of the kernel",
+            },
             CLASSIFIERS,
         ),
     )
