@@ -44,8 +44,9 @@ class LinearGradients(NamedTuple):
         Factors are of each image's class and each leaf. Gradients reach the classifier at w and the
         features; all else is a constant.
         """
+        changes = self._logit_changes(features.astype(self.features.dtype))
         logits = classifier.logits(features).astype(self.residuals.dtype)
-        for leaf, change in enumerate(self._logit_changes(features.astype(self.features.dtype))):
+        for leaf, change in enumerate(changes):
             logits = logits + factors[:, leaf : leaf + 1] * change
         return logits
 
