@@ -30,8 +30,9 @@ def update(name, x, y, **fields):
 
     def step(params, x, y):
         obj = factored(x, y, jaxlt.Blocks(), **fields)
-        gradient = jax.grad(lambda p: obj(p).mean())(params)
-        return tx.update(gradient, tx.init(params), params, class_losses_fn=obj)
+        loss, gradient = jax.value_and_grad(lambda p: obj(p).mean())(params)
+        # Parts of the batch do not measure its loss.
+        return tx.update(gradient, tx.init(params), params, value=loss, class_losses_fn=obj)
 
     return jax.device_get(jax.jit(step)(params, x, y))
 
