@@ -21,6 +21,7 @@ from jaxlt.losses.feature_adversary import adversarial_losses as adversarial_los
 from jaxlt.losses.feature_adversary import released_class_weights as released_class_weights
 from jaxlt.methods.cc_sam import cc_sam as cc_sam
 from jaxlt.methods.checked import checked as checked
+from jaxlt.methods.every import every as every
 from jaxlt.methods.flattening import gradient_norm_penalty as gradient_norm_penalty
 from jaxlt.methods.flattening import random_perturbation as random_perturbation
 from jaxlt.methods.focal_sam import focal_sam as focal_sam

@@ -1,0 +1,214 @@
+"""A method's whole gradient at every k-th step, and the part of it that lasts in between."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxlt.batch.argument_checks import (
+    ScalarOrSchedule,
+    at_step,
+    check_choice,
+    check_not_negative,
+)
+from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.sharpness.optax_link import SharpnessState
+from jaxlt.sharpness.perturbation import Leaves, norm
+
+
+class EveryState(NamedTuple):
+    """State of `every`, with one copy of the parameters.
+
+    Attributes:
+        step: steps taken.
+        inner_state: the method's. Its `count` is of all steps; what it measured is of the last
+            whole one.
+        direction: of the last whole gradient, the part orthogonal to the plain one; zeros at first.
+    """
+
+    step: Int[Array, ""]
+    inner_state: optax.OptState
+    direction: Any
+
+
+def every(
+    k: int,
+    method: optax.GradientTransformation,
+    *,
+    alpha: ScalarOrSchedule = 0.7,
+    layer_wise: bool = False,
+    phase: Literal["auto", "whole", "reused"] = "auto",
+) -> optax.GradientTransformationExtraArgs:
+    """LookSAM for any method (Liu et al., CVPR 2022, algorithm 1): its whole cost at few steps.
+
+    Steps 0, k, 2k... are whole: they return the method's gradient g_s, and store its part g_v that
+    is orthogonal to the plain gradient g, the incoming one. The steps between cost what SGD does:
+
+        `g_v = g_s - (g . g_s / ||g||^2) g`  and, in between,  `g + alpha (||g|| / ||g_v||) g_v`
+
+    With k = 1 it is the method itself. The state holds one copy of the parameters, g_v. A g_v
+    within the rounding of g_s counts as none. Every keyword goes on to the method. Schedules of
+    jaxlt's methods count all steps. A transformation with a count of its own, such as
+    `optax.inject_hyperparams`, must stand around `every`; so must `jaxlt.per_shard`, and what
+    descends (`optax.sgd`) behind it: the method is to turn a gradient into a gradient.
+
+    A whole step reads the plain gradient. Focal-SAM at k = 5 costs `(8/3 + 4) / 5 = 1.33` SGD
+    steps. It does not pay for methods as cheap as SGD, such as CC-SAM on the classifier.
+
+    By default one program holds both kinds of step and a conditional picks one. There XLA merges no
+    pass of the method with yours, and runs convolutions slowly on a CPU; under `vmap` over the
+    state both are computed. Where that matters, compile one step with `phase="whole"` and one with
+    `"reused"`, and call the first at every k-th step: all have the same state.
+
+    Args:
+        k: steps from one whole gradient to the next, at least 1; the paper has 5.
+        method: one of jaxlt's, or a chain of it and other links that give gradients.
+        alpha: factor on the reused part, at least 0, or a schedule of it.
+        layer_wise: whether norms and the projection are each leaf's own, as in released code, in
+            place of one over all leaves. (The paper's Look-LayerSAM scales the perturbation by
+            layer, which is the method's affair.)
+        phase: "auto" decides by the count of steps. "whole" makes every step whole, "reused" none:
+            it does not even trace the method, and needs no `class_losses_fn`.
+
+    Raises:
+        TypeError: k is no integer, or the method no optax transformation.
+        ValueError: a number is out of range, or the phase unknown.
+
+    Example:
+        >>> import jax, jaxlt
+        >>> def losses_fn(w):  # class c loses (c + 1) * w[c]**2
+        ...     return jaxlt.ClassLosses(jax.numpy.arange(1.0, 3) * w**2, jax.numpy.ones(2))
+        >>> w = jax.numpy.array([4.0, 1.5])
+        >>> tx = jaxlt.every(2, jaxlt.sam(rho=0.5), alpha=1.0)
+        >>> state, gradient = tx.init(w), jax.grad(lambda w: losses_fn(w).mean())(w)
+        >>> for _ in range(2):
+        ...     result, state = tx.update(gradient, state, w, class_losses_fn=losses_fn)
+        ...     print(result.round(2))
+        [4.4 3.6]
+        [1. 7.]
+    """
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise TypeError(
+            f"k must be an integer of Python, got {k!r}: optax.inject_hyperparams takes it by "
+            "static_args='k'"
+        )
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if not isinstance(method, optax.GradientTransformation):
+        raise TypeError(
+            f"method must be an optax transformation, such as jaxlt.sam(0.05), got {method!r}"
+        )
+    check_not_negative(alpha=alpha)
+    check_choice("phase", phase, ("auto", "whole", "reused"))
+    method = optax.with_extra_args_support(method)
+    if k == 1:
+        return method
+
+    def init_fn(params: optax.Params) -> EveryState:
+        # A leaf without a gradient is not copied.
+        direction = jax.tree.map(
+            lambda w: jnp.zeros_like(w, jnp.result_type(w)) if _is_inexact(w) else (), params
+        )
+        return EveryState(jnp.zeros([], jnp.int32), method.init(params), direction)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: EveryState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, EveryState]:
+        leaves, tree = jax.tree.flatten(updates)
+        places = [place for place, leaf in enumerate(leaves) if _is_inexact(leaf)]
+        groups = [[place] for place in places] if layer_wise else [places] * bool(places)
+
+        def whole() -> tuple[optax.Updates, EveryState]:
+            inner = _counted(state.inner_state, state.step)
+            result, inner = method.update(updates, inner, params, **extra_args)
+            taken, stored = tree.flatten_up_to(result), tree.flatten_up_to(state.direction)
+            for group in groups:
+                parts = _orthogonal([taken[i] for i in group], [leaves[i] for i in group])
+                for place, part in zip(group, parts, strict=True):
+                    stored[place] = part.astype(stored[place].dtype)
+            return result, EveryState(step, inner, tree.unflatten(stored))
+
+        def reused() -> tuple[optax.Updates, EveryState]:
+            stored, result = tree.flatten_up_to(state.direction), [*leaves]
+            factor = at_step(alpha, state.step)
+            for group in groups:
+                plain, lasting = [leaves[i] for i in group], [stored[i] for i in group]
+                for place, leaf in zip(group, _pulled(plain, lasting, factor), strict=True):
+                    result[place] = leaf
+            inner, direction = _alike((state.inner_state, state.direction), updates)
+            inner = _counted(inner, step)
+            return tree.unflatten(result), EveryState(step, inner, direction)
+
+        step = jnp.asarray(optax.safe_increment(state.step))
+        if phase == "auto":
+            return jax.lax.cond(state.step % k == 0, whole, reused)
+        return whole() if phase == "whole" else reused()
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _alike(tree: Any, like: Any) -> Any:
+    """Marks floats as differing between the devices of a mapped axis where those of `like` do.
+
+    The two branches of a conditional must agree in that.
+    """
+    apart = jnp.zeros_like(norm([x for x in jax.tree.leaves(like) if _is_inexact(x)]), bool)
+    return jax.tree.map(lambda x: jnp.where(apart, x, x) if _is_inexact(x) else x, tree)
+
+
+def _counted(state: optax.OptState, step: Int[Array, ""]) -> optax.OptState:
+    """Returns a method's state with so many steps taken, as its schedules are to see."""
+    return jax.tree.map(
+        lambda node: node._replace(count=step) if isinstance(node, SharpnessState) else node,
+        state,
+        is_leaf=lambda node: isinstance(node, SharpnessState),
+    )
+
+
+def _orthogonal(taken: Leaves, plain: Leaves) -> Leaves:
+    """Returns the part of a gradient that is orthogonal to the plain one, in at least 32 bits."""
+    size = norm(plain)
+    # A power of two: scaling by it rounds nothing, so that nothing is left of the plain gradient.
+    scale = jnp.ldexp(jnp.ones_like(size), jnp.where(size > 0, jnp.frexp(size)[1], 0))
+    unit = [_real_times(1 / scale, at_least_32_bits(x)) for x in plain]
+    taken = [at_least_32_bits(x) for x in taken]
+    square = _inner(unit, unit, size.dtype)
+    along = _inner(unit, taken, size.dtype) / jnp.where(square > 0, square, 1)
+    parts = [x - _real_times(along, u) for x, u in zip(taken, unit, strict=True)]
+    # What rounding leaves of a gradient that is the plain one has no direction.
+    coarsest = max((float(jnp.finfo(x.dtype).eps) for x in plain), default=0.0)
+    lasts = norm(parts) > 4 * coarsest * norm(taken)
+    return [jnp.where(lasts, part, jnp.zeros_like(part)) for part in parts]
+
+
+def _pulled(plain: Leaves, lasting: Leaves, alpha: Float[Array, ""]) -> Leaves:
+    """Returns `g + alpha (||g|| / ||g_v||) g_v`, `g` where g_v is zero."""
+    size, length = norm(plain), norm(lasting)
+    factor = jnp.where(length > 0, alpha.astype(size.dtype) * size, 0)
+    # Divided first: the ratio of the norms may be beyond what a float holds.
+    per_length = 1 / jnp.where(length > 0, length, 1)
+    pulled = []
+    for leaf, part in zip(plain, lasting, strict=True):
+        direction = _real_times(per_length, at_least_32_bits(part))
+        added = at_least_32_bits(leaf) + _real_times(factor, direction)
+        pulled.append(added.astype(leaf.dtype))
+    return pulled
+
+
+def _real_times(number: Float[Array, ""], leaf: Array) -> Array:
+    return number.astype(leaf.dtype) * leaf
+
+
+def _inner(one: Leaves, other: Leaves, dtype: Any) -> Float[Array, ""]:
+    """Returns the inner product over all leaves; no matrix product, which a GPU would round."""
+    products = [(x.conj() * y).real.sum().astype(dtype) for x, y in zip(one, other, strict=True)]
+    return sum(products, jnp.zeros([], dtype))
