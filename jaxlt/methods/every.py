@@ -23,8 +23,8 @@ class EveryState(NamedTuple):
 
     Attributes:
         step: steps taken.
-        inner_state: the method's. Its `count` is of all steps; what it measured is of the last
-            whole one.
+        inner_state: the method's. Its `count` is of all steps, and so is its `loss` where `update`
+            gets `value=`; what else it measured is of the last whole step.
         direction: of the last whole gradient, the part orthogonal to the plain one; zeros at first.
     """
 
@@ -124,7 +124,8 @@ def every(
         groups = [[place] for place in places] if layer_wise else [places] * bool(places)
 
         def whole() -> tuple[optax.Updates, EveryState]:
-            inner = _counted(state.inner_state, state.step)
+            # Which its schedules are to see.
+            inner = _with(state.inner_state, count=state.step)
             result, inner = method.update(updates, inner, params, **extra_args)
             taken, stored = tree.flatten_up_to(result), tree.flatten_up_to(state.direction)
             for group in groups:
@@ -141,7 +142,9 @@ def every(
                 for place, leaf in zip(group, _pulled(plain, lasting, factor), strict=True):
                     result[place] = leaf
             inner, direction = _alike((state.inner_state, state.direction), updates)
-            inner = _counted(inner, step)
+            value = extra_args.get("value")
+            known = {} if value is None else {"loss": jnp.asarray(value, jnp.float32)}
+            inner = _with(inner, count=step, **known)
             return tree.unflatten(result), EveryState(step, inner, direction)
 
         step = jnp.asarray(optax.safe_increment(state.step))
@@ -165,10 +168,10 @@ def _alike(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda x: jnp.where(apart, x, x) if _is_inexact(x) else x, tree)
 
 
-def _counted(state: optax.OptState, step: Int[Array, ""]) -> optax.OptState:
-    """Returns a method's state with so many steps taken, as its schedules are to see."""
+def _with(state: optax.OptState, **fields: Array) -> optax.OptState:
+    """Returns a method's state with some of its fields replaced."""
     return jax.tree.map(
-        lambda node: node._replace(count=step) if isinstance(node, SharpnessState) else node,
+        lambda node: node._replace(**fields) if isinstance(node, SharpnessState) else node,
         state,
         is_leaf=lambda node: isinstance(node, SharpnessState),
     )

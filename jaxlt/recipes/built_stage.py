@@ -12,7 +12,7 @@ from jaxlt.data import Pipeline
 from jaxlt.devices.sharding import DATA, data_mesh, replicated
 from jaxlt.models import ImageClassifier
 from jaxlt.recipes.input_pipelines import InputPipelines
-from jaxlt.recipes.methods import ClassCounts, with_radius
+from jaxlt.recipes.methods import REUSED, ClassCounts, with_radius
 from jaxlt.recipes.network import Network
 from jaxlt.recipes.parameters import trained
 from jaxlt.recipes.recipe import Recipe
@@ -54,6 +54,7 @@ class StepForms:
         by_group: bool = True,
     ):
         self._method, self._counts = stage.method, class_counts
+        self.every = getattr(stage.method, "every", 1)
         self.boundaries = stage.method.phases(stage.clock(sum(class_counts)))
         self._shards, self._capacities = stage.perturbation_shards, []
         separable = by_group and regime.factored and regime.separates_images(model)
@@ -64,6 +65,8 @@ class StepForms:
 
     def choose(self, step: int, labels: np.ndarray) -> StepForm:
         """Returns the cheapest form that is exact for a chunk from a step on, of labels (K, B)."""
+        if step % self.every:
+            return StepForm(REUSED, None)
         phase = sum(step >= boundary for boundary in self.boundaries)
         group = self._method.perturbed_alone(self._counts, phase)
         if group is None:
@@ -133,6 +136,7 @@ def build_step(
         regime=regime,
         skip_nonfinite=skip_nonfinite,
         axis_name=axis_name,
+        ascent_share=getattr(stage.method, "ascent_share", 1.0),
     )
     return step if axis_name is None else over_shards(step, data_mesh())
 
@@ -225,7 +229,8 @@ class BuiltStage:
                 self._forms.choose,
                 measure_fn=measure_fn,
                 boundaries=self._forms.boundaries,
-                chunk_steps=steps_per_chunk(sent),
+                # Whole and reused steps are programs of their own, and alternate.
+                chunk_steps=1 if self._forms.every > 1 else steps_per_chunk(sent),
                 layout=self.feed.layout,
             )
         return self._programs[key]

@@ -8,12 +8,13 @@ import numpy as np
 import optax
 
 from jaxlt.errors import UsageError
+from jaxlt.methods.every import every
 from jaxlt.methods.per_shard import per_shard
 from jaxlt.recipes.data import AnySampler, Augmentation, InstanceBalanced
 from jaxlt.recipes.losses import AnyAdversary, AnyLoss, ClassBalanced
 from jaxlt.recipes.losses.loss import CrossEntropy
 from jaxlt.recipes.methods import AnyMethod, ClassCounts
-from jaxlt.recipes.methods.method import SGD
+from jaxlt.recipes.methods.method import REUSED, SGD
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.parameters import kernel_and_bias, perturbed, trained
 from jaxlt.recipes.part import Choice, Clock, Count, CountOrZero, NonNegative
@@ -56,12 +57,12 @@ class Stage(Choice, frozen=True, tag="train"):
     held, the clean pass's in all passes. Held, images do not depend on each other, which is another
     network to train than the papers'."""
     swa_epoch: CountOrZero | None = None
-    """First zero-based epoch of weight averaging (SWA), with whose mean the stage ends."""
+    """First zero-based epoch of weight averaging (SWA), whose mean ends the stage."""
     spectral_norm: Literal["none", "classifier", "all"] = "none"
     """Kernels that are divided by their spectral norm."""
     perturbation_shards: Count = 1
-    """m-sharpness: shards of a batch, one a device, perturbed along their own gradients. Batch norm
-    and mixup are a shard's own too. 1 for the whole batch on any number of devices."""
+    """m-sharpness: shards of a batch, one a device, each with its own perturbation. Batch norm and
+    mixup are a shard's own too. 1 for the whole batch on any number of devices."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -94,12 +95,7 @@ class Stage(Choice, frozen=True, tag="train"):
         return {"learning_rate": float(rate), **timed}
 
     def num_steps(self, num_images: int, epochs: float | None = None) -> int:
-        """Returns how many steps some epochs take.
-
-        Args:
-            num_images: of the split.
-            epochs: how many; None for the stage's.
-        """
+        """Returns how many steps some epochs of a split take, the stage's where None."""
         return self.clock(num_images).steps(self.epochs if epochs is None else epochs)
 
     def scaled(self, factor: float) -> "Stage":
@@ -133,7 +129,7 @@ class Stage(Choice, frozen=True, tag="train"):
 
         Args:
             class_counts: training images of each class.
-            phase: which of the method's forms; all have the same state.
+            phase: which of the method's forms, or `REUSED`; all have the same state.
             axis_name: mapped axis over whose shards the method averages, see `jaxlt.per_shard`;
                 None where it sees the whole batch. The state is the same.
 
@@ -148,6 +144,8 @@ class Stage(Choice, frozen=True, tag="train"):
             method = self.method.build(class_counts, clock, mask, phase)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        if (k := getattr(self.method, "every", 1)) > 1:
+            method = every(k, method, phase="reused" if phase == REUSED else "whole")
         if axis_name is not None:
             method = per_shard(method, axis_name)
         sgd = self.optimizer.build(clock)

@@ -134,6 +134,9 @@ class TestAlgorithm:
         _, second = update(tx, first, params, *batch(3))
         assert second.inner_state == first.inner_state._replace(count=second.inner_state.count)
         jax.tree.map(np.testing.assert_array_equal, second.direction, first.direction)
+        reused = every(3, METHODS["focal_sam"](), phase="reused")
+        _, told = reused.update(params, first, params, value=jnp.float64(0.5))
+        assert told.inner_state == second.inner_state._replace(loss=jnp.float32(0.5))
 
     @pytest.mark.parametrize("layer_wise", [False, True])
     @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 import jaxlt
-from jaxlt.recipes.methods.method import Method, OneRadius
+from jaxlt.recipes.methods.method import BatchShare, Method, OneRadius
 from jaxlt.recipes.part import Count, NonNegative, Share
 
 
@@ -51,6 +51,10 @@ class SSESAM(Method, frozen=True, tag="sse_sam"):
     """Parameters that are perturbed."""
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
+    every: Count = 1
+    """Steps from one whole gradient to the next; steps between reuse a part of it (LookSAM)."""
+    ascent_share: BatchShare = 1.0
+    """Share of the batch, its first images, that decides the directions of perturbations."""
 
     def build(self, class_counts, clock, mask=None, phase=0):  # noqa: D102
         return jaxlt.sse_sam(
@@ -95,9 +99,12 @@ class CCSAM(Method, frozen=True, tag="cc_sam"):
     """Parameters that are perturbed; the paper and its code perturb the classifier."""
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
+    every: Count = 1
+    """Steps from one whole gradient to the next; steps between reuse a part of it (LookSAM)."""
 
     def build(self, class_counts, clock, mask=None, phase=0):  # noqa: D102
         options = msgspec.structs.asdict(self)
-        # The mask is made of it.
-        del options["scope"]
+        # What the stage makes of the method.
+        for name in ("scope", "every"):
+            del options[name]
         return jaxlt.cc_sam(class_counts, mask=mask, **options)

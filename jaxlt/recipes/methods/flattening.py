@@ -26,5 +26,9 @@ class RandomPerturbation(OneRadius, frozen=True, tag="random_perturbation"):
 
     label = "random perturbation"
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.check("ascent_share", self.ascent_share == 1, "1 where no image decides the direction")
+
     def build(self, class_counts, clock, mask=None, phase=0):  # noqa: D102
         return jaxlt.random_perturbation(self.radius(clock), seed=0, mask=mask)

@@ -1,20 +1,21 @@
 """What all methods have in common, and those that perturb once, for all classes together."""
 
-import copy
 import itertools
 import math
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-import jax
-import msgspec
 import numpy as np
 import optax
+from msgspec import Meta
 
 import jaxlt
-from jaxlt.recipes.part import Choice, Clock, CountOrZero, NonNegative
+from jaxlt.recipes.part import Choice, Clock, Count, CountOrZero, NonNegative
 
 ClassCounts: TypeAlias = tuple[int, ...]
 Mask: TypeAlias = Any
+# In place of a phase: a step between two whole ones, see `jaxlt.every`.
+REUSED = -1
+BatchShare: TypeAlias = Annotated[float, Meta(gt=0, le=1, extra={"need": "in (0, 1]"})]
 
 
 class Method(Choice, frozen=True):
@@ -77,6 +78,10 @@ class OneRadius(Method, frozen=True):
     """Radii from each of rho_epochs on; before the first it is rho."""
     scope: Literal["all", "classifier"] = "all"
     """Parameters that are perturbed."""
+    every: Count = 1
+    """Steps from one whole gradient to the next; steps between reuse a part of it (LookSAM)."""
+    ascent_share: BatchShare = 1.0
+    """Share of the batch, its first images, that decides the directions of perturbations."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -132,20 +137,3 @@ class FocalSAM(OneRadius, frozen=True, tag="focal_sam"):
             mask=mask,
             adaptive=self.adaptive,
         )
-
-
-def has_radius(method: Method) -> bool:
-    """Whether the method has one radius, which several runs together may vary."""
-    return isinstance(method, OneRadius)
-
-
-def with_radius(method: Method, rho: float | jax.Array) -> Method:
-    """Changes the radius.
-
-    Args:
-        method: one that has a radius.
-        rho: the radius; it may be traced, so it is not checked.
-    """
-    changed = copy.copy(method)
-    msgspec.structs.force_setattr(changed, "rho", rho)
-    return changed

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Shaped
 from jaxlt.batch.class_losses import Labels
 from jaxlt.batch.passes import Blocks, Capacity, Passes
 from jaxlt.models import ImageClassifier
+from jaxlt.training.step.ascent import first_images
 from jaxlt.training.step.finite_steps import unless_finite
 from jaxlt.training.step.mixup import mixup
 from jaxlt.training.step.network_pass import BatchLosses, PerExampleLoss, Regime
@@ -39,6 +40,7 @@ def make_train_step(
     regime: Regime | None = None,
     skip_nonfinite: bool = False,
     axis_name: str | None = None,
+    ascent_share: float = 1.0,
 ) -> TrainStep:
     """Builds the step `(state, images, labels) -> (state, batch-mean loss)`, a pure function.
 
@@ -61,6 +63,7 @@ def make_train_step(
         axis_name: mapped axis along which each shard is a batch of its own until its gradient is
             there (see `shards.py`), which the transformation averages, as `jaxlt.per_shard` does.
             None where the step sees the whole batch.
+        ascent_share: of the batch, whose first images decide the directions of perturbations.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxlt, optax
@@ -100,9 +103,13 @@ def make_train_step(
             return losses.mean(), statistics
 
         (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        further = losses_of(state, batch, held=statistics.get("held_statistics")).function(passes)
+        further = losses_of(state, batch, held=statistics.get("held_statistics"))
+        options = {"class_losses_fn": further.function(passes), "key": key, "value": loss}
+        if ascent_share < 1:
+            part = dataclasses.replace(further, batch=first_images(batch, ascent_share))
+            options["ascent_losses_fn"] = part.function(passes)
         updates, opt_state = transformation.update(
-            gradient, state.opt_state, state.params, class_losses_fn=further, value=loss, key=key
+            gradient, state.opt_state, state.params, **options
         )
         # A second pass for the loss that a method has measured would not be for free.
         if (method := method_state(opt_state)) is not None:
