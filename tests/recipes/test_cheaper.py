@@ -157,6 +157,7 @@ def test_the_defaults_add_nothing_to_the_state():
         (SAM, {"every": 0}, "every must be an integer of at least 1, got 0"),
         (CCSAM, {"every": 2.5}, "every must be an integer of at least 1, got 2.5"),
         (FocalSAM, {"ascent_share": 0}, r"ascent_share must be in \(0, 1\], got 0"),
+        (SSESAM, {"ascent_share": 1.5}, r"ascent_share must be in \(0, 1\], got 1.5"),
         (RandomPerturbation, {"ascent_share": 0.5}, "ascent_share must be 1 where no image"),
     ],
 )

@@ -52,9 +52,9 @@ class SSESAM(Method, frozen=True, tag="sse_sam"):
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
     every: Count = 1
-    """Steps from one whole gradient to the next; steps between reuse a part of it (LookSAM)."""
+    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
     ascent_share: BatchShare = 1.0
-    """Share of the batch, its first images, that decides the directions of perturbations."""
+    """Share of the batch, its first images, whose gradient gives the direction."""
 
     def build(self, class_counts, clock, mask=None, phase=0):  # noqa: D102
         return jaxlt.sse_sam(
@@ -100,7 +100,7 @@ class CCSAM(Method, frozen=True, tag="cc_sam"):
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
     every: Count = 1
-    """Steps from one whole gradient to the next; steps between reuse a part of it (LookSAM)."""
+    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
 
     def build(self, class_counts, clock, mask=None, phase=0):  # noqa: D102
         options = msgspec.structs.asdict(self)

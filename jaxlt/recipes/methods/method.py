@@ -79,9 +79,9 @@ class OneRadius(Method, frozen=True):
     scope: Literal["all", "classifier"] = "all"
     """Parameters that are perturbed."""
     every: Count = 1
-    """Steps from one whole gradient to the next; steps between reuse a part of it (LookSAM)."""
+    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
     ascent_share: BatchShare = 1.0
-    """Share of the batch, its first images, that decides the directions of perturbations."""
+    """Share of the batch, its first images, whose gradient gives the direction."""
 
     def __post_init__(self):
         super().__post_init__()
