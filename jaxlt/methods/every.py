@@ -141,15 +141,18 @@ def every(
                 plain, lasting = [leaves[i] for i in group], [stored[i] for i in group]
                 for place, leaf in zip(group, _pulled(plain, lasting, factor), strict=True):
                     result[place] = leaf
-            inner, direction = _alike((state.inner_state, state.direction), updates)
             value = extra_args.get("value")
             known = {} if value is None else {"loss": jnp.asarray(value, jnp.float32)}
-            inner = _with(inner, count=step, **known)
-            return tree.unflatten(result), EveryState(step, inner, direction)
+            inner = _with(state.inner_state, count=step, **known)
+            return tree.unflatten(result), EveryState(step, inner, state.direction)
 
         step = jnp.asarray(optax.safe_increment(state.step))
         if phase == "auto":
-            return jax.lax.cond(state.step % k == 0, whole, reused)
+            return jax.lax.cond(
+                state.step % k == 0,
+                lambda: _alike(whole(), updates),
+                lambda: _alike(reused(), updates),
+            )
         return whole() if phase == "whole" else reused()
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
@@ -162,7 +165,7 @@ def _is_inexact(leaf: Any) -> bool:
 def _alike(tree: Any, like: Any) -> Any:
     """Marks floats as differing between the devices of a mapped axis where those of `like` do.
 
-    The two branches of a conditional must agree in that.
+    The branches of a conditional must agree in that, and leave it to what a method measures.
     """
     apart = jnp.zeros_like(norm([x for x in jax.tree.leaves(like) if _is_inexact(x)]), bool)
     return jax.tree.map(lambda x: jnp.where(apart, x, x) if _is_inexact(x) else x, tree)

@@ -129,14 +129,14 @@ class TestAlgorithm:
             assert state.inner_state.count == state.step == index + 1
 
     def test_measurements_are_of_the_last_whole_step(self):
-        tx, params = every(3, METHODS["focal_sam"]()), initial_params()
-        _, first = update(tx, tx.init(params), params, *batch(2))
-        _, second = update(tx, first, params, *batch(3))
-        assert second.inner_state == first.inner_state._replace(count=second.inner_state.count)
-        jax.tree.map(np.testing.assert_array_equal, second.direction, first.direction)
-        reused = every(3, METHODS["focal_sam"](), phase="reused")
-        _, told = reused.update(params, first, params, value=jnp.float64(0.5))
-        assert told.inner_state == second.inner_state._replace(loss=jnp.float32(0.5))
+        """But for the loss, where `update` is told."""
+        tx, params = every(3, METHODS["focal_sam"](), phase="reused"), initial_params()
+        _, first = first_update(every(3, METHODS["focal_sam"]()), *batch(2))
+        for told in ({}, {"value": jnp.float64(0.5)}):
+            _, second = tx.update(params, first, params, **told)
+            loss = jnp.float32(0.5) if told else first.inner_state.loss
+            assert second.inner_state == first.inner_state._replace(count=2, loss=loss)
+            jax.tree.map(np.testing.assert_array_equal, second.direction, first.direction)
 
     @pytest.mark.parametrize("layer_wise", [False, True])
     @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ from jaxlt.recipes import (
     CCSAM,
     SAM,
     SSESAM,
+    Augmentation,
     Data,
     Digits,
     Evaluation,
     Execution,
     Exponential,
     FocalSAM,
+    ImbSAM,
     Optimizer,
     RandomPerturbation,
     Recipe,
@@ -32,16 +34,26 @@ from jaxlt.recipes.built_recipe import BuiltRecipe, Member, train_members
 from jaxlt.recipes.built_stage import StepForm
 from jaxlt.recipes.methods import REUSED
 from jaxlt.training import Interrupted, make_state_fn, make_train_step
+from jaxlt.training.step.ascent import first_images
+from jaxlt.training.step.state import method_state
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 16, 8, 8, 1)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 10, (4, 16)).astype(np.int32)
 
 
-def recipe_of(method, epochs=3, architecture="mlp"):
+def recipe_of(method, epochs=3, **fields):
     return Recipe(
         data=Data(source=Digits(), profile=Exponential(imbalance_factor=10)),
-        network=Small(architecture=architecture),
-        stages=(Stage(method=method, optimizer=Optimizer(lr=0.05), epochs=epochs, batch_size=64),),
+        network=Small(architecture="mlp"),
+        stages=(
+            Stage(
+                method=method,
+                optimizer=Optimizer(lr=0.05),
+                epochs=epochs,
+                batch_size=64,
+                **fields,
+            ),
+        ),
         evaluation=Evaluation(epochs=1),
     )
 
@@ -129,6 +141,47 @@ def test_members_of_an_ensemble_are_runs_of_their_own(tmp_path):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
 
 
+def test_the_first_images_of_a_batch_give_the_direction():
+    """Of fifteen images eight: SAM by hand, with a plain step behind."""
+    stage = built_stage(SAM(rho=0.5, ascent_share=0.5))
+    before, images, labels = stage.initial_state(0), IMAGES[0, :15], jnp.asarray(LABELS[0, :15])
+    after, loss = jax.jit(stage.step(StepForm(0, None)))(before, images, labels)
+
+    @jax.jit
+    @jax.value_and_grad
+    def of_images(params, images, labels):
+        logits = stage.model.apply({"params": params}, images, train=True)
+        return jaxlt.losses.cross_entropy(jnp.asarray(logits), labels).mean()
+
+    _, ascent = of_images(before.params, images[:8], labels[:8])
+    length = optax.tree.norm(ascent)
+    moved = jax.tree.map(lambda w, g: w + 0.5 * g / length, before.params, ascent)
+    _, gradient = of_images(moved, images, labels)
+    sgd = stage.training.optimizer.build(stage.training.clock(sum(stage.class_counts)))
+    updates, _ = sgd.update(gradient, sgd.init(before.params), before.params)
+    for ours, theirs in zip(
+        jax.tree.leaves(after.params),
+        jax.tree.leaves(optax.apply_updates(before.params, updates)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, of_images(before.params, images, labels)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+@pytest.mark.parametrize("method", [ImbSAM(ascent_share=0.3), SSESAM(ascent_share=0.3)])
+def test_groups_without_images_in_the_part_are_not_perturbed(method, mixup):
+    stage = built_stage(method, augmentation=Augmentation(mixup=mixup))
+    tail = np.flatnonzero(method.tail(stage.class_counts))
+    labels = np.repeat([0, tail[0]], [5, 11]).astype(np.int32)
+    state, _ = jax.jit(stage.step(StepForm(0, None)))(stage.initial_state(0), IMAGES[0], labels)
+    norms = method_state(state.opt_state).perturbation_norm
+    # With mixup a part of each image belongs to the tail.
+    assert (norms[-1] > 0) == (mixup > 0)
+    assert np.isfinite(norms).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
 def test_chunks_are_of_one_step_on_any_device(monkeypatch):
     monkeypatch.setattr("jaxlt.recipes.built_stage.steps_per_chunk", lambda sent: 50)
     for every, longest in ((1, 7), (2, 1)):
@@ -164,3 +217,12 @@ def test_the_defaults_add_nothing_to_the_state():
 def test_mistakes_are_told_in_a_line(kind, fields, message):
     with pytest.raises(UsageError, match=f"^{message}"):
         kind(**fields)
+
+
+@pytest.mark.parametrize(
+    ("share", "size", "images"),
+    [(0.5, 9, 5), (0.1, 30, 3), (0.07, 100, 7), (1e-3, 8, 1), (1, 8, 8)],
+)
+def test_the_part_is_the_share_rounded_up(share, size, images):
+    part = first_images((jnp.arange(size), jnp.arange(size)), share)
+    np.testing.assert_array_equal(part[1], np.arange(images))
