@@ -15,10 +15,11 @@ from typing import Any, Literal
 import msgspec
 
 from experiments import command_line
-from experiments.benchmark.cases import CASES, CaseName, Problem, make_problem
+from experiments.benchmark.cases import CASES, CaseName, Problem, has_ascent_share, make_problem
 from experiments.benchmark.timing import TimedStep, alternate, prepare_machine
 from jaxlt import UsageError
 from jaxlt.files.directory import claim_directory, write_json
+from jaxlt.recipes.methods.method import BatchShare
 from jaxlt.recipes.network import AnyNetwork, Small
 from jaxlt.recipes.part import Count, Share
 
@@ -43,6 +44,10 @@ class Arguments:
     a pass over the batch for each class."""
     rounds: Count = 15
     """Steps of each method; the methods take turns."""
+    every: Count = 1
+    """Steps per whole gradient of each method (jaxlt.every); times are of a step in the mean."""
+    ascent_share: BatchShare = 1.0
+    """Share of the batch that decides perturbations, of the methods that have the option."""
     tail_share: Share | None = None
     """Share of the batch in classes with fewer than 100 training images; none draws the labels
     from the training set's own distribution."""
@@ -63,6 +68,8 @@ def main() -> None:
         command_line.check_distinct("method", arguments.methods)
     if arguments.memory_only and arguments.peer != "none":
         raise UsageError(f"peer must be none with memory_only, got {arguments.peer}")
+    if (arguments.every, arguments.ascent_share) != (1, 1) and arguments.peer != "none":
+        raise UsageError(f"peer must be none with every or ascent_share, got {arguments.peer}")
     if arguments.peer == "torch" and importlib.util.find_spec("torch") is None:
         raise UsageError(
             "peer torch must be installed, got none: python3 -m pip install -e '.[peer]'"
@@ -73,6 +80,9 @@ def main() -> None:
         num_classes=arguments.num_classes,
         image_size=arguments.image_size,
         tail_share=arguments.tail_share,
+    )
+    problem = dataclasses.replace(
+        problem, every=arguments.every, ascent_share=arguments.ascent_share
     )
     cases = _choose(arguments, problem)
     peers: Mapping[CaseName, TimedStep] = {}
@@ -103,6 +113,8 @@ def _choose(arguments: Arguments, problem: Problem) -> tuple[CaseName, ...]:
     check_micro_batch(problem.network, model)
     if arguments.methods is not None:
         return tuple(case for case in CASES if case in ("sgd", *arguments.methods))
+    if arguments.ascent_share < 1:
+        return tuple(case for case in CASES if case == "sgd" or has_ascent_share(case))
     if not model.couples_examples:
         return CASES
     _logger.info(
@@ -142,7 +154,9 @@ def _measure(
         _logger.info("%s: %.4g GFLOP, compiled in %.1f s", case, cost.flops / 1e9, seconds)
     own, torchs = alternate([steps, peers], arguments.rounds)
     costs = {
-        case: dataclasses.replace(step.cost, seconds=own[case], torch_seconds=torchs.get(case))
+        case: dataclasses.replace(
+            step.cost, seconds=step.of_one(own[case]), torch_seconds=torchs.get(case)
+        )
         for case, step in steps.items()
     }
     num_tail = problem.count_tail()

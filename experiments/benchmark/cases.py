@@ -35,6 +35,11 @@ LABELS = {case: label for case, (label, _) in _LABELLED.items()}
 """The names of the cases in tables and pictures."""
 
 
+def has_ascent_share(case: CaseName) -> bool:
+    """Tells whether a part of the batch may decide the directions of a case's perturbations."""
+    return hasattr(_LABELLED[case][1], "ascent_share")
+
+
 def long_tailed_counts(num_classes: int) -> tuple[int, ...]:
     """Returns 500 training images down to 5, of CIFAR-100-LT at imbalance factor 100."""
     return profile_counts("exponential", 100.0, num_classes, 500)
@@ -45,13 +50,16 @@ class Problem:
     """The network and the batch whose step is measured.
 
     `images` are (B, H, W, channels) float32, noise, or their shape where no step is run; `labels`
-    are (B,) int32.
+    are (B,) int32. The last two are options of the methods that have them, which make a step
+    cheaper.
     """
 
     network: Network
     class_counts: tuple[int, ...]
     images: np.ndarray | jax.ShapeDtypeStruct
     labels: np.ndarray
+    every: int = 1
+    ascent_share: float = 1.0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -62,6 +70,10 @@ class Problem:
     def stage(self, case: CaseName) -> Stage:
         """Returns the stage of a case's step: momentum SGD with weight decay behind the method."""
         _, method = _LABELLED[case]
+        if case != "sgd":
+            method = method.replace(every=self.every)
+        if has_ascent_share(case):
+            method = method.replace(ascent_share=self.ascent_share)
         optimizer = Optimizer(schedule=Constant())
         return Stage(method=method, batch_size=len(self.labels), optimizer=optimizer)
 

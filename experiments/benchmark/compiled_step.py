@@ -56,17 +56,26 @@ class StepCost:
 
 @dataclass
 class CompiledStep:
-    """A training step with the state that it advances, and its cost, without times of steps."""
+    """Training steps with the state that they advance, and their mean cost, without times.
+
+    They are one, or all from a whole step to the next (`jaxlt.every`).
+    """
 
     cost: StepCost
-    _program: jax.stages.Compiled
+    _programs: Sequence[jax.stages.Compiled]
     _state: TrainState
     _batch: list[jax.Array]
 
     def __call__(self) -> None:
-        """Runs one step to its end."""
-        self._state, loss = self._program(self._state, *self._batch)
+        """Runs the steps to their end."""
+        loss = None
+        for program in self._programs:
+            self._state, loss = program(self._state, *self._batch)
         jax.block_until_ready((self._state, loss))
+
+    def of_one(self, seconds: Sequence[float]) -> list[float]:
+        """Returns the time of a step, from those of calls."""
+        return [one / len(self._programs) for one in seconds]
 
 
 class Training:
@@ -74,7 +83,8 @@ class Training:
 
     `by_group` is `passes_by_group` of `jaxlt.training.make_train_step`. `initialize` goes from a
     seed to the first state, `step_at` from one of the `forms` to the pure step; `step` is the first
-    one, as the problem's batch takes it.
+    one, as the problem's batch takes it, and `steps` all kinds of them: a whole one, and where the
+    method has such, a reused one.
     """
 
     def __init__(self, problem: Problem, stage: Stage, *, by_group: bool = True):
@@ -87,11 +97,14 @@ class Training:
         self.step_at = functools.partial(
             build_step, stage, model, counts, regime, passes_by_group=by_group
         )
-        self.step = self.step_at(self.forms.choose(0, problem.labels[np.newaxis]))
+        labels = problem.labels[np.newaxis]
+        numbers = range(min(self.forms.every, 2))
+        self.steps = [self.step_at(self.forms.choose(number, labels)) for number in numbers]
+        self.step = self.steps[0]
 
-    def lower(self, state: TrainState, batch: Sequence[Any]) -> jax.stages.Lowered:
-        """Traces the problem's step for a state and a batch, or their shapes."""
-        return jax.jit(self.step, donate_argnums=0).lower(state, *batch)
+    def lower(self, state: TrainState, batch: Sequence[Any], kind: int = 0) -> jax.stages.Lowered:
+        """Traces a kind of the problem's steps for a state and a batch, or their shapes."""
+        return jax.jit(self.steps[kind], donate_argnums=0).lower(state, *batch)
 
 
 def compile_step(problem: Problem, case: CaseName, *, by_group: bool = True) -> CompiledStep:
@@ -100,16 +113,33 @@ def compile_step(problem: Problem, case: CaseName, *, by_group: bool = True) -> 
     device = jax.devices()[0]
     arrays = training.initialize(0), problem.images, problem.labels
     state, *batch = jax.device_put(arrays, device)
-    began = time.perf_counter()
-    lowered = training.lower(state, batch)
-    traced = time.perf_counter()
-    program = lowered.compile()
-    compiled = time.perf_counter()
-    for_host = program if device.platform == "cpu" else None
-    work = path_cost(training.step, state, *batch, compiled_for_host=for_host)
-    peak = StepMemory.of(program).peak
-    cost = StepCost(work.flops, work.bytes, peak, traced - began, compiled - traced)
-    return CompiledStep(cost, program, state, batch)
+    programs, costs = [], []
+    for kind, step in enumerate(training.steps):
+        began = time.perf_counter()
+        lowered = training.lower(state, batch, kind)
+        traced = time.perf_counter()
+        program = lowered.compile()
+        compiled = time.perf_counter()
+        for_host = program if device.platform == "cpu" else None
+        work = path_cost(step, state, *batch, compiled_for_host=for_host)
+        peak = StepMemory.of(program).peak
+        costs.append(StepCost(work.flops, work.bytes, peak, traced - began, compiled - traced))
+        programs.append(program)
+    every = training.forms.every
+    programs += programs[-1:] * (every - len(programs))
+    return CompiledStep(_mean(costs, every), programs, state, batch)
+
+
+def _mean(costs: Sequence[StepCost], every: int) -> StepCost:
+    """Returns the cost of a step where one of so many is of the first kind, the others the last."""
+    first, last = costs[0], costs[-1]
+    return StepCost(
+        (first.flops + (every - 1) * last.flops) / every,
+        (first.bytes + (every - 1) * last.bytes) / every,
+        max(cost.peak_memory for cost in costs),
+        sum(cost.trace_seconds for cost in costs),
+        sum(cost.compile_seconds for cost in costs),
+    )
 
 
 def step_memory(problem: Problem, case: CaseName) -> StepMemory:

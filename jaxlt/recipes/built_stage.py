@@ -58,6 +58,8 @@ class StepForms:
         self.boundaries = stage.method.phases(stage.clock(sum(class_counts)))
         self._shards, self._capacities = stage.perturbation_shards, []
         separable = by_group and regime.factored and regime.separates_images(model)
+        # Where a part of the batch decides directions, passes are over all images.
+        separable = separable and getattr(stage.method, "ascent_share", 1.0) == 1
         # Networks that suit loops take as many images as there are.
         if separable and not model.suits_loops:
             rooms = (int(share * stage.batch_size / self._shards) for share in _CAPACITIES)

@@ -112,6 +112,40 @@ def test_a_step_trains():
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
 
 
+def test_a_step_of_every_fifth_is_the_mean_of_a_whole_one_and_four_of_sgd():
+    problem = make_problem(MLP, **SMALL)
+    sgd, whole = (compile_step(problem, case).cost.flops for case in ("sgd", "focal_sam"))
+    step = compile_step(dataclasses.replace(problem, every=5), "focal_sam")
+    # In a network so small what is done to each parameter counts too.
+    assert step.cost.flops == pytest.approx((whole + 4 * sgd) / 5, rel=0.2)
+    step()
+    assert int(step._state.step) == 5
+    assert step.of_one([5.0, 10.0]) == [1.0, 2.0]
+    assert compile_step(dataclasses.replace(problem, every=5), "sgd").of_one([3.0]) == [3.0]
+
+
+def test_directions_from_half_the_batch_cost_half_a_pass():
+    """Focal-SAM's own cost a backward pass; those of half the batch half of two passes."""
+    problem = make_problem(Small(architecture="small_conv"), **SMALL | {"image_size": 16})
+    half = dataclasses.replace(problem, ascent_share=0.5)
+    sgd, whole, part = (
+        compile_step(one, case).cost.flops
+        for one, case in ((problem, "sgd"), (problem, "focal_sam"), (half, "focal_sam"))
+    )
+    assert (whole - part) / sgd == pytest.approx(2 / 3 - 1 / 2, abs=0.06)
+
+
+def test_options_that_make_steps_cheaper(monkeypatch, tmp_path, capfd):
+    flags = ["--network", "mlp", "--image-size", 4, "--batch-size", 16, "--num-classes", 10]
+    flags += ["--rounds", 1, "--workdir", tmp_path, "--ascent-share", 0.5]
+    monkeypatch.setattr(program, "CASES", ("sgd", "sam", "cc_sam"))
+    run(monkeypatch, *flags)
+    assert list(json.loads((tmp_path / "results.json").read_text())["cases"]) == ["sgd", "sam"]
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, *flags, "--peer", "torch")
+    assert "peer must be none with every or ascent_share" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_has_an_optimizer_of_its_name(case):
     problem = make_problem(MLP, **SMALL)

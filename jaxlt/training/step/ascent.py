@@ -1,14 +1,13 @@
 """The part of a batch that decides the directions of a method's perturbations."""
 
 import math
-from typing import TypeVar
+from typing import TypeAlias
 
 import jax
 
-from jaxlt.batch.class_losses import Labels
 from jaxlt.training.step.mixup import MixedBatch
 
-Batch = TypeVar("Batch", MixedBatch, tuple[jax.Array, Labels])
+Batch: TypeAlias = MixedBatch | tuple[jax.Array, jax.Array]
 
 
 def first_images(batch: Batch, share: float) -> Batch:
