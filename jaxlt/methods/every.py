@@ -1,5 +1,7 @@
 """A method's whole gradient at every k-th step, and the part of it that lasts in between."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -121,7 +123,7 @@ def every(
     ) -> tuple[optax.Updates, EveryState]:
         leaves, tree = jax.tree.flatten(updates)
         places = [place for place, leaf in enumerate(leaves) if _is_inexact(leaf)]
-        groups = [[place] for place in places] if layer_wise else [places] * bool(places)
+        groups = [[place] for place in places] if layer_wise else [places]
 
         def whole() -> tuple[optax.Updates, EveryState]:
             # Which its schedules are to see.
@@ -129,17 +131,17 @@ def every(
             result, inner = method.update(updates, inner, params, **extra_args)
             taken, stored = tree.flatten_up_to(result), tree.flatten_up_to(state.direction)
             for group in groups:
-                parts = _orthogonal([taken[i] for i in group], [leaves[i] for i in group])
+                parts = _of_reals(_orthogonal, [[of[i] for i in group] for of in (taken, leaves)])
                 for place, part in zip(group, parts, strict=True):
                     stored[place] = part.astype(stored[place].dtype)
             return result, EveryState(step, inner, tree.unflatten(stored))
 
         def reused() -> tuple[optax.Updates, EveryState]:
             stored, result = tree.flatten_up_to(state.direction), [*leaves]
-            factor = at_step(alpha, state.step)
+            pull = functools.partial(_pulled, alpha=at_step(alpha, state.step))
             for group in groups:
-                plain, lasting = [leaves[i] for i in group], [stored[i] for i in group]
-                for place, leaf in zip(group, _pulled(plain, lasting, factor), strict=True):
+                pulled = _of_reals(pull, [[of[i] for i in group] for of in (leaves, stored)])
+                for place, leaf in zip(group, pulled, strict=True):
                     result[place] = leaf
             value = extra_args.get("value")
             known = {} if value is None else {"loss": jnp.asarray(value, jnp.float32)}
@@ -167,7 +169,8 @@ def _alike(tree: Any, like: Any) -> Any:
 
     The branches of a conditional must agree in that, and leave it to what a method measures.
     """
-    apart = jnp.zeros_like(norm([x for x in jax.tree.leaves(like) if _is_inexact(x)]), bool)
+    leaves = [x for x in jax.tree.leaves(like) if _is_inexact(x)]
+    apart = sum((jnp.zeros_like(jnp.abs(x).max(initial=0), int) for x in leaves), 0) > 0
     return jax.tree.map(lambda x: jnp.where(apart, x, x) if _is_inexact(x) else x, tree)
 
 
@@ -180,16 +183,32 @@ def _with(state: optax.OptState, **fields: Array) -> optax.OptState:
     )
 
 
+def _of_reals(change: Callable[..., Leaves], lists: list[Leaves]) -> Leaves:
+    """Returns a function of lists of real leaves, of which a complex leaf is two."""
+    if not lists[0]:
+        return []
+
+    def reals(leaves: Leaves) -> Leaves:
+        pairs = ([x.real, x.imag] if jnp.iscomplexobj(x) else [x] for x in leaves)
+        return [part for pair in pairs for part in pair]
+
+    changed = iter(change(*map(reals, lists)))
+    return [
+        jax.lax.complex(next(changed), next(changed)) if jnp.iscomplexobj(x) else next(changed)
+        for x in lists[0]
+    ]
+
+
 def _orthogonal(taken: Leaves, plain: Leaves) -> Leaves:
     """Returns the part of a gradient that is orthogonal to the plain one, in at least 32 bits."""
     size = norm(plain)
     # A power of two: scaling by it rounds nothing, so that nothing is left of the plain gradient.
     scale = jnp.ldexp(jnp.ones_like(size), jnp.where(size > 0, jnp.frexp(size)[1], 0))
-    unit = [_real_times(1 / scale, at_least_32_bits(x)) for x in plain]
+    unit = [_times(1 / scale, at_least_32_bits(x)) for x in plain]
     taken = [at_least_32_bits(x) for x in taken]
     square = _inner(unit, unit, size.dtype)
     along = _inner(unit, taken, size.dtype) / jnp.where(square > 0, square, 1)
-    parts = [x - _real_times(along, u) for x, u in zip(taken, unit, strict=True)]
+    parts = [x - _times(along, u) for x, u in zip(taken, unit, strict=True)]
     # What rounding leaves of a gradient that is the plain one has no direction.
     coarsest = max((float(jnp.finfo(x.dtype).eps) for x in plain), default=0.0)
     lasts = norm(parts) > 4 * coarsest * norm(taken)
@@ -204,17 +223,17 @@ def _pulled(plain: Leaves, lasting: Leaves, alpha: Float[Array, ""]) -> Leaves:
     per_length = 1 / jnp.where(length > 0, length, 1)
     pulled = []
     for leaf, part in zip(plain, lasting, strict=True):
-        direction = _real_times(per_length, at_least_32_bits(part))
-        added = at_least_32_bits(leaf) + _real_times(factor, direction)
+        direction = _times(per_length, at_least_32_bits(part))
+        added = at_least_32_bits(leaf) + _times(factor, direction)
         pulled.append(added.astype(leaf.dtype))
     return pulled
 
 
-def _real_times(number: Float[Array, ""], leaf: Array) -> Array:
+def _times(number: Float[Array, ""], leaf: Array) -> Array:
     return number.astype(leaf.dtype) * leaf
 
 
 def _inner(one: Leaves, other: Leaves, dtype: Any) -> Float[Array, ""]:
     """Returns the inner product over all leaves; no matrix product, which a GPU would round."""
-    products = [(x.conj() * y).real.sum().astype(dtype) for x, y in zip(one, other, strict=True)]
+    products = [(x * y).sum().astype(dtype) for x, y in zip(one, other, strict=True)]
     return sum(products, jnp.zeros([], dtype))

@@ -327,9 +327,9 @@ class TestTransforms:
 
 def program_flops(tx, **keywords):
     """XLA's count of a step of a network, whose gradient the step takes itself."""
-    rng, labels = np.random.default_rng(0), jnp.arange(64) % len(COUNTS)
+    rng, labels = np.random.default_rng(0), jnp.arange(512) % len(COUNTS)
     params = [jnp.asarray(rng.standard_normal(shape) / 16, float) for shape in WIDTHS]
-    images = jnp.asarray(rng.standard_normal((64, 256)), float)
+    images = jnp.asarray(rng.standard_normal((512, 256)), float)
 
     def losses_fn(params):
         hidden = images
