@@ -203,14 +203,14 @@ def _orthogonal(taken: Leaves, plain: Leaves) -> Leaves:
     """Returns the part of a gradient that is orthogonal to the plain one, in at least 32 bits."""
     size = norm(plain)
     # A power of two: scaling by it rounds nothing, so that nothing is left of the plain gradient.
-    scale = jnp.ldexp(jnp.ones_like(size), jnp.where(size > 0, jnp.frexp(size)[1], 0))
+    scale = jnp.ldexp(jnp.ones_like(size), jnp.where(size > 0, jnp.frexp(size)[1] - 1, 0))
     unit = [_times(1 / scale, at_least_32_bits(x)) for x in plain]
     taken = [at_least_32_bits(x) for x in taken]
     square = _inner(unit, unit, size.dtype)
     along = _inner(unit, taken, size.dtype) / jnp.where(square > 0, square, 1)
     parts = [x - _times(along, u) for x, u in zip(taken, unit, strict=True)]
     # What rounding leaves of a gradient that is the plain one has no direction.
-    coarsest = max((float(jnp.finfo(x.dtype).eps) for x in plain), default=0.0)
+    coarsest = max(float(jnp.finfo(x.dtype).eps) for x in plain)
     lasts = norm(parts) > 4 * coarsest * norm(taken)
     return [jnp.where(lasts, part, jnp.zeros_like(part)) for part in parts]
 

@@ -218,10 +218,11 @@ class TestNumbers:
             assert shapes(after) == shapes(state)
             state = after
         assert shapes(state.direction) == shapes(plain)
-        flat = {key: np.asarray(x, np.float64) for key, x in plain.items() if key in "ab"}
-        other = {key: np.asarray(x, np.float64) for key, x in given.items() if key in "ab"}
+        flat, other, found = (
+            {key: np.asarray(tree[key].astype(complex).real) for key in "ab"}
+            for tree in (plain, given, gradient)
+        )
         expected = list(looksam(2, 1.0, False, [(flat, other)] * 2))[1]
-        found = {key: np.asarray(gradient[key].astype(complex).real) for key in "ab"}
         assert_close(found, expected, 0.02 if "16" in dtype else 1e-5)
 
     def test_a_complex_leaf_is_two_real_ones(self):
