@@ -60,9 +60,10 @@ def every(
     steps. It does not pay for methods as cheap as SGD, such as CC-SAM on the classifier.
 
     By default one program holds both kinds of step and a conditional picks one. There XLA merges no
-    pass of the method with yours, and runs convolutions slowly on a CPU; under `vmap` over the
-    state both are computed. Where that matters, compile one step with `phase="whole"` and one with
-    `"reused"`, and call the first at every k-th step: all have the same state.
+    pass of the method with yours (`jaxlt.value_and_grad` hands yours to it), and runs convolutions
+    slowly on a CPU; under `vmap` over the state both kinds are computed. Where that matters,
+    compile one step with `phase="whole"` and one with `"reused"`, and call the first at every k-th
+    step: all have the same state.
 
     Args:
         k: steps from one whole gradient to the next, at least 1; the paper has 5.

@@ -141,7 +141,7 @@ class Stage(Choice, frozen=True, tag="train"):
         if not trainable == scope == "all":
             mask = functools.partial(perturbed, trainable, scope)
         try:
-            method = self.method.build(class_counts, clock, mask, phase)
+            method = self.method.build(class_counts, clock, mask, max(phase, 0))
         except ValueError as error:
             raise UsageError(str(error)) from error
         if (k := getattr(self.method, "every", 1)) > 1:
