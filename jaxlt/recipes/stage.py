@@ -95,7 +95,7 @@ class Stage(Choice, frozen=True, tag="train"):
         return {"learning_rate": float(rate), **timed}
 
     def num_steps(self, num_images: int, epochs: float | None = None) -> int:
-        """Returns how many steps some epochs of a split take, the stage's where None."""
+        """Returns how many steps some epochs of a split take, see `Clock`; None for the stage's."""
         return self.clock(num_images).steps(self.epochs if epochs is None else epochs)
 
     def scaled(self, factor: float) -> "Stage":
