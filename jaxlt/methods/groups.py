@@ -81,8 +81,8 @@ def constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -
 
     def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         size = batch_size(counts)
-        weights = jnp.broadcast_to(shares, (num_groups, counts.size)) / size
-        at_w = jnp.broadcast_to(rest, counts.shape) / size
+        weights = jnp.broadcast_to(shares.astype(size.dtype), (num_groups, counts.size)) / size
+        at_w = jnp.broadcast_to(rest.astype(size.dtype), counts.shape) / size
         return Objective(None if nothing_clean else at_w, weights, jnp.ones(num_groups))
 
     any_number = None if num_classes == 1 else num_classes
