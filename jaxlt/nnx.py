@@ -11,7 +11,6 @@ from flax import nnx
 
 from jaxlt.batch import known_losses
 from jaxlt.batch.class_losses import ClassLosses, ClassLossesFn
-from jaxlt.batch.known_losses import losses_and_aux
 
 
 def value_and_grad(
@@ -63,7 +62,7 @@ def value_and_grad(
         def losses_and_changes(params: Any) -> tuple[ClassLosses, Any]:
             copy, copied_args = nnx.merge(graph, before)
             nnx.update(copy, params)
-            losses, aux = losses_and_aux(losses_fn(copy, *copied_args), has_aux)
+            losses, aux = known_losses.losses_and_aux(losses_fn(copy, *copied_args), has_aux)
             changes = nnx.state(copy, nnx.Not(wrt)), nnx.state(copied_args, nnx.Variable)
             return losses, (aux, *changes)
 

@@ -212,7 +212,7 @@ class FactoredLosses:
         return self.loss(self.logits(self.classifier_fn(params), features, labels), labels)
 
     def features_and_aux(self, params: Any, images: Any) -> tuple[Float[Array, "..."], Any]:
-        """Returns the features of images, and None or what is beside them."""
+        """Returns the features of images, and None or what is beside; see `FactoredLosses`."""
         result = self.features_fn(params, images)
         return result if self.has_aux else (result, None)
 
