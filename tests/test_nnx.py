@@ -16,13 +16,17 @@ import jaxlt
 import jaxlt.nnx
 
 CLASS_COUNTS = (500, 50, 5)
-IMAGES = jax.random.normal(jax.random.key(0), (32, 8))
-LABELS = jnp.array([0] * 28 + [1] * 3 + [2])
+LABELS = np.array([0] * 28 + [1] * 3 + [2])
 METHODS = {
-    "sam": jaxlt.sam(0.3),
-    "focal_sam": jaxlt.focal_sam(CLASS_COUNTS, 0.3, sharpness_weight=0.8, gamma=2.0),
-    "sse_sam": jaxlt.sse_sam(CLASS_COUNTS, 0.1, 0.3, tail_threshold=60),
+    "sam": lambda: jaxlt.sam(0.3),
+    "focal_sam": lambda: jaxlt.focal_sam(CLASS_COUNTS, 0.3, sharpness_weight=0.8, gamma=2.0),
+    "sse_sam": lambda: jaxlt.sse_sam(CLASS_COUNTS, 0.1, 0.3, tail_threshold=60),
 }
+
+
+@functools.cache
+def images_of_all():
+    return jax.random.normal(jax.random.key(0), (32, 8))
 
 
 class Network(nnx.Module):
@@ -47,7 +51,7 @@ def losses_fn(model, images):
 
 def written_out(mask, params):
     """The network's losses and the batch's mean and variance, of arrays alone."""
-    hidden = IMAGES @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+    hidden = images_of_all() @ params["hidden"]["kernel"] + params["hidden"]["bias"]
     mean, var = hidden.mean(0), hidden.var(0)
     normal = (hidden - mean) / jnp.sqrt(var + 1e-5) * params["norm"]["scale"]
     features = jnp.where(mask, jax.nn.relu(normal + params["norm"]["bias"]) / 0.5, 0)
@@ -68,7 +72,7 @@ def loop(tx, wrt=nnx.Param):
     return model, nnx.Optimizer(model, tx, wrt=wrt)
 
 
-def train_step(model, optimizer, images=IMAGES):
+def train_step(model, optimizer, images=images_of_all()):
     step = jaxlt.nnx.value_and_grad(losses_fn, wrt=optimizer.wrt)
     loss, grads, class_losses_fn = step(model, images)
     optimizer.update(model, grads, value=loss, class_losses_fn=class_losses_fn)
@@ -78,7 +82,7 @@ def train_step(model, optimizer, images=IMAGES):
 @pytest.mark.parametrize("name", soak_but(["sse_sam"], METHODS))
 def test_two_steps_are_those_of_a_network_written_out_in_arrays(name):
     """Masks, statistics and parameters."""
-    tx = optax.chain(METHODS[name], optax.sgd(0.1, momentum=0.9))
+    tx = optax.chain(METHODS[name](), optax.sgd(0.1, momentum=0.9))
     model, optimizer = loop(tx)
     params = plain(nnx.state(model, nnx.Param))
     state, statistics = tx.init(params), (jnp.zeros(16), jnp.ones(16))
@@ -111,9 +115,9 @@ def test_two_steps_are_those_of_a_network_written_out_in_arrays(name):
 @pytest.mark.parametrize("name", soak_but(["sse_sam"], METHODS))
 def test_what_a_step_leaves_is_what_its_own_pass_leaves_bit_by_bit(name):
     """All but the parameters: batch statistics, counts of generators."""
-    model, optimizer = loop(optax.chain(METHODS[name], optax.sgd(0.1)))
+    model, optimizer = loop(optax.chain(METHODS[name](), optax.sgd(0.1)))
     alone = nnx.clone(model)
-    nnx.grad(lambda model: losses_fn(model, IMAGES).mean())(alone)
+    nnx.grad(lambda model: losses_fn(model, images_of_all()).mean())(alone)
     train_step(model, optimizer)
     others = nnx.Not(nnx.Param)
     chex.assert_trees_all_equal(plain(nnx.state(model, others)), plain(nnx.state(alone, others)))
@@ -129,7 +133,9 @@ def test_generators_among_the_arguments_draw_the_same_in_every_pass():
 
     key, params = rngs.dropout.key[...], nnx.as_pure(nnx.state(model, nnx.Param))
     for count in range(2):
-        loss, _, class_losses_fn = jaxlt.nnx.value_and_grad(with_generators)(model, IMAGES, rngs)
+        loss, _, class_losses_fn = jaxlt.nnx.value_and_grad(with_generators)(
+            model, images_of_all(), rngs
+        )
         expected = written_out(drawn(key, count), plain(params))[0].mean()
         for value in (loss, class_losses_fn(params).mean(), class_losses_fn(params).mean()):
             np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -140,7 +146,7 @@ def test_wrt_chooses_what_is_trained_and_perturbed():
     def is_classifier(path, variable):
         return path[0] == "classifier" and isinstance(variable, nnx.Param)
 
-    tx = optax.chain(METHODS["sam"], optax.sgd(0.1))
+    tx = optax.chain(METHODS["sam"](), optax.sgd(0.1))
     model, optimizer = loop(tx, wrt=is_classifier)
     before = plain(nnx.state(model, nnx.Param))
     mask = drawn(model.dropout.rngs.key[...], 0)
@@ -165,19 +171,19 @@ def test_aux_comes_from_the_pass_that_counts():
 
     one, other = Network(nnx.Rngs(0)), Network(nnx.Rngs(0))
     step = jaxlt.nnx.value_and_grad(with_logits, has_aux=True)
-    (loss, logits), grads, class_losses_fn = step(one, IMAGES)
-    plain_loss, plain_grads, _ = jaxlt.nnx.value_and_grad(losses_fn)(other, IMAGES)
+    (loss, logits), grads, class_losses_fn = step(one, images_of_all())
+    plain_loss, plain_grads, _ = jaxlt.nnx.value_and_grad(losses_fn)(other, images_of_all())
     assert class_losses_fn(nnx.as_pure(nnx.state(one, nnx.Param))).mean() == loss == plain_loss
     chex.assert_trees_all_equal(plain(grads), plain(plain_grads))
     assert class_losses(logits).mean() == loss
 
 
 def test_the_older_class_of_both_takes_the_same_step():
-    tx = optax.chain(METHODS["sam"], optax.sgd(0.1))
+    tx = optax.chain(METHODS["sam"](), optax.sgd(0.1))
     model, optimizer = loop(tx)
     train_step(model, optimizer)
     both = nnx.ModelAndOptimizer(Network(nnx.Rngs(0)), tx)
-    loss, grads, class_losses_fn = jaxlt.nnx.value_and_grad(losses_fn)(both.model, IMAGES)
+    loss, grads, class_losses_fn = jaxlt.nnx.value_and_grad(losses_fn)(both.model, images_of_all())
     both.update(grads, value=loss, class_losses_fn=class_losses_fn)
     chex.assert_trees_all_equal(plain(nnx.state(both.model)), plain(nnx.state(model)))
 
@@ -185,13 +191,17 @@ def test_the_older_class_of_both_takes_the_same_step():
 @pytest.mark.parametrize(
     ("returned", "has_aux", "message"),
     [
-        (jnp.ones(4), False, "losses_fn must return jaxlt.ClassLosses, got an array of shape"),
-        ((jaxlt.ClassLosses(jnp.ones(3), jnp.ones(3)), 1), False, "got tuple"),
-        (jaxlt.ClassLosses(jnp.ones(3), jnp.ones(3)), True, "a pair .* got ClassLosses"),
+        (
+            lambda: jnp.ones(4),
+            False,
+            "losses_fn must return jaxlt.ClassLosses, got an array of shape",
+        ),
+        (lambda: (jaxlt.ClassLosses(jnp.ones(3), jnp.ones(3)), 1), False, "got tuple"),
+        (lambda: jaxlt.ClassLosses(jnp.ones(3), jnp.ones(3)), True, "a pair .* got ClassLosses"),
     ],
 )
 def test_what_is_no_class_losses_is_named(returned, has_aux, message):
-    step = jaxlt.nnx.value_and_grad(lambda model: returned, has_aux=has_aux)
+    step = jaxlt.nnx.value_and_grad(lambda model: returned(), has_aux=has_aux)
     with pytest.raises(TypeError, match=message):
         step(Network(nnx.Rngs(0)))
 
@@ -202,7 +212,7 @@ def test_what_the_pass_makes_new_stays_in_the_model():
         return class_losses(model.logits[...])
 
     model: Any = Network(nnx.Rngs(0))
-    loss, _, class_losses_fn = jaxlt.nnx.value_and_grad(keeping_logits)(model, IMAGES)
+    loss, _, class_losses_fn = jaxlt.nnx.value_and_grad(keeping_logits)(model, images_of_all())
     assert class_losses_fn(nnx.as_pure(nnx.state(model, nnx.Param))).mean() == loss
     assert class_losses(model.logits[...]).mean() == loss
 
@@ -229,4 +239,4 @@ def test_cost_in_flops_of_sgd(name, bound):
         return step.lower(model, optimizer, images).compile().cost_analysis()["flops"]
 
     sgd = optax.sgd(0.1)
-    assert flops(optax.chain(METHODS[name], sgd)) < bound * flops(sgd)
+    assert flops(optax.chain(METHODS[name](), sgd)) < bound * flops(sgd)

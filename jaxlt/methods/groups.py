@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -48,45 +48,67 @@ class Groups(NamedTuple):
 
 
 def constant_groups(shares: Shares, clean: Real[ArrayLike, " classes"] | None) -> Groups:
-    """Returns groups of constant shares; what is known of them saves passes."""
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((shares, clean)))
-    # Constants are known also where `jax.jit` traces.
-    with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
-        try:
-            shares = jnp.asarray(shares, float)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"groups must hold numbers, one a group and class, got {shares!r}"
-            ) from None
-        if shares.ndim != 2 or not shares.size:
-            raise ValueError(
-                "groups must have shape (G, C), a row of class weights for each group, got "
-                f"{shares.shape}"
-            )
-        num_groups, num_classes = shares.shape
-        taken = shares.sum(0)
-        rest = 1 - taken if clean is None else jnp.asarray(clean, float)
-        if rest.shape != (num_classes,):
-            raise ValueError(
-                f"clean must have shape ({num_classes},), as groups has, got {rest.shape}"
-            )
-        if not traced and not (jnp.isfinite(shares).all() and jnp.isfinite(rest).all()):
-            raise ValueError(f"groups and clean must be finite, got {shares} and {rest}")
-        nothing_clean = not traced and not rest.any()
-        sums_to_mean = clean is None or (not traced and bool((rest + taken == 1).all()))
-        in_one = (shares >= 0).all() & ((shares > 0).sum(0) <= 1).all()
-        # One group of all classes has the whole batch: no part of it to pass over.
-        apart = in_one & ((num_groups > 1) | (shares == 0).any())
-        disjoint = not traced and bool(apart)
+    """Returns groups of constant shares; what is known of them saves passes.
+
+    Raises:
+        ValueError: shares or clean are not numbers of shapes (G, C) and (C,), or not finite.
+    """
+    (num_groups, num_classes), nothing_clean = _checked_shape(shares, clean), False
 
     def objective_fn(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         size = batch_size(counts)
-        weights = jnp.broadcast_to(shares.astype(size.dtype), (num_groups, counts.size)) / size
-        at_w = jnp.broadcast_to(rest.astype(size.dtype), counts.shape) / size
-        return Objective(None if nothing_clean else at_w, weights, jnp.ones(num_groups))
+        weights = jnp.broadcast_to(jnp.asarray(shares, size.dtype), (num_groups, counts.size))
+        rest = 1 - weights.sum(0) if clean is None else jnp.asarray(clean, size.dtype)
+        at_w = None if nothing_clean else jnp.broadcast_to(rest, counts.shape) / size
+        return Objective(at_w, weights / size, jnp.ones(num_groups))
 
     any_number = None if num_classes == 1 else num_classes
-    return Groups(objective_fn, num_groups, any_number, sums_to_mean, disjoint)
+    groups = Groups(objective_fn, num_groups, any_number, sums_to_mean=clean is None)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((shares, clean))):
+        return groups
+    # In Python's numbers, which are known also where `jax.jit` traces all others.
+    rows = [_numbers("groups", row) for row in _listed(shares)]
+    columns = list(zip(*rows, strict=True))
+    taken = [sum(column) for column in columns]
+    rest = [1 - share for share in taken] if clean is None else _numbers("clean", _listed(clean))
+    nothing_clean = not any(rest)
+    apart = all(sum(map(bool, column)) <= 1 and min(column) >= 0 for column in columns)
+    return groups._replace(
+        sums_to_mean=all(one + other == 1 for one, other in zip(rest, taken, strict=True)),
+        # One group of all classes has the whole batch: no part of it to pass over.
+        disjoint=apart and (num_groups > 1 or not all(rows[0])),
+    )
+
+
+def _checked_shape(shares: Any, clean: Any) -> tuple[int, ...]:
+    shape, given = _shape(shares), None if clean is None else _shape(clean)
+    if len(shape) != 2 or 0 in shape:
+        need = "shape (G, C), a row of class weights for each group"
+        raise ValueError(f"groups must have {need}, got {shape}")
+    if given not in (None, shape[1:]):
+        raise ValueError(f"clean must have shape {shape[1:]}, as groups has, got {given}")
+    return shape
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    if hasattr(array, "shape"):
+        return tuple(array.shape)
+    if not isinstance(array, (list, tuple)):
+        return ()
+    rows = {_shape(row) for row in array}
+    # Rows of several lengths make no array.
+    return (len(array), *(rows.pop() if len(rows) == 1 else ()))
+
+
+def _listed(array: Any) -> Any:
+    return array.tolist() if hasattr(array, "tolist") else array
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    numbers = [one.item() if hasattr(one, "item") else one for one in _listed(values)]
+    if not all(isinstance(one, (bool, int, float)) and math.isfinite(one) for one in numbers):
+        raise ValueError(f"{name} must hold finite numbers, got {numbers}")
+    return [float(one) for one in numbers]
 
 
 def without_others(groups: Groups, moving: list[int]) -> Groups:

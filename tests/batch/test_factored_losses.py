@@ -21,18 +21,22 @@ import jaxlt
 @pytest.mark.parametrize(
     ("labels", "images", "message"),
     [
-        (jnp.zeros((4, 3)), jnp.ones((4, 2)), r"labels must be .*, got float32 of shape \(4, 3\)"),
         (
-            jnp.zeros(4),
-            jnp.ones((4, 2)),
+            np.zeros((4, 3), np.float32),
+            np.ones((4, 2)),
+            r"labels must be .*, got float32 of shape \(4, 3\)",
+        ),
+        (
+            np.zeros(4, np.float32),
+            np.ones((4, 2)),
             r"labels must be integers .*, got float32 of shape \(4,\)",
         ),
         (
-            jnp.zeros(4, int),
-            {"image": jnp.ones((5, 2))},
+            np.zeros(4, int),
+            {"image": np.ones((5, 2))},
             r"images must, as labels, have shape \(4, 2\), got \(5, 2\)",
         ),
-        (jnp.zeros(4, int), jnp.ones(()), r"images must, .*, have shape \(4,\), got \(\)"),
+        (np.zeros(4, int), np.ones(()), r"images must, .*, have shape \(4,\), got \(\)"),
     ],
 )
 def test_error_names_the_data(labels, images, message):

@@ -25,8 +25,12 @@ BLOCKS = {
     )
 }
 COUNTS = np.array([500, 50, 5])
-IMAGES = jax.random.normal(jax.random.key(0), (32, 8))
 LABELS = np.array([0] * 28 + [1] * 3 + [2])
+
+
+@functools.cache
+def images():
+    return jax.random.normal(jax.random.key(0), (32, 8))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,7 +90,7 @@ def check_trained(params, path, tolerance=1e-5):
 
 
 def two_layers(params, step):
-    return jax.nn.relu(IMAGES @ params["hidden"]) @ params["classifier"]
+    return jax.nn.relu(images() @ params["hidden"]) @ params["classifier"]
 
 
 def test_linen():
@@ -97,7 +101,7 @@ def test_linen():
         key = jax.random.fold_in(jax.random.key(2), step)
         variables = {"params": params, "batch_stats": start.batch_stats}
         return network.apply(
-            variables, IMAGES, train=True, rngs={"dropout": key}, mutable="batch_stats"
+            variables, images(), train=True, rngs={"dropout": key}, mutable="batch_stats"
         )
 
     exec(loop, names)
@@ -106,7 +110,7 @@ def test_linen():
     check_trained(state.params, path)
     mean = np.zeros(32)
     for params in path[:-1]:
-        hidden = IMAGES @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+        hidden = images() @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
         mean = 0.99 * mean + 0.01 * hidden.mean(axis=0)
     np.testing.assert_allclose(state.batch_stats["BatchNorm_0"]["mean"], mean, atol=1e-6)
     assert state.step == state.opt_state[0].count == 10
@@ -121,7 +125,7 @@ def test_nnx():
     start = nnx.to_pure_dict(nnx.as_pure(nnx.state(model, nnx.Param)))
 
     def hidden(params):
-        return IMAGES @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+        return images() @ params["hidden"]["kernel"] + params["hidden"]["bias"]
 
     def logits(params, step):
         x = hidden(params)
@@ -145,7 +149,7 @@ def test_equinox():
 
     def logits(params, step):
         first, second = params.layers
-        return jax.nn.relu(IMAGES @ first.weight.T + first.bias) @ second.weight.T + second.bias
+        return jax.nn.relu(images() @ first.weight.T + first.bias) @ second.weight.T + second.bias
 
     exec(loop, names)
     path = ten_steps(focal_gradient(logits), start)
@@ -161,7 +165,7 @@ def test_haiku():
     @jax.jit
     def applied(params, stats, step):
         key = jax.random.fold_in(jax.random.key(2), step)
-        return network.apply(params, stats, key, IMAGES, train=True)
+        return network.apply(params, stats, key, images(), train=True)
 
     exec(loop, names)
     path = ten_steps(focal_gradient(lambda p, step: applied(p, stats, step)[0]), start)
@@ -176,7 +180,7 @@ def test_jmp():
     pytest.importorskip("jmp")
     heading = "Mixed precision with jmp"
     names, loop = begun(heading)
-    start = names["params"], names["opt_state"], names["loss_scale"], IMAGES, LABELS
+    start = names["params"], names["opt_state"], names["loss_scale"], images(), LABELS
     exec(loop, names)
     check_trained(names["params"], ten_steps(focal_gradient(two_layers), start[0]), 2e-3)
     _, expected = focal_gradient(two_layers)(start[0])
@@ -185,13 +189,13 @@ def test_jmp():
     exec(head.replace("losses = jaxlt", "losses = 1e-7 * jaxlt"), names)
 
     def gradient(loss_scale):
-        _, state, *_ = names["train_step"](*start[:2], loss_scale, IMAGES, LABELS)
+        _, state, *_ = names["train_step"](*start[:2], loss_scale, images(), LABELS)
         return jax.tree.map(lambda momentum: 1e7 * momentum, state[1][0].trace)
 
     assert largest_difference(gradient(start[2]), expected) < 1e-3
     assert not any(g.any() for g in gradient(names["jmp"].NoOpLossScale()).values())
 
-    after = names["train_step"](*start[:3], IMAGES.at[0].set(jnp.nan), LABELS)
+    after = names["train_step"](*start[:3], images().at[0].set(jnp.nan), LABELS)
     chex.assert_trees_all_equal(after[:2], start[:2])
     assert after[2].loss_scale == start[2].loss_scale / 2
 
@@ -209,7 +213,7 @@ def test_accumulation_within_the_losses_is_the_whole_batch_in_the_memory_of_a_pa
     start = names["params"], names["opt_state"]
     exec(loop, names)
     check_trained(names["params"], ten_steps(focal_gradient(two_layers), start[0]))
-    traced = jax.make_jaxpr(names["train_step"])(*start, IMAGES, LABELS)
+    traced = jax.make_jaxpr(names["train_step"])(*start, images(), LABELS)
     # Less than the hidden layer of 32 images.
     assert max(arrays(traced.jaxpr)) < 32 * 32
 
@@ -231,7 +235,7 @@ def test_accumulation_behind_a_method_takes_the_mean_of_the_parts_own_gradients(
         own, _ = sam.update(grads, sam.init(params), params, class_losses_fn=class_losses_fn)
         return tx.update(grads, state, params, class_losses_fn=class_losses_fn), own
 
-    for images, labels in zip(np.split(IMAGES, 4), np.split(np.roll(LABELS, 5), 4), strict=True):
+    for images, labels in zip(np.split(images(), 4), np.split(np.roll(LABELS, 5), 4), strict=True):
         (updates, state), own = step(state, images, labels)
         gradients.append(own)
         moves.append(updates)
@@ -308,7 +312,7 @@ def sam_gradient(params):
     """SAM of the linear classifier of the page's last programs, by `jax.grad` alone."""
 
     def loss(params):
-        scores = jax.nn.log_softmax(IMAGES @ params["kernel"] + params["bias"])
+        scores = jax.nn.log_softmax(images() @ params["kernel"] + params["bias"])
         return -jnp.take_along_axis(scores, LABELS[:, None], axis=1).mean()
 
     direction = jax.grad(loss)(params)
@@ -347,8 +351,8 @@ def test_a_restored_state_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     params, state, step = names["params"], names["opt_state"], names["train_step"]
     forgotten, fresh = params, names["tx"].init(params)
     for _ in range(10):
-        params, state = step(params, state, IMAGES, LABELS)
-        forgotten, fresh = step(forgotten, fresh, IMAGES, LABELS)
+        params, state = step(params, state, images(), LABELS)
+        forgotten, fresh = step(forgotten, fresh, images(), LABELS)
     restored = names["restored_params"], names["restored_state"]
     chex.assert_trees_all_equal(restored, (params, state))
     assert state[0].count == 20

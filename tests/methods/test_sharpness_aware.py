@@ -232,8 +232,10 @@ class TestArguments:
         [
             ({"groups": [1.0, 0.0]}, r"groups must have shape \(G, C\), .*, got \(2,\)"),
             ({"groups": [[]]}, r"groups must have shape \(G, C\), .*, got \(1, 0\)"),
-            ({"groups": ["many", "few"]}, "groups must hold numbers, one a group and class, got"),
-            ({"groups": [[np.nan]]}, "groups and clean must be finite, got"),
+            ({"groups": ["many", "few"]}, r"groups must have shape \(G, C\), .*, got \(2,\)"),
+            ({"groups": [[1.0], [1.0, 0.0]]}, r"groups must have shape \(G, C\), .*, got \(2,\)"),
+            ({"groups": [["many"]]}, r"groups must hold finite numbers, got \['many'\]"),
+            ({"groups": [[np.nan]]}, r"groups must hold finite numbers, got \[nan\]"),
             ({"clean": [1.0]}, r"clean must have shape \(5,\), as groups has, got \(1,\)"),
             ({"rho": (0.1,)}, "rho must hold one radius for each of the 2 groups, got 1"),
             ({"rho": np.array([0.1])}, "rho must hold one radius for each of the 2 groups, got 1"),

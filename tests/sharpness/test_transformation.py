@@ -225,8 +225,8 @@ def test_class_losses_of_wrong_shape(shape, message):
 @pytest.mark.parametrize(
     ("of_updates", "message"),
     [
-        ({"k": jnp.ones(2)}, r"got \(2,\) for \(3,\) at \['k'\]"),
-        ({"j": jnp.ones(3)}, r"got \(3,\) for no leaf at \['j'\]"),
+        ({"k": np.ones(2)}, r"got \(2,\) for \(3,\) at \['k'\]"),
+        ({"j": np.ones(3)}, r"got \(3,\) for no leaf at \['j'\]"),
         ({}, r"got no leaf for \(3,\) at \['k'\]"),
     ],
 )
