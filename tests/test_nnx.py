@@ -26,7 +26,8 @@ METHODS = {
 
 @functools.cache
 def images_of_all():
-    return jax.random.normal(jax.random.key(0), (32, 8))
+    with jax.ensure_compile_time_eval():
+        return jax.random.normal(jax.random.key(0), (32, 8))
 
 
 class Network(nnx.Module):
@@ -72,7 +73,8 @@ def loop(tx, wrt=nnx.Param):
     return model, nnx.Optimizer(model, tx, wrt=wrt)
 
 
-def train_step(model, optimizer, images=images_of_all()):
+def train_step(model, optimizer, images=None):
+    images = images_of_all() if images is None else images
     step = jaxlt.nnx.value_and_grad(losses_fn, wrt=optimizer.wrt)
     loss, grads, class_losses_fn = step(model, images)
     optimizer.update(model, grads, value=loss, class_losses_fn=class_losses_fn)

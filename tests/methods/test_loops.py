@@ -29,8 +29,9 @@ LABELS = np.array([0] * 28 + [1] * 3 + [2])
 
 
 @functools.cache
-def images():
-    return jax.random.normal(jax.random.key(0), (32, 8))
+def page_images():
+    with jax.ensure_compile_time_eval():
+        return jax.random.normal(jax.random.key(0), (32, 8))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -90,7 +91,7 @@ def check_trained(params, path, tolerance=1e-5):
 
 
 def two_layers(params, step):
-    return jax.nn.relu(images() @ params["hidden"]) @ params["classifier"]
+    return jax.nn.relu(page_images() @ params["hidden"]) @ params["classifier"]
 
 
 def test_linen():
@@ -101,7 +102,7 @@ def test_linen():
         key = jax.random.fold_in(jax.random.key(2), step)
         variables = {"params": params, "batch_stats": start.batch_stats}
         return network.apply(
-            variables, images(), train=True, rngs={"dropout": key}, mutable="batch_stats"
+            variables, page_images(), train=True, rngs={"dropout": key}, mutable="batch_stats"
         )
 
     exec(loop, names)
@@ -110,7 +111,7 @@ def test_linen():
     check_trained(state.params, path)
     mean = np.zeros(32)
     for params in path[:-1]:
-        hidden = images() @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+        hidden = page_images() @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
         mean = 0.99 * mean + 0.01 * hidden.mean(axis=0)
     np.testing.assert_allclose(state.batch_stats["BatchNorm_0"]["mean"], mean, atol=1e-6)
     assert state.step == state.opt_state[0].count == 10
@@ -125,7 +126,7 @@ def test_nnx():
     start = nnx.to_pure_dict(nnx.as_pure(nnx.state(model, nnx.Param)))
 
     def hidden(params):
-        return images() @ params["hidden"]["kernel"] + params["hidden"]["bias"]
+        return page_images() @ params["hidden"]["kernel"] + params["hidden"]["bias"]
 
     def logits(params, step):
         x = hidden(params)
@@ -149,7 +150,9 @@ def test_equinox():
 
     def logits(params, step):
         first, second = params.layers
-        return jax.nn.relu(images() @ first.weight.T + first.bias) @ second.weight.T + second.bias
+        return (
+            jax.nn.relu(page_images() @ first.weight.T + first.bias) @ second.weight.T + second.bias
+        )
 
     exec(loop, names)
     path = ten_steps(focal_gradient(logits), start)
@@ -165,7 +168,7 @@ def test_haiku():
     @jax.jit
     def applied(params, stats, step):
         key = jax.random.fold_in(jax.random.key(2), step)
-        return network.apply(params, stats, key, images(), train=True)
+        return network.apply(params, stats, key, page_images(), train=True)
 
     exec(loop, names)
     path = ten_steps(focal_gradient(lambda p, step: applied(p, stats, step)[0]), start)
@@ -180,7 +183,7 @@ def test_jmp():
     pytest.importorskip("jmp")
     heading = "Mixed precision with jmp"
     names, loop = begun(heading)
-    start = names["params"], names["opt_state"], names["loss_scale"], images(), LABELS
+    start = names["params"], names["opt_state"], names["loss_scale"], page_images(), LABELS
     exec(loop, names)
     check_trained(names["params"], ten_steps(focal_gradient(two_layers), start[0]), 2e-3)
     _, expected = focal_gradient(two_layers)(start[0])
@@ -189,13 +192,13 @@ def test_jmp():
     exec(head.replace("losses = jaxlt", "losses = 1e-7 * jaxlt"), names)
 
     def gradient(loss_scale):
-        _, state, *_ = names["train_step"](*start[:2], loss_scale, images(), LABELS)
+        _, state, *_ = names["train_step"](*start[:2], loss_scale, page_images(), LABELS)
         return jax.tree.map(lambda momentum: 1e7 * momentum, state[1][0].trace)
 
     assert largest_difference(gradient(start[2]), expected) < 1e-3
     assert not any(g.any() for g in gradient(names["jmp"].NoOpLossScale()).values())
 
-    after = names["train_step"](*start[:3], images().at[0].set(jnp.nan), LABELS)
+    after = names["train_step"](*start[:3], page_images().at[0].set(jnp.nan), LABELS)
     chex.assert_trees_all_equal(after[:2], start[:2])
     assert after[2].loss_scale == start[2].loss_scale / 2
 
@@ -213,7 +216,7 @@ def test_accumulation_within_the_losses_is_the_whole_batch_in_the_memory_of_a_pa
     start = names["params"], names["opt_state"]
     exec(loop, names)
     check_trained(names["params"], ten_steps(focal_gradient(two_layers), start[0]))
-    traced = jax.make_jaxpr(names["train_step"])(*start, images(), LABELS)
+    traced = jax.make_jaxpr(names["train_step"])(*start, page_images(), LABELS)
     # Less than the hidden layer of 32 images.
     assert max(arrays(traced.jaxpr)) < 32 * 32
 
@@ -235,7 +238,9 @@ def test_accumulation_behind_a_method_takes_the_mean_of_the_parts_own_gradients(
         own, _ = sam.update(grads, sam.init(params), params, class_losses_fn=class_losses_fn)
         return tx.update(grads, state, params, class_losses_fn=class_losses_fn), own
 
-    for images, labels in zip(np.split(images(), 4), np.split(np.roll(LABELS, 5), 4), strict=True):
+    for images, labels in zip(
+        np.split(page_images(), 4), np.split(np.roll(LABELS, 5), 4), strict=True
+    ):
         (updates, state), own = step(state, images, labels)
         gradients.append(own)
         moves.append(updates)
@@ -312,7 +317,7 @@ def sam_gradient(params):
     """SAM of the linear classifier of the page's last programs, by `jax.grad` alone."""
 
     def loss(params):
-        scores = jax.nn.log_softmax(images() @ params["kernel"] + params["bias"])
+        scores = jax.nn.log_softmax(page_images() @ params["kernel"] + params["bias"])
         return -jnp.take_along_axis(scores, LABELS[:, None], axis=1).mean()
 
     direction = jax.grad(loss)(params)
@@ -351,8 +356,8 @@ def test_a_restored_state_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     params, state, step = names["params"], names["opt_state"], names["train_step"]
     forgotten, fresh = params, names["tx"].init(params)
     for _ in range(10):
-        params, state = step(params, state, images(), LABELS)
-        forgotten, fresh = step(forgotten, fresh, images(), LABELS)
+        params, state = step(params, state, page_images(), LABELS)
+        forgotten, fresh = step(forgotten, fresh, page_images(), LABELS)
     restored = names["restored_params"], names["restored_state"]
     chex.assert_trees_all_equal(restored, (params, state))
     assert state[0].count == 20
