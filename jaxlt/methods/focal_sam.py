@@ -82,5 +82,5 @@ def focal_sam(
         weights = at_step(weight, step) * jnp.power(1 - prior, at_step(gamma, step))
         return Objective.of_shares(weights[None], counts)
 
-    groups = Groups(objective, 1, prior.size)
+    groups = Groups(objective, 1, prior.size, sums_to_mean=True)
     return sharpness_aware(groups, rho, mask=mask, adaptive=adaptive)

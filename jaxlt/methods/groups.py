@@ -26,8 +26,8 @@ class Groups(NamedTuple):
         objective_fn: from the batch's class counts (C,) and the step to an `Objective`.
         num_groups: G.
         num_classes: C, or None where any will do.
-        sums_to_mean: whether the objective at `eps = 0` is the batch-mean loss. The incoming
-            gradient, which then is that of the objective, saves a pass.
+        sums_to_mean: whether the objective at `eps = 0` is the batch-mean loss, whatever the batch.
+            The incoming gradient then is that of the objective, which saves a pass.
         disjoint: whether no class is in two groups.
         each_class: whether each class is a group; `Objective.groups` then is its diagonal (C,).
 
@@ -42,7 +42,7 @@ class Groups(NamedTuple):
     objective_fn: Callable[[Float[Array, " classes"], Int[Array, ""]], Objective]
     num_groups: int
     num_classes: int | None = None
-    sums_to_mean: bool = True
+    sums_to_mean: bool = False
     disjoint: bool = False
     each_class: bool = False
 

@@ -77,7 +77,7 @@ def sse_sam(
     def head_and_tail(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         return Objective(None, jnp.stack([1 - tail, tail]) / batch_size(counts), jnp.ones(2))
 
-    groups = Groups(head_and_tail, 2, tail.size, disjoint=True)
+    groups = Groups(head_and_tail, 2, tail.size, sums_to_mean=True, disjoint=True)
     make = functools.partial(sharpness_aware, groups, mask=mask, adaptive=adaptive)
     if switch_step is None:
         return make((head_rho, tail_rho))

@@ -108,6 +108,35 @@ class TestEquation:
         expected = brute_force.one_equation(initial_params(), x, y, terms(y, shares, (0.1,)))
         assert_close(first_update(tx, x, y)[0], expected.gradient, 1e-12)
 
+    @pytest.mark.parametrize("sums_to_mean", [False, True])
+    @pytest.mark.parametrize("num_groups", [1, 2])
+    @pytest.mark.parametrize("clean", [None, 0.4])
+    def test_groups_that_weigh_in_the_objective(self, sums_to_mean, num_groups, clean):
+        """The incoming gradient is that of the objective, with the groups' weights."""
+        mix = np.array([0.5, 0.25])[:num_groups]
+        rest = 1.0 if clean is None else 1 - clean
+
+        def objective_fn(counts, step):
+            size = counts.sum()
+            at_w = None if clean is None else jnp.full_like(counts, clean) / size
+            rows = jnp.asarray(rest / (num_groups * mix))[:, None] * jnp.ones((1, counts.size))
+            return jaxlt.Objective(at_w, rows / size, jnp.asarray(mix))
+
+        groups = jaxlt.Groups(objective_fn, num_groups, sums_to_mean=sums_to_mean)
+        tx = jaxlt.sharpness_aware(groups, (0.1, 0.2)[:num_groups])
+        x, y = batch(2)
+        gradient, state = first_update(tx, x, y)
+        members = [
+            brute_force.Group(
+                np.full(len(y), rest / (num_groups * m) / len(y)), m, brute_force.fixed(radius)
+            )
+            for m, radius in zip(mix, (0.1, 0.2), strict=False)
+        ]
+        by_hand = brute_force.Terms(np.full(len(y), (clean or 0) / len(y)), members)
+        expected = brute_force.one_equation(initial_params(), x, y, by_hand)
+        assert_close(gradient, expected.gradient, 1e-12)
+        np.testing.assert_allclose(state.sharpness, expected.sharpness, rtol=1e-6)
+
     @pytest.mark.parametrize(
         ("name", "groups", "rho"),
         [
