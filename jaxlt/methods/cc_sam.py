@@ -121,6 +121,7 @@ def cc_sam(
 
     def objective(counts: Float[Array, " classes"], step: Int[Array, ""]) -> Objective:
         ratio = at_step(flat_ratio, step)
+        ratio = jnp.where(ratio > 1, jnp.nan, ratio)
         size = batch_size(counts)
         # Without the clean term its pass through the network is not even built.
         everything_flat = isinstance(flat_ratio, (int, float)) and flat_ratio == 1

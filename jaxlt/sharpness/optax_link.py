@@ -22,8 +22,8 @@ class SharpnessState(NamedTuple):
     Attributes:
         count: steps taken; the argument of the schedules.
         loss: batch-mean loss at w in the last step: the method's own measurement, else `value`,
-            NaN without both. Log this one instead of your own: methods that do not read the
-            incoming gradient then need one forward pass less.
+            else NaN. Methods that do not read the incoming gradient need one forward pass less
+            where you log this one instead of your own.
         perturbation_norm: `||eps_g||` of the last step for each group of classes. SAM, ImbSAM
             and Focal-SAM have one group, SSE-SAM two (head, tail), CC-SAM one for each class.
         sharpness: each group's loss at `w + eps_g` minus its loss at w, in the last step. SAM has
@@ -120,43 +120,46 @@ def sharpness_transformation(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
-_PLACES = "jaxlt/methods/README.md#behind-a-method says what may stand where"
-# Each is alone in its file of optax among what wraps others.
-_AROUND = {
-    inspect.getfile(wrapper): name
-    for wrapper, name in (
-        (optax.MultiSteps, "MultiSteps"),
-        (optax.flatten, "flatten"),
-        (optax.lookahead, "lookahead"),
-        (optax.contrib.sam, "contrib.sam"),
-        (optax.contrib.split_real_and_imaginary, "contrib.split_real_and_imaginary"),
-    )
+# What to write in place of a wrapper of optax around a method.
+_INSTEAD = {
+    "MultiSteps": "write optax.chain(method, optax.MultiSteps(optimizer, k))",
+    "flatten": "write optax.chain(method, optax.flatten(optimizer))",
+    "lookahead": "call method.update yourself, with params.fast, and hand its result to lookahead",
+    "contrib.sam": "take one of the two, which both are SAM",
+    "contrib.split_real_and_imaginary": "leave it out, since methods take complex parameters",
 }
 
 
 def _check_what_stands_around() -> None:
     """Looks for wrappers of optax that call this `init`: within them `update` would fail, or lie.
 
-    Nothing that `init` is handed tells of them, so this looks for their files on the stack.
+    Nothing that `init` is handed tells of them, so this looks for their files on the stack. Each is
+    alone in its file among what wraps others.
     """
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename not in _AROUND:
+    files, frame = set(), sys._getframe(2)
+    while frame is not None:
+        files.add(frame.f_code.co_filename)
         frame = frame.f_back
-    if frame is None:
-        return
-    name = _AROUND[frame.f_code.co_filename]
-    message = f"the method must stand before optax.{name} in optax.chain, got it within"
-    if name == "MultiSteps":
+    for name, instead in _INSTEAD.items():
+        package = optax.contrib if name.startswith("contrib.") else optax
+        wrapper = getattr(package, name.rpartition(".")[2], None)
+        if wrapper is None or inspect.getfile(wrapper) not in files:
+            continue
+        if name != "MultiSteps":
+            raise ValueError(f"the method must not stand within optax.{name}: {instead}")
         # Right where class_losses_fn takes all micro-batches, which nothing here tells.
-        warnings.warn(f"{message}: it perturbs along the last micro-batch alone", stacklevel=3)
-    else:
-        raise ValueError(f"{message}: {_PLACES}")
+        warnings.warn(
+            "the method should not stand within optax.MultiSteps, where it perturbs along the last "
+            f"micro-batch alone: {instead}",
+            stacklevel=3,
+        )
 
 
 def _check_whole_tree(params: optax.Params) -> None:
     if isinstance(params, optax.LookaheadParams):
         raise ValueError(
-            f"params must be the tree that class_losses_fn takes, got LookaheadParams: {_PLACES}"
+            "params must be the tree that class_losses_fn takes, got LookaheadParams: "
+            f"{_INSTEAD['lookahead']}"
         )
     leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
     if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
@@ -173,11 +176,15 @@ def _check_same_leaves(updates: optax.Updates, params: optax.Params) -> None:
         for t in (updates, params)
     )
     for name in (name for name in got | wanted if got.get(name) != wanted.get(name)):
-        shapes = (tree.get(name, "no leaf") for tree in (got, wanted))
+        found, right = (tree.get(name, "no leaf") for tree in (got, wanted))
         raise ValueError(
-            "updates must have the leaves and shapes of params, got {} for {} at {}".format(
-                *shapes, name or "the root"
-            )
+            f"updates must have the leaves and shapes of params, got {found} for {right} at "
+            f"{name or 'the root'}"
+        )
+    structures = tuple(map(jax.tree.structure, (updates, params)))
+    if structures[0] != structures[1]:
+        raise ValueError(
+            "updates must have the containers of params, got {} for {}".format(*structures)
         )
 
 

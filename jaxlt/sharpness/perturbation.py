@@ -168,7 +168,7 @@ def resolve_mask(params: Any, mask: Mask) -> list[bool]:
     """
     try:
         tree = mask(params) if callable(mask) else mask
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(
             f"mask must be a function of the whole params pytree, got one that fails on it: {error}"
         ) from error
@@ -182,8 +182,11 @@ def resolve_mask(params: Any, mask: Mask) -> list[bool]:
             f"params {jax.tree.structure(params)}"
         ) from error
     chosen = jax.tree.leaves(full)
-    if not all(isinstance(v, bool) or getattr(v, "dtype", None) == jnp.bool_ for v in chosen):
-        raise ValueError(f"mask must hold bools, got {sorted({type(v).__name__ for v in chosen})}")
+    for value in chosen:
+        if getattr(value, "dtype", type(value)) not in (jnp.bool_, bool):
+            raise ValueError(f"mask must hold bools, got {type(value).__name__}")
+        if getattr(value, "ndim", 0):
+            raise ValueError(f"mask must hold one bool a leaf, got one of shape {value.shape}")
     if not any(chosen):
         raise ValueError("mask must select at least one leaf of params, got False for every leaf")
     return [bool(value) for value in chosen]

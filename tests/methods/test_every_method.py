@@ -201,8 +201,17 @@ class TestArguments:
     def test_mask_of_something_else(self, name, mask, got):
         if isinstance(mask, dict):
             mask = dict.fromkeys(initial_params(), True) | mask
-        with pytest.raises(ValueError, match=rf"^mask must hold bools, got \[.*'{got}'"):
+        with pytest.raises(ValueError, match=f"^mask must hold bools, got {got}"):
             METHODS[name](mask=mask).init(initial_params())
+
+    def test_mask_of_scalars_in_place_of_leaves(self):
+        masks = {name: np.ones(leaf.shape, bool) for name, leaf in initial_params().items()}
+        with pytest.raises(ValueError, match=r"^mask must hold one bool a leaf, got one of shape"):
+            jaxlt.sam(mask=masks).init(initial_params())
+
+    def test_mask_that_names_no_leaf(self):
+        with pytest.raises(ValueError, match=r"^mask must be a function of the whole params pyt"):
+            jaxlt.sam(mask=lambda params: params["head"]).init(initial_params())
 
     def test_mask_of_a_leaf_in_place_of_the_tree(self):
         message = (

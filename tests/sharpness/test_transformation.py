@@ -222,12 +222,24 @@ def test_class_losses_of_wrong_shape(shape, message):
         tx.update(params, tx.init(params), params, class_losses_fn=class_losses_fn)
 
 
+class Same(dict):
+    """Another container with the same keys."""
+
+
+jax.tree_util.register_pytree_with_keys(
+    Same,
+    lambda same: (((jax.tree_util.DictKey("k"), same["k"]),), None),
+    lambda _, children: Same(k=children[0]),
+)
+
+
 @pytest.mark.parametrize(
     ("of_updates", "message"),
     [
         ({"k": np.ones(2)}, r"got \(2,\) for \(3,\) at \['k'\]"),
         ({"j": np.ones(3)}, r"got \(3,\) for no leaf at \['j'\]"),
         ({}, r"got no leaf for \(3,\) at \['k'\]"),
+        (Same(k=np.ones(3)), "got PyTreeDef"),
     ],
 )
 def test_updates_that_are_not_of_the_parameters(of_updates, message):
@@ -236,7 +248,7 @@ def test_updates_that_are_not_of_the_parameters(of_updates, message):
     def class_losses_fn(p):
         return jaxlt.ClassLosses(jnp.square(p["k"]), jnp.ones(3))
 
-    with pytest.raises(ValueError, match=f"^updates must have the leaves and shapes .*{message}"):
+    with pytest.raises(ValueError, match=f"^updates must have the .* of params, .*{message}"):
         tx.update(of_updates, tx.init(params), params, class_losses_fn=class_losses_fn)
 
 
@@ -255,7 +267,7 @@ def test_wrappers_around_a_method_are_refused_before_anything_is_computed(name):
         params = optax.LookaheadParams.init_synced(params)
     with pytest.raises(
         ValueError,
-        match=f"^the method must stand before optax.{name} in .*, got it within: jaxlt/met",
+        match=f"^the method must not stand within optax.{name}: ",
     ):
         WRAPPERS[name](jaxlt.sam(0.1)).init(params)
     behind = optax.chain(jaxlt.sam(0.1), optax.flatten(optax.adam(0.1)))
@@ -265,13 +277,14 @@ def test_wrappers_around_a_method_are_refused_before_anything_is_computed(name):
 def test_lookahead_behind_a_method():
     params = optax.LookaheadParams.init_synced(initial_params())
     tx = optax.chain(jaxlt.sam(0.1), optax.lookahead(optax.sgd(0.1), 2, 0.5))
-    with pytest.raises(ValueError, match=r"^params must be .*, got LookaheadParams: jaxlt"):
+    with pytest.raises(ValueError, match=r"^params must be .*, got LookaheadParams: call meth"):
         tx.init(params)
 
 
 def test_multi_steps_around_a_method_warns_at_init():
     wrong = optax.MultiSteps(optax.chain(jaxlt.sam(0.1), optax.sgd(0.1)), 2)
     with pytest.warns(
-        UserWarning, match=r"^the method must stand before optax.MultiSteps .* last micro-batch"
+        UserWarning,
+        match=r"^the method should not stand within optax.MultiSteps, .* last micro-batch",
     ):
         wrong.init(initial_params())
