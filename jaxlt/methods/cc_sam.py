@@ -6,7 +6,6 @@ from typing import Literal
 
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxlt.batch.argument_checks import (
@@ -17,7 +16,6 @@ from jaxlt.batch.argument_checks import (
     check_class_counts,
     check_not_negative,
     check_share,
-    check_whole,
 )
 from jaxlt.batch.class_losses import batch_size
 from jaxlt.methods.groups import Groups
@@ -106,14 +104,6 @@ def cc_sam(
     check_choice("direction", direction, ("gradient", "random"))
     check_choice("magnitude", magnitude, ("characteristic", "constant"))
     check_share(flat_ratio=flat_ratio)
-    if isinstance(chunk_size, Tracer):
-        raise ValueError(
-            "chunk_size must be known when the step is traced, got a traced number: name it among "
-            "the static_args of optax.inject_hyperparams"
-        )
-    if chunk_size is not None:
-        check_whole(1, chunk_size=chunk_size)
-        chunk_size = int(chunk_size)
     train_counts = check_class_counts(class_counts)
     constant = magnitude == "constant"
     confidence = jnp.power(jnp.maximum(train_counts - 1, 1), -0.25)

@@ -10,7 +10,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative
+from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative, check_whole
 from jaxlt.methods.groups import Groups, Shares, constant_groups, without_others
 from jaxlt.sharpness.class_wise import class_wise_gradient
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
@@ -51,16 +51,18 @@ def sharpness_aware(
 
     or with `adaptive` (ASAM; Kwon et al., ICML 2021) `rho_g * w**2 * d_g / ||abs(w) * d_g||`, with
     rho in other units. A class may be in several groups, or in none: then it is never perturbed. A
-    group that has no image in the batch, or no gradient, stays at w.
+    group without an image in the batch, or without gradient, stays at w (not with `seed`).
 
-    All methods of jaxlt are written on it. A step costs one forward pass and one backward pass for
-    each group at w, and one of both at each `w + eps_g`; it saves what it can (see `jaxlt.sam`).
+    All methods of jaxlt are written on it. A step costs one forward pass at w, one backward pass
+    there for each group, and one of each at every `w + eps_g`. One group of all classes follows the
+    incoming gradient, and costs nothing at w.
 
     Args:
         groups: A (G, C), or (G, 1) where all classes weigh alike; or `Groups`, whose weights follow
             the batch or the step.
-        rho: radii: one for all groups, one each in a sequence, or a schedule of either. A group
-            whose radius is the number 0 is taken at w, without a pass of its own.
+        rho: radii, at least 0: one for all groups, one each in a sequence, or a schedule of either,
+            whose result is NaN from where it falls below 0. A group whose radius is the number 0 is
+            taken at w, without a pass of its own.
         clean: share of each class in the loss at w, (C,). By default what no group takes.
         max_relative_radius: bound on `||eps_g|| / ||theta||`, or a schedule of it; with `adaptive`
             on `rho_g / ||theta||`.
@@ -69,8 +71,8 @@ def sharpness_aware(
         adaptive: whether radii are relative to each weight's magnitude, see above.
         per_leaf: whether each leaf has a norm and a radius of its own. `radius_fn` then gets all.
         seed: seed of random directions in place of the gradients. The same on every device.
-        reads_gradient: whether it may read the incoming gradient, which saves passes. Without, that
-            may be any, but a step costs a pass more.
+        reads_gradient: whether it may read the incoming gradient, which saves passes. If False, any
+            gradient may come in, and a step costs one pass more.
         chunk_size: where each class is a group: how many are perturbed at once, see `cc_sam`.
         mask: theta, the leaves to perturb: a prefix of bools, or a callable from params to one.
 
@@ -93,6 +95,8 @@ def sharpness_aware(
         raise ValueError("clean must be None where groups is a Groups, whose objective holds it")
     if max_relative_radius is not None:
         check_not_negative(max_relative_radius=max_relative_radius)
+    if chunk_size is not None:
+        chunk_size = _checked_chunk_size(chunk_size, groups)
     num_groups = groups.num_groups
     _check_radii(rho, num_groups)
     each = list(rho) if isinstance(rho, (list, tuple)) else [None] * num_groups
@@ -186,12 +190,26 @@ def _check_radii(rho: Radii, num_groups: int) -> None:
             check_not_negative(rho=rho)  # pyright: ignore[reportArgumentType]
         else:
             length = first.size
+            if not any(jnp.issubdtype(first.dtype, kind) for kind in (jnp.integer, jnp.floating)):
+                raise ValueError(f"rho must hold numbers, got {first}")
             if not isinstance(first, Tracer) and not ((first >= 0) & jnp.isfinite(first)).all():
                 raise ValueError(f"rho must be at least 0 and finite, got {first}")
     if length != num_groups:
         raise ValueError(
             f"rho must hold one radius for each of the {num_groups} groups, got {length}"
         )
+
+
+def _checked_chunk_size(chunk_size: int, groups: Groups) -> int:
+    if isinstance(chunk_size, Tracer):
+        raise ValueError(
+            "chunk_size must be known when the step is traced, got a traced number: name it among "
+            "the static_args of optax.inject_hyperparams"
+        )
+    if not groups.each_class:
+        raise ValueError(f"chunk_size must be None where no class is a group, got {chunk_size}")
+    check_whole(1, chunk_size=chunk_size)
+    return int(chunk_size)
 
 
 def _is_zero(radius: object) -> bool:
@@ -208,6 +226,15 @@ def _objective_fn(groups: Groups, step: Int[Array, ""]) -> ObjectiveFn:
                 f"class_counts or groups has, got {counts.size}"
             )
         # In the precision of the hyperparameters, which is JAX's own.
-        return groups.objective_fn(counts.astype(float), step)
+        objective = groups.objective_fn(counts.astype(float), step)
+        rows = (counts.size,) if groups.each_class else (groups.num_groups, counts.size)
+        clean = counts if objective.clean is None else objective.clean
+        shapes = tuple(jnp.shape(array) for array in (clean, objective.groups, objective.mix))
+        if shapes != (counts.shape, rows, (groups.num_groups,)):
+            raise ValueError(
+                "objective_fn must return clean, groups and mix of shapes "
+                f"{counts.shape}, {rows} and {(groups.num_groups,)}, got {shapes}"
+            )
+        return objective
 
     return objective_fn

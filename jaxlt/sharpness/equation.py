@@ -58,7 +58,7 @@ class Objective(NamedTuple):
         cls, shares: Float[Array, "groups classes"], counts: Float[Array, " classes"]
     ) -> "Objective":
         """Returns that of the batch-mean loss, of which groups take the shares `A[g, c]`."""
-        size = batch_size(counts)
+        size, shares = batch_size(counts), jnp.asarray(shares, counts.dtype)
         return cls((1 - shares.sum(0)) / size, shares / size, jnp.ones(len(shares)))
 
 

@@ -268,6 +268,8 @@ class TestArguments:
             ({"clean": [1.0]}, r"clean must have shape \(5,\), as groups has, got \(1,\)"),
             ({"rho": (0.1,)}, "rho must hold one radius for each of the 2 groups, got 1"),
             ({"rho": np.array([0.1])}, "rho must hold one radius for each of the 2 groups, got 1"),
+            ({"rho": np.array(["0.1", "0.2"])}, "rho must hold numbers, got"),
+            ({"rho": np.array([1j, 1j])}, "rho must hold numbers, got"),
             ({"rho": (0.1, -0.1)}, r"rho\[1\] must be at least 0 and finite, got -0.1"),
             ({"rho": np.array([0.1, -0.1])}, "rho must be at least 0 and finite, got"),
             ({"rho": (0.1, "0.1")}, r"rho\[1\] must be one number, or a schedule of it, got '0.1'"),
@@ -279,6 +281,31 @@ class TestArguments:
     def test_one_line(self, arguments, message):
         with pytest.raises(ValueError, match=f"^{message}"):
             jaxlt.sharpness_aware(**{"groups": SHARES, "rho": 0.1} | arguments)
+
+    @pytest.mark.parametrize(
+        "objective",
+        [
+            lambda counts, step: jaxlt.Objective(None, jnp.ones((1, counts.size)), jnp.ones(1)),
+            lambda counts, step: jaxlt.Objective(None, jnp.ones((2, 1)), jnp.ones(2)),
+            lambda counts, step: jaxlt.Objective(jnp.ones(1), jnp.ones((2, 5)), jnp.ones(2)),
+        ],
+    )
+    def test_an_objective_of_other_shapes(self, objective):
+        tx = jaxlt.sharpness_aware(jaxlt.Groups(objective, num_groups=2), 0.1)
+        with pytest.raises(ValueError, match=r"^objective_fn must return clean, groups and mix of"):
+            first_update(tx, *batch(2))
+
+    def test_chunks_of_few_groups(self):
+        with pytest.raises(ValueError, match=r"^chunk_size must be None where no class is a group"):
+            jaxlt.sharpness_aware(SHARES, 0.1, chunk_size=2)
+
+    def test_a_schedule_that_falls_below_0_is_loud(self):
+        schedule: Any = optax.linear_schedule(0.1, -0.1, 2)
+        tx, params = jaxlt.sharpness_aware(SHARES, schedule), initial_params()
+        state = tx.init(params)
+        for found in (False, False, True):
+            gradient, state = update(tx, state, params, *batch(2))
+            assert np.isnan(gradient["dense1.kernel"]).all() == found
 
     def test_clean_beside_an_objective(self):
         groups = jaxlt.Groups(lambda counts, step: None, 1)
