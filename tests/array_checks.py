@@ -29,9 +29,19 @@ def checked(function: Any) -> Any:
     # Constructors are left alone: JAX builds the classes that are pytrees around anything.
     if function.__name__ == "__init__":
         return function
-    hints = typing.get_type_hints(function, include_extras=True).items()
+    hints = [(name, _evaluated(hint, function)) for name, hint in function.__annotations__.items()]
     function.__annotations__ = {name: hint for name, hint in hints if _of_arrays(hint)}
     return _checked(function)
+
+
+def _evaluated(hint: Any, function: Any) -> Any:
+    """Returns what a postponed annotation names; names within it may be for type checkers alone."""
+    if not isinstance(hint, str):
+        return hint
+    try:
+        return eval(hint, function.__globals__)
+    except NameError:
+        return Any
 
 
 def _of_arrays(hint: Any) -> bool:
