@@ -32,6 +32,6 @@ from jaxlt.methods.sam import sam as sam
 from jaxlt.methods.sharpness_aware import sharpness_aware as sharpness_aware
 from jaxlt.methods.sse_sam import sse_sam as sse_sam
 from jaxlt.sharpness.equation import Objective as Objective
-from jaxlt.sharpness.optax_link import SharpnessState as SharpnessState
+from jaxlt.sharpness.state import SharpnessState as SharpnessState
 
 __version__ = "0.2.0"

@@ -16,8 +16,8 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
 )
 from jaxlt.batch.class_losses import at_least_32_bits
-from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.sharpness.perturbation import Leaves, norm
+from jaxlt.sharpness.state import SharpnessState
 
 
 class EveryState(NamedTuple):

@@ -18,8 +18,8 @@ from jaxlt.batch.argument_checks import (
 from jaxlt.batch.class_losses import at_least_32_bits
 from jaxlt.methods.sam import ALL_CLASSES, sam
 from jaxlt.methods.sharpness_aware import sharpness_aware
-from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.sharpness.perturbation import Mask
+from jaxlt.sharpness.state import SharpnessState
 
 
 def gradient_norm_penalty(

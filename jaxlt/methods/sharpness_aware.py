@@ -14,7 +14,7 @@ from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_neg
 from jaxlt.methods.groups import Groups, Shares, constant_groups, without_others
 from jaxlt.sharpness.class_wise import class_wise_gradient
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
-from jaxlt.sharpness.optax_link import StepContext, sharpness_transformation
+from jaxlt.sharpness.optax_link import sharpness_transformation
 from jaxlt.sharpness.perturbation import (
     Mask,
     PerturbationRule,
@@ -23,6 +23,7 @@ from jaxlt.sharpness.perturbation import (
     constant_radius,
     norm,
 )
+from jaxlt.sharpness.state import StepContext
 
 # One for all groups, or one each.
 Radii: TypeAlias = ScalarOrSchedule | Real[ArrayLike, " groups"] | Sequence[ScalarOrSchedule]

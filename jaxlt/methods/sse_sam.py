@@ -22,8 +22,8 @@ from jaxlt.methods.groups import Groups
 from jaxlt.methods.imb_sam import tail_classes
 from jaxlt.methods.sharpness_aware import sharpness_aware
 from jaxlt.sharpness.equation import Objective
-from jaxlt.sharpness.optax_link import SharpnessState
 from jaxlt.sharpness.perturbation import Mask
+from jaxlt.sharpness.state import SharpnessState
 
 
 def sse_sam(

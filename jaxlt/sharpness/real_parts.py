@@ -19,7 +19,7 @@ from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.sharpness.equation import Perturbed
 
 if TYPE_CHECKING:
-    from jaxlt.sharpness.optax_link import StepContext
+    from jaxlt.sharpness.state import StepContext
 
 
 class _Parts(NamedTuple):

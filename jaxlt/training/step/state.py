@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxlt.models import ImageClassifier
 from jaxlt.models.adaptation.trainable import join
 from jaxlt.models.weights.kept_classes import KeptClasses
-from jaxlt.sharpness.optax_link import SharpnessState
+from jaxlt.sharpness.state import SharpnessState
 from jaxlt.training.step.spectral_norm import SpectralNorm
 
 
