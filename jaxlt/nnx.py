@@ -55,22 +55,23 @@ def value_and_grad(
         1.0986123
     """
 
-    def loss_and_gradient(model: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
-        graph, state = nnx.split((model, args))
+    def loss_and_gradient(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, ClassLossesFn]:
+        graph, state = nnx.split((model, args, kwargs))
         before = nnx.as_pure(state)
 
         def losses_and_changes(params: Any) -> tuple[ClassLosses, Any]:
-            copy, copied_args = nnx.merge(graph, before)
+            copy, copied_args, copied_kwargs = nnx.merge(graph, before)
             nnx.update(copy, params)
-            losses, aux = known_losses.losses_and_aux(losses_fn(copy, *copied_args), has_aux)
-            changes = nnx.state(copy, nnx.Not(wrt)), nnx.state(copied_args, nnx.Variable)
-            return losses, (aux, *changes)
+            result = losses_fn(copy, *copied_args, **copied_kwargs)
+            losses, aux = known_losses.losses_and_aux(result, has_aux)
+            others = nnx.state([copied_args, copied_kwargs], nnx.Variable)
+            return losses, (aux, nnx.state(copy, nnx.Not(wrt)), others)
 
         params = nnx.state(model, wrt)
         (loss, (aux, *changes)), gradient, class_losses_fn = known_losses.value_and_grad(
             losses_and_changes, has_aux=True
         )(nnx.as_pure(params))
-        for changed, change in zip((model, args), changes, strict=True):
+        for changed, change in zip((model, [args, kwargs]), changes, strict=True):
             nnx.update(changed, change)
         gradient = jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(gradient))
         return (loss, aux) if has_aux else loss, gradient, class_losses_fn

@@ -73,10 +73,9 @@ def loop(tx, wrt=nnx.Param):
     return model, nnx.Optimizer(model, tx, wrt=wrt)
 
 
-def train_step(model, optimizer, images=None):
-    images = images_of_all() if images is None else images
+def train_step(model, optimizer):
     step = jaxlt.nnx.value_and_grad(losses_fn, wrt=optimizer.wrt)
-    loss, grads, class_losses_fn = step(model, images)
+    loss, grads, class_losses_fn = step(model, images_of_all())
     optimizer.update(model, grads, value=loss, class_losses_fn=class_losses_fn)
     return loss
 
@@ -142,6 +141,27 @@ def test_generators_among_the_arguments_draw_the_same_in_every_pass():
         for value in (loss, class_losses_fn(params).mean(), class_losses_fn(params).mean()):
             np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert rngs.dropout.count[...] == 2
+
+
+def test_keywords_are_passed_on():
+    """And a generator among them draws the same in every pass."""
+
+    def with_keywords(model, *, images, rngs):
+        return class_losses(model(images, rngs))
+
+    results, draws = [], []
+    for function in (lambda model, images, rngs: class_losses(model(images, rngs)), with_keywords):
+        model, rngs = Network(nnx.Rngs(0)), nnx.Rngs(7)
+        step = jaxlt.nnx.value_and_grad(function)
+        if function is with_keywords:
+            loss, _, class_losses_fn = step(model, images=images_of_all(), rngs=rngs)
+        else:
+            loss, _, class_losses_fn = step(model, images_of_all(), rngs)
+        assert class_losses_fn(nnx.as_pure(nnx.state(model, nnx.Param))).mean() == loss
+        results.append(loss)
+        draws.append(rngs.default.count[...])
+    assert results[0] == results[1]
+    assert draws[0] == draws[1] > 0
 
 
 def test_wrt_chooses_what_is_trained_and_perturbed():

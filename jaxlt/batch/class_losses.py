@@ -222,6 +222,9 @@ class FactoredLosses:
         if len(shape) != 2 or shape[0] != rows:
             raise ValueError(f"features_fn must return shape ({rows}, D), got {shape}")
         kernel = shape[1], self.num_classes
+        if not isinstance(classifier, Linear | Cosine):
+            need, got = "jaxlt.Linear or jaxlt.Cosine", type(classifier).__name__
+            raise TypeError(f"classifier_fn must return {need}, got {got}")
         for leaf, wanted in zip(jax.tree.leaves(classifier), (kernel, kernel[1:]), strict=False):
             check_shape("classifier_fn must return a leaf of", leaf, wanted)
         return classifier.logits(features)

@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Inexact, Num
 
 Features: TypeAlias = Float[Array, "batch features"]
 AnyFeatures: TypeAlias = Float[ArrayLike, "batch features"]
@@ -35,3 +35,15 @@ def of_one_type(*arrays: ArrayLike) -> list[Array]:
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*arrays)
     return [jnp.asarray(x, dtype) for x in arrays]
+
+
+def at_least_32_bits(x: Num[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
+    """Returns an array in float32, or as it is where it is wider."""
+    x = jnp.asarray(x)
+    return x.astype(wide(x.dtype))
+
+
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns float32 for types of fewer bits and for integers, else the type itself."""
+    narrow = not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32
+    return jnp.dtype(jnp.float32) if narrow else dtype

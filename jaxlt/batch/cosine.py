@@ -42,13 +42,24 @@ class Cosine:
 
 
 def unit_norm(x: Float[ArrayLike, "*shape"], axis: int) -> Float[Array, "*shape"]:
-    """Scales the vectors along an axis to unit Euclidean norm; zero ones and gradients stay 0."""
-    x = jnp.asarray(x)
-    return x * reciprocal_norm(jnp.sum(jnp.square(x), axis=axis, keepdims=True))
+    """Scales the vectors along an axis to unit Euclidean norm; zero ones and gradients stay 0.
+
+    It computes in at least 32 bits, and no square leaves the range of floats.
+    """
+    wide, _ = of_one_type(x, jnp.float32(0))
+    largest = jnp.abs(jax.lax.stop_gradient(wide)).max(axis, keepdims=True, initial=_MIN_NORM)
+    # A power of two rounds nothing; it must not be subnormal.
+    exponent = jnp.minimum(jnp.frexp(largest)[1], jnp.finfo(wide.dtype).maxexp - 2)
+    shrink = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    shrunk = shrink * wide
+    squared = jnp.sum(jnp.square(shrunk), axis=axis, keepdims=True)
+    return (shrunk * reciprocal_norm(squared, _MIN_NORM * shrink)).astype(jnp.result_type(x))
 
 
-def reciprocal_norm(squared: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def reciprocal_norm(
+    squared: Float[Array, "*shape"], smallest: Float[ArrayLike, "*shape"] = _MIN_NORM
+) -> Float[Array, "*shape"]:
     """Returns `1 / sqrt(squared)`, or 0 with gradient 0 where there is no usable direction."""
-    nonzero = squared > _MIN_NORM**2
+    nonzero = squared > jnp.square(smallest)
     # The inner `where` keeps the derivative of rsqrt at 0, infinite, out of the gradient.
     return jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squared, 1.0)), 0.0)

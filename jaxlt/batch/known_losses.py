@@ -67,7 +67,8 @@ def value_and_grad(
         `has_aux`, the pair of it and the rest), its gradient by params, and the `class_losses_fn`.
 
     Raises:
-        TypeError: when called, `losses_fn` returns no `ClassLosses`.
+        TypeError: when called, `losses_fn` returns no `ClassLosses`, or is a `FactoredLosses` with
+            `has_aux` or arguments beside params.
 
     Example:
         >>> import jax.numpy as jnp, jaxlt
@@ -84,11 +85,16 @@ def value_and_grad(
         1.0986123
     """
 
-    def loss_and_gradient(params: Any, *args: Any) -> tuple[Any, Any, ClassLossesFn]:
-        if isinstance(losses_fn, FactoredLosses):
-            known, aux = _known_of_factored(losses_fn, params)
+    def loss_and_gradient(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, ClassLossesFn]:
+        if not isinstance(losses_fn, FactoredLosses):
+            known, aux = _known(
+                lambda p: losses_and_aux(losses_fn(p, *args, **kwargs), has_aux), params
+            )
+        elif has_aux or args or kwargs:
+            need = "losses_fn must be a function for has_aux=True or arguments beside params"
+            raise TypeError(f"{need}, got FactoredLosses, which has images and a field has_aux")
         else:
-            known, aux = _known(lambda p: losses_and_aux(losses_fn(p, *args), has_aux), params)
+            known, aux = _known_of_factored(losses_fn, params)
         counts = known.losses.counts
         loss, pullback = jax.vjp(lambda s: ClassLosses(s, counts).mean(), known.losses.sums)
         gradient = known.pullback(*pullback(jnp.ones_like(loss)))

@@ -76,7 +76,7 @@ def gradient_in_closed_form(
 
     def of_images(values: Float[Array, " classes"]) -> Float[Array, " batch"]:
         """Gives each image its class's value; no matrix product, which a GPU would round."""
-        return (members * values[None]).sum(1).astype(at_w.dtype)
+        return (members * values[None].astype(members.dtype)).sum(1)
 
     def by_class(values: Float[Array, " batch"]) -> Float[Array, " classes"]:
         return (members * values[:, None]).sum(0)

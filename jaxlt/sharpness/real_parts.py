@@ -82,12 +82,17 @@ def losses_by_real_parts(losses_fn: ClassLossesFn, params: Any, parts: Any) -> C
         features_fn, classifier_fn = map(of_parts, (losses_fn.features_fn, losses_fn.classifier_fn))
         return dataclasses.replace(losses_fn, features_fn=features_fn, classifier_fn=classifier_fn)
     if isinstance(losses_fn, KnownLosses) and losses_fn.is_at(params):
+        of_features = losses_fn.of_features
+        if of_features is not None:
+            features, by_features = of_features
+            of_features = features, lambda gradient: real_parts(params, by_features(gradient), -1)
         # What JAX pulls back to a complex leaf is the conjugate of the direction of ascent.
         return dataclasses.replace(
             losses_fn,
-            function=of_parts(losses_fn.function),
+            function=losses_by_real_parts(losses_fn.function, params, parts),
             params=parts,
             pullback=lambda weights: real_parts(params, losses_fn.pullback(weights), -1),
+            of_features=of_features,
         )
     return of_parts(losses_fn)
 

@@ -120,6 +120,26 @@ def test_logits_have_the_wider_type_of_features_and_leaves(name, types):
     np.testing.assert_allclose(logits, exact, rtol=0.02, atol=0.2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float16", 300), ("float16", 6e4), ("float32", 1e20), ("float32", 1e37)]
+)
+def test_cosine_of_vectors_whose_squares_are_out_of_range(dtype, size):
+    def logits(size):
+        features, kernel = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.6], [0.0, 0.8]])
+        large = [(x / 4 * size).astype(dtype) for x in (features, kernel)]
+        return jax.vjp(lambda x, w: Cosine(w).logits(x), *large)
+
+    (found, pullback), (expected, plain_pullback) = logits(size), logits(4.0)
+    np.testing.assert_allclose(found, [[0.6, 1.0]], rtol=2e-3)
+    assert found.dtype == dtype
+    seed = jnp.array([[1.0, 0.5]], dtype)
+    gradients, plain = pullback(seed), plain_pullback(seed)
+    tolerance = 1e-5 if dtype == "float32" else 0.1
+    for gradient, expected in zip(gradients, plain, strict=True):
+        scaled = np.asarray(gradient, np.float64) * (size / 4)
+        np.testing.assert_allclose(scaled, expected, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("zero", ["features", "column"])
 def test_cosine_of_a_zero_vector_is_zero_with_gradient_zero(zero):
     features, kernel = np.ones((2, FEATURES), np.float32), KERNEL.astype(np.float32)

@@ -94,6 +94,14 @@ class TestParts:
         with pytest.raises(ValueError, match=f"^{message}"):
             factored(*small_batch(2), **fields)(initial_params())
 
+    def test_of_no_classifier(self):
+        obj = factored(*small_batch(2), classifier_fn=lambda p: {"kernel": p["classifier.kernel"]})
+        message = "^classifier_fn must return jaxlt.Linear or jaxlt.Cosine, got dict"
+        with pytest.raises(TypeError, match=message):
+            obj(initial_params())
+        with pytest.raises(TypeError, match=message):
+            changed_update(METHODS["cc_sam"](mask=is_classifier), obj, initial_params())
+
     @pytest.mark.parametrize("name", FIELDS)
     @pytest.mark.parametrize(
         ("method", "mask", "passes"),

@@ -82,6 +82,26 @@ def test_a_function_that_returns_no_class_losses():
         jaxlt.value_and_grad(losses_fn, has_aux=True)(initial_params())
 
 
+def test_keywords_are_passed_on():
+    def losses_fn(params, x, *, labels):
+        return class_losses_fn_of(x, labels)(params)
+
+    params, (x, y) = initial_params(), batch(2)
+    loss, gradient, _ = jaxlt.value_and_grad(losses_fn)(params, x, labels=y)
+    assert_close((loss, gradient), loss_and_gradient(params, x, y), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("has_aux", "args", "kwargs"), [(True, (), {}), (False, (1,), {}), (False, (), {"x": 1})]
+)
+def test_factored_losses_take_nothing_beside_params(has_aux, args, kwargs):
+    message = r"^losses_fn must be a function .*, got FactoredLosses, .* a field has_aux$"
+    with pytest.raises(TypeError, match=message):
+        jaxlt.value_and_grad(factored(*batch(2)), has_aux=has_aux)(
+            initial_params(), *args, **kwargs
+        )
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("mask", [None, is_classifier])
 def test_factored_losses(name, mask):

@@ -273,6 +273,45 @@ def test_16_bits(classifier, leaf, of_features):
     np.testing.assert_allclose(state.perturbation_norm, expected.perturbation_norm, rtol=2e-2)
 
 
+@pytest.mark.parametrize("classifier", BOTH)
+@pytest.mark.parametrize("types", [("float32", "float64"), ("float64", "float32")])
+@pytest.mark.usefixtures("x64")
+def test_features_of_another_type_than_the_leaves(classifier, types):
+    leaf, of_features = types
+    obj = factored(
+        *batch(2),
+        features_fn=lambda p, x: features(p, x).astype(of_features),
+        classifier_fn=classifier_of(classifier),
+    )
+    params = problem(classifier)
+    params |= {name: params[name].astype(leaf) for name in params.keys() & set(CLASSIFIER)}
+    ours, theirs = both_ways(params, obj)
+    assert jax.tree.map(jnp.result_type, ours[0]) == jax.tree.map(jnp.result_type, params)
+    assert_close(ours, theirs, 1e-5)
+
+
+def test_a_leaf_without_a_derivative_keeps_the_closed_form():
+    """By its cost: the loop over classes has a pass of the whole network for each."""
+    params, (x, y) = problem("linear", jnp.float32), batch(2, jnp.float32)
+    losses_fn = factored(x, y, features_fn=lambda p, x: features(p, x) + 0 * p["steps"])
+    tx = METHODS["cc_sam"](mask=lambda p: {**is_classifier(p), "steps": False})
+
+    def step(params, steps):
+        params = {**params, "steps": steps}
+        loss, gradient, known = jaxlt.value_and_grad(losses_fn)(params)
+        gradient["steps"] = steps
+        return tx.update(gradient, tx.init(params), params, value=loss, class_losses_fn=known)
+
+    def flops(steps):
+        return jax.jit(step).lower(params, steps).compile().cost_analysis()["flops"]
+
+    found, expected = (jax.jit(step)(params, jnp.array(kind)) for kind in (1, 1.0))
+    for gradient, _ in (found, expected):
+        del gradient["steps"]
+    assert_close(found, expected, 1e-5)
+    assert flops(jnp.array(1)) < 1.05 * flops(jnp.array(1.0))
+
+
 @pytest.mark.parametrize("classifier", ["linear", "cosine"])
 def test_class_without_gradient_is_not_perturbed(classifier):
     """Class 1's loss is constant: the formula for its radius is infinite."""
