@@ -73,9 +73,10 @@ def loop(tx, wrt=nnx.Param):
     return model, nnx.Optimizer(model, tx, wrt=wrt)
 
 
-def train_step(model, optimizer):
+def train_step(model, optimizer, images=None):
+    images = images_of_all() if images is None else images
     step = jaxlt.nnx.value_and_grad(losses_fn, wrt=optimizer.wrt)
-    loss, grads, class_losses_fn = step(model, images_of_all())
+    loss, grads, class_losses_fn = step(model, images)
     optimizer.update(model, grads, value=loss, class_losses_fn=class_losses_fn)
     return loss
 
