@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lanes import soak_but
 from small_problems import (
     METHODS,
     NUM_CLASSES,
@@ -22,11 +23,18 @@ from small_problems import (
 
 import jaxlt
 
+LOSSES = {"function": class_losses_fn_of, "factored": factored}
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("losses_of", [class_losses_fn_of, factored])
-def test_a_step_is_the_same(name, losses_of):
-    params, (x, y), tx = initial_params(), batch(2), METHODS[name]()
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    soak_but(
+        {("sam", "function"), ("sse_sam", "function"), ("cc_sam", "factored")},
+        [(name, kind) for name in METHODS for kind in LOSSES],
+    ),
+)
+def test_a_step_is_the_same(name, kind):
+    params, (x, y), tx, losses_of = initial_params(), batch(2), METHODS[name](), LOSSES[kind]
     calls = []
 
     def losses_fn(params):
@@ -102,8 +110,13 @@ def test_factored_losses_take_nothing_beside_params(has_aux, args, kwargs):
         )
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("mask", [None, is_classifier])
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    soak_but(
+        {("cc_sam", is_classifier), ("imb_sam", None)},
+        [(name, mask) for name in METHODS for mask in (None, is_classifier)],
+    ),
+)
 def test_factored_losses(name, mask):
     """The features are found once, and the closed form and passes in parts go on from them."""
     params, (x, y), tx = initial_params(), batch(2), METHODS[name](mask=mask)
