@@ -45,16 +45,21 @@ def every(
 ) -> optax.GradientTransformationExtraArgs:
     """LookSAM for any method (Liu et al., CVPR 2022, algorithm 1): its whole cost at few steps.
 
-    Steps 0, k, 2k... are whole: they return the method's gradient g_s, and store its part g_v that
-    is orthogonal to the plain gradient g, the incoming one. The steps between cost what SGD does:
+    Steps 0, k, 2k... are whole (the paper's SAM steps): they return the method's gradient g_s, and
+    store its part g_v that is orthogonal to the plain gradient g, the incoming one. The steps
+    between reuse g_v and cost what SGD does:
 
         `g_v = g_s - (g . g_s / ||g||^2) g`  and, in between,  `g + alpha (||g|| / ||g_v||) g_v`
 
     With k = 1 it is the method itself. The state holds one copy of the parameters, g_v. A g_v
-    within the rounding of g_s counts as none. Every keyword goes on to the method. Schedules of
-    jaxlt's methods count all steps. A transformation with a count of its own, such as
-    `optax.inject_hyperparams`, must stand around `every`; so must `jaxlt.per_shard`, and what
-    descends (`optax.sgd`) behind it: the method is to turn a gradient into a gradient.
+    no larger than rounding error is taken as zero. Every keyword goes on to the method. Schedules
+    of jaxlt's methods count all steps. A transformation with a count of its own, such as
+    `optax.inject_hyperparams`, must stand around `every`; so must `jaxlt.per_shard`.
+
+    What descends stands behind: `optax.chain(every(5, method), optax.sgd(0.1))`. Within, as in
+    `every(5, optax.chain(method, optax.sgd(0.1)))`, it would turn the whole steps alone, and the
+    others would climb. Links that turn a gradient into a gradient, such as clipping, may stand
+    within. `jaxlt.checked(every(...))` tells the two apart.
 
     A whole step reads the plain gradient. Focal-SAM at k = 5 costs `(8/3 + 4) / 5 = 1.33` SGD
     steps. It does not pay for methods as cheap as SGD, such as CC-SAM on the classifier.
@@ -73,11 +78,13 @@ def every(
             place of one over all leaves. (The paper's Look-LayerSAM scales the perturbation by
             layer, which is the method's affair.)
         phase: "auto" decides by the count of steps. "whole" makes every step whole, "reused" none:
-            it does not even trace the method, and needs no `class_losses_fn`.
+            it does not even trace the method, and needs no `class_losses_fn`; with k = 1 there are
+            none.
 
     Raises:
         TypeError: k is no integer, or the method no optax transformation.
-        ValueError: a number is out of range, or the phase unknown.
+        ValueError: a number is out of range, or the phase unknown; at `init`, no link of the
+            method is one of jaxlt's.
 
     Example:
         >>> import jax, jaxlt
@@ -105,6 +112,10 @@ def every(
         )
     check_not_negative(alpha=alpha)
     check_choice("phase", phase, ("auto", "whole", "reused"))
+    if k == 1 and phase == "reused":
+        raise ValueError(
+            "phase must be auto or whole with k = 1, got 'reused': all steps are whole"
+        )
     method = optax.with_extra_args_support(method)
     if k == 1:
         return method
@@ -112,9 +123,14 @@ def every(
     def init_fn(params: optax.Params) -> EveryState:
         # A leaf without a gradient is not copied.
         direction = jax.tree.map(
-            lambda w: jnp.zeros_like(w, jnp.result_type(w)) if _is_inexact(w) else (), params
+            lambda w: jnp.zeros_like(w, jnp.result_type(w)) if _has_gradient(w) else (), params
         )
-        return EveryState(jnp.zeros([], jnp.int32), method.init(params), direction)
+        inner = method.init(params)
+        if not any(map(_is_measured, jax.tree.leaves(inner, is_leaf=_is_measured))):
+            raise ValueError(
+                "method must be one of jaxlt's or hold one, got a state without its own"
+            )
+        return EveryState(jnp.zeros([], jnp.int32), inner, direction)
 
     def update_fn(
         updates: optax.Updates,
@@ -122,12 +138,14 @@ def every(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, EveryState]:
+        # Python's numbers have neither type nor shape.
+        updates = jax.tree.map(lambda u: u if hasattr(u, "dtype") else jnp.asarray(u), updates)
         leaves, tree = jax.tree.flatten(updates)
         places = [place for place, leaf in enumerate(leaves) if _is_inexact(leaf)]
         groups = [[place] for place in places] if layer_wise else [places]
 
         def whole() -> tuple[optax.Updates, EveryState]:
-            # Which its schedules are to see.
+            # The method's schedules count all steps.
             inner = _with(state.inner_state, count=state.step)
             result, inner = method.update(updates, inner, params, **extra_args)
             taken, stored = tree.flatten_up_to(result), tree.flatten_up_to(state.direction)
@@ -165,6 +183,14 @@ def _is_inexact(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
+def _has_gradient(param: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(param), jnp.inexact)
+
+
+def _is_measured(node: Any) -> bool:
+    return isinstance(node, SharpnessState)
+
+
 def _alike(tree: Any, like: Any) -> Any:
     """Marks floats as differing between the devices of a mapped axis where those of `like` do.
 
@@ -178,9 +204,9 @@ def _alike(tree: Any, like: Any) -> Any:
 def _with(state: optax.OptState, **fields: Array) -> optax.OptState:
     """Returns a method's state with some of its fields replaced."""
     return jax.tree.map(
-        lambda node: node._replace(**fields) if isinstance(node, SharpnessState) else node,
+        lambda node: node._replace(**fields) if _is_measured(node) else node,
         state,
-        is_leaf=lambda node: isinstance(node, SharpnessState),
+        is_leaf=_is_measured,
     )
 
 

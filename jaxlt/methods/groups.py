@@ -26,8 +26,8 @@ class Groups(NamedTuple):
         objective_fn: from the batch's class counts (C,) and the step to an `Objective`.
         num_groups: G.
         num_classes: C, or None where any will do.
-        sums_to_mean: whether the objective at `eps = 0` is the batch-mean loss, whatever the batch.
-            The incoming gradient then is that of the objective, which saves a pass.
+        sums_to_mean: whether `clean` and the rows of `groups` add up to `1 / B` for each class,
+            whatever the batch and `mix`. The incoming gradient then saves a pass.
         disjoint: whether no class is in two groups.
         each_class: whether each class is a group; `Objective.groups` then is its diagonal (C,).
 

@@ -170,21 +170,20 @@ def sharpness_aware_gradient(
     if ascent_losses_fn is not None:
         directions = _directions(ascent_losses_fn, scope, objective_fn)
     elif one_mean and mean_gradient is not None:
-        directions = [_times(1 / mix[0], mean_gradient)]
+        directions = [mean_gradient]
     else:
         # Never by subtraction: a group without gradient must have direction 0, not rounding's.
         directions = [pullback(weights) for weights in groups]
     loss, before = losses.mean(), [(weights * sums).sum() for weights in groups]
     if clean is None and (one_mean or ascent_losses_fn is not None):
         loss = jnp.asarray(jnp.nan if value is None else value, sums.dtype)
-        before = [loss / mix[0].astype(loss.dtype) if one_mean else jnp.nan] * len(groups)
+        before = [loss if one_mean else jnp.nan] * len(groups)
     gradients, norms, sharpness, moved_loss = [], [], [], jnp.zeros([])
     if clean is not None and (mean_gradient is None or ascent_losses_fn is not None):
         gradients.append(pullback(clean.astype(sums.dtype)))
     elif clean is not None:
-        taken = map(_times, mix, directions)
         gradients.append(
-            jax.tree.map(lambda x, *d: x.astype(d[0].dtype) - sum(d), mean_gradient, *taken)
+            jax.tree.map(lambda x, *d: x.astype(d[0].dtype) - sum(d), mean_gradient, *directions)
         )
     for group, (weights, direction, group_rho, group_mix) in enumerate(
         zip(groups, directions, rho, mix, strict=True)
@@ -200,19 +199,15 @@ def sharpness_aware_gradient(
             # once take more memory, and on a CPU longer (SSE-SAM 3.1 SGD steps instead of 2.5).
             moved = [w + 0 * moved_loss.astype(w.dtype) for w in moved]
         moved_loss, gradient = jax.value_and_grad(group_loss, argnums=(0, 1))(moved, scope.rest)
-        gradients.append(_times(group_mix, gradient))
+
+        def weighted(x, mix=group_mix):
+            return (mix.astype(wide(x.dtype)) * x.astype(wide(x.dtype))).astype(x.dtype)
+
+        gradients.append(jax.tree.map(weighted, gradient))
         norms.append(norm(eps))
         sharpness.append(moved_loss - before[group])
     total = jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)
     return Perturbed(scope.join(*total), loss, jnp.stack(norms), jnp.stack(sharpness))
-
-
-def _times(factor: Float[Array, ""], tree: Any) -> Any:
-    def scaled(x: Array) -> Array:
-        dtype = wide(x.dtype)
-        return (factor.astype(dtype) * x.astype(dtype)).astype(x.dtype)
-
-    return jax.tree.map(scaled, tree)
 
 
 def _directions(

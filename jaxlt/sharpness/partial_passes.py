@@ -101,7 +101,7 @@ def _clean_part(
         return no_gradient, None, jnp.where(groups > 0, clean / groups, 0)
     if gradient is not None:
         loss = jnp.asarray(jnp.nan if value is None else value, mix.dtype)
-        return scope.split(gradient), loss, -mix
+        return scope.split(gradient), loss, -jnp.ones_like(mix)
 
     def clean_loss(params):
         at_w = losses(params)

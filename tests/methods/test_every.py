@@ -34,6 +34,14 @@ def every(*arguments, **options) -> Any:
 EACH_METHOD = pytest.mark.parametrize("name", METHODS)
 
 
+def giving(gradient):
+    """A method with a given result."""
+    sam: Any = jaxlt.sam(0.1)
+    return optax.GradientTransformationExtraArgs(
+        sam.init, lambda updates, state, params=None, **_: (gradient or updates, state)
+    )
+
+
 def looksam(k, alpha, layer_wise, pairs):
     """Algorithm 1 over steps of (plain, whole) gradients, dictionaries of arrays, as written."""
 
@@ -142,7 +150,7 @@ class TestAlgorithm:
     @pytest.mark.parametrize(
         "method",
         [
-            optax.identity,
+            lambda: giving(None),
             lambda: jaxlt.sam(0.0),
             lambda: jaxlt.focal_sam(COUNTS, 0.0, sharpness_weight=1.0, gamma=1.0),
         ],
@@ -196,8 +204,7 @@ class TestNumbers:
         """The formula, in float32, on a method whose gradient is given."""
         plain = {"w": jnp.array([3.0, 4.0]) * jnp.float32(scale)}
         given = {"w": jnp.array([1.0, 2.0]) * jnp.float32(scale)}
-        method = optax.stateless(lambda updates, params: given)
-        tx = every(2, method, alpha=0.5)
+        tx = every(2, giving(given), alpha=0.5)
         _, state = tx.update(plain, tx.init(plain), plain)
         gradient, _ = tx.update(plain, state, plain)
         expected = list(looksam(2, 0.5, False, [({"w": [3.0, 4.0]}, {"w": [1.0, 2.0]})] * 2))[1]
@@ -209,8 +216,7 @@ class TestNumbers:
         leaf = jnp.array([1.0, -2.0]).astype(dtype)
         plain = {"a": leaf, "b": jnp.array([0.5]), "empty": jnp.zeros([0]), "none": {}}
         given = {**plain, "a": -plain["a"][::-1]}
-        method = optax.stateless(lambda updates, params: given)
-        tx = every(2, method, alpha=1.0)
+        tx = every(2, giving(given), alpha=1.0)
         gradient, state, step = None, tx.init(plain), jax.jit(tx.update)
         for _ in range(2):
             gradient, after = step(plain, state, plain)
@@ -230,17 +236,16 @@ class TestNumbers:
         plain, given = (rng.standard_normal((2, 5)).astype(np.float32) for _ in range(2))
         results = []
         for join in (lambda x: jnp.array(x), lambda x: jnp.array(x[0] + 1j * x[1], jnp.complex64)):
-            method = optax.stateless(lambda updates, params, join=join: join(given))
-            tx = every(2, method)
-            _, state = tx.update(join(plain), tx.init(join(plain)), None)
-            results.append(tx.update(join(plain), state, None)[0])
+            tx = every(2, giving([join(given)]))
+            _, state = tx.update([join(plain)], tx.init([join(plain)]), None)
+            results.append(tx.update([join(plain)], state, None)[0][0])
         np.testing.assert_allclose(results[0], [results[1].real, results[1].imag], rtol=1e-4)
 
     def test_leaves_without_a_gradient_are_passed_over(self):
         params = {"w": jnp.array([1.0, 2.0]), "steps": jnp.array([3, 4])}
         plain = {"w": jnp.array([3.0, 4.0]), "steps": jnp.array([0, 0])}
         given = {**plain, "w": plain["w"][::-1]}
-        tx = every(2, optax.stateless(lambda updates, params: given), layer_wise=True)
+        tx = every(2, giving(given), layer_wise=True)
         state, step = tx.init(params), jax.jit(tx.update)
         assert len(jax.tree.leaves(state.direction)) == 1
         for _ in range(2):
@@ -249,7 +254,7 @@ class TestNumbers:
             assert not np.array_equal(gradient["w"], plain["w"])
 
     def test_no_leaves(self):
-        tx = every(2, optax.identity())
+        tx = every(2, giving(None))
         assert tx.update({}, tx.init({}), {})[0] == {}
 
 
@@ -382,7 +387,30 @@ def test_bad_arguments(arguments, error, message):
         every(*arguments)
 
 
+def test_a_number_of_python_is_a_parameter():
+    def losses_fn(w):
+        return jaxlt.ClassLosses(jnp.stack([w**2, w]), jnp.ones(2))
+
+    tx, gradient = every(2, jaxlt.sam(0.1)), 3.5
+    state, found = tx.init(3.0), []
+    for _ in range(2):
+        result, state = tx.update(gradient, state, 3.0, class_losses_fn=losses_fn)
+        found.append(float(result))
+    # One dimension has no direction beside the gradient.
+    np.testing.assert_allclose(found, [3.6, 3.5], rtol=1e-6)
+
+
+def test_nothing_of_jaxlt_within():
+    tx = every(2, optax.chain(optax.clip(1.0), optax.sgd(0.1)))
+    with pytest.raises(ValueError, match=r"^method must be one of jaxlt's or hold one, got a "):
+        tx.init(jnp.ones(2))
+    within = optax.chain(jaxlt.sam(0.1), optax.clip(1.0))
+    assert isinstance(every(2, within).init(jnp.ones(2)).inner_state[0], jaxlt.SharpnessState)
+
+
 def test_bad_options():
+    with pytest.raises(ValueError, match=r"^phase must be auto or whole with k = 1, got 'reused'"):
+        every(1, jaxlt.sam(0.1), phase="reused")
     with pytest.raises(ValueError, match=r"^alpha must be at least 0 and finite, got -1"):
         every(5, jaxlt.sam(0.1), alpha=-1)
     with pytest.raises(ValueError, match=r"^phase must be one of auto, whole, reused, got 'x'"):

@@ -117,14 +117,14 @@ class TestEquation:
         ),
     )
     def test_groups_that_weigh_in_the_objective(self, sums_to_mean, num_groups, clean):
-        """The incoming gradient is that of the objective, with the groups' weights."""
+        """The incoming gradient is that of the parts, whatever the groups weigh."""
         mix = np.array([0.5, 0.25])[:num_groups]
         rest = 1.0 if clean is None else 1 - clean
 
         def objective_fn(counts, step):
             size = counts.sum()
             at_w = None if clean is None else jnp.full_like(counts, clean) / size
-            rows = jnp.asarray(rest / (num_groups * mix))[:, None] * jnp.ones((1, counts.size))
+            rows = jnp.full((num_groups, counts.size), rest / num_groups)
             return jaxlt.Objective(at_w, rows / size, jnp.asarray(mix))
 
         groups = jaxlt.Groups(objective_fn, num_groups, sums_to_mean=sums_to_mean)
@@ -133,7 +133,7 @@ class TestEquation:
         gradient, state = first_update(tx, x, y)
         members = [
             brute_force.Group(
-                np.full(len(y), rest / (num_groups * m) / len(y)), m, brute_force.fixed(radius)
+                np.full(len(y), rest / num_groups / len(y)), m, brute_force.fixed(radius)
             )
             for m, radius in zip(mix, (0.1, 0.2), strict=False)
         ]
