@@ -3,6 +3,8 @@
 One device will do: what may not be sorted or multiplied is decided by the types of the arrays.
 """
 
+import functools
+
 import jax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -22,7 +24,7 @@ def cosine(params):
     return jaxlt.Cosine(params["classifier.kernel"], 5.0)
 
 
-def update(name, x, y, **fields):
+def update(name, x, y, place=lambda tree: tree, **fields):
     params = initial_params()
     if fields:
         del params["classifier.bias"]
@@ -34,7 +36,7 @@ def update(name, x, y, **fields):
         # Parts of the batch do not measure its loss.
         return tx.update(gradient, tx.init(params), params, value=loss, class_losses_fn=obj)
 
-    return jax.device_get(jax.jit(step)(params, x, y))
+    return jax.device_get(jax.jit(step)(place(params), x, y))
 
 
 @pytest.mark.usefixtures("x64")
@@ -45,7 +47,14 @@ class TestExplicitMesh:
             ("imb_sam", {}),
             ("cc_sam", {}),
             ("cc_sam", {"classifier_fn": cosine}),
-            ("cc_sam", {"classifier_fn": lambda p: jaxlt.Linear(2 * p["classifier.kernel"])}),
+            pytest.param(
+                "cc_sam",
+                {"classifier_fn": lambda p: jaxlt.Linear(2 * p["classifier.kernel"])},
+                marks=pytest.mark.skipif(
+                    jax.__version_info__ < (0, 10, 2),
+                    reason="the gradient of a product under vmap loses its sharding in JAX 0.10.0",
+                ),
+            ),
         ],
     )
     def test_update(self, name, fields):
@@ -53,6 +62,7 @@ class TestExplicitMesh:
         expected = update(name, *batch(2), **fields)
         with jax.set_mesh(mesh):
             spread = jax.device_put(batch(2), NamedSharding(mesh, PartitionSpec("batch")))
-            actual = update(name, *spread, **fields)
+            whole = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec()))
+            actual = update(name, *spread, whole, **fields)
         assert_close(actual[0], expected[0], 1e-14)
         assert_close(actual[1], expected[1], 1e-6)
