@@ -24,7 +24,7 @@ def cosine(params):
     return jaxlt.Cosine(params["classifier.kernel"], 5.0)
 
 
-def update(name, x, y, place=lambda tree: tree, **fields):
+def update(name, x, y, *, place=lambda tree: tree, **fields):
     params = initial_params()
     if fields:
         del params["classifier.bias"]
@@ -63,6 +63,6 @@ class TestExplicitMesh:
         with jax.set_mesh(mesh):
             spread = jax.device_put(batch(2), NamedSharding(mesh, PartitionSpec("batch")))
             whole = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec()))
-            actual = update(name, *spread, whole, **fields)
+            actual = update(name, *spread, place=whole, **fields)
         assert_close(actual[0], expected[0], 1e-14)
         assert_close(actual[1], expected[1], 1e-6)

@@ -229,7 +229,7 @@ class Same(dict):
 jax.tree_util.register_pytree_with_keys(
     Same,
     lambda same: (((jax.tree_util.DictKey("k"), same["k"]),), None),
-    lambda _, children: Same(k=children[0]),
+    lambda _, children: Same(k=next(iter(children))),
 )
 
 
