@@ -78,8 +78,13 @@ def looksam(k, alpha, layer_wise, pairs):
 
 @pytest.mark.usefixtures("x64")
 class TestAlgorithm:
-    @pytest.mark.parametrize("layer_wise", [False, True], ids=["global", "layer-wise"])
-    @EACH_METHOD
+    @pytest.mark.parametrize(
+        ("name", "layer_wise"),
+        soak_but(
+            {("sam", False), ("cc_sam", True)},
+            [(name, layer_wise) for name in METHODS for layer_wise in (False, True)],
+        ),
+    )
     def test_is_the_papers(self, name, layer_wise):
         """Along a trajectory, on another batch at each step, with momentum behind."""
         method = METHODS[name]()
@@ -171,7 +176,7 @@ def compiled_at_params(tx):
 
 @pytest.mark.usefixtures("x64")
 class TestPhases:
-    @EACH_METHOD
+    @pytest.mark.parametrize("name", soak_but({"sse_sam"}, METHODS))
     def test_two_programs_are_the_one_with_a_conditional(self, name):
         params = initial_params()
         auto, whole, reused = (
@@ -210,6 +215,7 @@ class TestNumbers:
         expected = list(looksam(2, 0.5, False, [({"w": [3.0, 4.0]}, {"w": [1.0, 2.0]})] * 2))[1]
         np.testing.assert_allclose(gradient["w"] / np.float32(scale), expected["w"], rtol=1e-5)
 
+    @pytest.mark.filterwarnings("ignore:params that are perturbed should have")
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
     def test_dtypes_and_shapes_are_kept(self, dtype):
         """Of leaves of that type beside others in 32 bits, in both branches of the conditional."""

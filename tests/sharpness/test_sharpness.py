@@ -314,7 +314,7 @@ CLASSIFIER_ONLY = {"trunk1": False, "trunk2": False, "head": True}
     [
         (lambda: jaxlt.cc_sam(FIFTY, mask=CLASSIFIER_ONLY), 1.5),
         (lambda: jaxlt.cc_sam(FIFTY, mask=CLASSIFIER_ONLY, flat_ratio=0.5), 1.5),
-        (lambda: jaxlt.sam(0.1), 2.05),
+        (lambda: jaxlt.sam(0.1), 2.07),
         (lambda: jaxlt.imb_sam(FIFTY, 0.1, tail_threshold=20), 2.75),
         (lambda: jaxlt.focal_sam(FIFTY, 0.1, sharpness_weight=0.8, gamma=2.0), 2.75),
         (lambda: jaxlt.sse_sam(FIFTY, 0.1, 0.1, tail_threshold=20), 3.75),
