@@ -73,7 +73,9 @@ def every(
     Args:
         k: steps from one whole gradient to the next, at least 1; the paper has 5.
         method: one of jaxlt's, or a chain of it and other links that give gradients.
-        alpha: factor on the reused part, at least 0, or a schedule of it.
+        alpha: length of the reused part over that of the plain gradient, at least 0, or a schedule
+            of it. It does not follow the radius: where that is small, 0.7 is much, and training may
+            diverge.
         layer_wise: whether norms and the projection are each leaf's own, as in released code, in
             place of one over all leaves. (The paper's Look-LayerSAM scales the perturbation by
             layer, which is the method's affair.)
