@@ -127,7 +127,9 @@ def _flops_in_a_loop_of_ones_own(norm, method, factored=False):
                 num_classes=NUM_CLASSES,
                 has_aux=True,
             )
-        (loss, changed), gradient, losses_of = jaxlt.value_and_grad(function, has_aux=True)(params)
+        (loss, changed), gradient, losses_of = jaxlt.value_and_grad(function, has_aux=not factored)(
+            params
+        )
         updates, opt_state = tx.update(
             gradient, opt_state, params, value=loss, class_losses_fn=losses_of
         )
