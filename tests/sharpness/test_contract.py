@@ -113,6 +113,11 @@ def batch(dtype: Any = float):
     return jnp.asarray(IMAGES, dtype), jnp.asarray(LABELS)
 
 
+def measured(state):
+    """What the method measured, whatever stands around it."""
+    return {field: optax.tree.get(state, field) for field in jaxlt.SharpnessState._fields}
+
+
 def gradient_of(losses_fn, params):
     return jax.grad(lambda p: losses_fn(p).mean(), allow_int=True)(params)
 
@@ -246,8 +251,8 @@ class TestComplex:
 
         (updates, state), (expected, expected_state) = both(params, pair)
         assert_close(updates, joined(expected), 1e-12)
-        assert_close(state, expected_state, 1e-6)
-        assert (state.perturbation_norm > 0).any()
+        assert_close(measured(state), measured(expected_state), 1e-6)
+        assert (measured(state)["perturbation_norm"] > 0).any()
 
     def test_checked_mode_wants_the_conjugate(self):
         params = initial() | {"scale": jnp.asarray(1 + 2j)}
@@ -310,7 +315,7 @@ class TestLeavesWithoutDerivative:
             assert updates.pop(leaf).dtype == jax.dtypes.float0
         assert updates.pop("none") is None
         assert_close(updates, expected, 1e-12)
-        assert_close(state, expected_state, 1e-6)
+        assert_close(measured(state), measured(expected_state), 1e-6)
 
     @pytest.mark.parametrize("way", ["per_shard", "over_axis"])
     def test_in_a_map_over_devices(self, way):
@@ -386,7 +391,7 @@ def test_no_parameters_come_back_as_they_came(name, leaves):
     assert spec(updates) == spec(params)
     assert_close(updates, params, 0)
     assert spec(after) == spec(state)
-    found = {field: optax.tree.get(after, field) for field in jaxlt.SharpnessState._fields}
+    found = measured(after)
     assert (found["count"], found["loss"]) == (1, 1.5)
     assert not found["perturbation_norm"].any()
     assert not found["sharpness"].any()
@@ -412,7 +417,7 @@ class TestRange:
                 losses_fn = losses_of(*batch(dtype), factor=factor)
                 updates, state = numbers(name, losses_fn, initial(dtype))
                 updates = jax.tree.map(lambda u: np.asarray(u, np.float64) / factor, updates)
-                results.append((updates, np.asarray(state.perturbation_norm)))
+                results.append((updates, np.asarray(measured(state)["perturbation_norm"])))
         assert_close(results[0][0], results[1][0], 1e-4)
         np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-4)
         assert (results[0][1] > 0).any()
