@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxlt.batch.class_losses import ClassLossesFn, at_least_32_bits
+from jaxlt.batch.class_losses import ClassLossesFn
 from jaxlt.sharpness.equation import class_sums_fn
-from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
+from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope, add, inner, norm
 
 
 class GroupSharpness(NamedTuple):
@@ -84,7 +84,7 @@ def group_sharpness(
             moved = [w + 0 * away[-1].astype(w.dtype) for w in moved]
         away.append((row * class_sums(moved, scope.rest)[0]).sum())
     norms = jnp.stack([norm(gradient) for gradient in gradients])
-    products = jnp.stack([jnp.stack([_product(a, b) for b in gradients]) for a in gradients])
+    products = jnp.stack([jnp.stack([inner(a, b) for b in gradients]) for a in gradients])
     present = images > 0
     return GroupSharpness(
         loss=jnp.where(present, at_w, jnp.nan),
@@ -93,10 +93,3 @@ def group_sharpness(
         # A group without image has a gradient of 0, and 0 / 0 is NaN.
         cosine=products / (norms[:, None] * norms),
     )
-
-
-def _product(one: Leaves, other: Leaves) -> Float[Array, ""]:
-    """Returns the scalar product over all leaves, accumulated in at least 32 bits."""
-    pairs = zip(map(at_least_32_bits, one), map(at_least_32_bits, other), strict=True)
-    parts = [(a * b).sum() for a, b in pairs]
-    return sum(parts[1:], parts[0])

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxlt.batch.class_losses import at_least_32_bits
-from jaxlt.sharpness.perturbation import Leaves, norm
+from jaxlt.sharpness.perturbation import Leaves, inner, norm
 from jaxlt.sharpness.real_parts import losses_by_real_parts, real_parts
 
 # Rounding in 16 bits is far below, another batch or dropout mask far above.
@@ -79,8 +79,8 @@ def checked(method: optax.GradientTransformation) -> optax.GradientTransformatio
         length = norm(right)
         # Relative to the right one: products of small gradients would be no numbers.
         right, got = _divided(right, length), _divided(got, length)
-        factor, away = _inner(right, got), norm(_less(got, right, jnp.ones([])))
-        cosine = _inner(right, _divided(returned, norm(returned)))
+        factor, away = inner(right, got), norm(_less(got, right, jnp.ones([])))
+        cosine = inner(right, _divided(returned, norm(returned)))
         found = loss, length, factor, away, norm(_less(got, right, factor)), cosine
         if any(isinstance(number, Tracer) for number in found):
             jax.debug.callback(_judge, *found)
@@ -93,11 +93,6 @@ def checked(method: optax.GradientTransformation) -> optax.GradientTransformatio
 
 def _less(got: Leaves, right: Leaves, factor: Float[Array, ""]) -> Leaves:
     return [u - factor.astype(r.dtype) * r for u, r in zip(got, right, strict=True)]
-
-
-def _inner(one: Leaves, other: Leaves) -> Float[Array, ""]:
-    products = (jnp.vdot(x, y).astype(float) for x, y in zip(one, other, strict=True))
-    return sum(products, jnp.zeros([]))
 
 
 def _divided(leaves: Leaves, by: Float[Array, ""]) -> Leaves:

@@ -16,7 +16,7 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
 )
 from jaxlt.batch.class_losses import at_least_32_bits
-from jaxlt.sharpness.perturbation import Leaves, norm
+from jaxlt.sharpness.perturbation import Leaves, inner, norm
 from jaxlt.sharpness.state import SharpnessState
 
 
@@ -43,7 +43,7 @@ def every(
     layer_wise: bool = False,
     phase: Literal["auto", "whole", "reused"] = "auto",
 ) -> optax.GradientTransformationExtraArgs:
-    """LookSAM for any method (Liu et al., CVPR 2022, algorithm 1): its whole cost at few steps.
+    """LookSAM for any method (Liu et al., CVPR 2022, algorithm 1): the whole of it at few steps.
 
     Steps 0, k, 2k... are whole (the paper's SAM steps): they return the method's gradient g_s, and
     store its part g_v that is orthogonal to the plain gradient g, the incoming one. The steps
@@ -235,8 +235,8 @@ def _orthogonal(taken: Leaves, plain: Leaves) -> Leaves:
     scale = jnp.ldexp(jnp.ones_like(size), jnp.where(size > 0, jnp.frexp(size)[1] - 1, 0))
     unit = [_times(1 / scale, at_least_32_bits(x)) for x in plain]
     taken = [at_least_32_bits(x) for x in taken]
-    square = _inner(unit, unit, size.dtype)
-    along = _inner(unit, taken, size.dtype) / jnp.where(square > 0, square, 1)
+    square = inner(unit, unit)
+    along = inner(unit, taken) / jnp.where(square > 0, square, 1)
     parts = [x - _times(along, u) for x, u in zip(taken, unit, strict=True)]
     # What rounding leaves of a gradient that is the plain one has no direction.
     coarsest = max(float(jnp.finfo(x.dtype).eps) for x in plain)
@@ -260,9 +260,3 @@ def _pulled(plain: Leaves, lasting: Leaves, alpha: Float[Array, ""]) -> Leaves:
 
 def _times(number: Float[Array, ""], leaf: Array) -> Array:
     return number.astype(leaf.dtype) * leaf
-
-
-def _inner(one: Leaves, other: Leaves, dtype: Any) -> Float[Array, ""]:
-    """Returns the inner product over all leaves; no matrix product, which a GPU would round."""
-    products = [(x * y).sum().astype(dtype) for x, y in zip(one, other, strict=True)]
-    return sum(products, jnp.zeros([], dtype))

@@ -19,7 +19,7 @@ from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, norm
 
 
 def theta_moves_features(losses: FactoredLosses, scope: Scope) -> bool:
-    """Tells whether the features depend on a perturbed leaf, which the program of them decides."""
+    """Tells whether the features depend on a perturbed leaf, read off their jaxpr."""
 
     def features(theta: Leaves, rest: Leaves) -> Array:
         return losses.features_and_aux(scope.join(theta, rest), losses.images)[0]

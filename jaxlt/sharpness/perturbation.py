@@ -104,6 +104,15 @@ def norm(tree: Any) -> Float[Array, ""]:
     return scale * _norm_near_one([shrink * at_least_32_bits(x).astype(dtype) for x in leaves])
 
 
+def inner(one: Leaves, other: Leaves) -> Float[Array, ""]:
+    """Returns the scalar product over all leaves, accumulated in at least 32 bits."""
+    pairs = zip(map(at_least_32_bits, one), map(at_least_32_bits, other), strict=True)
+    # Multiply and sum: by default GPUs round the factors of a matrix product.
+    parts = [(a * b).sum() for a, b in pairs]
+    dtype = _common_dtype(parts)
+    return sum((part.astype(dtype) for part in parts[1:]), parts[0].astype(dtype))
+
+
 def _norm_near_one(leaves: Leaves) -> Float[Array, ""]:
     """Returns the norm of leaves of one type whose squares are in range, at less cost."""
     squares = [jnp.square(x).sum() for x in leaves]
