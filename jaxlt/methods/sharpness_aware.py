@@ -100,10 +100,10 @@ def sharpness_aware(
         chunk_size = _checked_chunk_size(chunk_size, groups)
     num_groups = groups.num_groups
     _check_radii(rho, num_groups)
-    each = list(rho) if isinstance(rho, (list, tuple)) else [None] * num_groups
-    moving = [group for group, one in enumerate(each) if not _is_zero(one)]
-    if groups.each_class or not moving:
-        moving = list(range(num_groups))
+    moving = list(range(num_groups))
+    if isinstance(rho, (list, tuple)) and not groups.each_class:
+        resting = {g for g in moving if isinstance(rho[g], (int, float)) and rho[g] == 0}
+        moving = [group for group in moving if group not in resting] or moving
     perturbed = groups if len(moving) == num_groups else without_others(groups, moving)
     radius_of = constant_radius if radius_fn is None else radius_fn
 
@@ -211,10 +211,6 @@ def _checked_chunk_size(chunk_size: int, groups: Groups) -> int:
         raise ValueError(f"chunk_size must be None where no class is a group, got {chunk_size}")
     check_whole(1, chunk_size=chunk_size)
     return int(chunk_size)
-
-
-def _is_zero(radius: object) -> bool:
-    return isinstance(radius, (int, float)) and radius == 0
 
 
 def _objective_fn(groups: Groups, step: Int[Array, ""]) -> ObjectiveFn:

@@ -106,8 +106,7 @@ def pass_at_w(
         counts = losses.counts.astype(wide(losses.sums.dtype))
         wide_losses = ClassLosses(losses.sums, counts)
         return losses.sums, lambda weights: scope.split(pullback(weights)), wide_losses
-    class_sums = class_sums_fn(class_losses_fn, scope)
-    return jax.vjp(class_sums, scope.theta, scope.rest, has_aux=True)
+    return jax.vjp(class_sums_fn(class_losses_fn, scope), scope.theta, scope.rest, has_aux=True)
 
 
 def sharpness_aware_gradient(

@@ -136,11 +136,9 @@ def _check_same_leaves(updates: optax.Updates, params: optax.Params) -> None:
             f"updates must have the leaves and shapes of params, got {found} for {right} at "
             f"{name or 'the root'}"
         )
-    structures = tuple(map(jax.tree.structure, (updates, params)))
-    if structures[0] != structures[1]:
-        raise ValueError(
-            "updates must have the containers of params, got {} for {}".format(*structures)
-        )
+    found, right = map(jax.tree.structure, (updates, params))
+    if found != right:
+        raise ValueError(f"updates must have the containers of params, got {found} for {right}")
 
 
 def _are_real(params: optax.Params) -> bool:
