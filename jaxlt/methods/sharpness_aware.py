@@ -134,9 +134,11 @@ def sharpness_aware(
             value=step.value,
             ascent_losses_fn=step.ascent_losses_fn,
         )
-        places = jnp.array(moving)
+        if perturbed is groups:
+            return result
+        # Stacked, as XLA makes a loop of a scatter on some processors.
         norms, sharpness = (
-            jnp.zeros(num_groups, measured.dtype).at[places].set(measured)
+            jnp.stack([measured[moving.index(g)] if g in moving else 0 for g in range(num_groups)])
             for measured in (result.perturbation_norm, result.sharpness)
         )
         return result._replace(perturbation_norm=norms, sharpness=sharpness)

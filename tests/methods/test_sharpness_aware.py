@@ -178,6 +178,13 @@ class TestGroupsAtRest:
         assert_close(counted[0][1], counted[1][1], 1e-6)
         assert counted[0][2].perturbation_norm[1] == counted[0][2].sharpness[1] == 0
 
+    @pytest.mark.parametrize("radii", [(0.1, 0.2), (0.1, 0.0)])
+    def test_no_scatter(self, radii):
+        """Some processors run it as a loop, in which nobody can count a step's collectives."""
+        tx = jaxlt.sharpness_aware(SHARES, radii)
+        jaxpr = jax.make_jaxpr(lambda: first_update(tx, *batch(2)))()
+        assert "scatter" not in str(jaxpr)
+
     def test_all_at_rest_is_the_plain_gradient(self):
         tx = jaxlt.sharpness_aware(SHARES, (0, 0))
         gradient, _ = first_update(tx, *batch(2))
