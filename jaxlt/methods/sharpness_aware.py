@@ -10,9 +10,9 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative, check_whole
+from jaxlt.batch.argument_checks import ScalarOrSchedule, at_step, check_not_negative
 from jaxlt.methods.groups import Groups, Shares, constant_groups, without_others
-from jaxlt.sharpness.class_wise import class_wise_gradient
+from jaxlt.sharpness.class_wise import checked_chunk_size, class_wise_gradient
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed, sharpness_aware_gradient
 from jaxlt.sharpness.optax_link import sharpness_transformation
 from jaxlt.sharpness.perturbation import (
@@ -97,7 +97,7 @@ def sharpness_aware(
     if max_relative_radius is not None:
         check_not_negative(max_relative_radius=max_relative_radius)
     if chunk_size is not None:
-        chunk_size = _checked_chunk_size(chunk_size, groups)
+        chunk_size = checked_chunk_size(chunk_size, groups.each_class)
     num_groups = groups.num_groups
     _check_radii(rho, num_groups)
     moving = list(range(num_groups))
@@ -201,18 +201,6 @@ def _check_radii(rho: Radii, num_groups: int) -> None:
         raise ValueError(
             f"rho must hold one radius for each of the {num_groups} groups, got {length}"
         )
-
-
-def _checked_chunk_size(chunk_size: int, groups: Groups) -> int:
-    if isinstance(chunk_size, Tracer):
-        raise ValueError(
-            "chunk_size must be known when the step is traced, got a traced number: name it among "
-            "the static_args of optax.inject_hyperparams"
-        )
-    if not groups.each_class:
-        raise ValueError(f"chunk_size must be None where no class is a group, got {chunk_size}")
-    check_whole(1, chunk_size=chunk_size)
-    return int(chunk_size)
 
 
 def _objective_fn(groups: Groups, step: Int[Array, ""]) -> ObjectiveFn:

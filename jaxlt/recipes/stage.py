@@ -14,7 +14,7 @@ from jaxlt.recipes.data import AnySampler, Augmentation, InstanceBalanced
 from jaxlt.recipes.losses import AnyAdversary, AnyLoss, ClassBalanced
 from jaxlt.recipes.losses.loss import CrossEntropy
 from jaxlt.recipes.methods import AnyMethod, ClassCounts
-from jaxlt.recipes.methods.method import REUSED, SGD
+from jaxlt.recipes.methods.method import REUSED, SGD, Reusing
 from jaxlt.recipes.optimizer import Optimizer
 from jaxlt.recipes.parameters import kernel_and_bias, perturbed, trained
 from jaxlt.recipes.part import Choice, Clock, Count, CountOrZero, NonNegative
@@ -144,8 +144,9 @@ class Stage(Choice, frozen=True, tag="train"):
             method = self.method.build(class_counts, clock, mask, max(phase, 0))
         except ValueError as error:
             raise UsageError(str(error)) from error
-        if (k := getattr(self.method, "every", 1)) > 1:
-            method = every(k, method, phase="reused" if phase == REUSED else "whole")
+        if isinstance(self.method, Reusing) and self.method.every > 1:
+            kind, alpha = "reused" if phase == REUSED else "whole", self.method.alpha
+            method = every(self.method.every, method, alpha=alpha, phase=kind)
         if axis_name is not None:
             method = per_shard(method, axis_name)
         sgd = self.optimizer.build(clock)

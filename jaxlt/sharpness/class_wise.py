@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from jaxlt.batch.argument_checks import check_whole
 from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, at_least_32_bits, wide
 from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.passes import Blocks
@@ -17,6 +19,23 @@ from jaxlt.sharpness.closed_form import (
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed, class_sums_fn, pass_at_w
 from jaxlt.sharpness.partial_passes import gradient_by_parts
 from jaxlt.sharpness.perturbation import Mask, PerturbationRule, Scope, add, norm
+
+
+def checked_chunk_size(chunk_size: int, each_class: bool) -> int:
+    """Returns a user's number of classes that are perturbed at once.
+
+    Raises:
+        ValueError: it is traced or no whole number above 0, or not `each_class` is a group.
+    """
+    if isinstance(chunk_size, Tracer):
+        raise ValueError(
+            "chunk_size must be known when the step is traced, got a traced number: name it among "
+            "the static_args of optax.inject_hyperparams"
+        )
+    if not each_class:
+        raise ValueError(f"chunk_size must be None where no class is a group, got {chunk_size}")
+    check_whole(1, chunk_size=chunk_size)
+    return int(chunk_size)
 
 
 def class_wise_gradient(

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 import jaxlt
-from jaxlt.recipes.methods.method import BatchShare, Method, OneRadius
+from jaxlt.recipes.methods.method import BatchShare, OneRadius, Reusing
 from jaxlt.recipes.part import Count, NonNegative, Share
 
 
@@ -35,7 +35,7 @@ class ImbSAM(OneRadius, frozen=True, tag="imb_sam"):
         return self.tail(class_counts)
 
 
-class SSESAM(Method, frozen=True, tag="sse_sam"):
+class SSESAM(Reusing, frozen=True, tag="sse_sam"):
     """SSE-SAM (Lyu et al., AAAI 2025): SAM on head and tail apart, later on the tail alone."""
 
     label = "SSE-SAM"
@@ -51,8 +51,6 @@ class SSESAM(Method, frozen=True, tag="sse_sam"):
     """Parameters that are perturbed."""
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
-    every: Count = 1
-    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
     ascent_share: BatchShare = 1.0
     """Share of the batch, its first images, whose gradient gives the direction."""
 
@@ -77,7 +75,7 @@ class SSESAM(Method, frozen=True, tag="sse_sam"):
         return self.tail(class_counts) if phase else None
 
 
-class CCSAM(Method, frozen=True, tag="cc_sam"):
+class CCSAM(Reusing, frozen=True, tag="cc_sam"):
     """CC-SAM, first stage (Zhou et al., CVPR 2023): a perturbation and a radius for each class."""
 
     label = "CC-SAM"
@@ -99,12 +97,10 @@ class CCSAM(Method, frozen=True, tag="cc_sam"):
     """Parameters that are perturbed; the paper and its code perturb the classifier."""
     adaptive: bool = False
     """ASAM: radii relative to each weight's magnitude."""
-    every: Count = 1
-    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
 
     def build(self, class_counts, clock, mask=None, phase=0):  # noqa: D102
         options = msgspec.structs.asdict(self)
         # What the stage makes of the method.
-        for name in ("scope", "every"):
+        for name in ("scope", "every", "alpha"):
             del options[name]
         return jaxlt.cc_sam(class_counts, mask=mask, **options)

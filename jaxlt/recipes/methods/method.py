@@ -67,7 +67,16 @@ class SGD(Method, frozen=True, tag="sgd"):
         return optax.identity()
 
 
-class OneRadius(Method, frozen=True):
+class Reusing(Method, frozen=True):
+    """A method whose gradient may be reused for some steps, see `jaxlt.every`."""
+
+    every: Count = 1
+    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
+    alpha: NonNegative = 0.7
+    """Length of the reused part over the plain gradient's; for every above 1."""
+
+
+class OneRadius(Reusing, frozen=True):
     """A method with one radius, which may change at some epochs."""
 
     rho: NonNegative = 0.05
@@ -78,8 +87,6 @@ class OneRadius(Method, frozen=True):
     """Radii from each of rho_epochs on; before the first it is rho."""
     scope: Literal["all", "classifier"] = "all"
     """Parameters that are perturbed."""
-    every: Count = 1
-    """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
     ascent_share: BatchShare = 1.0
     """Share of the batch, its first images, whose gradient gives the direction."""
 
