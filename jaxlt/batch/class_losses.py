@@ -6,11 +6,12 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Inexact, Integer, Num, Real
+from jaxtyping import Array, ArrayLike, Float, Integer, Real
 
 from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.passes import Blocks, Passes
+from jaxlt.batch.precision import at_least_32_bits
 
 Logits: TypeAlias = Float[Array, "batch classes"]
 Labels: TypeAlias = Integer[Array, " batch"]
@@ -126,18 +127,6 @@ def batch_size(counts: Real[Array, " classes"]) -> Real[Array, ""]:
     """Returns the number of images counted, or 1 where there are none and so all losses are 0."""
     total = counts.sum()
     return jnp.where(total > 0, total, 1)
-
-
-def at_least_32_bits(x: Num[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
-    """Returns an array in float32, or as it is where it is wider."""
-    x = jnp.asarray(x)
-    return x.astype(wide(x.dtype))
-
-
-def wide(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns float32 for types of fewer bits and for integers, else the type itself."""
-    narrow = not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32
-    return jnp.dtype(jnp.float32) if narrow else dtype
 
 
 @dataclasses.dataclass(frozen=True)

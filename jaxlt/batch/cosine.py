@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxlt.batch.classifiers import AnyFeatures, of_one_type
+from jaxlt.batch.classifiers import AnyFeatures
+from jaxlt.batch.precision import of_one_type, powers_of_two
 
 # Below this norm a vector has no usable direction (PyTorch's `normalize` has the same bound).
 _MIN_NORM = 1e-12
@@ -47,10 +48,8 @@ def unit_norm(x: Float[ArrayLike, "*shape"], axis: int) -> Float[Array, "*shape"
     It computes in at least 32 bits, and no square leaves the range of floats.
     """
     wide, _ = of_one_type(x, jnp.float32(0))
-    largest = jnp.abs(jax.lax.stop_gradient(wide)).max(axis, keepdims=True, initial=_MIN_NORM)
-    # A power of two rounds nothing; it must not be subnormal.
-    exponent = jnp.minimum(jnp.frexp(largest)[1], jnp.finfo(wide.dtype).maxexp - 2)
-    shrink = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    largest = jnp.abs(wide).max(axis, keepdims=True, initial=_MIN_NORM)
+    shrink, _ = powers_of_two(largest)
     shrunk = shrink * wide
     squared = jnp.sum(jnp.square(shrunk), axis=axis, keepdims=True)
     return (shrunk * reciprocal_norm(squared, _MIN_NORM * shrink)).astype(jnp.result_type(x))

@@ -15,9 +15,10 @@ from jaxlt.batch.argument_checks import (
     check_class_counts,
     check_positive,
 )
-from jaxlt.batch.class_losses import AnyLabels, Losses, LossFn, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, Losses, LossFn
 from jaxlt.batch.classifiers import AnyFeatures, Linear
 from jaxlt.batch.cosine import Cosine
+from jaxlt.batch.precision import at_least_32_bits
 
 Grouping: TypeAlias = Literal["example", "class"]
 

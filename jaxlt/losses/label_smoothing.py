@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import ClassCounts, check_choice, check_class_counts, check_share
-from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses
+from jaxlt.batch.precision import at_least_32_bits
 from jaxlt.losses.softmax import cross_entropy, one_hot
 
 SmoothingShape: TypeAlias = Literal["concave", "linear", "convex"]

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Losses
+from jaxlt.batch.precision import at_least_32_bits
 from jaxlt.losses.softmax import balanced_softmax, one_hot
 
 

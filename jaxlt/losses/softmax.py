@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxlt.batch.argument_checks import ClassCounts, check_class_counts, class_prior
-from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Logits, Losses, at_least_32_bits
+from jaxlt.batch.class_losses import AnyLabels, AnyLogits, Logits, Losses
+from jaxlt.batch.precision import at_least_32_bits
 
 
 def cross_entropy(logits: AnyLogits, labels: AnyLabels) -> Losses:

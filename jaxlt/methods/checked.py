@@ -9,7 +9,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.precision import at_least_32_bits
 from jaxlt.sharpness.perturbation import Leaves, inner, norm
 from jaxlt.sharpness.real_parts import losses_by_real_parts, real_parts
 

@@ -15,7 +15,7 @@ from jaxlt.batch.argument_checks import (
     check_choice,
     check_not_negative,
 )
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.precision import at_least_32_bits, powers_of_two
 from jaxlt.sharpness.perturbation import Leaves, inner, norm
 from jaxlt.sharpness.state import SharpnessState
 
@@ -231,9 +231,8 @@ def _of_reals(change: Callable[..., Leaves], lists: list[Leaves]) -> Leaves:
 def _orthogonal(taken: Leaves, plain: Leaves) -> Leaves:
     """Returns the part of a gradient that is orthogonal to the plain one, in at least 32 bits."""
     size = norm(plain)
-    # A power of two: scaling by it rounds nothing, so that nothing is left of the plain gradient.
-    scale = jnp.ldexp(jnp.ones_like(size), jnp.where(size > 0, jnp.frexp(size)[1] - 1, 0))
-    unit = [_times(1 / scale, at_least_32_bits(x)) for x in plain]
+    # A power of two, so that nothing is left of a plain gradient.
+    unit = [_times(powers_of_two(size)[0], at_least_32_bits(x)) for x in plain]
     taken = [at_least_32_bits(x) for x in taken]
     square = inner(unit, unit)
     along = inner(unit, taken) / jnp.where(square > 0, square, 1)

@@ -15,7 +15,7 @@ from jaxlt.batch.argument_checks import (
     check_not_negative,
     check_positive,
 )
-from jaxlt.batch.class_losses import at_least_32_bits
+from jaxlt.batch.precision import at_least_32_bits
 from jaxlt.methods.sam import ALL_CLASSES, sam
 from jaxlt.methods.sharpness_aware import sharpness_aware
 from jaxlt.sharpness.perturbation import Mask

@@ -8,9 +8,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxlt.batch.argument_checks import check_whole
-from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses, at_least_32_bits, wide
+from jaxlt.batch.class_losses import ClassLossesFn, FactoredLosses
 from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.passes import Blocks
+from jaxlt.batch.precision import at_least_32_bits, wide
 from jaxlt.sharpness.closed_form import (
     gradient_in_closed_form,
     has_closed_form,

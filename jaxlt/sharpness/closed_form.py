@@ -10,10 +10,11 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
 from jaxlt.batch.class_gradients import class_gradients, on_every_device
-from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, at_least_32_bits
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses
 from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.known_losses import KnownLosses
+from jaxlt.batch.precision import at_least_32_bits, powers_of_two
 from jaxlt.sharpness.equation import ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, norm
 
@@ -83,9 +84,8 @@ def gradient_in_closed_form(
 
     residuals = at_least_32_bits(loss_pullback(of_images(means))[0])
     largest = members.astype(residuals.dtype) * jnp.abs(residuals).max(1)[:, None]
-    exponents = jnp.frexp(largest.max(0))[1]
-    image_exponents = (members.astype(exponents.dtype) * exponents[None]).sum(1)
-    residuals = jnp.ldexp(residuals, -image_exponents[:, None])
+    shrink, scale = powers_of_two(largest.max(0))
+    residuals = residuals * (members.astype(shrink.dtype) * shrink[None]).sum(1, keepdims=True)
     pairs = (members @ on_every_device(members).T).astype(residuals.dtype)
     constants = on_every_device(features.astype(residuals.dtype)), on_every_device(residuals)
     gradients = class_gradients(classifier, *constants, pairs)
@@ -98,7 +98,7 @@ def gradient_in_closed_form(
     lengths = jnp.sqrt(squares if rule.per_leaf else squares.sum(1, keepdims=True))
     # As in the loop over classes: in the precision of the leaves.
     lengths = lengths.astype(norm(scope.theta).dtype)
-    norms = jnp.ldexp(lengths, exponents[:, None])
+    norms = lengths * scale[:, None].astype(lengths.dtype)
     factors = jax.vmap(lambda n, r, d: rule.factors(n, scope.theta, r, d))(norms, rho, lengths)
     factors = factors * jnp.array(inside, factors.dtype)
     image_factors = jax.vmap(of_images, 1, 1)(factors).astype(residuals.dtype)

@@ -25,10 +25,10 @@ from jaxlt.batch.class_losses import (
     FactoredLosses,
     batch_size,
     check_class_losses,
-    wide,
 )
 from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.passes import Blocks, Capacity
+from jaxlt.batch.precision import wide
 from jaxlt.sharpness.perturbation import Leaves, Mask, PerturbationRule, Scope, add, norm
 
 

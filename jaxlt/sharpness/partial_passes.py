@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxlt.batch.class_losses import FactoredLosses, at_least_32_bits, batch_size, wide
+from jaxlt.batch.class_losses import FactoredLosses, batch_size
 from jaxlt.batch.passes import Capacity, Passes
+from jaxlt.batch.precision import at_least_32_bits, wide
 from jaxlt.sharpness.equation import Objective, ObjectiveFn, Perturbed
 from jaxlt.sharpness.perturbation import Leaves, PerturbationRule, Scope, add, norm
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jaxlt.batch.class_losses import at_least_32_bits, wide
+from jaxlt.batch.precision import at_least_32_bits, powers_of_two, wide
 
 Mask: TypeAlias = Any  # a pytree prefix of bools, or a callable from params to one; None for all
 Leaves: TypeAlias = list[Any]  # arrays, NumPy's where the parameters are
@@ -50,7 +50,7 @@ class PerturbationRule(NamedTuple):
         weight_scale = [jnp.abs(w).astype(dtype) if self.adaptive else 1.0 for w in theta]
         # The quotient of radius and length then stays in the range of floats.
         shares = [[d] for d in direction] if self.per_leaf else [direction]
-        shrink, scale = jax.tree.map(lambda *x: jnp.stack(x), *map(_powers_of_two, shares))
+        shrink, scale = jax.tree.map(lambda *x: jnp.stack(x), *map(_scaling, shares))
         shrunk = jnp.broadcast_to(shrink, (len(theta),))
         direction = [s * (p * d) for s, p, d in zip(weight_scale, shrunk, direction, strict=True)]
         lengths = self._norms(direction)
@@ -100,7 +100,7 @@ def norm(tree: Any) -> Float[Array, ""]:
     """
     leaves = jax.tree.leaves(tree)
     dtype = _common_dtype(leaves)
-    shrink, scale = _powers_of_two(leaves)
+    shrink, scale = _scaling(leaves)
     return scale * _norm_near_one([shrink * at_least_32_bits(x).astype(dtype) for x in leaves])
 
 
@@ -119,16 +119,10 @@ def _norm_near_one(leaves: Leaves) -> Float[Array, ""]:
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
-def _powers_of_two(leaves: Leaves) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns 1 / s and s, the power of two nearest to the largest modulus: neither rounds."""
+def _scaling(leaves: Leaves) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns 1 / s and s, the power of two nearest to the largest modulus."""
     dtype = _common_dtype(leaves)
-    largest = jnp.stack([jnp.abs(x).max(initial=0).astype(dtype) for x in leaves]).max()
-    numbers = jnp.finfo(dtype)
-    tiny = jnp.asarray(numbers.tiny, dtype)
-    scale = jnp.clip(jax.lax.stop_gradient(largest), tiny, 1 / tiny)
-    # A GPU's quotient is not exact; rounded without digits it is.
-    scale = jax.lax.reduce_precision(scale, numbers.nexp, 0)
-    return jax.lax.reduce_precision(1 / scale, numbers.nexp, 0), scale
+    return powers_of_two(jnp.stack([jnp.abs(x).max(initial=0).astype(dtype) for x in leaves]).max())
 
 
 def _common_dtype(leaves: Leaves) -> jnp.dtype:
