@@ -3,6 +3,8 @@
 It needs Flax, and so `import jaxlt` leaves it out: write `import jaxlt.nnx`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

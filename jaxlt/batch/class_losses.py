@@ -1,5 +1,7 @@
 """The losses of a batch by class: what every method differentiates."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -200,7 +202,7 @@ class FactoredLosses:
         features, _ = self.features_and_aux(params, images)
         return self.loss(self.logits(self.classifier_fn(params), features, labels), labels)
 
-    def features_and_aux(self, params: Any, images: Any) -> tuple[Float[Array, "..."], Any]:
+    def features_and_aux(self, params: Any, images: Any) -> tuple[Float[Array, "*shape"], Any]:
         """Returns the features of images, and None or what is beside; see `FactoredLosses`."""
         result = self.features_fn(params, images)
         return result if self.has_aux else (result, None)

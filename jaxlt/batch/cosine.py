@@ -1,5 +1,7 @@
 """The cosine classifier."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import jax

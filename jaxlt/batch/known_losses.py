@@ -1,5 +1,7 @@
 """The losses of a batch with the pass that computed them, which methods need not repeat."""
 
+from __future__ import annotations
+
 import dataclasses
 import operator
 from collections.abc import Callable

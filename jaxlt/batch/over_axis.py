@@ -1,5 +1,7 @@
 """Losses of a batch that is spread over a mapped axis, in training loops you map yourself."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, TypeVar
 

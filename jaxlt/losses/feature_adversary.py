@@ -3,6 +3,8 @@
 It follows Zhou et al., CVPR 2023, equations 12-14, and their released code, which differs.
 """
 
+from __future__ import annotations
+
 from typing import Literal, TypeAlias
 
 import jax

@@ -1,5 +1,7 @@
 """A method that looks at what it is handed, for the first steps of a new training loop."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

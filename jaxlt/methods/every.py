@@ -1,5 +1,7 @@
 """A method's whole gradient at every k-th step, and the part of it that lasts in between."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple

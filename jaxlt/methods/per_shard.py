@@ -1,5 +1,7 @@
 """m-sharpness: each device perturbs by its own part of the batch, in training loops you map."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

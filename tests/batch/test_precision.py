@@ -24,7 +24,8 @@ def test_powers_of_two_are_exact_and_near(modulus):
 def test_each_number_has_its_own_and_no_derivative():
     moduli = jnp.array([[0.9, 5.0], [1e30, 0.0]])
     shrink, scale = powers_of_two(moduli)
-    assert (shrink[0] == jnp.array([1.0, 0.25])).all() and (scale[0] == jnp.array([1.0, 4.0])).all()
+    assert shrink[0].tolist() == [1.0, 0.25]
+    assert scale[0].tolist() == [1.0, 4.0]
     assert jax.grad(lambda x: powers_of_two(x)[1].sum())(moduli).sum() == 0
 
 
