@@ -8,8 +8,8 @@ what the package is for. `checked` and `value_and_grad` serve training loops. Th
 from jaxlt import losses as losses
 from jaxlt.batch.class_losses import ClassLosses as ClassLosses
 from jaxlt.batch.class_losses import FactoredLosses as FactoredLosses
+from jaxlt.batch.class_losses import Linear as Linear
 from jaxlt.batch.class_losses import class_losses as class_losses
-from jaxlt.batch.classifiers import Linear as Linear
 from jaxlt.batch.cosine import Cosine as Cosine
 from jaxlt.batch.known_losses import value_and_grad as value_and_grad
 from jaxlt.batch.over_axis import over_axis as over_axis

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxlt.batch.classifiers import Features, Linear
+from jaxlt.batch.class_losses import Features, Linear
 from jaxlt.batch.cosine import Cosine, reciprocal_norm, unit_norm
 
 # One number for each pair of images.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, Real
 
-from jaxlt.batch.classifiers import Linear
 from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.passes import Blocks, Passes
-from jaxlt.batch.precision import at_least_32_bits
+from jaxlt.batch.precision import at_least_32_bits, of_one_type
 
+Features: TypeAlias = Float[Array, "batch features"]
 Logits: TypeAlias = Float[Array, "batch classes"]
 Labels: TypeAlias = Integer[Array, " batch"]
 Losses: TypeAlias = Float[Array, " batch"]
 # NumPy's arrays too.
+AnyFeatures: TypeAlias = Float[ArrayLike, "batch features"]
 AnyLogits: TypeAlias = Float[ArrayLike, "batch classes"]
 AnyLabels: TypeAlias = Integer[ArrayLike, " batch"]
 LossFn: TypeAlias = Callable[[Logits, Labels], Losses]
@@ -129,6 +130,26 @@ def batch_size(counts: Real[Array, " classes"]) -> Real[Array, ""]:
     """Returns the number of images counted, or 1 where there are none and so all losses are 0."""
     total = counts.sum()
     return jnp.where(total > 0, total, 1)
+
+
+class Linear(NamedTuple):
+    """Affine classifier, `features @ kernel + bias`, or without a bias where that is None.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxlt
+        >>> classifier = jaxlt.Linear(kernel=jnp.eye(2), bias=jnp.array([0.0, 10.0]))
+        >>> print(classifier.logits(jnp.array([[3.0, 4.0]])))
+        [[ 3. 14.]]
+    """
+
+    kernel: Float[Array, "features classes"]
+    bias: Float[Array, " classes"] | None = None
+
+    def logits(self, features: AnyFeatures) -> Float[Array, "batch classes"]:
+        """Maps features to logits, of the widest type among features, kernel and bias."""
+        features, *leaves = of_one_type(features, *jax.tree.leaves(self))
+        logits = features @ leaves[0]
+        return logits if self.bias is None else logits + leaves[1][None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxlt.batch.classifiers import AnyFeatures
 from jaxlt.batch.precision import of_one_type, powers_of_two
 
 # Below this norm a vector has no usable direction (PyTorch's `normalize` has the same bound).
@@ -36,7 +35,7 @@ class Cosine:
     kernel: Float[Array, "features classes"]
     scale: float = dataclasses.field(default=1.0, metadata={"static": True})
 
-    def logits(self, features: AnyFeatures) -> Float[Array, "batch classes"]:
+    def logits(self, features: Float[ArrayLike, "batch features"]) -> Float[Array, "batch classes"]:
         """Maps features to cosines times the scale."""
         features, directions = of_one_type(
             unit_norm(features, axis=-1), unit_norm(self.kernel, axis=0)

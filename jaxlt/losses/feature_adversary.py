@@ -17,8 +17,7 @@ from jaxlt.batch.argument_checks import (
     check_class_counts,
     check_positive,
 )
-from jaxlt.batch.class_losses import AnyLabels, Losses, LossFn
-from jaxlt.batch.classifiers import AnyFeatures, Linear
+from jaxlt.batch.class_losses import AnyFeatures, AnyLabels, Linear, Losses, LossFn
 from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.precision import at_least_32_bits
 

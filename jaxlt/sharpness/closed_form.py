@@ -10,8 +10,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
 from jaxlt.batch.class_gradients import class_gradients, on_every_device
-from jaxlt.batch.class_losses import ClassLosses, FactoredLosses
-from jaxlt.batch.classifiers import Linear
+from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, Linear
 from jaxlt.batch.cosine import Cosine
 from jaxlt.batch.known_losses import KnownLosses
 from jaxlt.batch.precision import at_least_32_bits, powers_of_two

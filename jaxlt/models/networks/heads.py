@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.batch.classifiers import Linear
+from jaxlt.batch.class_losses import Linear
 from jaxlt.batch.cosine import Cosine
 from jaxlt.errors import UsageError
 from jaxlt.models.networks.cosine_head import CosineClassifier

@@ -5,8 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from jaxlt.batch.class_losses import Labels, Logits, Losses
-from jaxlt.batch.classifiers import Features, Linear
+from jaxlt.batch.class_losses import Features, Labels, Linear, Logits, Losses
 from jaxlt.batch.cosine import Cosine
 
 
