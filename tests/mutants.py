@@ -73,7 +73,7 @@ FAULTS = (
           "x.astype(d[0].dtype) - sum(d)",
           "x.astype(d[0].dtype)"),
     Fault("the closed form forgets the bias",
-          "batch/class_gradients.py", "batch/test_classifiers.py",
+          "batch/class_gradients.py", "batch/test_class_gradients.py",
           "(products, self.same_class)[",
           "(products, 0 * self.same_class)["),
     Fault("the closed form leaves out what the bias owes to the kernel",
