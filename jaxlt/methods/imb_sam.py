@@ -77,14 +77,16 @@ def imb_sam(
 def tail_classes(
     class_counts: ClassCounts, tail_threshold: Real[ArrayLike, ""]
 ) -> Float[Array, " classes"]:
-    """Returns 1 for each class with fewer images than the threshold, else 0; warns if all are 0."""
+    """Returns 1 for each class with fewer images than the threshold, else 0; warns if all agree."""
     check_threshold(tail_threshold=tail_threshold)
     counts = check_class_counts(class_counts)
     tail = (counts < tail_threshold).astype(counts.dtype)
-    if not isinstance(tail, Tracer) and not tail.any():
-        warnings.warn(
-            f"tail_threshold must be above the rarest class's {int(counts.min())} images for any "
-            f"class to be tail, got {tail_threshold}",
-            stacklevel=3,
-        )
+    if isinstance(tail, Tracer):
+        return tail
+    if not tail.any():
+        need = f"above the rarest class's {int(counts.min())} images for any class to be tail"
+        warnings.warn(f"tail_threshold must be {need}, got {tail_threshold}", stacklevel=3)
+    elif tail.all():
+        need = f"at most the largest class's {int(counts.max())} images for any class to be head"
+        warnings.warn(f"tail_threshold must be {need}, got {tail_threshold}", stacklevel=3)
     return tail

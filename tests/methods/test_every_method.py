@@ -25,6 +25,7 @@ import jaxlt
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.filterwarnings("ignore:tail_threshold must be at most")
 class TestLimits:
     @pytest.mark.parametrize(
         ("name", "changed", "limit"),
@@ -152,9 +153,11 @@ class TestArguments:
             first_update(METHODS[name](class_counts=(60, 25, 12, 4)), *batch(2))
 
     @pytest.mark.parametrize("name", ["imb_sam", "sse_sam"])
-    def test_warns_where_no_class_is_tail(self, name):
+    def test_warns_where_all_classes_are_head_or_all_tail(self, name):
         with pytest.warns(UserWarning, match="^tail_threshold must be above .* 4 images .*, got 4"):
             METHODS[name](tail_threshold=4)
+        with pytest.warns(UserWarning, match="^tail_threshold must be at most .* 120 .*, got 121"):
+            METHODS[name](tail_threshold=121)
 
     @pytest.mark.parametrize("name", METHODS)
     def test_mask_that_does_not_fit(self, name):
