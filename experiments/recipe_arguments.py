@@ -21,12 +21,11 @@ class Arguments:
     """Directory of the run; none for runs/BENCHMARK/RECIPE-seedN. With several seeds or with rhos,
     the directory of the runs' directories, seedN or rhoX-seedN; none for runs/BENCHMARK/RECIPE."""
     seeds: Numbers = (0,)
-    """Seeds of parameters, order and augmentation, one run each; ranges such as 0-7 too."""
+    """Seeds of weights, order and augmentation, one run each; ranges such as 0-7 too."""
     rhos: tuple[float, ...] = ()
     """Radii in place of method.rho, one run each with every seed."""
     check_images: bool = False
-    """Decode all training and evaluated images once before training, and report those that cannot
-    be decoded together."""
+    """Decode all images once before training, and report together those that cannot be."""
     resume: bool = True
     """Go on where the workdir's runs of this recipe stopped; --no-resume wants a new workdir."""
     options: Recipe = Recipe()  # noqa: RUF009 (it is frozen)

@@ -41,7 +41,7 @@ def every(
     k: int,
     method: optax.GradientTransformation,
     *,
-    alpha: ScalarOrSchedule = 0.7,
+    alpha: ScalarOrSchedule = 0.3,
     layer_wise: bool = False,
     phase: Literal["auto", "whole", "reused"] = "auto",
 ) -> optax.GradientTransformationExtraArgs:
@@ -76,8 +76,8 @@ def every(
         k: steps from one whole gradient to the next, at least 1; the paper has 5.
         method: one of jaxlt's, or a chain of it and other links that give gradients.
         alpha: length of the reused part over that of the plain gradient, at least 0, or a schedule
-            of it. It does not follow the radius: where that is small, 0.7 is much, and training may
-            diverge.
+            of it. The paper has 0.7. It does not follow the radius: where that is small, 0.7 is
+            much, and one run of five diverged on Fashion-MNIST-LT, none with 0.3.
         layer_wise: whether norms and the projection are each leaf's own, as in released code, in
             place of one over all leaves. (The paper's Look-LayerSAM scales the perturbation by
             layer, which is the method's affair.)

@@ -16,7 +16,7 @@ def test_powers_of_two_are_exact_and_near(modulus):
     assert np.frexp(shrink)[0] == np.frexp(scale)[0] == 0.5
     assert shrink * scale == 1
     if 2.0**-126 <= modulus <= 2.0**126:
-        assert 0.66 < modulus * shrink < 1.5
+        assert 0.66 < modulus * shrink <= 1.5
     # Neither leaves the range of normal floats.
     assert 2.0**-126 <= min(shrink, scale) <= max(shrink, scale) <= 2.0**126
 

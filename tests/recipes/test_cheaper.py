@@ -74,14 +74,14 @@ def losses_and_state(stage, forms):
 
 def test_the_forms_of_the_steps_are_the_one_program_with_a_conditional():
     method = FocalSAM(rho=0.1)
-    stage = built_stage(method.replace(every=3))
+    stage = built_stage(method.replace(every=3, alpha=0.2))
     forms = [stage._forms.choose(step, LABELS[:1]) for step in range(4)]
     whole, reused = StepForm(0, None), StepForm(REUSED, None)
     assert forms == [whole, reused, reused, whole]
     losses, state = losses_and_state(stage, forms)
 
     counts, clock = stage.class_counts, stage.training.clock(sum(stage.class_counts))
-    link = jaxlt.every(3, method.build(counts, clock))
+    link = jaxlt.every(3, method.build(counts, clock), alpha=0.2)
     optimizer = optax.chain(link, stage.training.optimizer.build(clock))
     loss = stage.training.build_loss(counts)
     step = jax.jit(make_train_step(stage.model, optimizer, loss, len(counts)))
