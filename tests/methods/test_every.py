@@ -32,7 +32,7 @@ def every(*arguments, **options) -> Any:
     return jaxlt.every(*arguments, **options)
 
 
-EACH_METHOD = pytest.mark.parametrize("name", METHODS)
+EACH_METHOD = pytest.mark.parametrize("name", soak_but({"focal_sam", "cc_sam"}, METHODS))
 
 
 def giving(gradient):

@@ -21,7 +21,7 @@ from random_cases import Case, Configuration, draw_case, draw_configuration, var
 
 import jaxlt
 
-CONFIGURATIONS, CASES = 375, 8
+CONFIGURATIONS, CASES = 260, 8
 FAST = varied(36, range(CONFIGURATIONS))
 TOLERANCE = 1e-9  # of the gradient's largest entry
 SINGLE = 3e-7  # the state is in float32

