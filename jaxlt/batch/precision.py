@@ -27,10 +27,10 @@ def wide(dtype: jnp.dtype) -> jnp.dtype:
 def powers_of_two(
     moduli: Float[Array, "*shape"],
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Returns 1 / s and s, with s the power of two nearest to each modulus.
+    """Returns 1 / s and s, with s the power of two nearest to each modulus, of those in range.
 
-    To multiply by either rounds nothing. After the first, the squares of numbers up to the modulus
-    are in the range of floats.
+    To multiply by either rounds nothing, as s and 1 / s are normal floats. After the first, numbers
+    up to the modulus are at most 4.
     """
     numbers = jnp.finfo(moduli.dtype)
     tiny = jnp.asarray(numbers.tiny, moduli.dtype)

@@ -12,7 +12,7 @@ from jaxlt.data import Pipeline
 from jaxlt.devices.sharding import DATA, data_mesh, replicated
 from jaxlt.models import ImageClassifier
 from jaxlt.recipes.input_pipelines import InputPipelines
-from jaxlt.recipes.methods import REUSED, ClassCounts, with_radius
+from jaxlt.recipes.methods import REUSED, ClassCounts, Reusing, with_radius
 from jaxlt.recipes.network import Network
 from jaxlt.recipes.parameters import trained
 from jaxlt.recipes.recipe import Recipe
@@ -54,7 +54,7 @@ class StepForms:
         by_group: bool = True,
     ):
         self._method, self._counts = stage.method, class_counts
-        self.every = getattr(stage.method, "every", 1)
+        self.every = stage.method.every if isinstance(stage.method, Reusing) else 1
         self.boundaries = stage.method.phases(stage.clock(sum(class_counts)))
         self._shards, self._capacities = stage.perturbation_shards, []
         separable = by_group and regime.factored and regime.separates_images(model)

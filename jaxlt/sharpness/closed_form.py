@@ -116,7 +116,7 @@ def gradient_in_closed_form(
     return Perturbed(
         gradient=scope.join(*gradient),
         loss=ClassLosses(by_class(at_w), counts).mean(),
-        perturbation_norm=jnp.sqrt((jnp.square(factors) * squares.astype(factors.dtype)).sum(1)),
+        perturbation_norm=jax.vmap(norm)(factors * jnp.sqrt(squares).astype(factors.dtype)),
         sharpness=means * by_class(perturbed - at_w),
     )
 

@@ -205,7 +205,7 @@ class TestPhases:
 
 
 class TestNumbers:
-    @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+    @pytest.mark.parametrize("scale", [1e-36, 1e-25, 1.0, 1e25, 6e37])
     def test_gradients_of_any_size(self, scale):
         """The formula, in float32, on a method whose gradient is given."""
         plain = {"w": jnp.array([3.0, 4.0]) * jnp.float32(scale)}
@@ -384,8 +384,8 @@ def test_cost_in_flops_of_sgd(name, whole_steps):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((2.0, jaxlt.sam(0.1)), TypeError, "k must be an integer of Python, got 2.0: optax"),
-        ((True, jaxlt.sam(0.1)), TypeError, "k must be an integer of Python, got True"),
+        ((2.0, jaxlt.sam(0.1)), TypeError, "k must be an integer of Python, got 2.0$"),
+        ((True, jaxlt.sam(0.1)), TypeError, "k must be an integer of Python, got True$"),
         ((jaxlt.sam(0.1), 5), TypeError, "k must be an integer of Python, got Gradient"),
         ((0, jaxlt.sam(0.1)), ValueError, "k must be at least 1, got 0"),
         ((5, jaxlt.sam), TypeError, "method must be an optax transformation, such as jaxlt.sam"),

@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -389,3 +390,24 @@ def test_loss_of_the_state_is_the_mean():
     obj = factored(*batch(2))
     for result in both_ways(initial_params(), obj):
         np.testing.assert_allclose(result[1].loss, obj(initial_params()).mean(), rtol=1e-6)
+
+
+def test_perturbations_whose_squares_are_out_of_range_are_measured():
+    """Features are large and weights small, so that perturbations are too."""
+    images, labels = np.random.default_rng(0).standard_normal((8, 3)), jnp.arange(8) % 2
+    params = {"kernel": jnp.array([[1e-10, 2e-10], [0, 1e-10], [-1e-10, 0]])}
+    losses = jaxlt.FactoredLosses(
+        features_fn=lambda params, images: images,
+        classifier_fn=lambda params: jaxlt.Linear(params["kernel"]),
+        loss_fn=jaxlt.losses.cross_entropy,
+        images=jnp.asarray(images * 1e10, jnp.float32),
+        labels=labels,
+        num_classes=2,
+    )
+    tx = jaxlt.cc_sam((5, 5))
+    norms = []
+    for losses_fn in (losses, lambda params: losses(params)):
+        state: Any = tx.update(params, tx.init(params), params, class_losses_fn=losses_fn)[1]
+        norms.append(state.perturbation_norm)
+    assert (norms[0] > 0).all()
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-4)

@@ -8,6 +8,7 @@ from jaxlt.recipes.methods.method import REUSED as REUSED
 from jaxlt.recipes.methods.method import SAM, SGD, FocalSAM
 from jaxlt.recipes.methods.method import ClassCounts as ClassCounts
 from jaxlt.recipes.methods.method import Method as Method
+from jaxlt.recipes.methods.method import Reusing as Reusing
 from jaxlt.recipes.methods.radius import has_radius as has_radius
 from jaxlt.recipes.methods.radius import with_radius as with_radius
 

@@ -72,7 +72,7 @@ class Reusing(Method, frozen=True):
 
     every: Count = 1
     """Steps per whole gradient, whose lasting part is reused in between (LookSAM)."""
-    alpha: NonNegative = 0.3
+    alpha: NonNegative = 0.1
     """Length of the reused part over the plain gradient's; for every above 1."""
 
 
