@@ -243,7 +243,7 @@ def _orthogonal(taken: Leaves, plain: Leaves) -> Leaves:
     # What rounding leaves of a gradient that is the plain one has no direction.
     coarsest = max(float(jnp.finfo(x.dtype).eps) for x in plain)
     lasts = norm(parts) > 4 * coarsest * norm(taken)
-    return [_times(jnp.where(lasts, scale, 0), part) for part in parts]
+    return [jnp.where(lasts, _times(scale, part), jnp.zeros_like(part)) for part in parts]
 
 
 def _pulled(plain: Leaves, lasting: Leaves, alpha: Float[Array, ""]) -> Leaves:

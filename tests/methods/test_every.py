@@ -216,6 +216,14 @@ class TestNumbers:
         expected = list(looksam(2, 0.5, False, [({"w": [3.0, 4.0]}, {"w": [1.0, 2.0]})] * 2))[1]
         np.testing.assert_allclose(gradient["w"] / np.float32(scale), expected["w"], rtol=1e-5)
 
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf])
+    def test_a_gradient_that_is_not_finite_is_not_reused(self, wrong):
+        plain, given = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([1.0, wrong])}
+        tx = every(2, giving(given))
+        _, state = tx.update(plain, tx.init(plain), plain)
+        gradient, _ = tx.update(plain, state, plain)
+        np.testing.assert_array_equal(gradient["w"], plain["w"])
+
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
     def test_dtypes_and_shapes_are_kept(self, dtype):
         """Of leaves of that type beside others in 32 bits, in both branches of the conditional."""
