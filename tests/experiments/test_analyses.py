@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from lanes import soak_but
 from matplotlib import image
 from small_runs import files_of, run_program, train
 from written_runs import change_recipe
@@ -54,7 +55,7 @@ def name_of(program):
     return program.__name__.split(".")[1]
 
 
-@pytest.mark.parametrize("program", QUICK, ids=name_of)
+@pytest.mark.parametrize("program", soak_but([landscape], QUICK), ids=name_of)
 def test_program_writes_numbers_and_pictures(monkeypatch, capsys, tmp_path, runs, program):
     flags = ("--checkpoint", *runs[:2], "--output", tmp_path / "out", *QUICK[program])
     before = files_of(*runs)

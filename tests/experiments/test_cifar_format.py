@@ -66,7 +66,7 @@ def data_directory(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("name", soak_but({"mislas_cifar10", "cc_sam_cifar10"}, CHOSEN))
+@pytest.mark.parametrize("name", soak_but({"cc_sam_cifar10"}, CHOSEN))
 def test_a_recipe_runs_from_its_files_to_its_result(name, data_directory, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_directory))
     recipe = RECIPES[name]

@@ -137,7 +137,7 @@ def stages_to_trace():
     return list(found.values())
 
 
-# Kinds of stages of one encoder differ in little: those of CIFAR-10 are enough each time.
+# Kinds of stages differ in little, those of one encoder in less: half of CIFAR-10's will do.
 @pytest.mark.parametrize(
     ("name", "number"),
     soak_but(
@@ -145,7 +145,7 @@ def stages_to_trace():
             (name, number)
             for name, number in stages_to_trace()
             if name.endswith("_clip_cifar10") or not isinstance(RECIPES[name].network, Encoder)
-        ],
+        ][::2],
         stages_to_trace(),
     ),
 )
