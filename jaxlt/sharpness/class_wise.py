@@ -26,7 +26,8 @@ def checked_chunk_size(chunk_size: int, each_class: bool) -> int:
     """Returns a user's number of classes that are perturbed at once.
 
     Raises:
-        ValueError: it is traced or no whole number above 0, or not `each_class` is a group.
+        ValueError: it is traced, or no whole number above 0, or `each_class`, whether each class is
+            a group, is False.
     """
     if isinstance(chunk_size, Tracer):
         raise ValueError(

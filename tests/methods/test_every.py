@@ -404,6 +404,12 @@ def test_bad_arguments(arguments, error, message):
         every(*arguments)
 
 
+def test_an_injected_k_is_told_how_to_be_given():
+    with pytest.raises(TypeError, match=r"^k must be .*: optax\.inject_hyper.* static_args='k'$"):
+        every(jnp.array(2), jaxlt.sam(0.1))
+    every(np.int64(2), jaxlt.sam(0.1))
+
+
 def test_a_number_of_python_is_a_parameter():
     def losses_fn(w):
         return jaxlt.ClassLosses(jnp.stack([w**2, w]), jnp.ones(2))

@@ -137,7 +137,7 @@ def stages_to_trace():
     return list(found.values())
 
 
-# Kinds of stages differ in little, those of one encoder in less: half of CIFAR-10's will do.
+# Kinds of stages differ in little: every second will do, of encoders those on CIFAR-10 alone.
 @pytest.mark.parametrize(
     ("name", "number"),
     soak_but(
