@@ -31,8 +31,7 @@ class Arguments:
     """Flags of the program."""
 
     network: AnyNetwork = dataclasses.field(default_factory=Small)
-    """Network. Of remat, which XLA's compiler for CPUs merges back, --memory-only counts what other
-    devices save."""
+    """Network."""
     batch_size: Count = 64
     """Images a step."""
     num_classes: Count = 100

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.benchmark.cases import CaseName, Problem
 from experiments.benchmark.path_cost import compile_quickly, path_cost
+from jaxlt.devices.backends import compiler_options
 from jaxlt.recipes.built_stage import StepForms, build_regime, build_step, check_micro_batch
 from jaxlt.recipes.stage import Stage
 from jaxlt.training import TrainState, make_state_fn
@@ -104,7 +105,9 @@ class Training:
 
     def lower(self, state: TrainState, batch: Sequence[Any], kind: int = 0) -> jax.stages.Lowered:
         """Traces a kind of the problem's steps for a state and a batch, or their shapes."""
-        return jax.jit(self.steps[kind], donate_argnums=0).lower(state, *batch)
+        options = compiler_options()
+        jitted = jax.jit(self.steps[kind], donate_argnums=0, compiler_options=options)
+        return jitted.lower(state, *batch)
 
 
 def compile_step(problem: Problem, case: CaseName, *, by_group: bool = True) -> CompiledStep:
@@ -147,9 +150,5 @@ def step_memory(problem: Problem, case: CaseName) -> StepMemory:
     training = Training(problem, problem.stage(case))
     state, *batch = jax.eval_shape(lambda: (training.initialize(0), problem.images, problem.labels))
     lowered = training.lower(state, batch)
-    if jax.default_backend() != "cpu":
-        return StepMemory.of(lowered.compile())
-    # Else the CPU's compiler merges what is computed again with what was computed before.
-    remat = getattr(problem.network, "remat", False)
-    options = {"xla_disable_hlo_passes": "cse_barrier_expander"} if remat else {}
-    return StepMemory.of(compile_quickly(lowered, **options))
+    on_cpu = jax.default_backend() == "cpu"
+    return StepMemory.of(compile_quickly(lowered) if on_cpu else lowered.compile())

@@ -3,8 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxlt.devices.backends import compiler_options as compiler_options
 from jaxlt.models.create import create_model as create_model
-from jaxlt.models.networks.batch_norm import BatchNorm as BatchNorm
+from jaxlt.models.networks.convolution import BatchNorm as BatchNorm
+from jaxlt.models.networks.convolution import Conv as Conv
 from jaxlt.models.networks.cosine_head import CosineClassifier as CosineClassifier
 from jaxlt.models.networks.decoupled_heads import (
     NearestClassMeanClassifier as NearestClassMeanClassifier,

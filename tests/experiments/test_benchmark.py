@@ -17,7 +17,7 @@ from matplotlib import image
 from experiments import command_line
 from experiments.benchmark import __main__ as program
 from experiments.benchmark.cases import CASES, make_problem
-from experiments.benchmark.compiled_step import StepCost, StepMemory, compile_step
+from experiments.benchmark.compiled_step import StepCost, StepMemory, Training, compile_step
 from experiments.benchmark.report import draw, format_costs
 from experiments.benchmark.timing import alternate, paired_ratio
 from jaxlt.recipes import Small
@@ -60,6 +60,14 @@ def test_the_table_is_that_of_the_results(finished):
     costs = {name: StepCost(**values) for name, values in cases.items()}
     assert (finished / "table.md").read_text() == format_costs(costs) + "\n"
     assert image.imread(finished / "ratios.png").shape[0] > 500
+
+
+def test_steps_are_compiled_as_training_compiles_them():
+    problem = make_problem(Small(), **SMALL | {"image_size": 8})
+    training = Training(problem, problem.stage("sgd"))
+    state = jax.eval_shape(lambda: training.initialize(0))
+    compiled: Any = training.lower(state, (problem.images, problem.labels)).compile()
+    assert "opt-barrier" in compiled.as_text()
 
 
 def test_memory_alone_is_counted_without_a_step(monkeypatch, tmp_path, capfd):

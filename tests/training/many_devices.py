@@ -21,7 +21,7 @@ from jaxlt.devices.cluster import join_processes, whole
 from jaxlt.devices.processes import is_first
 from jaxlt.devices.sharding import DATA, Layout
 from jaxlt.models import ImageClassifier
-from jaxlt.models.networks.batch_norm import BatchNorm
+from jaxlt.models.networks.convolution import BatchNorm
 from jaxlt.training import Program, Regime, make_state_fn, make_train_step
 from jaxlt.training.step.shards import over_shards
 

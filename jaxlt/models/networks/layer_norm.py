@@ -1,4 +1,4 @@
-"""Layer and group norm in float32. They are not Flax's, for the reason that `batch_norm` gives."""
+"""Layer and group norm in float32; not Flax's, for the reason that `convolution` gives."""
 
 import flax.linen as nn
 import jax

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlt.models.networks.batch_norm import BatchNorm
+from jaxlt.models.networks.convolution import BatchNorm, Conv
 from jaxlt.models.networks.heads import ImageClassifier
 from jaxlt.models.networks.resnet_cifar import BasicBlock
 
@@ -23,7 +23,7 @@ IMAGENET: dict[str, dict[str, Any]] = {
 
 # N(0, 2 / (height * width * output channels)), untruncated, as torchvision draws convolutions.
 _kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_conv = partial(nn.Conv, use_bias=False, kernel_init=_kaiming_normal_fan_out)
+_conv = partial(Conv, use_bias=False, kernel_init=_kaiming_normal_fan_out)
 
 
 class Bottleneck(nn.Module):

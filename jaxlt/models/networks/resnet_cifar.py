@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
-from jaxlt.models.networks.batch_norm import BatchNorm
+from jaxlt.models.networks.convolution import BatchNorm, Conv
 from jaxlt.models.networks.heads import ImageClassifier, kaiming_normal
 from jaxlt.models.networks.layer_norm import GroupNorm
 
 # "SAME" would pad a strided convolution on one side alone; the reference pads both.
-_conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=1, use_bias=False)
+_conv3x3 = partial(Conv, kernel_size=(3, 3), padding=1, use_bias=False)
 
 
 def _subsample_and_pad(x: jax.Array, width: int, stride: int) -> jax.Array:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlt.errors import UsageError
+from jaxlt.models.networks.convolution import Conv
 from jaxlt.models.networks.heads import ImageClassifier, kaiming_normal
 from jaxlt.models.networks.vit import space_to_depth
 
@@ -30,7 +31,7 @@ class SmallConvNet(ImageClassifier, kw_only=True):
         del train
         x = space_to_depth(jnp.asarray(images, self.dtype), self.patch)
         for width in self.widths:
-            x = nn.relu(nn.Conv(width, (3, 3), kernel_init=kaiming_normal, dtype=self.dtype)(x))
+            x = nn.relu(Conv(width, (3, 3), kernel_init=kaiming_normal, dtype=self.dtype)(x))
         x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
         return _hidden_layer(x, self.hidden, self.dtype)
 

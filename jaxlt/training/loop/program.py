@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlt.data import Chunk, Pipeline
+from jaxlt.devices.backends import compiler_options
 from jaxlt.devices.sharding import Layout, batch_sharding, replicated
 from jaxlt.training.step.measurement import MeasureFn, cut_at_measurements
 from jaxlt.training.step.state import TrainState
@@ -173,7 +174,9 @@ class Program:
         """Compiles a function of a state, the resident data and a payload."""
         mesh, of_state = self._layout.mesh, self._layout.of_state(state)
         in_shardings = (of_state, replicated(mesh), batch_sharding(mesh))
-        jitted = jax.jit(function, in_shardings=in_shardings, **options)
+        jitted = jax.jit(
+            function, in_shardings=in_shardings, compiler_options=compiler_options(), **options
+        )
         return jitted.lower(state, self._resident, payload).compile()
 
 

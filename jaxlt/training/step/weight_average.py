@@ -11,7 +11,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int, Shaped
 
-from jaxlt.models.networks.batch_norm import HELD_STATISTICS
+from jaxlt.models.networks.convolution import HELD_STATISTICS
 
 
 class WeightAverageState(NamedTuple):

@@ -1,5 +1,7 @@
 """Compiled chunks of steps: the same training however it is cut, each path compiled once."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,19 @@ def test_chunks_train_as_single_steps_do():
             np.testing.assert_allclose(
                 after.params["Dense_0"][name], state.params["Dense_0"][name], atol=1e-6
             )
+
+
+def test_optimization_barriers_hold_in_compiled_steps():
+    """The CPU's compiler drops them by itself; convolutions and `jax.checkpoint` need them."""
+
+    def step(state, images, labels):
+        return step_of()(state, *jax.lax.optimization_barrier((images, labels)))
+
+    program = Program(Batches(), lambda path: step)
+    (chunk,) = Batches().chunks(0, 1, 1)
+    state = program.place(initial_state())
+    compiled: Any = program.compiled(state, 0, program.spread(chunk))
+    assert "opt-barrier" in compiled.as_text()
 
 
 def test_the_state_is_donated():

@@ -1,10 +1,10 @@
 """Steps without a finite loss or update: what is kept, what counts, and when a run stops."""
 
 import dataclasses
-import functools
 import json
 import os
 import signal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,9 @@ from small_training import (
 
 from jaxlt import UsageError
 from jaxlt.data import Batch
+from jaxlt.devices.backends import compiler_options
 from jaxlt.training import Interrupted, Program, Workdir, make_state_fn, make_train_step, train
+from jaxlt.training.loop import program
 from jaxlt.training.loop.together import train_together
 from jaxlt.training.step.ensemble import EnsemblePipeline, over_members, stack
 
@@ -110,10 +112,11 @@ def test_a_resumed_run_has_skipped_the_same_steps_once(tmp_path, skipping, at):
 @pytest.mark.parametrize("chunks", soak_but({4}, [1, 4]))
 def test_a_run_that_may_skip_has_the_bits_of_one_that_may_not(tmp_path, monkeypatch, chunks):
     # Of two programs that differ, as a user has them compiled: the tests' kernels round otherwise.
-    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    options: dict[str, Any] = {"xla_backend_optimization_level": 3}
+    options["xla_llvm_disable_expensive_passes"] = False
     if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
         options["xla_cpu_use_fusion_emitters"] = True
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=options))
+    monkeypatch.setattr(program, "compiler_options", lambda: compiler_options() | options)
     skipping = Program(Batches(), lambda path: skipping_step(), chunk_steps=chunks)
     train(job(skipping, batch, 2), Workdir(tmp_path / "may", {}))
     # Not that which other tests share, compiled as they are.

@@ -31,7 +31,7 @@ from small_training import (
 import jaxlt
 from jaxlt.analysis.group_sharpness import group_sharpness
 from jaxlt.data import Batch
-from jaxlt.models.networks.batch_norm import BatchNorm
+from jaxlt.models.networks.convolution import BatchNorm
 from jaxlt.runs.run import Events
 from jaxlt.training import (
     Measurements,
