@@ -51,7 +51,7 @@ class KnownLosses:
 
 def value_and_grad(
     losses_fn: Callable[..., Any], *, has_aux: bool = False
-) -> Callable[..., tuple[Any, Any, KnownLosses]]:
+) -> Callable[..., tuple[Any, Any, ClassLossesFn]]:
     """Makes what a method's `update` needs: the loss, its gradient, and the `class_losses_fn`.
 
     It takes the place of `jax.value_and_grad` in a loop. The method then goes on from this very
@@ -87,7 +87,7 @@ def value_and_grad(
         1.0986123
     """
 
-    def loss_and_gradient(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, KnownLosses]:
+    def loss_and_gradient(params: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, ClassLossesFn]:
         if not isinstance(losses_fn, FactoredLosses):
             known, aux = _known(
                 lambda p: losses_and_aux(losses_fn(p, *args, **kwargs), has_aux), params

@@ -46,20 +46,18 @@ def compiler_options() -> dict[str, Any]:
     convolutions go to Eigen, not to YNNPACK, which takes longer for their gradients.
 
     Example:
-        >>> import jax
-        >>> from jaxlt.devices.backends import compiler_options
-        >>> step = jax.jit(lambda x: 2 * x, compiler_options=compiler_options())
+        >>> import jax, jaxlt.models as models
+        >>> step = jax.jit(lambda x: 2 * x, compiler_options=models.compiler_options())
         >>> float(step(3.0))
         6.0
     """
     if jax.default_backend() != "cpu":
         return {}
+    # XLA's default without individual convolutions.
+    by_ynnpack = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     return {
         "xla_disable_hlo_passes": "cse_barrier_expander",
-        # XLA's default without individual convolutions.
-        "xla_cpu_experimental_ynn_fusion_type": (
-            "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-        ),
+        "xla_cpu_experimental_ynn_fusion_type": by_ynnpack,
     }
 
 

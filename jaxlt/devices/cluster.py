@@ -123,6 +123,12 @@ def local(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(whole(leaf)), tree)
 
 
+def on_host(state: Any) -> Any:
+    """Returns a state in the host's memory, of which no device keeps a copy."""
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), state)
+
+
 def whole(leaf: jax.Array) -> np.ndarray | jax.Array:
     """Returns an array of any sharding on the host; called by all processes."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

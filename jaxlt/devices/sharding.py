@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -96,12 +95,6 @@ def _divided(leaf: Any, mesh: Mesh) -> NamedSharding:
         return replicated(mesh)
     # The largest, and of equal ones the last, which holds channels.
     return batch_sharding(mesh, max(divisible, key=lambda axis: (leaf.shape[axis], axis)))
-
-
-def on_host(state: Any) -> Any:
-    """Returns a state in the host's memory, of which no device keeps a copy."""
-    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
-    return jax.tree.map(lambda leaf: leaf if is_key(leaf) else np.asarray(leaf), state)
 
 
 def _put(tree: Any, shardings: Any) -> Any:

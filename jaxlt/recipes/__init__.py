@@ -55,7 +55,6 @@ from jaxlt.recipes.network import Small as Small
 from jaxlt.recipes.network import ViT as ViT
 from jaxlt.recipes.network.pretrained import PretrainedBackbone as PretrainedBackbone
 from jaxlt.recipes.network.pretrained import pretrained_backbone as pretrained_backbone
-from jaxlt.recipes.optimizer import CCSAMMultiStep as CCSAMMultiStep
 from jaxlt.recipes.optimizer import CosineAnnealing as CosineAnnealing
 from jaxlt.recipes.optimizer import CosineSteppedFirst as CosineSteppedFirst
 from jaxlt.recipes.optimizer import MultiStep as MultiStep
@@ -71,6 +70,7 @@ from jaxlt.recipes.recipe import Recipe as Recipe
 from jaxlt.recipes.recorded import TrainedRun as TrainedRun
 from jaxlt.recipes.recorded import read_recipe as read_recipe
 from jaxlt.recipes.recorded import write_recipe as write_recipe
+from jaxlt.recipes.schedule import CCSAMMultiStep as CCSAMMultiStep
 from jaxlt.recipes.schedule import Constant as Constant
 from jaxlt.recipes.schedule import Schedule as Schedule
 from jaxlt.recipes.sources import CIFAR as CIFAR

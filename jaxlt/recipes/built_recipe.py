@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from jaxlt.data import Pipeline
+from jaxlt.devices.cluster import on_host
 from jaxlt.devices.processes import are_several, as_first_says, by_first, in_agreement
-from jaxlt.devices.sharding import Layout, on_host
+from jaxlt.devices.sharding import Layout
 from jaxlt.evaluation import evaluate, group_accuracy, group_confusion
 from jaxlt.recipes.built_stage import BuiltStage, steps_of
 from jaxlt.recipes.input_pipelines import InputPipelines
@@ -25,7 +26,6 @@ from jaxlt.recipes.stage_ends import enter, leave
 from jaxlt.runs.run import Callback
 from jaxlt.runs.workdir import Workdir
 from jaxlt.training import Job, JobStage, Program, Steps, TrainState, train
-from jaxlt.training.loop.job import unchanged
 
 _logger = logging.getLogger(__name__)
 
@@ -188,8 +188,8 @@ class BuiltRecipe:
             steps=steps,
             evaluate=lambda state: self._evaluate(state, built),
             template=lambda: built.initial_state(0),
-            enter=functools.partial(enter, built) if built.number else unchanged,
-            leave=functools.partial(leave, built) if changes else unchanged,
+            enter=functools.partial(enter, built) if built.number else None,
+            leave=functools.partial(leave, built) if changes else None,
         )
 
     def _logits(self, built: BuiltStage, state: TrainState, images: Any) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxlt.recipes.part import BelowOne, Clock, Count, NonNegative, Part, Share
-from jaxlt.recipes.schedule import Constant, EpochFn, Schedule
+from jaxlt.recipes.schedule import CCSAMMultiStep, Constant, EpochFn, Schedule
 
 
 class CosineAnnealing(Schedule, frozen=True, tag="cosine"):
@@ -67,25 +67,6 @@ class MultiStep(Schedule, frozen=True, tag="multistep"):
             rate = peak * jnp.minimum(begun / self.warmup, 1)
             for share, factor in zip(self.after, self.factors, strict=True):
                 rate = jnp.where(begun > epochs * share, factor * peak, rate)
-            return rate
-
-        return rate
-
-
-class CCSAMMultiStep(Schedule, frozen=True, tag="cc_sam_multistep"):
-    """Released CC-SAM's: warm-up from a third of the peak, a tenth each after 80% and 90%.
-
-    It is stepped before each epoch: with t counted from one, `peak * ((1 - t / 5) / 3 + t / 5)`
-    for t below 5, and a factor 0.1 from 80% and from 90% of the epochs on.
-    """
-
-    def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
-        def rate(epoch: jax.Array) -> jax.Array:
-            t = epoch + 1
-            warm = jnp.minimum(t / 5, 1)
-            rate = peak * ((1 - warm) / 3 + warm)
-            for boundary in (epochs * 0.8, epochs * 0.9):
-                rate = rate * jnp.where(t >= boundary, 0.1, 1)
             return rate
 
         return rate

@@ -1,4 +1,4 @@
-"""What all learning rates by epoch have in common, and the constant one."""
+"""Learning rates by epoch: what all have in common, the constant one, and CC-SAM's."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -29,3 +29,22 @@ class Constant(Schedule, frozen=True, tag="constant"):
 
     def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102 (see Schedule)
         return lambda epoch: jnp.full_like(epoch, peak)
+
+
+class CCSAMMultiStep(Schedule, frozen=True, tag="cc_sam_multistep"):
+    """Released CC-SAM's: warm-up from a third of the peak, a tenth each after 80% and 90%.
+
+    It is stepped before each epoch: with t counted from one, `peak * ((1 - t / 5) / 3 + t / 5)`
+    for t below 5, and a factor 0.1 from 80% and from 90% of the epochs on.
+    """
+
+    def build(self, peak: float, epochs: int) -> EpochFn:  # noqa: D102
+        def rate(epoch: jax.Array) -> jax.Array:
+            t = epoch + 1
+            warm = jnp.minimum(t / 5, 1)
+            rate = peak * ((1 - warm) / 3 + warm)
+            for boundary in (epochs * 0.8, epochs * 0.9):
+                rate = rate * jnp.where(t >= boundary, 0.1, 1)
+            return rate
+
+        return rate

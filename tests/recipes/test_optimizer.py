@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from jaxlt.recipes.optimizer import (
-    CCSAMMultiStep,
     CosineAnnealing,
     CosineSteppedFirst,
     MultiStep,
@@ -13,7 +12,7 @@ from jaxlt.recipes.optimizer import (
     by_epoch,
 )
 from jaxlt.recipes.part import Clock
-from jaxlt.recipes.schedule import Constant
+from jaxlt.recipes.schedule import CCSAMMultiStep, Constant
 
 EPOCHS = 200
 

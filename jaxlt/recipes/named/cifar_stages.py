@@ -13,7 +13,7 @@ from jaxlt.recipes.named import CIFAR_FACTORS, add_on_cifar, followed_by, vary
 from jaxlt.recipes.named.cifar import CIFAR, COSINE_CLASSIFIER
 from jaxlt.recipes.policies import AutoAugment
 from jaxlt.recipes.recipe import Recipe
-from jaxlt.recipes.schedule import Constant
+from jaxlt.recipes.schedule import CCSAMMultiStep, Constant
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
 # The schedule of MiSLAS and GCL.
@@ -54,7 +54,7 @@ _CC_SAM_SOURCE = (
     "image's own label alone"
 )
 _CC_SAM_PAPER_SOURCE = "CC-SAM (CVPR 2023), equations 7-14, radius bounded"
-CC_SAM = vary(CIFAR, method=CCSAM(), batch_size=64, schedule=optimizer.CCSAMMultiStep(), mixup=1.0)
+CC_SAM = vary(CIFAR, method=CCSAM(), batch_size=64, schedule=CCSAMMultiStep(), mixup=1.0)
 CC_SAM_STAGE = vary(
     Stage(trainable="classifier", sampler=ClassAware(), adversary=losses.PaperAdversary()),
     epochs=30,

@@ -12,8 +12,9 @@ from jaxlt.recipes.named import cifar_stages, followed_by, vary
 from jaxlt.recipes.named.cifar import FOCAL_SOURCE, SADDLE_SOURCE
 from jaxlt.recipes.named.cifar_stages import GCL_SOURCE, KANG_SOURCE, MISLAS_SOURCE
 from jaxlt.recipes.network import CosineLayer, ImageNetResNet
-from jaxlt.recipes.optimizer import CCSAMMultiStep, CosineSteppedFirst, MultiStep
+from jaxlt.recipes.optimizer import CosineSteppedFirst, MultiStep
 from jaxlt.recipes.recipe import Evaluation, Recipe
+from jaxlt.recipes.schedule import CCSAMMultiStep
 from jaxlt.recipes.stage import NearestClassMean, Stage, TauNorm
 
 _AUGMENTATION = data.Augmentation(shift="resized_crop_flip", color_jitter=0.4)

@@ -11,11 +11,6 @@ from jaxlt.training.step.measurement import Measurements
 from jaxlt.training.step.state import TrainState
 
 
-def unchanged(state: TrainState) -> TrainState:
-    """What a stage does at an end where there is nothing to do."""
-    return state
-
-
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """The steps of a stage, counted from 0.
@@ -66,15 +61,15 @@ class JobStage:
             `enter` alone, which counts as one step.
         evaluate: from the state of one member to metrics: numbers, or lists of one a class.
         template: () to a state of the stage, for its shapes.
-        enter: from the state in which the stage before ended to the one in which this begins.
-        leave: from the state after the last step to the one in which the stage ends.
+        enter: from the state in which the stage before ended to this one's first; None if the same.
+        leave: from the state after the last step to the one in which the stage ends, likewise.
     """
 
     steps: Steps | None
     evaluate: Callable[[TrainState], Metrics]
     template: Callable[[], TrainState]
-    enter: Callable[[TrainState], TrainState] = unchanged
-    leave: Callable[[TrainState], TrainState] = unchanged
+    enter: Callable[[TrainState], TrainState] | None = None
+    leave: Callable[[TrainState], TrainState] | None = None
 
 
 class PlacedStage(NamedTuple):

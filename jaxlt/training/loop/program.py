@@ -174,10 +174,8 @@ class Program:
         """Compiles a function of a state, the resident data and a payload."""
         mesh, of_state = self._layout.mesh, self._layout.of_state(state)
         in_shardings = (of_state, replicated(mesh), batch_sharding(mesh))
-        jitted = jax.jit(
-            function, in_shardings=in_shardings, compiler_options=compiler_options(), **options
-        )
-        return jitted.lower(state, self._resident, payload).compile()
+        options |= {"in_shardings": in_shardings, "compiler_options": compiler_options()}
+        return jax.jit(function, **options).lower(state, self._resident, payload).compile()
 
 
 def first_step(chunk: Chunk) -> Chunk:

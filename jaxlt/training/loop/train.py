@@ -18,7 +18,7 @@ from jaxlt.errors import Interrupted
 from jaxlt.files.directory import disk_errors_explained
 from jaxlt.runs.run import Callback, Metrics, Run
 from jaxlt.runs.workdir import Workdir
-from jaxlt.training.loop.job import Job, PlacedStage, unchanged
+from jaxlt.training.loop.job import Job, PlacedStage
 from jaxlt.training.loop.nonfinite import skip_or_stop
 from jaxlt.training.loop.progress import Progress, Stopwatch
 from jaxlt.training.step.ensemble import stack, unstack
@@ -224,8 +224,8 @@ class Session:
     def _states(self, state: TrainState) -> list[TrainState]:
         return unstack(state) if self._is_ensemble else [state]
 
-    def _of_each(self, change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
-        if change is unchanged:
+    def _of_each(self, change: Callable[..., TrainState] | None, state: TrainState) -> TrainState:
+        if change is None:
             return state
         # Each process does the same by itself: what stages do in between is not made for several.
         state = local(state) if are_several() else state

@@ -10,7 +10,6 @@ import jax
 from jaxtyping import Array
 
 from jaxlt.batch.class_losses import ClassLosses, FactoredLosses, Labels, class_losses
-from jaxlt.batch.known_losses import KnownLosses, value_and_grad
 from jaxlt.batch.passes import Passes
 from jaxlt.models import ImageClassifier
 from jaxlt.training.step.micro_batches import in_turns
@@ -118,7 +117,7 @@ class BatchLosses:
             return lambda params: self(params)[0]
         images, labels = self.batch[:2]
         return FactoredLosses(
-            features_fn=lambda params, images: self._outputs(params, images, "features"),
+            features_fn=lambda params, images: self._outputs(params, images, "features")[0],
             classifier_fn=model.classifier_of,
             loss_fn=lambda logits, labels: self.per_example_loss(logits, labels, self.moment),
             images=images,
@@ -126,15 +125,7 @@ class BatchLosses:
             num_classes=self.num_classes,
             independent=self.regime.separates_images(model),
             passes=passes,
-            has_aux=True,
         )
-
-    def value_and_grad(self, params: Any, passes: Passes | None) -> tuple[Any, Any, KnownLosses]:
-        """Returns the batch-mean loss with what the pass keeps, its gradient, and the losses."""
-        function = self.function(passes)
-        if isinstance(function, FactoredLosses):
-            return value_and_grad(function)(params)
-        return value_and_grad(self, has_aux=True)(params)
 
     def _outputs(self, params: Any, images: Array, method: str | None = None) -> tuple[Array, Any]:
         """Returns the network's output, or that of one of its methods, and what is kept."""

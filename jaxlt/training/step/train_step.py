@@ -97,12 +97,14 @@ def make_train_step(
             batch = mixup(jax.random.fold_in(key, _MIXUP), images, labels, regime.mixup)
         held = ("held_statistics",) if regime.hold_statistics else ()
         clean = losses_of(state, batch, keep=("batch_stats", *held))
-        (loss, statistics), gradient, known = clean.value_and_grad(state.params, passes)
+
+        def mean_loss(params):
+            losses, statistics = clean(params)
+            return losses.mean(), statistics
+
+        (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         further = losses_of(state, batch, held=statistics.get("held_statistics"))
-        # Methods go on from the clean pass. On several devices XLA would not see that theirs at the
-        # same parameters is the same: the all-reduces of batch norm are in its way.
-        known = dataclasses.replace(known, function=further.function(passes))
-        options = {"class_losses_fn": known, "key": key, "value": loss}
+        options = {"class_losses_fn": further.function(passes), "key": key, "value": loss}
         if ascent_share < 1:
             part = dataclasses.replace(further, batch=first_images(batch, ascent_share))
             options["ascent_losses_fn"] = part.function(passes)
